@@ -1,0 +1,157 @@
+"""The plugin contract: what a method may know, and the hooks it may override.
+
+A method is a folder `methods/<name>/` with `method.py` (a subclass of `Method` whose `name` is the folder's name),
+`recipes.yaml` and `claims.yaml`. The loop, data, checkpoints and evaluation live in the harness; a method holds only
+what its paper adds.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from harness.data.samplers import Sampler
+
+Stage = Literal["train", "finetune"]
+
+__all__ = ["Batch", "Classifier", "Method", "Sampler", "Stage", "StepContext", "Task", "second_stage"]
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a method may know before training starts."""
+
+    num_classes: int  # C
+    feature_dim: int  # d, width of the pooled backbone features
+    class_counts: Tensor  # training images of each class, int64, shape (C,), on the CPU
+
+
+class Classifier(nn.Module):
+    """Backbone and head: images -> features -> logits."""
+
+    def __init__(self, backbone: nn.Module, head: nn.Module) -> None:
+        super().__init__()
+        self.backbone, self.head = backbone, head
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits of images (B, channels, height, width), shape (B, C)."""
+        logits: Tensor = self.head(self.backbone(images))
+        return logits
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Images as the network sees them, and their classes."""
+
+    images: Tensor  # (B, channels, height, width), normalised and augmented
+    target: Tensor  # (B,) int64
+    index: Tensor  # (B,) position in the training part
+
+
+@dataclass
+class StepContext:
+    """Where training stands. The loop keeps one for each stage and renews its fields before each step.
+
+    `features` holds the batch's backbone features from the forward pass on (after_step and loss may read them).
+    `held_out(size, source)` gives a class-balanced batch with its own draw: from the training part ("train"), or
+    from the validation part ("val", augmented likewise) for methods that are published with it.
+    """
+
+    stage: Stage
+    epoch: int  # from 0
+    epochs: int
+    step: int  # within the epoch, from 0
+    learning_rate: float
+    model: Classifier
+    optimizer: torch.optim.Optimizer
+    generator: torch.Generator  # on the model's device; the method's own noise comes from it
+    held_out: Callable[..., Batch]
+    batch: Batch | None = None
+    features: Tensor | None = None
+
+
+def second_stage(default: Any) -> Any:
+    """A field of `Params` that the first stage never reads, so that variants differing in it share their stage 1."""
+    return dataclasses.field(default=default, metadata={"stage": "finetune"})
+
+
+class Method:
+    """A long-tailed method. Override only what differs from a linear softmax head, cross-entropy and SGD.
+
+    Attributes:
+        name: the folder's name.
+        stages: ("train",) or ("train", "finetune").
+        first_stage: name of the method whose first stage this one starts from, "" for its own. Methods that name the
+            same one share its checkpoint.
+    """
+
+    name: ClassVar[str]
+    stages: ClassVar[tuple[Stage, ...]] = ("train",)
+    first_stage: ClassVar[str] = ""
+
+    @dataclass(frozen=True)
+    class Params:
+        """Hyper-parameters that recipes are checked against. `__post_init__` raises ValueError for a bad value."""
+
+    params: Any
+
+    def __init__(self, task: Task, params: Any) -> None:
+        self.task, self.params = task, params
+
+    def skip(self) -> str | None:
+        """A reason why the method cannot work on this task, or None."""
+        return None
+
+    def head(self, stage: Stage) -> nn.Module:
+        """A freshly initialised head: features (B, d) -> logits (B, C), used in training and at test time."""
+        return nn.Linear(self.task.feature_dim, self.task.num_classes)
+
+    def continues_head(self) -> bool:
+        """Whether the second stage goes on with the first stage's head (its `head` must have the same parameters)."""
+        return False
+
+    def loss(self, logits: Tensor, target: Tensor, step: StepContext) -> Tensor:
+        """Mean loss of a batch, a scalar. `logits` (B, C) come in float32 or float64; with mixup it is called twice."""
+        return F.cross_entropy(logits, target)
+
+    def inference(self, logits: Tensor) -> Tensor:
+        """Logits that predict at test time, shape (B, C), from the head's. Their softmax is the confidence."""
+        return logits
+
+    def sampler(self, labels: np.ndarray, stage: Stage) -> Sampler:
+        """The order of images in an epoch; default instance-balanced."""
+        return Sampler(labels, self.task.num_classes)
+
+    def param_groups(self, model: Classifier, stage: Stage) -> list[dict[str, Any]]:
+        """SGD's parameter groups; what is left out stays frozen. Default: everything, then in stage 2 the head only.
+
+        A group may set `weight_decay`, `momentum` and `lr_scale` (a factor on the schedule's learning rate).
+        """
+        tuned = model if stage == "train" else model.head
+        return [{"params": list(tuned.parameters())}]
+
+    def on_stage_start(self, model: Classifier, stage: Stage) -> None:
+        """Called once, after the initial weights are in place and before the first step."""
+
+    def before_step(self, step: StepContext) -> None:
+        """Called with the batch in `step.batch` before its forward pass: inner (bilevel) steps."""
+
+    def after_step(self, step: StepContext) -> None:
+        """Called after the optimiser's step: projections, running statistics."""
+
+    def on_epoch_end(self, step: StepContext) -> None:
+        """Called after an epoch's last step, before it is evaluated."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """State besides the model's that a resumed run needs, as tensors and plain values."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Takes back what `state_dict` gave."""

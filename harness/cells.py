@@ -1,0 +1,194 @@
+"""Running cells: a stage for the pipeline, the whole path alone, failed ones again."""
+
+from __future__ import annotations
+
+import dataclasses
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.table import Table
+
+from harness.data import splits, store
+from harness.datasets.base import Dataset
+from harness.errors import RunFailed, UserError
+from harness.files import sha256_json, write_json
+from harness.metrics.selection import SELECTION_RULES
+from harness.metrics.shots import GROUPS
+from harness.progress import reporter
+from harness.recipes import Entry, parse_entry, resolve
+from harness.records.evaluate import evaluate
+from harness.records.runs import RunInfo
+from harness.records.schema import Record, read_record
+from harness.suites import SPLITS, failed_cells, parse_seeds
+
+if TYPE_CHECKING:
+    from harness.api import Stage
+
+
+def run_stage(
+    stage: Stage,
+    split_name: str,
+    entry_text: str,
+    seeds_text: str,
+    out: Path,
+    *,
+    device: str,
+    keep_going: bool,
+    first: Path | None = None,
+) -> None:
+    """One stage of a cell.
+
+    Raises:
+        RunFailed: a seed failed, unless `keep_going`; then the failure stands in the cell's folder for its record.
+    """
+    seeds, name = parse_seeds(seeds_text), splits.parse_split_name(split_name)
+    entry = parse_entry(entry_text)
+    try:
+        cell = resolve(entry, name.dataset)
+    except UserError as error:
+        if not keep_going:
+            raise
+        return _record_unresolved(stage, entry, split_name, seeds, out, error)
+    from harness.engine import stages  # imports torch
+    from harness.engine.device import pick_device
+
+    with reporter() as progress:
+        place = stages.Workplace(pick_device(device), progress)
+        split_file = SPLITS / f"{split_name}.json"
+        if stage == "train":
+            outcomes = stages.train(cell, split_file, seeds, out, place)
+        else:
+            assert first is not None
+            outcomes = stages.finetune(cell, split_file, seeds, first, out, place)
+    if not keep_going:
+        _raise_failures(outcomes)
+    return None
+
+
+def _raise_failures(outcomes: Sequence[RunInfo]) -> None:
+    reasons = [f"{info.title}: {(info.failure or {}).get('reason')}" for info in outcomes if info.status != "ok"]
+    if reasons:
+        raise RunFailed("; ".join(reasons))
+
+
+def _record_unresolved(
+    stage: Stage, entry: Entry, split_name: str, seeds: Sequence[int], out: Path, error: UserError
+) -> None:
+    """A cell whose method or recipe is broken becomes failed runs: a row each, not a hole and not a halt."""
+    split = splits.read_split(SPLITS / f"{split_name}.json")
+    print(f"failed: {error}")
+    for seed in seeds:
+        info = RunInfo(
+            method=entry.method,
+            variant=entry.variant,
+            track=entry.track,
+            seed=seed,
+            split=split.id,
+            split_sha256=split.sha256,
+            stages=["train"] if stage == "train" else ["train", "finetune"],
+            recipe={},
+            recipe_sha256="",
+            stage1_key="",
+            run_key="",
+            code_version="",
+            status="failed",
+            failure={"reason": str(error)},
+        )
+        write_json(out / "predictions" / f"seed{seed}.json", dataclasses.asdict(info))
+    for folder in ("checkpoint", "costs"):
+        (out / folder).mkdir(parents=True, exist_ok=True)
+
+
+def run_alone(
+    dataset_name: str,
+    entry: Entry,
+    seeds_text: str,
+    out: Path,
+    imbalance_factor: float | None,
+    overrides: list[str],
+    backbone: str | None,
+    device: str,
+) -> None:
+    """Fetch, split, train, finetune, evaluate for one cell, without DVC; prints the table.
+
+    Everything lies under `out`, in folders named by what they depend on, so that another recipe never overwrites it
+    and the same command goes on where it was stopped.
+
+    Raises:
+        RunFailed: a seed failed.
+    """
+    seeds, dataset = parse_seeds(seeds_text), store.get_dataset(dataset_name, where="--dataset")
+    factor = dataset.default_imbalance_factor if imbalance_factor is None else imbalance_factor
+    name = str(splits.SplitName(dataset.name, factor))
+    splits.parse_split_name(name, where="--imbalance-factor")
+    cell = resolve(entry, dataset.name, overrides, backbone)
+    split_file = _ensure_split(name, dataset, out)
+    from harness.engine import stages  # imports torch
+    from harness.engine.device import pick_device
+
+    first = out / name / "stage1" / f"{cell.first_stage.name}-{sha256_json(cell.first_stage_identity())[:8]}" / "train"
+    folder = out / name / entry.path.with_name(f"{entry.path.name}-{cell.recipe.sha256()[:8]}")
+    runs = [first]
+    with reporter() as progress:
+        place = stages.Workplace(pick_device(device), progress, out / ".scratch")
+        outcomes = stages.train(cell, split_file, seeds, first, place)
+        if "finetune" in cell.method.stages:
+            runs.append(folder / "finetune")
+            outcomes = stages.finetune(cell, split_file, seeds, first, runs[-1], place)
+    records = [read_record(path) for path in evaluate(split_file, runs, seeds, folder)]
+    print_table(records)
+    print(f"records: {folder}")
+    _raise_failures(outcomes)
+
+
+def _ensure_split(name: str, dataset: Dataset, out: Path) -> Path:
+    """The split's file under `out`, made if it is not there; the data set is fetched if nothing of it is."""
+    if not (store.PINNED / dataset.name).exists() and not (store.data_root() / dataset.name).exists():
+        store.fetch(dataset, store.data_root())
+    path = out / name / "split.json"
+    if not path.is_file():
+        splits.write_split(splits.build_split(name, dataset, store.load(dataset)), path)
+    return path
+
+
+def print_table(records: Sequence[Record]) -> None:
+    """Accuracy in percent by group, a line for each seed and selection rule."""
+    groups = records[0].groups
+    table = Table(title=f"{records[0].entry} on {records[0].split} (top-1, %)")
+    for column in ("seed", "selection", "epoch", "all", *(f"{group} ({groups[group]})" for group in GROUPS)):
+        table.add_column(column, justify="left" if column == "selection" else "right")
+    for record in records:
+        if record.status != "ok":
+            table.add_row(str(record.seed), record.status, "-", "-", "-", "-", "-")
+        for rule in SELECTION_RULES:
+            scores = record.results.get(rule)
+            if scores:
+                values = [scores.all, *(getattr(scores, group) for group in GROUPS)]
+                cells = ["-" if value is None else f"{100 * value:.2f}" for value in values]
+                table.add_row(str(record.seed), rule, str(scores.epoch), *cells)
+    Console().print(table)
+
+
+def retry(suite: str) -> int:
+    """Forces the DVC stages of failed cells, then brings the rest up to date; returns the exit code."""
+    from harness.records.collect import collect
+
+    failed = failed_cells(suite, collect(Path("results/records")).records)
+    if not failed:
+        print("no failed cells")
+        return 0
+    for stage, reason in failed:
+        print(f"{stage}: {reason}")
+    try:
+        for stage, _ in failed:
+            subprocess.run(["dvc", "repro", "--force", "--single-item", stage], check=True)  # noqa: S603, S607
+        return subprocess.run(["dvc", "repro"], check=False).returncode  # noqa: S607
+    except FileNotFoundError:
+        raise UserError(
+            "dvc is not installed; install the extra 'pipeline', or rerun single cells with `ltbench run`"
+        ) from None
+    except subprocess.CalledProcessError as error:
+        return error.returncode

@@ -1,0 +1,237 @@
+"""The command line: one subcommand for each stage and chore. torch is imported only by the commands that need it."""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from harness import __version__
+from harness.errors import RunFailed, UserError
+
+app = typer.Typer(
+    name="ltbench",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    help="Benchmark and reproduce long-tailed visual recognition methods under identical conditions.",
+)
+
+Seeds = Annotated[str, typer.Option(help="run seeds, e.g. 0,1,2")]
+Device = Annotated[str, typer.Option(help="auto (CUDA where there is one), cpu, cuda, cuda:<number>")]
+Suite = Annotated[str, typer.Option(help="suite in harness/suites.yaml")]
+KeepGoing = Annotated[
+    bool, typer.Option("--keep-going", help="record a failed run and exit with 0 (the pipeline's way)")
+]
+SplitName = Annotated[str, typer.Argument(help="<data set>-lt-if<imbalance factor>, e.g. mnist5k-lt-if100")]
+EntryName = Annotated[str, typer.Argument(help="method[-variant]@track, e.g. tvmf-k64@common")]
+
+
+def main() -> None:
+    """Entry point: a user's mistake is one line and exit code 2, a failed run 1, an interrupt 130."""
+    signal.signal(signal.SIGINT, _interrupted)
+    try:
+        app()
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except RunFailed as error:
+        print(f"failed: {error}", file=sys.stderr)
+        sys.exit(1)
+
+
+def _interrupted(*_: object) -> None:
+    print("\ninterrupted; nothing is lost: the same command resumes", file=sys.stderr)
+    sys.exit(130)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(f"ltbench {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True)] = False) -> None:
+    pass
+
+
+@app.command("list")
+def list_(
+    what: Annotated[str, typer.Argument(help="methods, datasets, backbones or suites")] = "methods",
+    as_json: Annotated[bool, typer.Option("--json", help="for machines")] = False,
+) -> None:
+    """What is registered, a line each."""
+    from harness import listing
+
+    items = listing.items(what)
+    if as_json:
+        print(json.dumps(items, indent=1))
+    else:
+        width = max((len(item["name"]) for item in items), default=0)
+        for item in items:
+            print(f"{item['name']:<{width}}  {item['description']}".rstrip())
+
+
+@app.command()
+def fetch(
+    datasets: Annotated[list[str], typer.Argument(help="names of data sets (ltbench list datasets)")],
+    mirror: Annotated[Path | None, typer.Option(help="folder with <data set>/<file>; default LTBENCH_MIRROR")] = None,
+    to: Annotated[Path | None, typer.Option(help="default LTBENCH_DATA, else data/")] = None,
+    repair: Annotated[bool, typer.Option("--repair", help="replace files whose hash is wrong")] = False,
+) -> None:
+    """Bring raw data here, verified against the pinned sha256."""
+    from harness.data import store
+
+    for dataset in [store.get_dataset(name) for name in datasets]:
+        print(f"{dataset.name}: verified in {store.fetch(dataset, to or store.data_root(), mirror, repair=repair)}")
+
+
+@app.command()
+def split(
+    names: Annotated[list[str], typer.Argument(metavar="SPLIT...", help="e.g. mnist5k-lt-if100")],
+    out: Annotated[Path, typer.Option(help="folder for the split files")] = Path("results/splits"),
+) -> None:
+    """Write long-tailed splits: which images are used, once for every stage of every method."""
+    from harness.data import splits, store
+
+    for name in names:
+        dataset = store.get_dataset(splits.parse_split_name(name).dataset)
+        made = splits.build_split(name, dataset, store.load(dataset))
+        splits.write_split(made, out / f"{name}.json")
+        counts = made.class_counts
+        print(
+            f"{out / name}.json: {sum(counts)} training images in {len(counts)} classes ({counts[0]} ... {counts[-1]})"
+        )
+
+
+@app.command()
+def grid() -> None:
+    """Regenerate harness/grid.yaml, which dvc.yaml expands, from the default suite and the methods found."""
+    from harness import suites
+    from harness.files import shown
+
+    changed = suites.write_grid()
+    print(f"{shown(suites.GRID_FILE)}: {'changed' if changed else 'up to date'}")
+
+
+@app.command()
+def recipes(suite: Suite = "default", out: Annotated[Path, typer.Option()] = Path("results/recipes")) -> None:
+    """Freeze the recipe and code version of each stage of a suite: what its runs depend on."""
+    from harness import suites
+
+    print(f"{out}: {len(suites.write_recipes(suite, out))} recipes frozen")
+
+
+@app.command()
+def train(
+    split: SplitName,
+    entry: EntryName,
+    out: Annotated[Path, typer.Option(help="folder of the cell's first stage")],
+    seeds: Seeds = "0,1,2",
+    device: Device = "auto",
+    keep_going: KeepGoing = False,
+) -> None:
+    """First stage of a cell, all seeds; resumes what was interrupted."""
+    from harness import cells
+
+    cells.run_stage("train", split, entry, seeds, out, device=device, keep_going=keep_going)
+
+
+@app.command()
+def finetune(
+    split: SplitName,
+    entry: EntryName,
+    first: Annotated[Path, typer.Option(help="folder of the first stage")],
+    out: Annotated[Path, typer.Option(help="folder of the second stage")],
+    seeds: Seeds = "0,1,2",
+    device: Device = "auto",
+    keep_going: KeepGoing = False,
+) -> None:
+    """Second stage of a cell, all seeds, from the first one's last weights."""
+    from harness import cells
+
+    cells.run_stage("finetune", split, entry, seeds, out, first=first, device=device, keep_going=keep_going)
+
+
+@app.command()
+def evaluate(
+    split: SplitName,
+    run: Annotated[list[Path], typer.Option(help="folders of the cell's stages, first to last")],
+    out: Annotated[Path, typer.Option(help="folder for the records")],
+    seeds: Seeds = "0,1,2",
+    shots: Annotated[str, typer.Option(help="shot policy")] = "strict_100_20",
+) -> None:
+    """Score stored predictions: one record a run, for every selection rule. Needs no torch and no GPU."""
+    from harness.records.evaluate import evaluate as score
+    from harness.suites import SPLITS, parse_seeds
+
+    runs = list(dict.fromkeys(run))
+    for path in score(SPLITS / f"{split}.json", runs, parse_seeds(seeds), out, shots):
+        print(path)
+
+
+@app.command()
+def collect(
+    roots: Annotated[list[Path] | None, typer.Argument(help="folders with records")] = None,
+    out: Annotated[Path, typer.Option()] = Path("results/table.csv"),
+) -> None:
+    """All records as one tidy table."""
+    from harness.records import collect as module
+
+    table = module.rows(module.collect(*(roots or _record_roots())))
+    module.write_table(table, out)
+    print(f"{out}: {len(table)} rows")
+
+
+@app.command()
+def report(
+    roots: Annotated[list[Path] | None, typer.Argument(help="folders with records")] = None,
+    out: Annotated[Path, typer.Option()] = Path("reports"),
+) -> None:
+    """The leaderboard as one self-contained HTML file, and its tables as Markdown, LaTeX and CSV."""
+    from harness.records.collect import collect as read
+    from harness.registry import find_plugins
+    from harness.reporting.claims import load_claims
+    from harness.reporting.report import build_report
+
+    claims = load_claims({name: plugin.folder for name, plugin in find_plugins().items()})
+    print(f"report: {build_report(read(*(roots or _record_roots())), claims, out)}")
+
+
+def _record_roots() -> list[Path]:
+    return [Path("results/records"), Path("results/imported")]
+
+
+@app.command()
+def run(
+    dataset: Annotated[str, typer.Option(help="data set (ltbench list datasets)")],
+    method: Annotated[str, typer.Option(help="method (ltbench list methods)")],
+    seeds: Seeds = "0,1,2",
+    variant: Annotated[str, typer.Option(help="variant of the method")] = "",
+    track: Annotated[str, typer.Option(help="paper, common or short")] = "common",
+    backbone: Annotated[str | None, typer.Option(help="timm name; default the recipe's")] = None,
+    imbalance_factor: Annotated[float | None, typer.Option(help="default the data set's")] = None,
+    set_: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="e.g. recipe.epochs=2")] = None,
+    out: Annotated[Path, typer.Option(help="folder for everything the run leaves")] = Path("runs"),
+    device: Device = "auto",
+) -> None:
+    """The whole path for one cell without DVC; ends with its many/medium/few table."""
+    from harness import cells
+    from harness.recipes import parse_entry
+
+    entry = parse_entry(f"{method}{'-' + variant if variant else ''}@{track}")
+    cells.run_alone(dataset, entry, seeds, out, imbalance_factor, set_ or [], backbone, device)
+
+
+@app.command()
+def retry(suite: Suite = "default") -> None:
+    """Run the failed cells of a suite again (with DVC), then what depends on them."""
+    from harness import cells
+
+    raise typer.Exit(cells.retry(suite))

@@ -1,0 +1,110 @@
+"""Typed dataclasses from plain mappings: unknown keys and wrong types are refused with the file and key named."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import types
+import typing
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+from harness.errors import UserError
+
+T = TypeVar("T")
+
+
+def build(cls: type[T], values: Mapping[str, Any], where: str) -> T:
+    """An instance of the dataclass `cls` from `values`.
+
+    `where` says which file and key the values came from; it starts every message. A `ValueError` that
+    `__post_init__` raises for a value out of its domain is passed on with `where` in front.
+
+    Raises:
+        UserError: unknown key (with the nearest known one), missing key, wrong type, value out of its domain.
+    """
+    arguments = check(cls, values, where)
+    for field in dataclasses.fields(cls):  # type: ignore[arg-type]
+        required = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+        if required and field.name not in arguments:
+            raise UserError(f"{where}: key '{field.name}' is missing")
+    try:
+        return cls(**arguments)
+    except ValueError as error:
+        raise UserError(f"{where}: {error}") from None
+
+
+def check(cls: type, values: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """The values, converted to the field types of `cls`; keys may be missing (one layer of several).
+
+    Raises:
+        UserError: unknown key, or wrong type.
+    """
+    hints = typing.get_type_hints(cls)
+    names = [field.name for field in dataclasses.fields(cls)]
+    for key in values:
+        if key not in names:
+            near = difflib.get_close_matches(str(key), names, n=1)
+            hint = f"closest is '{near[0]}'; " if near else ""
+            raise UserError(f"{where}: unknown key '{key}' ({hint}known: {', '.join(names) or 'none'})")
+    return {key: _convert(hints[key], value, f"{where}.{key}") for key, value in values.items()}
+
+
+def as_dict(value: Any) -> dict[str, Any]:
+    """The plain mapping of a dataclass instance, for hashing and records."""
+    return dataclasses.asdict(value)
+
+
+def merge(base: Mapping[str, Any], *updates: Mapping[str, Any]) -> dict[str, Any]:
+    """Deep merge: later mappings win, nested mappings are merged key by key."""
+    result = dict(base)
+    for update in updates:
+        for key, value in update.items():
+            old = result.get(key)
+            both = isinstance(old, Mapping) and isinstance(value, Mapping)
+            result[key] = merge(old, value) if both else value  # type: ignore[arg-type]
+    return result
+
+
+def _convert(hint: Any, value: Any, where: str) -> Any:
+    origin = typing.get_origin(hint)
+    if origin in (typing.Union, types.UnionType):
+        return _convert_union(hint, value, where)
+    if origin is typing.Literal:
+        return _convert_literal(hint, value, where)
+    if dataclasses.is_dataclass(hint) and isinstance(value, Mapping):
+        return build(typing.cast(type, hint), value, where)
+    if origin is dict and isinstance(value, Mapping):
+        return dict(value)
+    if origin in (tuple, list) and isinstance(value, (list, tuple)):
+        item = typing.get_args(hint)[0]
+        return origin(_convert(item, element, f"{where}[{i}]") for i, element in enumerate(value))
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if hint is Any or (isinstance(hint, type) and type(value) is hint):
+        return value
+    raise UserError(f"{where}: expected {_type_name(hint)}, found {value!r}")
+
+
+def _convert_union(hint: Any, value: Any, where: str) -> Any:
+    members = typing.get_args(hint)
+    if value is None and type(None) in members:
+        return None
+    for member in members:
+        try:
+            return _convert(member, value, where)
+        except UserError:
+            if member is members[-1] or (dataclasses.is_dataclass(member) and isinstance(value, Mapping)):
+                raise
+    raise UserError(f"{where}: expected {_type_name(hint)}, found {value!r}")
+
+
+def _convert_literal(hint: Any, value: Any, where: str) -> Any:
+    choices = typing.get_args(hint)
+    if value in choices:
+        return value
+    raise UserError(f"{where}: expected one of {', '.join(map(str, choices))}, found {value!r}")
+
+
+def _type_name(hint: Any) -> str:
+    return hint.__name__ if isinstance(hint, type) else str(hint).replace("typing.", "")

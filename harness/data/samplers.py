@@ -1,0 +1,146 @@
+"""Which image stands where in an epoch: samplers as index orders, and the class weights that they rest on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+Order = npt.NDArray[np.int64]
+
+
+def _counts(class_counts: Tensor | Sequence[int]) -> Tensor:
+    counts = torch.as_tensor(class_counts)
+    counts = counts if counts.is_floating_point() else counts.double()
+    if counts.ndim != 1 or bool((counts < 0).any()):
+        raise ValueError(f"class_counts must be one list of numbers of at least 0, found {counts.tolist()}")
+    return counts
+
+
+def _beta(beta: float, name: str = "beta") -> float:
+    if not 0 <= beta < 1:
+        raise ValueError(f"{name} must lie in [0, 1), found {beta}")
+    return beta
+
+
+def class_balanced_weights(class_counts: Tensor | Sequence[int]) -> Tensor:
+    """Weight of one sample of each class under class-balanced sampling, 1/n_c. Shape (C,); 0 for a class of none."""
+    counts = _counts(class_counts)
+    return torch.where(counts > 0, 1 / counts.clamp_min(1e-300), torch.zeros_like(counts))
+
+
+def effective_number_weights(class_counts: Tensor | Sequence[int], beta: float) -> Tensor:
+    """Weight of one sample of each class by the effective number, (1-beta)/(1-beta^n_c). Shape (C,).
+
+    Cui et al., CVPR 2019, eq. 4. A class without an image has weight 0.
+
+    Raises:
+        ValueError: beta outside [0, 1), or a negative count.
+    """
+    counts = _counts(class_counts)
+    effective = 1 - torch.pow(torch.full_like(counts, _beta(beta)), counts)
+    return torch.where(counts > 0, (1 - beta) / effective.clamp_min(1e-300), torch.zeros_like(counts))
+
+
+def cben_weights(class_counts: Tensor | Sequence[int], beta_a: float, beta_b: float) -> Tensor:
+    """Weight of one sample of each class by the class-based effective number (GCL). Shape (C,).
+
+    As `effective_number_weights` with beta_c = beta_a + beta_b * delta_c, where delta_c is the cloud size
+    (log n_max - log n_c, divided by its maximum; zero for uniform counts).
+    """
+    counts = _counts(class_counts)
+    present = counts > 0
+    logs = counts.clamp_min(1).log()
+    delta = logs[present].max() - logs if bool(present.any()) else logs
+    largest = delta[present].max() if bool(present.any()) else delta.new_tensor(0.0)
+    delta = delta / largest if float(largest) > 0 else torch.zeros_like(delta)
+    beta = _beta(beta_a, "beta_a") + beta_b * delta
+    _beta(float(beta[present].max()) if bool(present.any()) else beta_a, "beta_a + beta_b")
+    return torch.where(present, (1 - beta) / (1 - beta.pow(counts)).clamp_min(1e-300), torch.zeros_like(counts))
+
+
+class Sampler:
+    """Instance-balanced sampling: every image once per epoch, in random order.
+
+    Subclasses override `order`. What must survive from one epoch to the next goes into `state_dict`.
+
+    Args:
+        labels: class of each training image, shape (N,).
+        num_classes: C.
+    """
+
+    def __init__(self, labels: Order, num_classes: int) -> None:
+        self.labels, self.num_classes = labels, num_classes
+
+    def order(self, rng: np.random.Generator) -> Order:
+        """Indices of one epoch's images, shape (N,)."""
+        return rng.permutation(len(self.labels))
+
+    def state_dict(self) -> dict[str, Any]:
+        """State that lasts over epochs, as tensors and plain values."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Takes back what `state_dict` gave."""
+
+
+class WeightedSampler(Sampler):
+    """N draws with replacement, each class's sample weight given: `class_balanced_weights` and its relatives."""
+
+    def __init__(self, labels: Order, num_classes: int, class_weights: Tensor) -> None:
+        super().__init__(labels, num_classes)
+        weights = class_weights.double().numpy()[labels]
+        self.probabilities = weights / weights.sum()
+
+    def order(self, rng: np.random.Generator) -> Order:
+        """Indices of one epoch's images, shape (N,)."""
+        return rng.choice(len(self.labels), size=len(self.labels), p=self.probabilities)
+
+
+class ClassAwareSampler(Sampler):
+    """Cycles through the classes in random order, taking the next k images of each class's own shuffled cycle.
+
+    Kang et al., ICLR 2020 (cRT), k = 4. Classes without an image are passed over. The cycles go on across epochs.
+    """
+
+    def __init__(self, labels: Order, num_classes: int, k: int = 4) -> None:
+        super().__init__(labels, num_classes)
+        if k < 1:
+            raise ValueError(f"k must be at least 1, found {k}")
+        self.k = k
+        self._members = {c: np.flatnonzero(labels == c) for c in range(num_classes) if (labels == c).any()}
+        self._queues: dict[int, Order] = {c: np.empty(0, np.int64) for c in self._members}
+        self._classes: Order = np.empty(0, np.int64)
+
+    def order(self, rng: np.random.Generator) -> Order:
+        """Indices of one epoch's images, shape (N,)."""
+        return self.draw(len(self.labels), rng)
+
+    def draw(self, count: int, rng: np.random.Generator) -> Order:
+        """The next `count` indices of the endless sequence, shape (count,)."""
+        visits = -(-count // self.k)
+        while len(self._classes) < visits:
+            self._classes = np.concatenate([self._classes, rng.permutation(list(self._members))])
+        visited, self._classes = self._classes[:visits], self._classes[visits:]
+        return np.concatenate([self._next(int(c), rng) for c in visited])[:count]
+
+    def _next(self, c: int, rng: np.random.Generator) -> Order:
+        queue = self._queues[c]
+        while len(queue) < self.k:
+            queue = np.concatenate([queue, rng.permutation(self._members[c])])
+        self._queues[c] = queue[self.k :]
+        return queue[: self.k]
+
+    def state_dict(self) -> dict[str, Any]:
+        """The unfinished cycles."""
+        queues = {str(c): torch.from_numpy(queue.copy()) for c, queue in self._queues.items()}
+        return {"classes": torch.from_numpy(self._classes.copy()), "queues": queues}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Takes the unfinished cycles back."""
+        self._classes = state["classes"].numpy()
+        self._queues = {int(c): queue.numpy() for c, queue in state["queues"].items()}

@@ -1,0 +1,182 @@
+"""Backbones through timm, and the small residual networks of this field that timm does not have.
+
+Importing this module registers `resnet8_cifar` ... `resnet56_cifar`, `resnet34_cifar` and `resnet10` with timm.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, cast
+
+import timm
+import torch
+import torch.nn.functional as F
+from timm.models import register_model
+from timm.models.resnet import BasicBlock, ResNet
+from torch import Tensor, nn
+
+from harness.errors import UserError, unknown
+
+
+class PaddedShortcutBlock(nn.Module):
+    """Basic block with the parameter-free shortcut (option A): every second pixel, channels padded with zeros."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(outputs)
+        self.conv2 = nn.Conv2d(outputs, outputs, 3, 1, 1, bias=False)
+        self.bn2 = nn.BatchNorm2d(outputs)
+        self.stride, self.padding = stride, (outputs - inputs) // 2
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Feature maps in, feature maps out."""
+        out = F.relu(self.bn1(self.conv1(x)), inplace=True)
+        out = self.bn2(self.conv2(out))
+        if self.padding or self.stride > 1:
+            x = F.pad(x[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, self.padding, self.padding))
+        return F.relu(out + x, inplace=True)
+
+
+class CifarResNet(nn.Module):
+    """ResNet for 32x32 images (He et al., CVPR 2016, section 4.2): depth 6n + 2, widths 16, 32, 64.
+
+    Follows timm's conventions: `num_features`, `forward_features`, `forward_head`, `reset_classifier`; with
+    `num_classes=0` it returns pooled features, shape (B, 64), non-negative because the last ReLU is kept.
+    """
+
+    def __init__(self, depth: int, num_classes: int = 10, in_chans: int = 3) -> None:
+        super().__init__()
+        self.num_classes, self.num_features, self.head_hidden_size = num_classes, 64, 64
+        blocks = (depth - 2) // 6
+        self.conv1 = nn.Conv2d(in_chans, 16, 3, 1, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(16)
+        self.layer1 = self._layer(16, 16, blocks, 1)
+        self.layer2 = self._layer(16, 32, blocks, 2)
+        self.layer3 = self._layer(32, 64, blocks, 2)
+        self.fc: nn.Module = nn.Linear(64, num_classes) if num_classes else nn.Identity()
+        for module in self.modules():
+            if isinstance(module, (nn.Conv2d, nn.Linear)):
+                nn.init.kaiming_normal_(module.weight)
+
+    @staticmethod
+    def _layer(inputs: int, outputs: int, blocks: int, stride: int) -> nn.Sequential:
+        first = PaddedShortcutBlock(inputs, outputs, stride)
+        return nn.Sequential(first, *(PaddedShortcutBlock(outputs, outputs, 1) for _ in range(blocks - 1)))
+
+    def get_classifier(self) -> nn.Module:
+        """The head."""
+        return self.fc
+
+    def reset_classifier(self, num_classes: int) -> None:
+        """A new head, or none with 0 classes."""
+        self.num_classes = num_classes
+        self.fc = nn.Linear(64, num_classes) if num_classes else nn.Identity()
+
+    def forward_features(self, x: Tensor) -> Tensor:
+        """Feature maps, shape (B, 64, H/4, W/4)."""
+        x = F.relu(self.bn1(self.conv1(x)), inplace=True)
+        out: Tensor = self.layer3(self.layer2(self.layer1(x)))
+        return out
+
+    def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
+        """Global average pool, then the head."""
+        x = x.mean(dim=(2, 3))
+        return x if pre_logits else self.fc(x)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits, or pooled features when there are no classes."""
+        return self.forward_head(self.forward_features(x))
+
+
+def _cifar_resnet(depth: int, pretrained: bool, **kwargs: Any) -> CifarResNet:
+    if pretrained:
+        raise UserError(f"resnet{depth}_cifar has no pretrained weights")
+    known = {key: kwargs[key] for key in ("num_classes", "in_chans") if key in kwargs}
+    return CifarResNet(depth, **known)
+
+
+@register_model
+def resnet8_cifar(pretrained: bool = False, **kwargs: Any) -> CifarResNet:
+    """ResNet-8, 75 thousand parameters."""
+    return _cifar_resnet(8, pretrained, **kwargs)
+
+
+@register_model
+def resnet20_cifar(pretrained: bool = False, **kwargs: Any) -> CifarResNet:
+    """ResNet-20, 0.27 million parameters."""
+    return _cifar_resnet(20, pretrained, **kwargs)
+
+
+@register_model
+def resnet32_cifar(pretrained: bool = False, **kwargs: Any) -> CifarResNet:
+    """ResNet-32, 463,504 parameters without head: the backbone of the CIFAR-LT papers."""
+    return _cifar_resnet(32, pretrained, **kwargs)
+
+
+@register_model
+def resnet44_cifar(pretrained: bool = False, **kwargs: Any) -> CifarResNet:
+    """ResNet-44, 0.66 million parameters."""
+    return _cifar_resnet(44, pretrained, **kwargs)
+
+
+@register_model
+def resnet56_cifar(pretrained: bool = False, **kwargs: Any) -> CifarResNet:
+    """ResNet-56, 0.85 million parameters."""
+    return _cifar_resnet(56, pretrained, **kwargs)
+
+
+@register_model
+def resnet34_cifar(pretrained: bool = False, **kwargs: Any) -> ResNet:
+    """ResNet-34, 3x3 stride-1 stem, no max-pool (weight balancing's code); 21,276,992 parameters without head."""
+    if pretrained:
+        raise UserError("resnet34_cifar has no pretrained weights")
+    model: Any = ResNet(cast(Any, BasicBlock), (3, 4, 6, 3), zero_init_last=False, **_without_timm_extras(kwargs))
+    model.conv1 = nn.Conv2d(kwargs.get("in_chans", 3), 64, 3, 1, 1, bias=False)
+    model.maxpool = nn.Identity()
+    return cast(ResNet, model)
+
+
+@register_model
+def resnet10(pretrained: bool = False, **kwargs: Any) -> ResNet:
+    """ResNet-10 with the ImageNet stem: one basic block a stage; 4,905,792 parameters without head, 512 features."""
+    if pretrained:
+        raise UserError("resnet10 has no pretrained weights")
+    model = ResNet(cast(Any, BasicBlock), (1, 1, 1, 1), zero_init_last=False, **_without_timm_extras(kwargs))
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d):
+            fan_out = module.kernel_size[0] * module.kernel_size[1] * module.out_channels
+            nn.init.normal_(module.weight, 0.0, math.sqrt(2.0 / fan_out))
+    return model
+
+
+def _without_timm_extras(kwargs: dict[str, Any]) -> dict[str, Any]:
+    """Drops what timm's factory hands on about pretrained weights."""
+    return {key: value for key, value in kwargs.items() if not key.startswith("pretrained_cfg") and key != "cache_dir"}
+
+
+def create_backbone(name: str, image_shape: tuple[int, int, int]) -> tuple[nn.Module, int]:
+    """A timm model without head, and its feature dimension d. Maps (B, channels, H, W) to (B, d).
+
+    Args:
+        image_shape: height, width, channels of the images it must accept.
+
+    Raises:
+        UserError: timm knows no such name, or the model does not accept images of that size.
+    """
+    if not timm.is_model(name):
+        raise unknown("backbone", name, timm.list_models())
+    height, width, channels = image_shape
+    try:
+        model = timm.create_model(name, pretrained=False, num_classes=0, in_chans=channels)
+        model.eval()
+        with torch.no_grad():
+            features = model(torch.zeros(2, channels, height, width))
+    except (RuntimeError, AssertionError, ValueError, TypeError, IndexError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise UserError(
+            f"backbone '{name}' does not accept {height}x{width} images with {channels} channels: {reason}"
+        ) from None
+    if features.ndim != 2:
+        raise UserError(f"backbone '{name}' gives features of shape {tuple(features.shape)}, expected (images, d)")
+    return model.train(), int(features.shape[1])

@@ -1,0 +1,42 @@
+"""Heads that more than one method uses."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+def cosine_similarity(features: Tensor, weight: Tensor) -> Tensor:
+    """Cosines of features (B, d) and class weights (C, d), shape (B, C); both normalisations are differentiated."""
+    return F.linear(F.normalize(features, dim=1, eps=1e-12), F.normalize(weight, dim=1, eps=1e-12))
+
+
+class LearnedScale(nn.Module):
+    """s = softplus(raw) + 1 with raw starting at 0, hence s = 1 + ln 2 (Kobayashi, CVPR 2021)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.raw = nn.Parameter(torch.zeros(1))
+
+    def forward(self) -> Tensor:
+        """The scale, shape (1,)."""
+        return F.softplus(self.raw) + 1
+
+
+class CosineHead(nn.Module):
+    """Scaled cosine logits s * cos(h, w_c), without bias. Features (B, d) -> logits (B, C)."""
+
+    def __init__(self, feature_dim: int, num_classes: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(nn.Linear(feature_dim, num_classes, bias=False).weight.detach().clone())
+        self.scale = LearnedScale()
+
+    def similarity(self, cosine: Tensor) -> Tensor:
+        """What replaces the cosine in a subclass; here the cosine itself."""
+        return cosine
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Logits, scale included, so that their softmax is the model's confidence."""
+        logits: Tensor = self.scale() * self.similarity(cosine_similarity(features, self.weight))
+        return logits

@@ -1,0 +1,219 @@
+"""The stages train and finetune, as functions of paths: all seeds of a cell, resumable, failures recorded.
+
+A cell's folder holds, for each seed, `checkpoint/seed<n>.safetensors` (final weights), `predictions/seed<n>.npz` (see
+`harness.engine.history`), `predictions/seed<n>.json` (what the run was: `harness.records.runs.RunInfo`) and
+`costs/seed<n>.json`. The first three are the same bytes for the same run on a CPU; the last one never is.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+import time
+import traceback
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from harness import config
+from harness.api import Method, Stage
+from harness.data import store
+from harness.data.splits import Split, read_split, select
+from harness.datasets.base import Images
+from harness.engine.checkpoint import load_weights
+from harness.engine.device import device_name, peak_memory_mb
+from harness.engine.loop import StageJob, StageRun
+from harness.errors import RunFailed, UserError
+from harness.files import sha256_json, write_json
+from harness.progress import Reporter
+from harness.provenance import code_version, machine
+from harness.recipes import Cell
+from harness.records.runs import RunInfo, read_run_info
+from harness.registry import get_plugin
+
+SCRATCH = Path(".ltbench/scratch")
+
+
+@dataclass(frozen=True)
+class Workplace:
+    """Where and on what a stage runs."""
+
+    device: torch.device
+    reporter: Reporter
+    scratch: Path = SCRATCH
+
+
+def run_info(cell: Cell, split: Split, seed: int, stage: Stage) -> RunInfo:
+    """The identity of a run up to `stage`, with its run keys; nothing is run.
+
+    The run key is a hash over recipe, split, seed and code: a file that carries another key belongs to another run.
+    """
+    first_folder, own_folder = (get_plugin(method.name).folder for method in (cell.first_stage, cell.method))
+    first = {"split": split.sha256, "seed": seed, "code": code_version(first_folder), **cell.first_stage_identity()}
+    first_key = sha256_json(first)[:16]
+    second = {
+        "stage1": first_key,
+        "code": code_version(own_folder),
+        "method": cell.method.name,
+        "recipe": cell.recipe.as_dict(),
+    }
+    own = stage == "train"
+    return RunInfo(
+        method=cell.method.name,
+        variant=cell.entry.variant,
+        track=cell.entry.track,
+        seed=seed,
+        split=split.id,
+        split_sha256=split.sha256,
+        stages=["train"] if own else ["train", "finetune"],
+        recipe=cell.recipe.as_dict(),
+        recipe_sha256=cell.recipe.sha256(),
+        stage1_key=first_key,
+        run_key=first_key if own else sha256_json(second)[:16],
+        code_version=code_version(own_folder),
+    )
+
+
+def train(cell: Cell, split_file: Path, seeds: Sequence[int], out: Path, place: Workplace) -> list[RunInfo]:
+    """The first stage of a cell, every seed; what is finished already is kept. Returns what became of each run."""
+    return _run_cell(cell, "train", split_file, seeds, out, place, start=None)
+
+
+def finetune(
+    cell: Cell, split_file: Path, seeds: Sequence[int], first_stage: Path, out: Path, place: Workplace
+) -> list[RunInfo]:
+    """The second stage of a cell, from the `last` weights in the first stage's folder.
+
+    Raises:
+        UserError: the weights are missing, damaged, or of another recipe, split, seed or code.
+    """
+    if "finetune" not in cell.method.stages:
+        raise UserError(f"method '{cell.method.name}' has no second stage; evaluate its first one")
+    return _run_cell(cell, "finetune", split_file, seeds, out, place, start=first_stage)
+
+
+def _run_cell(
+    cell: Cell, stage: Stage, split_file: Path, seeds: Sequence[int], out: Path, place: Workplace, start: Path | None
+) -> list[RunInfo]:
+    split = read_split(split_file)
+    pending = [(seed, run_info(cell, split, seed, stage)) for seed in seeds]
+    images: dict[str, Images] = {}
+    outcomes = []
+    for seed, info in pending:
+        if _is_finished(out, info):
+            place.reporter.note(f"{info.title}: already done in {out}")
+            outcomes.append(read_run_info(out / "predictions" / f"seed{seed}.json"))
+            continue
+        folder = place.scratch / f"{info.run_key}-{place.device.type}"
+        if not (folder / "run.json").is_file():
+            images = images or select(split, store.load(store.get_dataset(split.dataset)))
+            _run_one(cell, stage, split, images, info, place, folder, start)
+        outcomes.append(read_run_info(folder / "run.json"))
+    for outcome in outcomes:  # published together: an interrupted cell loses its `out`, never its finished seeds
+        _publish(place.scratch / f"{outcome.run_key}-{place.device.type}", out, outcome.seed)
+    return outcomes
+
+
+def _is_finished(out: Path, info: RunInfo) -> bool:
+    try:
+        found = read_run_info(out / "predictions" / f"seed{info.seed}.json")
+    except UserError:
+        return False
+    return found.run_key == info.run_key and found.status == "ok"
+
+
+def _run_one(
+    cell: Cell,
+    stage: Stage,
+    split: Split,
+    images: dict[str, Images],
+    info: RunInfo,
+    place: Workplace,
+    folder: Path,
+    start: Path | None,
+) -> None:
+    """One seed; in the end `folder/run.json` says what became of it."""
+    started = time.perf_counter()
+    try:
+        weights = _first_stage_weights(start, info) if start else {}
+        run = StageRun(_job(cell, stage, info, weights), split, images, place.device, folder)
+        run.run(place.reporter)
+    except RunFailed as failure:
+        place.reporter.note(f"{info.title}: {failure.status}: {failure}")
+        return _write_outcome(folder, dataclasses.replace(info, status=failure.status, failure=failure.as_dict()))
+    except UserError:
+        raise
+    except Exception as error:  # foreign code: a plugin's bug or a lack of memory fails this run, not the others
+        traceback.print_exc()
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+        return _write_outcome(folder, dataclasses.replace(info, status="failed", failure={"reason": reason}))
+    _write_costs(folder, run, info, place.device, time.perf_counter() - started)
+    return _write_outcome(folder, info)
+
+
+def _job(cell: Cell, stage: Stage, info: RunInfo, start: dict[str, torch.Tensor]) -> StageJob:
+    first = stage == "train"
+    method: type[Method] = cell.first_stage if first else cell.method
+    params: Any = cell.first_stage_params() if first and "finetune" in cell.method.stages else cell.recipe.params
+    recipe = cell.recipe.train if first else cell.recipe.finetune
+    assert recipe is not None
+    return StageJob(
+        stage, method, params, recipe, cell.recipe.backbone, cell.recipe.precision, info.seed, info.run_key, start
+    )
+
+
+def _first_stage_weights(folder: Path, info: RunInfo) -> dict[str, torch.Tensor]:
+    first = folder / "predictions" / f"seed{info.seed}.json"
+    outcome = read_run_info(first)
+    if outcome.run_key == info.stage1_key and outcome.status != "ok":
+        raise RunFailed(f"first stage {outcome.status}: {(outcome.failure or {}).get('reason')}")
+    return load_weights(folder / "checkpoint" / f"seed{info.seed}.safetensors", info.stage1_key)
+
+
+def _write_costs(folder: Path, run: StageRun, info: RunInfo, device: torch.device, wall: float) -> None:
+    costs = run.costs
+    rate = costs.images / costs.train_seconds if costs.train_seconds else None
+    write_json(
+        folder / "costs.json",
+        machine(device_name(device))
+        | {
+            "run_key": info.run_key,
+            "precision": run.job.precision,
+            "threads": torch.get_num_threads(),
+            "wall_seconds": round(wall, 3),
+            "train_seconds": round(costs.train_seconds, 3),
+            "eval_seconds": round(costs.eval_seconds, 3),
+            "images_per_second": rate and round(rate, 1),
+            "peak_memory_mb": round(peak_memory_mb(device), 1),
+        },
+    )
+
+
+def _write_outcome(folder: Path, info: RunInfo) -> None:
+    """The last file of a run: once it is there, the run is over."""
+    write_json(folder / "run.json", config.as_dict(info))
+
+
+PUBLISHED = {
+    "weights.safetensors": ("checkpoint", "safetensors"),
+    "predictions.npz": ("predictions", "npz"),
+    "costs.json": ("costs", "json"),
+    "run.json": ("predictions", "json"),  # last: it says that the others are there
+}
+
+
+def _publish(folder: Path, out: Path, seed: int) -> None:
+    """Moves a finished run from scratch to its place. Called again after a kill, it goes on where it stopped."""
+    if not folder.is_dir():
+        return
+    for subfolder in ("checkpoint", "predictions", "costs"):
+        (out / subfolder).mkdir(parents=True, exist_ok=True)
+    for name, (subfolder, suffix) in PUBLISHED.items():
+        if (folder / name).is_file():
+            target = out / subfolder / f"seed{seed}.{suffix}"
+            shutil.copyfile(folder / name, target.with_name(f".{target.name}.tmp"))
+            target.with_name(f".{target.name}.tmp").replace(target)
+    shutil.rmtree(folder)

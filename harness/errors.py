@@ -1,0 +1,45 @@
+"""Errors that a person reads: one line that says what was wrong, where, and what to do."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from typing import Literal
+
+
+class UserError(Exception):
+    """A mistake that the user can mend (bad name, missing data, wrong hash); the command exits with 2."""
+
+
+class RunFailed(Exception):  # noqa: N818 - it is an outcome as much as an error
+    """A run that cannot give a result (NaN loss, say). A DVC stage records it; interactive commands exit with 1."""
+
+    status: Literal["failed", "skipped"] = "failed"
+
+    def __init__(self, reason: str, *, epoch: int | None = None, step: int | None = None) -> None:
+        self.reason, self.epoch, self.step = reason, epoch, step
+        super().__init__(reason)
+
+    def as_dict(self) -> dict[str, str | int | None]:
+        """The failure as it stands in a record."""
+        return {"reason": self.reason, "epoch": self.epoch, "step": self.step}
+
+
+class RunSkipped(RunFailed):
+    """A run that its method declines, with the method's reason."""
+
+    status = "skipped"
+
+
+def unknown(kind: str, name: str, known: Iterable[str], *, where: str = "") -> UserError:
+    """A UserError for a name that is not registered, with its nearest known names.
+
+    `kind` is a noun with its article left out ("method"); `where` is the file or option the name came from.
+    """
+    names = sorted(known)
+    near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
+    hint = f"closest: {', '.join(near)}; " if near else ""
+    listed = ", ".join(names) or "none"
+    listed = f"known: {listed}" if len(names) <= 30 else f"{len(names)} are known: ltbench list {kind}s"
+    origin = f"{where}: " if where else ""
+    return UserError(f"{origin}no {kind} is named '{name}' ({hint}{listed})")

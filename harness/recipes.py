@@ -1,0 +1,278 @@
+"""Recipes: every number that a run depends on, merged from YAML layers into one typed, frozen value.
+
+Layers, later ones win: the common recipe (`harness/recipes.yaml`, for the tracks that share it), the method's `params`
+and `tracks.<track>` for every data set ("*") and for this one, its variant, and `--set` of the command line.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from harness import config
+from harness.errors import UserError, unknown
+from harness.files import parse_yaml, read_yaml, sha256_json, shown
+from harness.records.schema import entry_name
+from harness.registry import Plugin, get_method, get_plugin
+
+if TYPE_CHECKING:
+    from harness.api import Method
+
+COMMON_FILE = Path(__file__).with_name("recipes.yaml")
+TRACKS = ("paper", "common", "short")
+
+
+@dataclass(frozen=True)
+class Augment:
+    """What is done to training images."""
+
+    crop_padding: int = 0  # pixels of zero padding for the random crop; 0: no crop
+    flip: bool = False  # mirrored with probability 1/2
+
+
+@dataclass(frozen=True)
+class StageRecipe:
+    """The recipe of one stage."""
+
+    epochs: int
+    batch_size: int
+    lr: float
+    weight_decay: float
+    momentum: float = 0.9
+    nesterov: bool = False
+    schedule: str = "cosine"
+    warmup_epochs: int = 0
+    augment: Augment = field(default_factory=Augment)
+    mixup_alpha: float = 0.0
+    drop_last: bool = False  # leave out an epoch's last batch when it is not full
+    eval_every: int = 1  # epochs; the last one is always evaluated
+    frozen_bn: Literal["eval", "train_as_published"] = "eval"  # BatchNorm of a frozen backbone
+
+    def __post_init__(self) -> None:
+        positive = {"batch_size": self.batch_size, "eval_every": self.eval_every}
+        others = ("epochs", "lr", "weight_decay", "momentum", "warmup_epochs", "mixup_alpha")
+        for name, value in positive.items():
+            if value < 1:
+                raise ValueError(f"{name} must be at least 1, found {value}")
+        for name in others:
+            if not 0 <= getattr(self, name) < float("inf"):
+                raise ValueError(f"{name} must be a number of at least 0, found {getattr(self, name)}")
+        if self.augment.crop_padding < 0:
+            raise ValueError(f"augment.crop_padding must be at least 0, found {self.augment.crop_padding}")
+
+
+@dataclass(frozen=True)
+class _Layer(StageRecipe):
+    """The keys that a recipe in YAML may have: those of the first stage, and these."""
+
+    backbone: str = ""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    params: dict[str, Any] = field(default_factory=dict)
+    finetune: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class _File:
+    """The keys of a method's recipes.yaml."""
+
+    title: str
+    summary: str = ""
+    params: dict[str, Any] = field(default_factory=dict)
+    variants: dict[str, Any] = field(default_factory=dict)
+    tracks: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A row of a table: method[-variant]@track."""
+
+    method: str
+    variant: str
+    track: str
+
+    def __str__(self) -> str:
+        return entry_name(self.method, self.variant, self.track)
+
+    @property
+    def path(self) -> Path:
+        """The entry as a relative folder, <track>/<method[-variant]>."""
+        return Path(self.track) / entry_name(self.method, self.variant, self.track).split("@")[0]
+
+
+def parse_entry(text: str, *, where: str = "") -> Entry:
+    """Reads method[-variant]@track.
+
+    Raises:
+        UserError: another form, an unknown method, or an unknown track.
+    """
+    match = re.fullmatch(r"([a-z][a-z0-9_]*)(?:-([A-Za-z0-9_.-]+))?@([a-z]+)", text)
+    origin = f"{where}: " if where else ""
+    if not match:
+        raise UserError(
+            f"{origin}'{text}' is not an entry; entries are written method[-variant]@track, e.g. tvmf-k64@common"
+        )
+    get_plugin(match[1], where=where)
+    if match[3] not in TRACKS:
+        raise unknown("track", match[3], TRACKS, where=where)
+    return Entry(match[1], match[2] or "", match[3])
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A resolved recipe: all that a run depends on besides its split, its seed and the code."""
+
+    backbone: str
+    precision: Literal["float32", "bfloat16"]
+    params: Any  # the method's own Params
+    train: StageRecipe
+    finetune: StageRecipe | None
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values, as records hold them."""
+        return config.as_dict(self)
+
+    def sha256(self) -> str:
+        """The recipe's hash."""
+        return sha256_json(self.as_dict())
+
+
+@dataclass(frozen=True)
+class Cell:
+    """An entry with its recipe for one data set, and the method classes of its stages."""
+
+    entry: Entry
+    recipe: Recipe
+    method: type[Method]
+    first_stage: type[Method]  # whose first stage is run: the method's own, or the one it shares
+
+    def first_stage_params(self) -> Any:
+        """Params of the first stage: second-stage fields at their defaults, so that they cannot tell stages 1 apart."""
+        if self.first_stage is not self.method:
+            return self.first_stage.Params()
+        own = {
+            f.name: getattr(self.recipe.params, f.name)
+            for f in dataclasses.fields(self.recipe.params)
+            if f.metadata.get("stage") != "finetune"
+        }
+        return self.method.Params(**own)
+
+    def first_stage_identity(self) -> dict[str, Any]:
+        """What the first stage depends on besides split, seed and code: equal for entries that share it."""
+        return {
+            "method": self.first_stage.name,
+            "params": config.as_dict(self.first_stage_params()),
+            "backbone": self.recipe.backbone,
+            "precision": self.recipe.precision,
+            "recipe": config.as_dict(self.recipe.train),
+        }
+
+
+def read_method_file(plugin: Plugin) -> _File:
+    """A method's recipes.yaml, its top level checked."""
+    path = plugin.folder / "recipes.yaml"
+    return config.build(_File, read_yaml(path), shown(path))
+
+
+def variants(plugin: Plugin) -> list[str]:
+    """Names of a method's variants besides the default."""
+    return sorted(read_method_file(plugin).variants)
+
+
+def has_recipe(entry: Entry, dataset: str) -> bool:
+    """Whether the entry's track has a recipe for the data set."""
+    tracks = read_method_file(get_plugin(entry.method)).tracks
+    own = _mapping(tracks.get(entry.track), "tracks")
+    return entry.track in tracks and (dataset in own or dataset in read_yaml(COMMON_FILE).get(entry.track, {}))
+
+
+def resolve(entry: Entry, dataset: str, overrides: Sequence[str] = (), backbone: str | None = None) -> Cell:
+    """The entry's recipe for a data set, validated.
+
+    Args:
+        overrides: `key=value` items of the command line; keys as in YAML, dots between levels, `recipe.` optional.
+
+    Raises:
+        UserError: no recipe for this track and data set, an unknown key or variant, a value of the wrong type or out
+            of its domain; the message names the file and the key.
+    """
+    method = get_method(entry.method)
+    layers = _layers(entry, dataset)
+    if backbone:
+        layers.append(("--backbone", {"backbone": backbone}))
+    layers += [(f"--set {item}", parse_override(item)) for item in overrides]
+    for where, layer in layers:
+        _check_layer(method, layer, where)
+    merged = config.merge({}, *(layer for _, layer in layers))
+    first_stage = get_method(method.first_stage) if method.first_stage else method
+    where = f"recipe of {entry} on {dataset} ({', '.join(dict.fromkeys(name.split(':')[0] for name, _ in layers))})"
+    return Cell(entry, _build(method, merged, where), method, first_stage)
+
+
+def _layers(entry: Entry, dataset: str) -> list[tuple[str, dict[str, Any]]]:
+    plugin = get_plugin(entry.method)
+    file, path = read_method_file(plugin), shown(plugin.folder / "recipes.yaml")
+    if not has_recipe(entry, dataset):
+        raise UserError(
+            f"{path}: method '{entry.method}' has no recipe on track '{entry.track}' for data set '{dataset}'"
+        )
+    own = _mapping(file.tracks[entry.track], f"{path}: tracks.{entry.track}")
+    shared = read_yaml(COMMON_FILE).get(entry.track, {})
+    layers = [
+        (f"{shown(COMMON_FILE)}: {entry.track}.{dataset}", shared.get(dataset, {})),
+        (f"{path}: params", {"params": file.params}),
+    ]
+    layers += [(f"{path}: tracks.{entry.track}.{key}", own[key]) for key in ("*", dataset) if key in own]
+    if entry.variant:
+        if entry.variant not in file.variants:
+            raise unknown(f"variant of '{entry.method}'", entry.variant, file.variants, where=path)
+        layers.append((f"{path}: variants.{entry.variant}", file.variants[entry.variant]))
+    return [(where, _mapping(layer, where)) for where, layer in layers]
+
+
+def _mapping(value: Any, where: str) -> dict[str, Any]:
+    if value is None:
+        return {}
+    if not isinstance(value, Mapping):
+        raise UserError(f"{where}: expected keys and values, found {value!r}")
+    return dict(value)
+
+
+def _check_layer(method: type[Method], layer: Mapping[str, Any], where: str) -> None:
+    config.check(_Layer, layer, where)
+    config.check(StageRecipe, layer.get("finetune", {}), f"{where}.finetune")
+    config.check(method.Params, layer.get("params", {}), f"{where}.params")
+
+
+def parse_override(item: str) -> dict[str, Any]:
+    """`a.b=value` as a nested mapping; the value is read as YAML."""
+    key, equals, text = item.partition("=")
+    if not equals or not re.fullmatch(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*", key.strip()):
+        raise UserError(f"--set {item}: expected key=value, e.g. recipe.epochs=2 or params.kappa=64")
+    names = key.strip().removeprefix("recipe.").split(".")
+    value = parse_yaml(text, f"--set {item}")
+    for name in reversed(names):
+        value = {name: value}
+    return value  # type: ignore[no-any-return]
+
+
+def _build(method: type[Method], merged: Mapping[str, Any], where: str) -> Recipe:
+    extras = ("backbone", "precision", "params", "finetune")
+    first = {key: value for key, value in merged.items() if key not in extras}
+    if not merged.get("backbone"):
+        raise UserError(f"{where}: key 'backbone' is missing")
+    second = config.merge(first, merged["finetune"]) if "finetune" in merged else None
+    if "finetune" in method.stages and second is None:
+        raise UserError(f"{where}: '{method.name}' has a second stage; key 'finetune' is missing")
+    return Recipe(
+        backbone=merged["backbone"],
+        precision=merged.get("precision", "float32"),
+        params=config.build(method.Params, merged.get("params", {}), f"{where}.params"),
+        train=config.build(StageRecipe, first, where),
+        finetune=config.build(StageRecipe, second, f"{where}.finetune")
+        if second and "finetune" in method.stages
+        else None,
+    )

@@ -1,0 +1,123 @@
+"""Measure now, score later: records from stored predictions. Needs neither torch nor a GPU."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from harness.data.splits import Split, read_split, split_facts
+from harness.engine.history import read_history
+from harness.errors import UserError
+from harness.files import read_json, write_json
+from harness.metrics.calibration import macro_f1
+from harness.metrics.selection import SELECTION_RULES
+from harness.metrics.shots import DEFAULT_POLICY, group_sizes, per_class_accuracy, shot_accuracy
+from harness.records.runs import RunInfo, read_run_info
+from harness.records.schema import SCHEMA, Failure, Record, Scores, costs_path, write_record
+
+
+def evaluate(
+    split_file: Path, runs: Sequence[Path], seeds: Sequence[int], out: Path, policy: str = DEFAULT_POLICY
+) -> list[Path]:
+    """Scores the runs of a cell and writes a record for each seed, with its costs beside it.
+
+    Args:
+        runs: folders of the cell's stages, first to last; the last one's predictions are scored.
+        out: folder for `seed<n>.json` and `seed<n>.run.json`.
+
+    Raises:
+        UserError: a run is missing, damaged, or not of this split.
+    """
+    split = read_split(split_file)
+    paths = []
+    for seed in seeds:
+        record = _score(split, runs[-1] / "predictions" / f"seed{seed}", policy)
+        path = out / f"seed{seed}.json"
+        write_record(path, record)
+        write_json(costs_path(path), _costs(runs, seed))
+        paths.append(path)
+    return paths
+
+
+def _score(split: Split, stem: Path, policy: str) -> Record:
+    info = read_run_info(stem.with_suffix(".json"))
+    if info.split_sha256 != split.sha256:
+        raise UserError(
+            f"{stem}.json: measured on split {info.split_sha256}, "
+            f"but {split.id} is now {split.sha256}; run its stages again"
+        )
+    results = _results(split, info, stem.with_suffix(".npz"), policy) if info.status == "ok" else {}
+    two_stages = "finetune" in info.stages
+    return Record(
+        schema=SCHEMA,
+        status=info.status,
+        **split_facts(split),
+        method=info.method,
+        variant=info.variant,
+        track=info.track,
+        recipe=info.recipe,
+        recipe_sha256=info.recipe_sha256,
+        backbone=info.recipe.get("backbone", ""),
+        seed=info.seed,
+        stages=info.stages,
+        stage1_selection="last" if two_stages else None,
+        stage1_key=info.stage1_key,
+        run_key=info.run_key,
+        code_version=info.code_version,
+        shot_policy=policy,
+        groups=group_sizes(split.class_counts, policy),
+        results=results,
+        failure=Failure(**info.failure) if info.failure else None,
+    )
+
+
+def _results(split: Split, info: RunInfo, path: Path, policy: str) -> dict[str, Scores | None]:
+    history = read_history(path)
+    if str(history["run_key"]) != info.run_key:
+        raise UserError(
+            f"{path}: predictions of run {history['run_key']}, expected {info.run_key}; run its stage again"
+        )
+    test, val = split.test.targets(), split.val.targets()
+    if history["test"].shape[1] != len(test) or history["val"].shape[1] != len(val):
+        raise UserError(f"{path}: predictions do not fit split {split.id}; run its stage again")
+    results: dict[str, Scores | None] = {}
+    for rule, (_, choose) in SELECTION_RULES.items():
+        row = choose(history["test"], test, history["val"], val)
+        results[rule] = None if row is None else _scores(history, row, test, split.class_counts, policy)
+    return results
+
+
+def _scores(
+    history: dict[str, npt.NDArray], row: int, targets: npt.NDArray[np.int64], class_counts: list[int], policy: str
+) -> Scores:
+    predictions = history["test"][row]
+    groups: dict[str, Any] = shot_accuracy(predictions, targets, class_counts, policy)
+    return Scores(
+        epoch=int(history["epochs"][row]),
+        **groups,
+        macro_f1=macro_f1(predictions, targets, len(class_counts)),
+        ece=float(history["ece"][row]),
+        per_class=per_class_accuracy(predictions, targets, len(class_counts)),
+    )
+
+
+def _costs(runs: Sequence[Path], seed: int) -> dict[str, Any]:
+    """The stages' costs one by one, and what they add up to; a shared first stage is counted in full."""
+    stages: dict[str, Any] = {}
+    for run in runs:
+        path = run / "costs" / f"seed{seed}.json"
+        if path.is_file():
+            stages[run.name] = read_json(path, "costs")
+    if not stages:
+        return {"schema": SCHEMA, "stages": {}}
+    last = list(stages.values())[-1]
+    total = {
+        key: round(sum(costs[key] for costs in stages.values()), 3)
+        for key in ("wall_seconds", "train_seconds", "eval_seconds")
+    }
+    peak = max(costs["peak_memory_mb"] for costs in stages.values())
+    return {"schema": SCHEMA, **last, **total, "peak_memory_mb": peak, "stages": stages}

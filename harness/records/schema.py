@@ -1,0 +1,134 @@
+"""The record of a run: one typed, versioned JSON file, the same bytes for the same run."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from harness import config
+from harness.errors import UserError
+from harness.files import read_json, write_json
+
+SCHEMA = 1
+COSTS_SUFFIX = ".run.json"
+MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}
+"""From schema n to n+1; a record is carried forward step by step when it is read, never rewritten in place."""
+
+
+@dataclass(frozen=True)
+class Scores:
+    """One selected epoch, scored on the whole test part. All but `epoch` are fractions; None means "no such class"."""
+
+    epoch: int
+    all: float
+    macro: float
+    many: float | None
+    medium: float | None
+    few: float | None
+    macro_f1: float
+    ece: float
+    per_class: list[float | None]
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why a run has no result, and where it stopped."""
+
+    reason: str
+    epoch: int | None = None
+    step: int | None = None
+
+
+@dataclass(frozen=True)
+class Record:
+    """Everything that a number in a table rests on."""
+
+    schema: int
+    status: Literal["ok", "failed", "skipped"]
+    dataset: str
+    split: str
+    split_sha256: str
+    profile: str
+    imbalance_factor: float
+    subset_rule: str
+    class_counts: list[int]  # training images of each class
+    test_images: int
+    val_images: int
+    method: str
+    variant: str  # "" is the method's default
+    track: str
+    recipe: dict[str, Any]  # resolved: backbone, precision, params, train, finetune
+    recipe_sha256: str
+    backbone: str
+    seed: int
+    stages: list[str]
+    stage1_selection: str | None  # which epoch of stage 1 the second stage started from; None with one stage
+    stage1_key: str  # run key of the first stage, shared by every method that starts from it
+    run_key: str
+    code_version: str
+    shot_policy: str
+    groups: dict[str, int]  # number of classes in many, medium, few
+    results: dict[str, Scores | None] = field(default_factory=dict)  # selection rule -> scores; None: not applicable
+    failure: Failure | None = None
+
+    @property
+    def entry(self) -> str:
+        """method[-variant]@track, the name of a row."""
+        return entry_name(self.method, self.variant, self.track)
+
+
+def entry_name(method: str, variant: str, track: str) -> str:
+    """method[-variant]@track."""
+    return f"{method}{'-' + variant if variant else ''}@{track}"
+
+
+def read_record(path: Path) -> Record:
+    """A record from its file.
+
+    Raises:
+        UserError: damaged, of a later schema than this version knows, or not of the schema.
+    """
+    value = read_json(path, "record")
+    if not isinstance(value, dict) or not isinstance(value.get("schema"), int):
+        raise UserError(f"{path}: not a record (no schema number)")
+    if value["schema"] > SCHEMA:
+        raise UserError(f"{path}: written by a later version (schema {value['schema']}, this one knows {SCHEMA})")
+    while value["schema"] < SCHEMA:
+        if value["schema"] not in MIGRATIONS:
+            raise UserError(f"{path}: schema {value['schema']} is unknown")
+        value = MIGRATIONS[value["schema"]](value)
+    results = value.get("results", {})
+    if not isinstance(results, dict):
+        raise UserError(f"{path}.results: expected selection rules, found {results!r}")
+    typed = {
+        rule: None if scores is None else config.build(Scores, _mapping(scores, path), f"{path}.results.{rule}")
+        for rule, scores in results.items()
+    }
+    return config.build(Record, {**value, "results": typed}, str(path))
+
+
+def _mapping(value: Any, path: Path) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise UserError(f"{path}: expected scores, found {value!r}")
+    return value
+
+
+def write_record(path: Path, record: Record) -> None:
+    """Writes the record atomically; equal records give equal bytes."""
+    write_json(path, dataclasses.asdict(record))
+
+
+def record_paths(*roots: Path) -> Iterator[Path]:
+    """Every record file under the roots, sorted; cost files beside them are passed over."""
+    for root in roots:
+        for path in sorted(root.rglob("*.json")):
+            if not path.name.endswith(COSTS_SUFFIX):
+                yield path
+
+
+def costs_path(record: Path) -> Path:
+    """The file beside a record that holds what varies between runs of the same thing: time, memory, machine."""
+    return record.with_name(record.name.removesuffix(".json") + COSTS_SUFFIX)

@@ -1,0 +1,135 @@
+"""Finds methods: folders `methods/<name>/` and entry points of installed packages. There is no list to edit."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import importlib.util
+import re
+import sys
+import traceback
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from harness.errors import UserError, unknown
+from harness.files import shown
+
+if TYPE_CHECKING:
+    from harness.api import Method
+
+ENTRY_POINTS = "ltbench.methods"
+NAME = re.compile(r"[a-z][a-z0-9_]*")
+
+
+@dataclass(frozen=True)
+class Plugin:
+    """Where a method lives; finding one imports nothing."""
+
+    name: str
+    module: str  # holds the Method subclass
+    folder: Path  # holds method.py, recipes.yaml and claims.yaml
+
+
+def find_plugins() -> dict[str, Plugin]:
+    """Every method that can be seen, by name, sorted.
+
+    Folders on every `methods` path count (the project's own, and others on `sys.path`), and each entry point of the
+    group `ltbench.methods` (`name = "package.module"`).
+
+    Raises:
+        UserError: two plugins have one name; both owners are named.
+    """
+    plugins: dict[str, Plugin] = {}
+    for plugin in [*_folder_plugins(), *_installed_plugins()]:
+        other = plugins.setdefault(plugin.name, plugin)
+        if other.folder.resolve() != plugin.folder.resolve():
+            owners = f"{shown(other.folder)} and {shown(plugin.folder)}"
+            raise UserError(f"two methods are named '{plugin.name}': {owners}; rename one of them")
+    return dict(sorted(plugins.items()))
+
+
+def _folder_plugins() -> list[Plugin]:
+    spec = importlib.util.find_spec("methods")  # a namespace package: every folder `methods` on sys.path
+    roots = [Path(path) for path in spec.submodule_search_locations or []] if spec else []
+    files = [file for root in roots for file in sorted(root.glob("*/method.py")) if NAME.fullmatch(file.parent.name)]
+    return [Plugin(file.parent.name, f"methods.{file.parent.name}.method", file.parent) for file in files]
+
+
+def _installed_plugins() -> list[Plugin]:
+    plugins = []
+    for point in importlib.metadata.entry_points(group=ENTRY_POINTS):
+        try:
+            spec = importlib.util.find_spec(point.module)
+        except ImportError:
+            spec = None
+        if spec is None or spec.origin is None or not NAME.fullmatch(point.name):
+            print(
+                f"left out: the entry point '{point.name} = {point.value}' leads to no method module", file=sys.stderr
+            )
+            continue
+        plugins.append(Plugin(point.name, point.module, Path(spec.origin).parent))
+    return plugins
+
+
+def available_methods() -> list[str]:
+    """Names of all methods that can be seen, sorted; whether each one imports is not tried."""
+    return list(find_plugins())
+
+
+def get_plugin(name: str, *, where: str = "") -> Plugin:
+    """The plugin named `name`.
+
+    Raises:
+        UserError: there is none; the message has the nearest known names.
+    """
+    plugins = find_plugins()
+    if name not in plugins:
+        raise unknown("method", name, plugins, where=where)
+    return plugins[name]
+
+
+def get_method(name: str) -> type[Method]:
+    """The class of the method named `name`.
+
+    Raises:
+        UserError: no such method, or its module cannot be imported or holds no such class.
+    """
+    from harness.api import Method
+
+    plugin = get_plugin(name)
+    try:
+        module = importlib.import_module(plugin.module)
+    except Exception as error:  # a plugin is foreign code: whatever it raises is its own failure, not ours
+        raise UserError(f"{_place(plugin, error)}: method '{name}' cannot be imported: {_describe(error)}") from error
+    for value in vars(module).values():
+        if isinstance(value, type) and issubclass(value, Method) and getattr(value, "name", None) == name:
+            return value
+    raise UserError(
+        f"{shown(plugin.folder / 'method.py')}: holds no subclass of harness.api.Method with name = '{name}'"
+    )
+
+
+def broken_methods() -> dict[str, str]:
+    """Methods that do not import, with the reason of each."""
+    reasons = {}
+    for name in available_methods():
+        try:
+            get_method(name)
+        except UserError as error:
+            reasons[name] = str(error)
+    return reasons
+
+
+def _place(plugin: Plugin, error: Exception) -> str:
+    """File and line inside the plugin where its import failed."""
+    if isinstance(error, SyntaxError) and error.filename:
+        return f"{shown(Path(error.filename))} line {error.lineno}"
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if str(plugin.folder) in frame.filename]
+    return f"{shown(Path(frames[-1].filename))} line {frames[-1].lineno}" if frames else shown(plugin.folder)
+
+
+def _describe(error: Exception) -> str:
+    if isinstance(error, ModuleNotFoundError) and error.name:
+        return f"it needs the module '{error.name}', which is not installed"
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"

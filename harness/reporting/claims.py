@@ -1,0 +1,164 @@
+"""Published numbers, and the measured rows that may stand beside them."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Literal
+
+from harness import config
+from harness.errors import UserError
+from harness.files import read_yaml
+from harness.metrics.selection import SELECTION_RULES
+from harness.metrics.shots import GROUPS, POLICIES
+from harness.reporting.summary import HEADLINE, Row, Section, Stat
+
+CLAIMS_FILE = "claims.yaml"
+NOT_STATED = "not stated"
+TRACK: Final = "paper"
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One number that somebody published, with what is known of how it was measured."""
+
+    dataset: str
+    imbalance_factor: float
+    backbone: str
+    method: str
+    variant: str  # "" is the method's default
+    group: str  # all, many, medium or few
+    value: float  # top-1 accuracy in percent
+    selection: str  # a selection rule, or "not stated"
+    source: str
+    location: str
+    shot_policy: str | None = None
+    epochs: str | None = None
+    note: str = ""
+    original: str | None = None  # what is printed, where that is not this value ("error 57.30")
+    track: Literal["paper"] = TRACK
+
+    def __post_init__(self) -> None:
+        """Refuses values out of their domain."""
+        if not 0 <= self.value <= 100:
+            raise ValueError(f"value must be a percentage, found {self.value}")
+        _check("group", self.group, ("all", *GROUPS))
+        _check("selection", self.selection, (*SELECTION_RULES, NOT_STATED))
+        if self.shot_policy is not None:
+            _check("shot_policy", self.shot_policy, POLICIES)
+
+    @property
+    def rule(self) -> str:
+        """The selection rule a measurement is read at: the claim's own, or the headline rule if none is stated."""
+        return HEADLINE if self.selection == NOT_STATED else self.selection
+
+
+def _check(key: str, value: str, known: Any) -> None:
+    if value not in known:
+        raise ValueError(f"{key} must be one of {', '.join(known)}, found '{value}'")
+
+
+def load_claims(methods: dict[str, Path]) -> list[Claim]:
+    """The claims of every method folder, by method name. A folder without `claims.yaml` has none.
+
+    Raises:
+        UserError: unknown key, wrong type, or a claim of another method.
+    """
+    claims: list[Claim] = []
+    for name, folder in sorted(methods.items()):
+        path = folder / CLAIMS_FILE
+        if path.exists():
+            claims += _read(path, name)
+    return claims
+
+
+def _read(path: Path, method: str) -> list[Claim]:
+    values = read_yaml(path)
+    entries = values.get("claims")
+    if set(values) != {"claims"} or not isinstance(entries, list):
+        raise UserError(
+            f"{path}: expected one key 'claims' with a list, found {', '.join(map(str, values)) or 'nothing'}"
+        )
+    claims = []
+    for index, entry in enumerate(entries):
+        where = f"{path}: claims[{index}]"
+        if not isinstance(entry, dict):
+            raise UserError(f"{where}: expected keys and values, found {entry!r}")
+        claim = config.build(Claim, entry, where)
+        if claim.method != method:
+            raise UserError(f"{where}.method: expected '{method}', the folder's method, found '{claim.method}'")
+        claims.append(claim)
+    return claims
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A row beside a claim; `delta` is measured minus published, as a fraction."""
+
+    section: Section
+    row: Row
+    stat: Stat
+    delta: float
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A claim, and what was measured under a comparable protocol."""
+
+    claim: Claim
+    status: Literal["measured", "failed", "not run"]
+    measured: tuple[Measured, ...]
+
+
+def compare(claims: list[Claim], sections: list[Section]) -> list[Comparison]:
+    """Finds the comparable rows of each claim: same method, data set, imbalance factor, backbone, track `paper`.
+
+    The outcome is in a fixed order that does not depend on the order of the claims.
+    """
+    rows: dict[tuple[Any, ...], list[tuple[Section, Row]]] = defaultdict(list)
+    for section in sections:
+        if section.protocol.track == TRACK:
+            for row in section.rows:
+                rows[_row_identity(section, row)].append((section, row))
+    return [_comparison(claim, rows.get(_claim_identity(claim), [])) for claim in sorted(claims, key=_order)]
+
+
+def _order(c: Claim) -> tuple[Any, ...]:
+    place = ("all", *GROUPS).index(c.group)
+    return c.method, c.variant, c.dataset, -c.imbalance_factor, c.backbone, place, c.source, c.location, c.value
+
+
+def _row_identity(section: Section, row: Row) -> tuple[Any, ...]:
+    first, p = row.first, section.protocol
+    return _dataset(p.dataset), p.imbalance_factor, _plain(first.backbone), first.method, first.variant
+
+
+def _claim_identity(claim: Claim) -> tuple[Any, ...]:
+    return _dataset(claim.dataset), claim.imbalance_factor, _plain(claim.backbone), claim.method, claim.variant
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[^a-z0-9]", "", name.lower())
+
+
+def _dataset(name: str) -> str:
+    """CIFAR-100-LT and cifar100 are one data set; the tail is described by the imbalance factor."""
+    return _plain(name).removesuffix("lt")
+
+
+def _comparison(claim: Claim, candidates: list[tuple[Section, Row]]) -> Comparison:
+    """A group means the same classes only under the same shot policy; all images do not depend on it."""
+    usable = [
+        (section, row)
+        for section, row in candidates
+        if claim.group == "all" or claim.shot_policy in (None, section.protocol.shot_policy)
+    ]
+    measured = tuple(
+        Measured(section, row, stat, stat.mean - claim.value / 100)
+        for section, row in usable
+        if (stat := row.stats[claim.rule][claim.group])
+    )
+    failed = bool(usable) and all(row.status == "failed" for _, row in usable)
+    return Comparison(claim, "measured" if measured else "failed" if failed else "not run", measured)

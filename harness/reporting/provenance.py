@@ -1,0 +1,84 @@
+"""What stands in a row's drawer: where each number came from and what it cost."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from harness.metrics.selection import SELECTION_RULES
+from harness.reporting.summary import Row, Run
+
+COSTS = {
+    "device": "Device",
+    "precision": "Precision",
+    "wall_seconds": "Wall time (s)",
+    "images_per_second": "Images/s",
+    "peak_memory_mb": "Peak memory (MB)",
+    "threads": "Threads",
+    "commit": "Commit",
+}
+LONGEST = 200
+
+
+def recipe(row: Row) -> list[tuple[str, str]]:
+    """The resolved recipe as dotted keys and plain values."""
+    return list(_flat(row.first.recipe))
+
+
+def _flat(value: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    for key, item in sorted(value.items(), key=lambda pair: str(pair[0])):
+        name = f"{prefix}{key}"
+        if isinstance(item, Mapping) and item:
+            yield from _flat(item, f"{name}.")
+        else:
+            yield name, _text(item)
+
+
+def _text(value: Any) -> str:
+    if value is None:
+        return "none"
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    if isinstance(value, list):
+        return ", ".join(map(_text, value)) or "none"
+    return str(value) if not isinstance(value, Mapping) else "none"
+
+
+def seed_facts(run: Run) -> list[tuple[str, str]]:
+    """One seed's identity and costs, as labels and texts."""
+    record = run.record
+    epochs = [f"{rule} {record.results[rule].epoch}" for rule in SELECTION_RULES if record.results.get(rule)]  # type: ignore[union-attr]
+    facts = [
+        ("Record", run.path),
+        ("Status", record.status),
+        ("Run key", record.run_key),
+        ("Code version", record.code_version),
+        ("Stages", " + ".join(record.stages)),
+        ("Stage 1 selection", record.stage1_selection or "none (one stage)"),
+        ("Stage 1 key", record.stage1_key),
+        ("Epoch reported", ", ".join(epochs) or "none"),
+    ]
+    if record.failure:
+        stop = [f"{name} {at}" for name in ("epoch", "step") if (at := getattr(record.failure, name)) is not None]
+        facts.append(("Failure", record.failure.reason + (f" (at {', '.join(stop)})" if stop else "")))
+    return [*facts, *_costs(run.costs)]
+
+
+def _costs(costs: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Known keys only, clipped: the file beside a record is written by other versions and other people."""
+    yield from _known(costs, "")
+    versions = costs.get("versions")
+    if isinstance(versions, Mapping):
+        yield "Versions", ", ".join(f"{name} {value}" for name, value in sorted(versions.items()))[:LONGEST]
+    stages = costs.get("stages")
+    if isinstance(stages, Mapping):
+        for stage, facts in sorted(stages.items()):
+            if isinstance(facts, Mapping):
+                yield from _known(facts, f"{str(stage)[:LONGEST]}: ")
+
+
+def _known(costs: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, str]]:
+    for key, label in COSTS.items():
+        value = costs.get(key)
+        if isinstance(value, bool | int | float | str):
+            yield prefix + label, (f"{value:,.1f}" if isinstance(value, float) else str(value))[:LONGEST]

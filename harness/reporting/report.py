@@ -1,0 +1,55 @@
+"""Records and published numbers -> `leaderboard.html` and `tables/`. The same records give the same bytes."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from harness.files import write_text
+from harness.records.collect import Collected
+from harness.reporting import html, tables
+from harness.reporting.claims import Claim, compare
+from harness.reporting.summary import Run, defect, summarize
+
+
+def build_report(collected: Collected, claims: list[Claim], out: Path) -> Path:
+    """Writes the page and its tables under `out`, and returns the page's path."""
+    label = _Labels(collected)
+    runs, left_out = [], [(label(path), label.within(reason)) for path, reason in collected.left_out]
+    for path, record in collected.records:
+        problem = defect(record)
+        if problem:
+            left_out.append((label(path), problem))
+        else:
+            runs.append(Run(label(path), record, collected.costs(path)))
+    sections = summarize(runs)
+    comparisons = compare(claims, sections)
+    for section in sections:
+        for rule in section.rules():
+            _write(out / "tables" / f"{section.slug}.{rule}.md", tables.markdown(section, rule))
+            _write(out / "tables" / f"{section.slug}.{rule}.tex", tables.latex(section, rule))
+    _write(out / "tables" / "leaderboard.csv", tables.leaderboard_csv(sections))
+    _write(out / "tables" / "published.csv", tables.claims_csv(comparisons))
+    page = out / "leaderboard.html"
+    _write(page, html.render(sections, comparisons, sorted(left_out)))
+    return page
+
+
+def _write(path: Path, text: str) -> None:
+    """Records may hold half a character (a lone surrogate in JSON), which no file can: it becomes a question mark."""
+    write_text(path, text.encode(errors="replace").decode())
+
+
+class _Labels:
+    """Names of record files that say nothing of the machine: absolute paths lose the part that all share."""
+
+    def __init__(self, collected: Collected) -> None:
+        paths = [path for path, _ in [*collected.records, *collected.left_out] if path.is_absolute()]
+        self.root = Path(os.path.commonpath([path.parent for path in paths])) if paths else None
+
+    def __call__(self, path: Path) -> str:
+        return path.relative_to(self.root).as_posix() if self.root and path.is_absolute() else path.as_posix()
+
+    def within(self, text: str) -> str:
+        """A message without the shared part of the paths in it."""
+        return text.replace(f"{self.root}{os.sep}", "") if self.root else text

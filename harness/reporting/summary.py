@@ -1,0 +1,317 @@
+"""Records -> rows of mean, sample standard deviation and n. Pure functions: no files, no formatting."""
+
+from __future__ import annotations
+
+import bisect
+import hashlib
+import math
+import re
+import statistics
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
+from typing import Any, Literal
+
+from harness.metrics.selection import SELECTION_RULES
+from harness.metrics.shots import GROUPS
+from harness.records.schema import Record, Scores
+
+RULES = tuple(SELECTION_RULES)
+HEADLINE = "last"
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A column of the leaderboard. `best` says which end of it is marked, if any."""
+
+    key: str
+    title: str
+    value: Callable[[Record, str], float | None]
+    best: Literal["high", "low"] | None = "high"
+    signed: bool = False  # a difference in points, printed with its sign
+
+
+@dataclass(frozen=True)
+class Stat:
+    """Mean and sample standard deviation (ddof = 1) over n seeds; one seed has no deviation."""
+
+    mean: float
+    std: float | None
+    n: int
+
+
+@dataclass(frozen=True)
+class Run:
+    """One record with where it stands (`path` is a label for people) and what it cost (untrusted, may be empty)."""
+
+    path: str
+    record: Record
+    costs: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """What two numbers must share to stand in one column."""
+
+    dataset: str
+    imbalance_factor: float
+    split: str
+    track: str
+    profile: str
+    subset_rule: str
+    split_sha256: str
+    class_counts: tuple[int, ...]
+    val_images: int
+    test_images: int
+    shot_policy: str
+    group_sizes: tuple[int, ...]  # classes in many, medium, few
+
+
+@dataclass(frozen=True)
+class Row:
+    """The runs of one entry under one recipe, each seed once."""
+
+    name: str  # entry without its track
+    runs: tuple[Run, ...]  # by seed
+    marks: tuple[str, ...]  # what a reader must know before comparing
+    stats: dict[str, dict[str, Stat | None]]  # selection rule -> metric -> value
+    per_class: dict[str, list[float | None] | None]  # selection rule -> mean accuracy of each class
+
+    @property
+    def first(self) -> Record:
+        """The record of the lowest seed: method, recipe and backbone are the same in all."""
+        return self.runs[0].record
+
+    @property
+    def status(self) -> str:
+        """ok, partial (some seeds have no result), failed or skipped (none has)."""
+        states = {run.record.status for run in self.runs}
+        if "ok" in states:
+            return "ok" if states == {"ok"} else "partial"
+        return "failed" if "failed" in states else "skipped"
+
+    @property
+    def ok_runs(self) -> int:
+        """Number of runs with a result."""
+        return sum(run.record.status == "ok" for run in self.runs)
+
+    @cached_property
+    def key(self) -> str:
+        """A short name that stays the same when other rows come or go."""
+        return _digest([self.name, *_row_key(self.first), *(run.path for run in self.runs)])
+
+
+@dataclass(frozen=True)
+class Section:
+    """One table: every row was measured under the same protocol."""
+
+    protocol: Protocol
+    rows: tuple[Row, ...]  # by headline rank
+    slug: str
+    conflicts: tuple[str, ...] = ()  # what differs from other tables of the same split and track
+
+    def ranks(self, rule: str) -> list[int | None]:
+        """Rank of each row by mean accuracy over all images; equal means share a rank, no result has none."""
+        means = [value.mean if (value := row.stats[rule]["all"]) else None for row in self.rows]
+        ordered = sorted(-mean for mean in means if mean is not None)
+        return [None if mean is None else 1 + bisect.bisect_left(ordered, -mean) for mean in means]
+
+    def best(self, rule: str, metric: Metric, digits: int) -> set[int]:
+        """Indices of the rows that print the best value of a column; empty when that tells no rows apart."""
+        values = [row.stats[rule][metric.key] for row in self.rows]
+        shown = {index: round(value.mean * 100, digits) for index, value in enumerate(values) if value}
+        if metric.best is None or len(set(shown.values())) < 2:
+            return set()
+        top = max(shown.values()) if metric.best == "high" else min(shown.values())
+        return {index for index, value in shown.items() if value == top}
+
+    def labels(self) -> list[str]:
+        """A name for each row that no other row of the section has."""
+        names = Counter(row.name for row in self.rows)
+        seen: Counter[str] = Counter()
+        labels = []
+        for row in self.rows:
+            label = f"{row.name} ({row.first.recipe_sha256[:8]})" if names[row.name] > 1 else row.name
+            seen[label] += 1
+            labels.append(label if seen[label] == 1 else f"{label} #{seen[label]}")
+        return labels
+
+    def rules(self) -> list[str]:
+        """The selection rules that at least one row has a value for; the headline rule always."""
+        return [rule for rule in RULES if rule == HEADLINE or any(row.stats[rule]["all"] for row in self.rows)]
+
+
+def _score(key: str) -> Callable[[Record, str], float | None]:
+    def value(record: Record, rule: str) -> float | None:
+        scores = record.results.get(rule)
+        return None if scores is None else getattr(scores, key)
+
+    return value
+
+
+def _optimism(record: Record, rule: str) -> float | None:
+    """How much choosing the epoch on the test set flatters a run, in all-images accuracy; the same at any rule."""
+    oracle, last = record.results.get("best_test"), record.results.get("last")
+    return oracle.all - last.all if oracle and last else None
+
+
+METRICS = (
+    Metric("all", "All", _score("all")),
+    *(Metric(group, group.capitalize(), _score(group)) for group in GROUPS),
+    Metric("macro_f1", "Macro-F1", _score("macro_f1")),
+    Metric("ece", "ECE", _score("ece"), best="low"),
+    Metric("optimism", "Optimism of best-on-test", _optimism, best=None, signed=True),
+)
+
+
+def defect(record: Record) -> str | None:
+    """Why a record that fits the schema still cannot be reported, or None."""
+    if record.status == "ok" and not any(record.results.values()):
+        return "status is ok, but it holds no scores"
+    for rule, scores in record.results.items():
+        if scores is not None and len(scores.per_class) != len(record.class_counts):
+            return f"{rule} has {len(scores.per_class)} class accuracies for {len(record.class_counts)} classes"
+        if scores is not None and not all(math.isfinite(number) for number in _numbers(scores)):
+            return f"{rule} holds a number that is not finite"
+    return None if math.isfinite(record.imbalance_factor) else "the imbalance factor is not finite"
+
+
+def _numbers(scores: Scores) -> Iterable[float]:
+    flat = [*scores.per_class, *(value for value in asdict(scores).values() if not isinstance(value, list))]
+    return (value for value in flat if value is not None)
+
+
+def stat(values: Sequence[float | None]) -> Stat | None:
+    """Mean, sample standard deviation and n of the values that exist; None when there is none."""
+    present = [value for value in values if value is not None]
+    if not present:
+        return None
+    return Stat(statistics.fmean(present), statistics.stdev(present) if len(present) > 1 else None, len(present))
+
+
+def protocol(record: Record) -> Protocol:
+    """The protocol a record was measured under."""
+    groups = tuple(record.groups.get(group, 0) for group in GROUPS)
+    special: dict[str, Any] = {"class_counts": tuple(record.class_counts), "group_sizes": groups}
+    plain = {name: getattr(record, name) for name in Protocol.__dataclass_fields__ if name not in special}
+    return Protocol(**plain, **special)
+
+
+def summarize(runs: Iterable[Run]) -> list[Section]:
+    """One section for each protocol, in a fixed order that does not depend on the order of the runs."""
+    by_protocol: dict[Protocol, list[Run]] = defaultdict(list)
+    for run in sorted(runs, key=lambda run: (run.record.code_version, run.path)):
+        by_protocol[protocol(run.record)].append(run)
+    ordered = sorted(by_protocol, key=lambda p: tuple(asdict(p).values()))
+    slugs, conflicts = Counter(_slug(p) for p in ordered), _conflicts(ordered)
+    return [
+        Section(
+            p,
+            _rows(by_protocol[p]),
+            _slug(p) if slugs[_slug(p)] == 1 else f"{_slug(p)}-{_digest(asdict(p))}",
+            conflicts[p],
+        )
+        for p in ordered
+    ]
+
+
+def _slug(p: Protocol) -> str:
+    return re.sub(r"[^a-z0-9]+", "-", f"{p.split}-{p.track}".lower()).strip("-")[:80] or "table"
+
+
+def _digest(value: Any) -> str:
+    return hashlib.sha256(repr(value).encode()).hexdigest()[:8]
+
+
+def _conflicts(protocols: list[Protocol]) -> dict[Protocol, tuple[str, ...]]:
+    """For each protocol the fields in which tables of the same split name and track differ."""
+    rivals: dict[tuple[str, str], list[Protocol]] = defaultdict(list)
+    for p in protocols:
+        rivals[p.split, p.track].append(p)
+    differing = {
+        key: tuple(name for name in Protocol.__dataclass_fields__ if len({getattr(p, name) for p in group}) > 1)
+        for key, group in rivals.items()
+    }
+    return {p: differing[p.split, p.track] for p in protocols}
+
+
+def _row_key(record: Record) -> tuple[str, ...]:
+    return (record.method, record.variant, record.recipe_sha256, record.stage1_selection or "")
+
+
+def _rows(runs: list[Run]) -> tuple[Row, ...]:
+    """Rows by headline rank. A seed that occurs again under the same recipe opens a further row: nothing is
+    averaged twice and nothing is dropped."""
+    cells: dict[tuple[tuple[str, ...], int], list[Run]] = defaultdict(list)
+    seen: Counter[tuple[tuple[str, ...], int]] = Counter()
+    for run in runs:
+        key = _row_key(run.record)
+        cells[key, seen[key, run.record.seed]].append(run)
+        pass
+    rows = [_row(sorted(members, key=lambda run: run.record.seed)) for members in cells.values()]
+    return tuple(sorted(_mark_siblings(rows), key=_headline_order))
+
+
+def _headline_order(row: Row) -> tuple[float, str, str]:
+    headline = row.stats[HEADLINE]["all"]
+    return (-headline.mean if headline else math.inf, row.name, row.key)
+
+
+def _row(runs: list[Run]) -> Row:
+    records = [run.record for run in runs]
+    good = [record for record in records if record.status == "ok"]
+    stats = {rule: {m.key: stat([m.value(record, rule) for record in good]) for m in METRICS} for rule in RULES}
+    per_class = {rule: _per_class([s for record in good if (s := record.results.get(rule))]) for rule in RULES}
+    return Row(records[0].entry.rsplit("@", 1)[0], tuple(runs), tuple(_marks(records)), stats, per_class)
+
+
+def _per_class(scores: list[Scores]) -> list[float | None] | None:
+    if not scores:
+        return None
+    columns = zip(*(score.per_class for score in scores), strict=True)
+    return [mean.mean if (mean := stat(column)) else None for column in columns]
+
+
+def _marks(records: list[Record]) -> list[str]:
+    marks = []
+    broken = [record for record in records if record.status != "ok"]
+    if broken:
+        reasons = (f"seed {record.seed} {record.status}: {_reason(record)}" for record in broken)
+        marks.append("; ".join([f"{len(records) - len(broken)} of {len(records)} seeds", *reasons]))
+    versions = sorted({record.code_version for record in records})
+    if len(versions) > 1:
+        marks.append(f"{len(versions)} code versions: {', '.join(version[:12] for version in versions)}")
+    return marks
+
+
+def _reason(record: Record) -> str:
+    return " ".join(record.failure.reason.split()) if record.failure else "no reason recorded"
+
+
+def _mark_siblings(rows: list[Row]) -> list[Row]:
+    """Says in each row of an entry that has several why it is not one row."""
+    families: dict[str, list[Row]] = defaultdict(list)
+    for row in rows:
+        families[row.name].append(row)
+    return [row for family in families.values() for row in _mark_family(family)]
+
+
+def _mark_family(family: list[Row]) -> Iterable[Row]:
+    recipes = {row.first.recipe_sha256 for row in family}
+    stage1 = {row.first.stage1_selection for row in family}
+    counts = Counter((_row_key(row.first), run.record.seed) for row in family for run in row.runs)
+    repeated: dict[tuple[str, ...], list[int]] = defaultdict(list)
+    for (key, seed), count in sorted(counts.items()):
+        if count > 1:
+            repeated[key].append(seed)
+    for row in family:
+        marks = []
+        if len(recipes) > 1:
+            marks.append(f"recipe {row.first.recipe_sha256[:8]}, one of {len(recipes)} recipes of this entry")
+        if len(stage1) > 1:
+            marks.append(f"stage 1 taken at {row.first.stage1_selection or 'no rule'}")
+        if seeds := repeated[_row_key(row.first)]:
+            names = f"{'seed' if len(seeds) == 1 else 'seeds'} {', '.join(map(str, seeds))}"
+            marks.append(f"{names} recorded more than once: kept in separate rows")
+        yield replace(row, marks=(*marks, *row.marks))

@@ -1,0 +1,223 @@
+"""The page in a real browser: sorting, the selection rule, the hash, dark mode, a phone, and no stray request."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness.records.collect import Collected
+from harness.reporting.claims import Claim
+from harness.reporting.report import build_report
+from harness.reporting.summary import METRICS
+from tests.reporting.conftest import HOSTILE
+
+sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+CHROMIUM = shutil.which("chromium")
+FLAGS = [
+    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
+    "--disable-component-update", "--disable-sync",
+]  # fmt: skip
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed"),
+]
+BOARD = "table.board[data-section='mnist5k-lt-if100-paper']"
+CELLS = """(table, column) => {
+  const headers = [...table.tHead.rows[0].cells];
+  const index = headers.findIndex(cell => cell.querySelector('button').dataset.column === column);
+  return [...table.tBodies[0].rows].map(row => row.cells[index])
+    .map(cell => cell.querySelector('a')?.innerText ?? cell.innerText);
+}"""
+CONTRAST = """selector => {
+  const channels = text => text.match(/[\\d.]+/g).map(Number);
+  const light = text => channels(text).slice(0, 3).map(v => v / 255)
+    .map(v => v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4)
+    .reduce((sum, v, i) => sum + v * [0.2126, 0.7152, 0.0722][i], 0);
+  const ground = node => {
+    const own = getComputedStyle(node).backgroundColor;
+    return channels(own)[3] === 0 && node.parentElement ? ground(node.parentElement) : own;
+  };
+  const node = document.querySelector(selector);
+  const [a, b] = [light(getComputedStyle(node).color), light(ground(node))].sort();
+  return (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
+}"""
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield browser
+        browser.close()
+
+
+class Visit:
+    """A page with what it logged and asked for."""
+
+    def __init__(self, browser: Any, path: Path, **context: Any) -> None:
+        self.url = path.as_uri()
+        self.context = browser.new_context(**context)
+        self.page = self.context.new_page()
+        self.trouble: list[str] = []
+        self.requests: list[str] = []
+        self.page.on("console", lambda message: self.trouble.append(message.text))
+        self.page.on("pageerror", lambda error: self.trouble.append(str(error)))
+        self.page.on("dialog", self._refuse)
+        self.page.on("request", lambda request: self.requests.append(request.url))
+        self.page.goto(self.url)
+
+    def _refuse(self, dialog: Any) -> None:
+        self.trouble.append(dialog.message)
+        dialog.dismiss()
+
+    def column(self, name: str) -> list[str]:
+        return list(self.page.locator(BOARD).evaluate(CELLS, name))
+
+    def sort(self, name: str) -> Any:
+        """Clicks a header and returns its new direction."""
+        header = self.page.locator(f"{BOARD} th:has(button[data-column='{name}'])")
+        header.locator("button").click()
+        return header.get_attribute("aria-sort")
+
+    def select(self, rule: str) -> None:
+        self.page.locator(f"label:has(input[value='{rule}'])").click()
+
+
+@pytest.fixture
+def path(made: Collected, claims: list[Claim], tmp_path: Path) -> Path:
+    return build_report(made, claims, tmp_path)
+
+
+@pytest.fixture
+def visit(browser: Any, path: Path) -> Iterator[Visit]:
+    visit = Visit(browser, path)
+    yield visit
+    visit.context.close()
+    assert visit.trouble == []
+    assert visit.requests
+    assert {url.partition("#")[0] for url in visit.requests} == {visit.url}
+
+
+def number(text: str) -> float | None:
+    found = re.match(r"[+\u2212]?\d+(\.\d+)?", text.strip())
+    return float(found.group().replace("\u2212", "-")) if found else None
+
+
+@pytest.mark.parametrize("name", ["rank", "method", "backbone", *(metric.key for metric in METRICS), "n"])
+def test_every_column_sorts_both_ways(visit: Visit, name: str) -> None:
+    textual = name in ("method", "backbone")
+    directions = []
+    for _ in range(2):
+        direction = visit.sort(name)
+        directions.append(direction)
+        cells = visit.column(name)
+        keys: list[Any] = [cell.lower() for cell in cells] if textual else [number(cell) for cell in cells]
+        present = [key for key in keys if key is not None]
+        assert present == sorted(present, reverse=direction == "descending")
+        assert keys == present + [None] * (len(keys) - len(present))  # no value stays last
+        assert visit.page.locator(f"{BOARD} [aria-sort]").count() == 1
+    assert sorted(filter(None, directions)) == ["ascending", "descending"]
+
+
+def test_sorting_by_keyboard(visit: Visit) -> None:
+    visit.page.locator(f"{BOARD} button[data-column='few']").focus()
+    visit.page.keyboard.press("Enter")
+    assert visit.page.locator(f"{BOARD} th[aria-sort='descending'] button").get_attribute("data-column") == "few"
+    assert visit.page.locator(".announce").inner_text() == "Sorted by Few, descending"
+
+
+def test_the_selection_rule_changes_numbers_and_hash_and_survives_a_reload(visit: Visit) -> None:
+    last = visit.column("all")
+    visit.select("best_test")
+    oracle = visit.column("all")
+    assert oracle != last
+    assert oracle[0].startswith("87.0")
+    assert visit.page.evaluate("location.hash") == "#selection=best_test"
+    visit.sort("few")
+    ordered = visit.column("method")
+    visit.page.reload()
+    assert visit.page.locator("input[value='best_test']").is_checked()
+    assert visit.column("method") == ordered
+    assert set(visit.column("all")) == set(oracle)
+    visit.page.goto(f"{visit.url}#selection=no_such_rule&sort=a:b:c")
+    assert visit.column("all") == last
+
+
+def test_a_rule_that_does_not_apply_prints_a_dash(visit: Visit) -> None:
+    visit.select("best_val")
+    cells = visit.page.locator("table.board[data-section='cifar10-lt-if10-paper']").evaluate(CELLS, "all")
+    assert cells == ["-", "-"]
+
+
+def test_the_best_of_a_column_is_bold(visit: Visit) -> None:
+    weights = visit.page.locator(f"{BOARD} tbody tr td:nth-child(4) .r[data-rule='last'] .mean").evaluate_all(
+        "nodes => nodes.map(node => getComputedStyle(node).fontWeight)"
+    )
+    assert weights == ["700", *["400"] * 5]
+
+
+def test_hostile_text_is_shown_and_not_run(visit: Visit) -> None:
+    assert f"{HOSTILE}-{HOSTILE}" in visit.column("method")
+    assert f"{HOSTILE}-{HOSTILE}" in visit.page.locator(".legend").last.inner_text()
+
+
+def test_chart_and_its_table_show_the_same_numbers(visit: Visit) -> None:
+    figure = visit.page.locator("figure.chart[data-section='mnist5k-lt-if100-paper']")
+    assert figure.locator(".plot .line").count() == 4  # every row with a result
+    assert figure.locator(".plot .bar").count() == 10
+    figure.locator("summary").click()
+    first = figure.locator("tbody tr").first
+    assert first.locator("td").all_inner_texts() == ["380", "many", "91.5", "89.5", "98.0", "70.0"]
+    tips = figure.locator(".plot .marker title").evaluate_all("nodes => nodes.map(node => node.textContent)")
+    assert tips[0] == "balanced_softmax, class 0 (380 training images): 91.5 %"
+    visit.select("best_test")
+    assert first.locator("td").nth(2).inner_text() == "92.0"
+
+
+def test_a_legend_entry_hides_its_line(visit: Visit) -> None:
+    figure = visit.page.locator("figure.chart[data-section='mnist5k-lt-if100-paper']")
+    button = figure.locator(".legend button").first
+    button.click()
+    assert button.get_attribute("aria-pressed") == "false"
+    assert figure.locator(".plot .line").count() == 3
+
+
+def test_a_method_name_opens_its_drawer_and_keeps_the_state(visit: Visit) -> None:
+    visit.select("best_test")
+    visit.page.locator(f"{BOARD} tbody a").first.click()
+    assert visit.page.locator("details.drawer[open] summary").inner_text().startswith("balanced_softmax")
+    assert visit.page.evaluate("location.hash") == "#selection=best_test"
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_text_is_readable_in_both_schemes(browser: Any, path: Path, scheme: str) -> None:
+    visit = Visit(browser, path, color_scheme=scheme)
+    for selector in ("h1", ".lede", "dt", "caption", "thead button", ".std", ".mark", "a", "input:checked + span"):
+        assert visit.page.evaluate(CONTRAST, selector) >= 4.5, selector
+    dark = visit.page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(20, 23, 27)"
+    assert dark == (scheme == "dark")
+    visit.context.close()
+
+
+def test_a_phone_never_scrolls_sideways(browser: Any, path: Path) -> None:
+    visit = Visit(browser, path, viewport={"width": 390, "height": 844})
+    visit.page.evaluate("document.querySelectorAll('details').forEach(one => { one.open = true; })")
+    assert visit.page.evaluate("document.documentElement.scrollWidth") == 390
+    assert visit.page.locator(".scroll").first.evaluate("node => node.scrollWidth > node.clientWidth")
+    visit.context.close()
+
+
+def test_without_script_the_headline_numbers_stand(browser: Any, path: Path) -> None:
+    visit = Visit(browser, path, java_script_enabled=False)
+    assert visit.page.locator(f"{BOARD} tbody tr").first.inner_text().split()[:4] == [
+        "1",
+        "balanced_softmax",
+        "lenet",
+        "86.5",
+    ]
+    visit.context.close()

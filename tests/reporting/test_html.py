@@ -1,0 +1,177 @@
+"""The page as text: deterministic, self-contained, and nothing in a record can become markup."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from harness.files import write_json
+from harness.records.collect import Collected, collect
+from harness.records.schema import costs_path, write_record
+from harness.reporting.claims import Claim
+from harness.reporting.html import embed
+from harness.reporting.report import build_report
+from tests.factories import collected, make_record, make_scores
+from tests.reporting.conftest import HOSTILE
+
+BREAKOUT = "</script><script>alert(1)</script>"
+
+
+class Outline(HTMLParser):
+    """Tags with their attributes, and the text outside scripts and styles."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.words: list[str] = []
+        self.raw = ""
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        self.raw = tag if tag in ("script", "style") else ""
+
+    def handle_data(self, data: str) -> None:
+        if not self.raw:
+            self.words.append(data)
+
+    def handle_endtag(self, tag: str) -> None:
+        self.raw = ""
+
+    @property
+    def text(self) -> str:
+        return " ".join("".join(self.words).split())
+
+
+def build(made: Collected, claims: list[Claim], out: Path) -> str:
+    return build_report(made, claims, out).read_text(encoding="utf-8")
+
+
+def test_two_builds_are_the_same_bytes(made: Collected, claims: list[Claim], tmp_path: Path) -> None:
+    first = build_report(made, claims, tmp_path / "a").read_bytes()
+    backwards = Collected(made.records[::-1], made.left_out[::-1])
+    assert build_report(backwards, claims[::-1], tmp_path / "b").read_bytes() == first
+
+
+def test_the_page_does_not_know_where_it_was_built(tmp_path: Path) -> None:
+    pages = []
+    for place in ("here", "over/there"):
+        root = tmp_path / place / "records"
+        write_record(root / "a" / "1.json", make_record())
+        write_record(root / "b" / "2.json", make_record("tvmf"))
+        (root / "bad.json").write_text("{")
+        pages.append(build(collect(root), [], tmp_path / place / "out"))
+    assert pages[0] == pages[1]
+    assert str(tmp_path) not in pages[0]
+    assert "a/1.json" in pages[0]
+
+
+def test_the_page_needs_nothing_but_itself(made: Collected, claims: list[Claim], tmp_path: Path) -> None:
+    outline = Outline(build(made, claims, tmp_path))
+    links = [value for _, attrs in outline.tags for key, value in attrs.items() if key in ("src", "href")]
+    assert links
+    assert all(link is not None and link.startswith(("#", "data:")) for link in links)
+    ids = {attrs["id"] for _, attrs in outline.tags if "id" in attrs}
+    assert {link[1:] for link in links if link and link.startswith("#")} <= ids
+
+
+def test_hostile_text_stays_text(made: Collected, claims: list[Claim], tmp_path: Path) -> None:
+    page = build(made, claims, tmp_path)
+    assert "<script>alert" not in page
+    outline = Outline(page)
+    assert outline.text.count("alert(1)") >= 4  # row, drawer, left-out file and claim
+    scripts = [attrs for tag, attrs in outline.tags if tag == "script"]
+    assert [attrs.get("type") for attrs in scripts] == ["application/json", "application/json", None]
+
+
+def test_hostile_text_cannot_leave_an_attribute(tmp_path: Path) -> None:
+    attack = '" onmouseover="alert(1)'
+    record = make_record(attack, backbone=attack, split=attack, split_sha256=attack, class_counts=[9] * 13)
+    outline = Outline(build(collected(record), [], tmp_path))
+    assert not [attrs for _, attrs in outline.tags if "onmouseover" in attrs]
+    assert [attrs for _, attrs in outline.tags if attrs.get("data-text") == attack]
+
+
+def test_embedded_data_cannot_end_its_element() -> None:
+    text = str(embed({"name": BREAKOUT, "other": "<!-- & \u2028"}))
+    assert not set("<>&\u2028") & set(text)
+    assert json.loads(text)["name"] == BREAKOUT
+
+
+def test_the_policy_admits_exactly_the_own_script(made: Collected, tmp_path: Path) -> None:
+    page = build(made, [], tmp_path)
+    assert "default-src 'none'" in page
+    assert "unsafe-inline" not in page
+    assert len(re.findall(r"'sha256-[A-Za-z0-9+/]{43}='", page)) == 2
+
+
+def test_failures_claims_and_damaged_files_are_on_the_page(
+    made: Collected, claims: list[Claim], tmp_path: Path
+) -> None:
+    text = Outline(build(made, claims, tmp_path)).text
+    assert "2 of 3 seeds; seed 1 failed: loss is NaN" in text
+    assert "1 record file was left out" in text
+    assert "results/records/cut.json" in text
+    assert f"not a record {HOSTILE}" in text
+    assert "2 published numbers, 1 measured here" in text
+    assert "not run" in text
+
+
+def test_group_sizes_stand_in_the_headers(made: Collected, tmp_path: Path) -> None:
+    text = Outline(build(made, [], tmp_path)).text
+    assert "Many (3 classes)" in text
+    assert "Few (0 classes)" in text
+
+
+def test_a_record_that_fits_the_schema_but_not_itself_is_left_out(tmp_path: Path) -> None:
+    broken = replace(make_record("tvmf"), results={"last": make_scores(per_class=[0.1])})
+    text = Outline(build(collected(make_record(), broken), [], tmp_path)).text
+    assert "1 record file was left out" in text
+    assert "1 class accuracies for 10 classes" in text
+
+
+def test_known_costs_are_shown_and_unknown_ones_are_not(tmp_path: Path) -> None:
+    path = tmp_path / "records" / "1.json"
+    write_record(path, make_record())
+    stages = {"train": {"wall_seconds": 12.5}, "broken": 3}
+    costs = {
+        "device": f"gpu {HOSTILE}",
+        "wall_seconds": 1234.5,
+        "threads": [1],
+        "secret": "do not print",
+        "stages": stages,
+    }
+    write_json(costs_path(path), costs | {"versions": {"torch": "2.6"}})
+    text = Outline(build(collect(tmp_path / "records"), [], tmp_path / "out")).text
+    for shown in (f"gpu {HOSTILE}", "1,234.5", "torch 2.6", "train: Wall time (s)12.5"):
+        assert shown in text
+    assert "do not print" not in text
+    assert "Threads" not in text
+
+
+@pytest.mark.parametrize("content", ["{", "[1]", '{"versions": 3, "stages": [], "device": null}'])
+def test_damaged_costs_stop_nothing(content: str, tmp_path: Path) -> None:
+    path = tmp_path / "records" / "1.json"
+    write_record(path, make_record())
+    costs_path(path).write_text(content)
+    assert "Peak memory" not in build(collect(tmp_path / "records"), [], tmp_path / "out")
+
+
+def test_half_a_character_stops_nothing(tmp_path: Path) -> None:
+    assert "broken ?" in build(collected(make_record(failure="broken \ud800")), [], tmp_path)
+
+
+def test_no_record_at_all_is_still_a_page(tmp_path: Path) -> None:
+    assert "There is no record to report yet." in Outline(build(Collected([], []), [], tmp_path)).text
+
+
+def test_reporting_needs_no_torch() -> None:
+    code = "import sys, harness.reporting.report, harness.reporting.import_claims; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

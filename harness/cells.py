@@ -129,18 +129,18 @@ def run_alone(
     from harness.engine import stages  # imports torch
     from harness.engine.device import pick_device
 
-    first = out / name / "stage1" / f"{cell.first_stage.name}-{sha256_json(cell.first_stage_identity())[:8]}" / "train"
-    folder = out / name / entry.path.with_name(f"{entry.path.name}-{cell.recipe.sha256()[:8]}")
+    first = out / "work" / name / "stage1" / f"{cell.first_stage.name}-{sha256_json(cell.first_stage_identity())[:8]}" / "train"
+    folder = Path(name) / entry.path.with_name(f"{entry.path.name}-{cell.recipe.sha256()[:8]}")
     runs = [first]
     with reporter() as progress:
-        place = stages.Workplace(pick_device(device), progress, out / ".scratch")
+        place = stages.Workplace(pick_device(device), progress, out / "work" / ".scratch")
         outcomes = stages.train(cell, split_file, seeds, first, place)
         if "finetune" in cell.method.stages:
-            runs.append(folder / "finetune")
+            runs.append(out / "work" / folder / "finetune")
             outcomes = stages.finetune(cell, split_file, seeds, first, runs[-1], place)
-    records = [read_record(path) for path in evaluate(split_file, runs, seeds, folder)]
+    records = [read_record(path) for path in evaluate(split_file, runs, seeds, out / "records" / folder)]
     print_table(records)
-    print(f"records: {folder}")
+    print(f"records: {out / 'records' / folder}  (as a page: ltbench report {out / 'records'} --out {out / 'report'})")
     _raise_failures(outcomes)
 
 
@@ -148,7 +148,7 @@ def _ensure_split(name: str, dataset: Dataset, out: Path) -> Path:
     """The split's file under `out`, made if it is not there; the data set is fetched if nothing of it is."""
     if not (store.PINNED / dataset.name).exists() and not (store.data_root() / dataset.name).exists():
         store.fetch(dataset, store.data_root())
-    path = out / name / "split.json"
+    path = out / "splits" / f"{name}.json"
     if not path.is_file():
         splits.write_split(splits.build_split(name, dataset, store.load(dataset)), path)
     return path

@@ -18,6 +18,7 @@ from harness.files import shown
 if TYPE_CHECKING:
     from harness.api import Method
 
+PACKAGE = Path(__file__).parent
 ENTRY_POINTS = "ltbench.methods"
 NAME = re.compile(r"[a-z][a-z0-9_]*")
 
@@ -51,7 +52,9 @@ def find_plugins() -> dict[str, Plugin]:
 
 def _folder_plugins() -> list[Plugin]:
     spec = importlib.util.find_spec("methods")  # a namespace package: every folder `methods` on sys.path
-    roots = [Path(path) for path in spec.submodule_search_locations or []] if spec else []
+    paths = [Path(path) for path in spec.submodule_search_locations or []] if spec else []
+    # A folder beside another checkout of the harness (an editable install of it, say) holds that checkout's methods.
+    roots = [path for path in paths if not (path.parent / PACKAGE.name).is_dir() or path.parent == PACKAGE.parent]
     files = [file for root in roots for file in sorted(root.glob("*/method.py")) if NAME.fullmatch(file.parent.name)]
     return [Plugin(file.parent.name, f"methods.{file.parent.name}.method", file.parent) for file in files]
 

@@ -248,7 +248,7 @@ def _rows(runs: list[Run]) -> tuple[Row, ...]:
     for run in runs:
         key = _row_key(run.record)
         cells[key, seen[key, run.record.seed]].append(run)
-        pass
+        seen[key, run.record.seed] += 1
     rows = [_row(sorted(members, key=lambda run: run.record.seed)) for members in cells.values()]
     return tuple(sorted(_mark_siblings(rows), key=_headline_order))
 

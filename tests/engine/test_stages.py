@@ -1,0 +1,165 @@
+"""Cells: all seeds of a stage, what is kept, what is refused, and how a failure becomes a record."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from harness.cells import run_stage
+from harness.engine import loop, stages
+from harness.errors import RunFailed, UserError
+from harness.progress import Reporter
+from harness.recipes import Cell, parse_entry, resolve
+from harness.records.evaluate import evaluate
+from harness.records.schema import read_record
+
+SPLIT = Path("results/splits/tiny-lt-if10.json")
+
+
+def cell(entry: str, *overrides: str) -> Cell:
+    return resolve(parse_entry(entry), "tiny", overrides)
+
+
+@pytest.fixture
+def place(workspace: Path) -> stages.Workplace:
+    return stages.Workplace(torch.device("cpu"), Reporter())
+
+
+def test_two_stages_to_records(place: stages.Workplace) -> None:
+    first, second = Path("runs/train"), Path("runs/finetune")
+    stages.train(cell("toy@common"), SPLIT, [0, 1], first, place)
+    stages.finetune(cell("toy@common"), SPLIT, [0, 1], first, second, place)
+    records = [read_record(path) for path in evaluate(SPLIT, [first, second], [0, 1], Path("records"))]
+    assert [record.status for record in records] == ["ok", "ok"]
+    assert records[0].results["last"] is not None
+    assert records[0].results["last"].epoch == 1
+    assert records[0].stage1_selection == "last"
+    assert records[0].stages == ["train", "finetune"]
+    assert records[0].stage1_key != records[1].stage1_key
+    costs = json.loads(Path("records/seed0.run.json").read_text())
+    assert set(costs["stages"]) == {"train", "finetune"}
+    assert costs["wall_seconds"] == pytest.approx(sum(stage["wall_seconds"] for stage in costs["stages"].values()), abs=2e-3)
+    assert not list(place.scratch.glob("*")), "scratch is empty when all is done"
+
+
+def test_records_are_the_same_bytes_for_the_same_run(place: stages.Workplace) -> None:
+    for folder in (Path("a"), Path("b")):
+        stages.train(cell("plain@common"), SPLIT, [0], folder / "train", place)
+        evaluate(SPLIT, [folder / "train"], [0], folder / "records")
+    for name in ("records/seed0.json", "train/checkpoint/seed0.safetensors", "train/predictions/seed0.npz"):
+        assert Path("a", name).read_bytes() == Path("b", name).read_bytes()
+
+
+def test_what_is_finished_is_kept(
+    place: stages.Workplace, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stages.train(cell("plain@common"), SPLIT, [0], Path("runs"), place)
+    monkeypatch.setattr(loop.StageRun, "run", lambda *_: pytest.fail("trained again"))
+    stages.train(cell("plain@common"), SPLIT, [0], Path("runs"), place)
+    assert "already done" in capsys.readouterr().err
+    with pytest.raises(pytest.fail.Exception, match="trained again"):
+        stages.train(cell("plain@common", "lr=0.05"), SPLIT, [0], Path("runs"), place)
+
+
+def test_an_interrupted_cell_keeps_its_finished_seeds(place: stages.Workplace, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The pipeline deletes a stage's outputs before it runs again; seed 0 must not be lost with them."""
+    run, trained = loop.StageRun.run, []
+
+    def killed_at_seed_1(self: loop.StageRun, reporter: Reporter) -> None:
+        trained.append(self.job.seed)
+        if self.job.seed == 1 and trained.count(1) == 1:
+            raise KeyboardInterrupt
+        run(self, reporter)
+
+    monkeypatch.setattr(loop.StageRun, "run", killed_at_seed_1)
+    with pytest.raises(KeyboardInterrupt):
+        stages.train(cell("plain@common"), SPLIT, [0, 1], Path("runs"), place)
+    assert not Path("runs").exists(), "a half-finished cell leaves nothing that could be taken for a result"
+    stages.train(cell("plain@common"), SPLIT, [0, 1], Path("runs"), place)
+    assert trained == [0, 1, 1]
+    assert {path.name for path in Path("runs/predictions").iterdir()} == {
+        "seed0.json", "seed0.npz", "seed1.json", "seed1.npz",
+    }  # fmt: skip
+
+
+def test_second_stage_refuses_another_first_stage(place: stages.Workplace) -> None:
+    stages.train(cell("toy@common"), SPLIT, [0], Path("first"), place)
+    with pytest.raises(UserError, match=r"made by run \w+, expected \w+: its recipe, split, seed or code differ"):
+        stages.finetune(cell("toy@common", "lr=0.05"), SPLIT, [0], Path("first"), Path("second"), place)
+    with pytest.raises(UserError, match="missing"):
+        stages.finetune(cell("toy@common"), SPLIT, [1], Path("first"), Path("second"), place)
+    Path("first/checkpoint/seed0.safetensors").write_bytes(b"\x00" * 100)
+    with pytest.raises(UserError, match="damaged checkpoint"):
+        stages.finetune(cell("toy@common"), SPLIT, [0], Path("first"), Path("second"), place)
+    assert not Path("second").exists()
+
+
+def test_a_first_stage_is_shared(place: stages.Workplace) -> None:
+    """A method that starts from another's first stage, and variants that differ in the second only."""
+    assert cell("child@common").first_stage_identity() == cell("plain@common").first_stage_identity()
+    assert cell("toy-warm@common").first_stage_identity() == cell("toy@common").first_stage_identity()
+    assert cell("toy-smooth@common").first_stage_identity() != cell("toy@common").first_stage_identity()
+    stages.train(cell("plain@common"), SPLIT, [0], Path("first"), place)
+    (outcome,) = stages.finetune(cell("child@common"), SPLIT, [0], Path("first"), Path("second"), place)
+    assert (outcome.status, outcome.method) == ("ok", "child")
+
+
+@pytest.mark.parametrize(
+    ("method", "status", "reason", "epoch"),
+    [
+        ("exploding", "failed", "loss is nan in epoch 2, step 1", 2),
+        ("buggy", "failed", "ValueError: Expected input batch_size (32) to match target batch_size (3).", None),
+        ("picky", "skipped", "needs a hundred classes", None),
+    ],
+)
+def test_a_failure_becomes_a_record(
+    method: str, status: str, reason: str, epoch: int | None, place: stages.Workplace
+) -> None:
+    run_stage("train", "tiny-lt-if10", f"{method}@common", "0", Path("runs"), device="cpu", keep_going=True)
+    (path,) = evaluate(SPLIT, [Path("runs")], [0], Path("records"))
+    record = read_record(path)
+    assert record.status == status
+    assert record.failure is not None
+    assert (record.failure.reason, record.failure.epoch) == (reason, epoch)
+    assert record.results == {}
+    with pytest.raises(RunFailed, match=r"on tiny-lt-if10, seed 0: "):
+        run_stage("train", "tiny-lt-if10", f"{method}@common", "0", Path("runs"), device="cpu", keep_going=False)
+
+
+def test_a_failed_first_stage_fails_the_second(place: stages.Workplace) -> None:
+    stages.train(cell("plain@common"), SPLIT, [0], Path("first"), place)
+    info = Path("first/predictions/seed0.json")
+    value = json.loads(info.read_text()) | {"status": "failed", "failure": {"reason": "loss is nan"}}
+    info.write_text(json.dumps(value))
+    (outcome,) = stages.finetune(cell("child@common"), SPLIT, [0], Path("first"), Path("second"), place)
+    assert outcome.failure is not None
+    assert outcome.failure["reason"] == "first stage failed: loss is nan"
+
+
+def test_a_method_that_no_longer_imports_becomes_a_failed_record(workspace: Path) -> None:
+    (workspace.parent / "plugins/methods/plain/method.py").write_text("import nothing_of_that_name\n")
+    run_stage("train", "tiny-lt-if10", "plain@common", "0,1", Path("runs"), device="cpu", keep_going=True)
+    for path in evaluate(SPLIT, [Path("runs")], [0, 1], Path("records")):
+        record = read_record(path)
+        assert record.status == "failed"
+        assert record.failure is not None
+        assert "it needs the module 'nothing_of_that_name'" in record.failure.reason
+    with pytest.raises(UserError, match="nothing_of_that_name"):
+        run_stage("train", "tiny-lt-if10", "plain@common", "0", Path("runs"), device="cpu", keep_going=False)
+
+
+def test_predictions_of_another_split_or_run_are_refused(place: stages.Workplace) -> None:
+    stages.train(cell("plain@common"), SPLIT, [0, 1], Path("runs"), place)
+    info = Path("runs/predictions/seed0.json")
+    original = info.read_text()
+    info.write_text(original.replace(json.loads(original)["split_sha256"], "0" * 64))
+    with pytest.raises(UserError, match="measured on split 0000"):
+        evaluate(SPLIT, [Path("runs")], [0], Path("records"))
+    info.write_text(original)
+    Path("runs/predictions/seed0.npz").write_bytes(Path("runs/predictions/seed1.npz").read_bytes())
+    with pytest.raises(UserError, match="predictions of run"):
+        evaluate(SPLIT, [Path("runs")], [0], Path("records"))
+    assert not Path("records/seed0.json").exists()

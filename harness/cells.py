@@ -129,18 +129,19 @@ def run_alone(
     from harness.engine import stages  # imports torch
     from harness.engine.device import pick_device
 
-    first = out / "work" / name / "stage1" / f"{cell.first_stage.name}-{sha256_json(cell.first_stage_identity())[:8]}" / "train"
+    identity = sha256_json(cell.first_stage_identity())[:8]
+    first = out / "work" / name / "stage1" / f"{cell.first_stage.name}-{identity}" / "train"
     folder = Path(name) / entry.path.with_name(f"{entry.path.name}-{cell.recipe.sha256()[:8]}")
-    runs = [first]
+    runs, records_root = [first], out / "records"
     with reporter() as progress:
         place = stages.Workplace(pick_device(device), progress, out / "work" / ".scratch")
         outcomes = stages.train(cell, split_file, seeds, first, place)
         if "finetune" in cell.method.stages:
             runs.append(out / "work" / folder / "finetune")
             outcomes = stages.finetune(cell, split_file, seeds, first, runs[-1], place)
-    records = [read_record(path) for path in evaluate(split_file, runs, seeds, out / "records" / folder)]
+    records = [read_record(path) for path in evaluate(split_file, runs, seeds, records_root / folder)]
     print_table(records)
-    print(f"records: {out / 'records' / folder}  (as a page: ltbench report {out / 'records'} --out {out / 'report'})")
+    print(f"records: {records_root / folder}  (as a page: ltbench report {records_root} --out {out / 'report'})")
     _raise_failures(outcomes)
 
 

@@ -11,8 +11,10 @@ from typing import Any, Literal
 from harness import config
 from harness.errors import UserError
 from harness.files import read_json, write_json
+from harness.metrics.selection import SELECTION_RULES
 
 SCHEMA = 1
+HEADLINE = "last"  # the selection rule that every finished run has, and that tables lead with
 COSTS_SUFFIX = ".run.json"
 MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}
 """From schema n to n+1; a record is carried forward step by step when it is read, never rewritten in place."""
@@ -31,6 +33,12 @@ class Scores:
     macro_f1: float
     ece: float
     per_class: list[float | None]
+
+    def __post_init__(self) -> None:
+        plain = (self.all, self.macro, self.many, self.medium, self.few, self.macro_f1, self.ece)
+        for value in (*plain, *self.per_class):
+            if value is not None and not 0 <= value <= 1 + 1e-9:
+                raise ValueError(f"a score must be a fraction from 0 to 1, found {value}")
 
 
 @dataclass(frozen=True)
@@ -73,6 +81,18 @@ class Record:
     groups: dict[str, int]  # number of classes in many, medium, few
     results: dict[str, Scores | None] = field(default_factory=dict)  # selection rule -> scores; None: not applicable
     failure: Failure | None = None
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.imbalance_factor < float("inf"):
+            raise ValueError(f"imbalance_factor must be a number of at least 1, found {self.imbalance_factor}")
+        if self.status == "ok" and self.results.get(HEADLINE) is None:
+            raise ValueError(f"status is ok, but there are no scores for '{HEADLINE}'")
+        for rule, scores in self.results.items():
+            if rule not in SELECTION_RULES:
+                raise ValueError(f"results has an unknown selection rule '{rule}'")
+            if scores is not None and len(scores.per_class) != len(self.class_counts):
+                found = len(scores.per_class)
+                raise ValueError(f"{rule} has {found} class accuracies for {len(self.class_counts)} classes")
 
     @property
     def entry(self) -> str:

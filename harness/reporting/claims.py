@@ -13,7 +13,8 @@ from harness.errors import UserError
 from harness.files import read_yaml
 from harness.metrics.selection import SELECTION_RULES
 from harness.metrics.shots import GROUPS, POLICIES
-from harness.reporting.summary import HEADLINE, Row, Section, Stat
+from harness.records.schema import HEADLINE
+from harness.reporting.summary import Row, Section, Stat
 
 CLAIMS_FILE = "claims.yaml"
 NOT_STATED = "not stated"

@@ -14,9 +14,10 @@ from markupsafe import Markup
 from harness.errors import UserError
 from harness.metrics.selection import SELECTION_RULES
 from harness.metrics.shots import POLICIES, group_of_class
+from harness.records.schema import HEADLINE
 from harness.reporting import provenance, tables
 from harness.reporting.claims import NOT_STATED, Comparison
-from harness.reporting.summary import HEADLINE, METRICS, Metric, Section, Stat
+from harness.reporting.summary import METRICS, Metric, Section, Stat
 
 TEMPLATES = Path(__file__).parent / "templates"
 DIGITS = 1

@@ -9,19 +9,14 @@ from harness.files import write_text
 from harness.records.collect import Collected
 from harness.reporting import html, tables
 from harness.reporting.claims import Claim, compare
-from harness.reporting.summary import Run, defect, summarize
+from harness.reporting.summary import Run, summarize
 
 
 def build_report(collected: Collected, claims: list[Claim], out: Path) -> Path:
     """Writes the page and its tables under `out`, and returns the page's path."""
     label = _Labels(collected)
-    runs, left_out = [], [(label(path), label.within(reason)) for path, reason in collected.left_out]
-    for path, record in collected.records:
-        problem = defect(record)
-        if problem:
-            left_out.append((label(path), problem))
-        else:
-            runs.append(Run(label(path), record, collected.costs(path)))
+    left_out = [(label(path), label.within(reason)) for path, reason in collected.left_out]
+    runs = [Run(label(path), record, collected.costs(path)) for path, record in collected.records]
     sections = summarize(runs)
     comparisons = compare(claims, sections)
     for section in sections:

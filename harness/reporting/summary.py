@@ -15,10 +15,9 @@ from typing import Any, Literal
 
 from harness.metrics.selection import SELECTION_RULES
 from harness.metrics.shots import GROUPS
-from harness.records.schema import Record, Scores
+from harness.records.schema import HEADLINE, Record, Scores
 
 RULES = tuple(SELECTION_RULES)
-HEADLINE = "last"
 
 
 @dataclass(frozen=True)
@@ -163,23 +162,6 @@ METRICS = (
     Metric("ece", "ECE", _score("ece"), best="low"),
     Metric("optimism", "Optimism of best-on-test", _optimism, best=None, signed=True),
 )
-
-
-def defect(record: Record) -> str | None:
-    """Why a record that fits the schema still cannot be reported, or None."""
-    if record.status == "ok" and not any(record.results.values()):
-        return "status is ok, but it holds no scores"
-    for rule, scores in record.results.items():
-        if scores is not None and len(scores.per_class) != len(record.class_counts):
-            return f"{rule} has {len(scores.per_class)} class accuracies for {len(record.class_counts)} classes"
-        if scores is not None and not all(math.isfinite(number) for number in _numbers(scores)):
-            return f"{rule} holds a number that is not finite"
-    return None if math.isfinite(record.imbalance_factor) else "the imbalance factor is not finite"
-
-
-def _numbers(scores: Scores) -> Iterable[float]:
-    flat = [*scores.per_class, *(value for value in asdict(scores).values() if not isinstance(value, list))]
-    return (value for value in flat if value is not None)
 
 
 def stat(values: Sequence[float | None]) -> Stat | None:

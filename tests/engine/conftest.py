@@ -100,9 +100,7 @@ tracks:
 
 
 @pytest.fixture
-def workspace(
-    tiny_split: Split, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Path]:
+def workspace(tiny_split: Split, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """An empty working folder with the tiny split, and the methods above."""
     import textwrap
 

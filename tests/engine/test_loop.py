@@ -114,7 +114,8 @@ def test_second_stage_trains_the_head_only(
     assert not torch.equal(run.model.head.weight, before["head.weight"])  # type: ignore[union-attr]
     run.run(Reporter())
     after = run.model.state_dict()
-    weights = [name for name in before if name.startswith("backbone") and not name.endswith(("_mean", "_var", "_tracked"))]
+    statistics = ("_mean", "_var", "_tracked")
+    weights = [name for name in before if name.startswith("backbone") and not name.endswith(statistics)]
     assert all(torch.equal(before[name], after[name]) for name in weights)
     assert torch.equal(before["backbone.bn1.running_mean"], after["backbone.bn1.running_mean"]) != moves
 

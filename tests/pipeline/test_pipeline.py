@@ -8,7 +8,6 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -19,6 +18,7 @@ pytestmark = pytest.mark.pipeline
 
 ROOT = Path(__file__).parents[2]
 CELL = "mnist5k-lt-if100"
+COPIED = ("harness", "methods", ".dvc", ".dvcignore", ".gitignore", "dvc.yaml", "datasets.dvc")
 
 
 class Project:
@@ -26,17 +26,12 @@ class Project:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        listed = subprocess.run(
-            ["git", "ls-files", "--cached", "--others", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True
-        ).stdout.split()
-        for name in listed:
-            if name.split("/")[0] in {"harness", "methods", ".dvc"} or name in {"dvc.yaml", "datasets.dvc", ".dvcignore"}:
-                if (ROOT / name).is_file():
-                    (folder / name).parent.mkdir(parents=True, exist_ok=True)
-                    shutil.copyfile(ROOT / name, folder / name)
+        command = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "--", *COPIED]
+        for name in subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.split():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(ROOT / name, folder / name)
         (folder / "results/imported").mkdir(parents=True)
         (folder / "results/imported/README.md").write_text("none")
-        (folder / ".gitignore").write_text((ROOT / ".gitignore").read_text())
         self.edit("harness/recipes.yaml", r"epochs: \d+", "epochs: 1")
         self.edit("harness/suites.yaml", r"seeds: .*", "seeds: [0]")
         self.run("git", "init", "-q")
@@ -52,7 +47,8 @@ class Project:
     def repro(self) -> set[str]:
         """Brings everything up to date; returns the stages that ran."""
         output = self.run("dvc", "repro")
-        return {name.replace(f"{CELL}.", "").replace(".common", "") for name in re.findall(r"Running stage '(.+?)'", output)}
+        ran = re.findall(r"Running stage '(.+?)'", output)
+        return {name.replace(f"{CELL}.", "").replace(".common", "") for name in ran}
 
     def edit(self, name: str, pattern: str, replacement: str) -> None:
         path = self.folder / name
@@ -66,11 +62,11 @@ class Project:
 
 
 @pytest.fixture(scope="module")
-def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
+def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
     project = Project(tmp_path_factory.mktemp("project"))
     first = project.repro()
-    assert {"fetch", "recipes", "train@ce", "train@tvmf", "finetune@tvmf", "evaluate@tvmf", "collect", "report"} <= first
-    yield project
+    assert {"fetch", "recipes", "train@ce", "finetune@tvmf", "evaluate@tvmf", "collect", "report"} <= first
+    return project
 
 
 def test_a_fresh_clone_gives_every_record_and_the_report(project: Project) -> None:
@@ -143,7 +139,8 @@ def test_a_dropped_in_method_runs_alone_and_a_failed_one_becomes_a_row(project: 
     assert row["status"] == "failed"
     assert re.match(r"loss is (nan|-?inf) in epoch 1, step 1", row["reason"])
     assert "dropped_in" in (project.folder / "reports/leaderboard.html").read_text()
-    assert "train@mnist5k-lt-if100.dropped_in.common: seed 0: loss is" in project.run(sys.executable, "-m", "harness", "retry")
+    again = project.run(sys.executable, "-m", "harness", "retry")
+    assert "train@mnist5k-lt-if100.dropped_in.common: seed 0: loss is" in again
 
     (folder / "method.py").write_text(code)
     assert mine <= project.repro()

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from harness.records.schema import Record
-from harness.reporting.summary import METRICS, Row, Run, Section, defect, stat, summarize
+from harness.reporting.summary import METRICS, Row, Run, Section, stat, summarize
 from tests.factories import CLASS_COUNTS, make_record, make_scores
 
 ALL = METRICS[0]
@@ -176,22 +176,3 @@ def test_labels_tell_rows_of_one_entry_apart() -> None:
     labels = section.labels()
     assert "b" in labels
     assert len(set(labels)) == len(section.rows) == 4
-
-
-@pytest.mark.parametrize(
-    ("record", "part"),
-    [
-        (replace(make_record(), results={}), "no scores"),
-        (replace(make_record(), results={"last": make_scores(ece=math.nan)}), "not finite"),
-        (replace(make_record(), results={"last": make_scores(per_class=[0.5])}), "1 class accuracies for 10 classes"),
-    ],
-)
-def test_defects_are_named(record: Record, part: str) -> None:
-    found = defect(record)
-    assert found is not None
-    assert part in found
-
-
-def test_sound_records_have_no_defect() -> None:
-    assert defect(make_record()) is None
-    assert defect(make_record(failure="broken")) is None

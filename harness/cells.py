@@ -21,7 +21,7 @@ from harness.progress import reporter
 from harness.recipes import Entry, parse_entry, resolve
 from harness.records.evaluate import evaluate
 from harness.records.runs import RunInfo
-from harness.records.schema import Record, read_record
+from harness.records.schema import Failure, Record, read_record
 from harness.suites import SPLITS, failed_cells, parse_seeds
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ def run_stage(
 
 
 def _raise_failures(outcomes: Sequence[RunInfo]) -> None:
-    reasons = [f"{info.title}: {(info.failure or {}).get('reason')}" for info in outcomes if info.status != "ok"]
+    reasons = [f"{info.title}: {info.failure and info.failure.reason}" for info in outcomes if info.status != "ok"]
     if reasons:
         raise RunFailed("; ".join(reasons))
 
@@ -95,7 +95,7 @@ def _record_unresolved(
             run_key="",
             code_version="",
             status="failed",
-            failure={"reason": str(error)},
+            failure=Failure(str(error)),
         )
         write_json(out / "predictions" / f"seed{seed}.json", dataclasses.asdict(info))
     for folder in ("checkpoint", "costs"):
@@ -125,16 +125,19 @@ def run_alone(
     name = str(splits.SplitName(dataset.name, factor))
     splits.parse_split_name(name, where="--imbalance-factor")
     cell = resolve(entry, dataset.name, overrides, backbone)
-    split_file = _ensure_split(name, dataset, out)
     from harness.engine import stages  # imports torch
+    from harness.engine.backbones import create_backbone
     from harness.engine.device import pick_device
 
+    chosen_device = pick_device(device)
+    create_backbone(cell.recipe.backbone, dataset.image_shape)  # refused before anything is fetched or written
+    split_file = _ensure_split(name, dataset, out)
     identity = sha256_json(cell.first_stage_identity())[:8]
     first = out / "work" / name / "stage1" / f"{cell.first_stage.name}-{identity}" / "train"
     folder = Path(name) / entry.path.with_name(f"{entry.path.name}-{cell.recipe.sha256()[:8]}")
     runs, records_root = [first], out / "records"
     with reporter() as progress:
-        place = stages.Workplace(pick_device(device), progress, out / "work" / ".scratch")
+        place = stages.Workplace(chosen_device, progress, out / "work" / ".scratch")
         outcomes = stages.train(cell, split_file, seeds, first, place)
         if "finetune" in cell.method.stages:
             runs.append(out / "work" / folder / "finetune")

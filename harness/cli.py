@@ -6,7 +6,7 @@ import json
 import signal
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -36,13 +36,24 @@ def main() -> None:
     """Entry point: a user's mistake is one line and exit code 2, a failed run 1, an interrupt 130."""
     signal.signal(signal.SIGINT, _interrupted)
     try:
-        app()
+        code = app(standalone_mode=False)
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+        code = _complain(f"error: {error}", 2)
     except RunFailed as error:
-        print(f"failed: {error}", file=sys.stderr)
-        sys.exit(1)
+        code = _complain(f"failed: {error}", 1)
+    except CLICK_ERROR as error:
+        text = error.format_message()
+        # Without a subcommand the "message" is the whole help text; every other one is a line.
+        code = _complain(text if text.startswith("Usage") else f"error: {' '.join(text.split())}", error.exit_code)
+    sys.exit(code)
+
+
+CLICK_ERROR: Any = next(base for base in typer.BadParameter.__mro__ if base.__name__ == "ClickException")
+
+
+def _complain(text: str, code: int) -> int:
+    print(text, file=sys.stderr)
+    return code
 
 
 def _interrupted(*_: object) -> None:
@@ -184,7 +195,7 @@ def collect(
     """All records as one tidy table."""
     from harness.records import collect as module
 
-    table = module.rows(module.collect(*(roots or _record_roots())))
+    table = module.rows(module.collect(*_record_roots(roots)))
     module.write_table(table, out)
     print(f"{out}: {len(table)} rows")
 
@@ -201,11 +212,14 @@ def report(
     from harness.reporting.report import build_report
 
     claims = load_claims({name: plugin.folder for name, plugin in find_plugins().items()})
-    print(f"report: {build_report(read(*(roots or _record_roots())), claims, out)}")
+    print(f"report: {build_report(read(*_record_roots(roots)), claims, out)}")
 
 
-def _record_roots() -> list[Path]:
-    return [Path("results/records"), Path("results/imported")]
+def _record_roots(named: list[Path] | None) -> list[Path]:
+    for root in named or []:
+        if not root.is_dir():
+            raise UserError(f"{root}: no such folder; name folders with records")
+    return named or [Path("results/records"), Path("results/imported")]
 
 
 @app.command()

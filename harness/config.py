@@ -40,13 +40,15 @@ def check(cls: type, values: Mapping[str, Any], where: str) -> dict[str, Any]:
     Raises:
         UserError: unknown key, or wrong type.
     """
+    if not isinstance(values, Mapping):
+        raise UserError(f"{where}: expected keys and values, found {values!r}")
     hints = typing.get_type_hints(cls)
     names = [field.name for field in dataclasses.fields(cls)]
     for key in values:
         if key not in names:
             near = difflib.get_close_matches(str(key), names, n=1)
             hint = f"closest is '{near[0]}'; " if near else ""
-            raise UserError(f"{where}: unknown key '{key}' ({hint}known: {', '.join(names) or 'none'})")
+            raise UserError(f"{where}: unknown key {key!r} ({hint}known: {', '.join(names) or 'none'})")
     return {key: _convert(hints[key], value, f"{where}.{key}") for key, value in values.items()}
 
 
@@ -75,12 +77,16 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
     if dataclasses.is_dataclass(hint) and isinstance(value, Mapping):
         return build(typing.cast(type, hint), value, where)
     if origin is dict and isinstance(value, Mapping):
-        return dict(value)
+        item = typing.get_args(hint)[1]
+        return {key: _convert(item, element, f"{where}.{key}") for key, element in value.items()}
     if origin in (tuple, list) and isinstance(value, (list, tuple)):
         item = typing.get_args(hint)[0]
         return origin(_convert(item, element, f"{where}[{i}]") for i, element in enumerate(value))
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
+        try:
+            return float(value)
+        except OverflowError:
+            raise UserError(f"{where}: {str(value)[:20]}... is too large a number") from None
     if hint is Any or (isinstance(hint, type) and type(value) is hint):
         return value
     raise UserError(f"{where}: expected {_type_name(hint)}, found {value!r}")
@@ -94,8 +100,8 @@ def _convert_union(hint: Any, value: Any, where: str) -> Any:
         try:
             return _convert(member, value, where)
         except UserError:
-            if member is members[-1] or (dataclasses.is_dataclass(member) and isinstance(value, Mapping)):
-                raise
+            if dataclasses.is_dataclass(member) and isinstance(value, Mapping):
+                raise  # its own message names the key
     raise UserError(f"{where}: expected {_type_name(hint)}, found {value!r}")
 
 

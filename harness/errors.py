@@ -20,10 +20,6 @@ class RunFailed(Exception):  # noqa: N818 - it is an outcome as much as an error
         self.reason, self.epoch, self.step = reason, epoch, step
         super().__init__(reason)
 
-    def as_dict(self) -> dict[str, str | int | None]:
-        """The failure as it stands in a record."""
-        return {"reason": self.reason, "epoch": self.epoch, "step": self.step}
-
 
 class RunSkipped(RunFailed):
     """A run that its method declines, with the method's reason."""
@@ -37,9 +33,10 @@ def unknown(kind: str, name: str, known: Iterable[str], *, where: str = "") -> U
     `kind` is a noun with its article left out ("method"); `where` is the file or option the name came from.
     """
     names = sorted(known)
-    near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
+    folded = {item.lower(): item for item in names}
+    near = [folded[item] for item in difflib.get_close_matches(name.lower(), folded, n=3, cutoff=0.5)]
     hint = f"closest: {', '.join(near)}; " if near else ""
     listed = ", ".join(names) or "none"
-    listed = f"known: {listed}" if len(names) <= 30 else f"{len(names)} are known: ltbench list {kind}s"
+    listed = f"known: {listed}" if len(names) <= 30 else f"{len(names)} are known"
     origin = f"{where}: " if where else ""
-    return UserError(f"{origin}no {kind} is named '{name}' ({hint}{listed})")
+    return UserError(f"{origin}no {kind} is named {name!r} ({hint}{listed})")

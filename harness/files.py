@@ -76,11 +76,15 @@ def write_json(path: Path, value: Any) -> None:
 def read_json(path: Path, what: str) -> Any:
     """Reads JSON; a missing or damaged file is one clear line that names `what` it should have been."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse_constant)
     except FileNotFoundError:
         raise UserError(f"{path}: missing ({what})") from None
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, RecursionError) as error:
         raise UserError(f"{path}: not a readable {what}: {error}") from None
+
+
+def _refuse_constant(text: str) -> None:
+    raise ValueError(f"{text} is not a number that a file may hold")
 
 
 def sha256_bytes(data: bytes) -> str:
@@ -111,18 +115,18 @@ _Loader.add_implicit_resolver(
 
 
 def _mapping_without_duplicates(loader: _Loader, node: yaml.MappingNode) -> dict[Any, Any]:
-    loader.flatten_mapping(node)
-    mapping: dict[Any, Any] = {}
-    for key_node, value_node in node.value:
+    seen = set()
+    for key_node, _ in node.value:  # before merge keys (<<) bring in what may be overridden
+        if key_node.tag == "tag:yaml.org,2002:merge":
+            continue
         key = loader.construct_object(key_node, deep=True)
         if not isinstance(key, (str, int, float)):
-            raise yaml.constructor.ConstructorError(
-                None, None, f"a key must be plain text, not {key!r}", node.start_mark
-            )
-        if key in mapping:
+            raise yaml.constructor.ConstructorError(None, None, f"a key must be plain text, not {key!r}")
+        if key in seen:
             raise yaml.constructor.ConstructorError(None, None, f"key '{key}' stands twice", key_node.start_mark)
-        mapping[key] = loader.construct_object(value_node, deep=True)
-    return mapping
+        seen.add(key)
+    loader.flatten_mapping(node)
+    return {loader.construct_object(k, deep=True): loader.construct_object(v, deep=True) for k, v in node.value}
 
 
 _Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping_without_duplicates)
@@ -132,7 +136,7 @@ def parse_yaml(text: str, where: str) -> Any:
     """Parses YAML text; a syntax error is one line that names `where` it stands."""
     try:
         return yaml.load(text, Loader=_Loader)  # noqa: S506 - _Loader is a SafeLoader
-    except yaml.YAMLError as error:
+    except Exception as error:  # bad tags, dates and numbers leave PyYAML as whatever Python raised on them
         raise UserError(f"{where}: not valid YAML: {' '.join(str(error).split())}") from None
 
 

@@ -7,6 +7,7 @@ and `tracks.<track>` for every data set ("*") and for this one, its variant, and
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,6 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from harness import config
+from harness.data.store import available_datasets
+from harness.engine.schedules import SCHEDULES
 from harness.errors import UserError, unknown
 from harness.files import parse_yaml, read_yaml, sha256_json, shown
 from harness.records.schema import entry_name
@@ -53,6 +56,8 @@ class StageRecipe:
     frozen_bn: Literal["eval", "train_as_published"] = "eval"  # BatchNorm of a frozen backbone
 
     def __post_init__(self) -> None:
+        if self.schedule not in SCHEDULES:
+            raise ValueError(str(unknown("schedule", self.schedule, SCHEDULES)))
         positive = {"batch_size": self.batch_size, "eval_every": self.eval_every}
         others = ("epochs", "lr", "weight_decay", "momentum", "warmup_epochs", "mixup_alpha")
         for name, value in positive.items():
@@ -109,11 +114,11 @@ def parse_entry(text: str, *, where: str = "") -> Entry:
     Raises:
         UserError: another form, an unknown method, or an unknown track.
     """
-    match = re.fullmatch(r"([a-z][a-z0-9_]*)(?:-([A-Za-z0-9_.-]+))?@([a-z]+)", text)
+    match = re.fullmatch(r"([A-Za-z][A-Za-z0-9_]*)(?:-([A-Za-z0-9_.-]+))?@([a-z]+)", text)
     origin = f"{where}: " if where else ""
     if not match:
         raise UserError(
-            f"{origin}'{text}' is not an entry; entries are written method[-variant]@track, e.g. tvmf-k64@common"
+            f"{origin}{text!r} is not an entry; entries are written method[-variant]@track, e.g. tvmf-k64@common"
         )
     get_plugin(match[1], where=where)
     if match[3] not in TRACKS:
@@ -148,23 +153,13 @@ class Cell:
     recipe: Recipe
     method: type[Method]
     first_stage: type[Method]  # whose first stage is run: the method's own, or the one it shares
-
-    def first_stage_params(self) -> Any:
-        """Params of the first stage: second-stage fields at their defaults, so that they cannot tell stages 1 apart."""
-        if self.first_stage is not self.method:
-            return self.first_stage.Params()
-        own = {
-            f.name: getattr(self.recipe.params, f.name)
-            for f in dataclasses.fields(self.recipe.params)
-            if f.metadata.get("stage") != "finetune"
-        }
-        return self.method.Params(**own)
+    first_stage_params: Any
 
     def first_stage_identity(self) -> dict[str, Any]:
         """What the first stage depends on besides split, seed and code: equal for entries that share it."""
         return {
             "method": self.first_stage.name,
-            "params": config.as_dict(self.first_stage_params()),
+            "params": config.as_dict(self.first_stage_params),
             "backbone": self.recipe.backbone,
             "precision": self.recipe.precision,
             "recipe": config.as_dict(self.recipe.train),
@@ -184,9 +179,10 @@ def variants(plugin: Plugin) -> list[str]:
 
 def has_recipe(entry: Entry, dataset: str) -> bool:
     """Whether the entry's track has a recipe for the data set."""
-    tracks = read_method_file(get_plugin(entry.method)).tracks
-    own = _mapping(tracks.get(entry.track), "tracks")
-    return entry.track in tracks and (dataset in own or dataset in read_yaml(COMMON_FILE).get(entry.track, {}))
+    if entry.track not in read_method_file(get_plugin(entry.method)).tracks:
+        return False
+    own = _tracks(get_method(entry.method), entry.track)
+    return dataset in read_yaml(COMMON_FILE).get(entry.track, {}) or any(dataset in track for track in own)
 
 
 def resolve(entry: Entry, dataset: str, overrides: Sequence[str] = (), backbone: str | None = None) -> Cell:
@@ -200,37 +196,91 @@ def resolve(entry: Entry, dataset: str, overrides: Sequence[str] = (), backbone:
             of its domain; the message names the file and the key.
     """
     method = get_method(entry.method)
-    layers = _layers(entry, dataset)
+    first_stage = _first_stage(method)
+    layers = _layers(entry, dataset, method, first_stage)
     if backbone:
         layers.append(("--backbone", {"backbone": backbone}))
     layers += [(f"--set {item}", parse_override(item)) for item in overrides]
     for where, layer in layers:
         _check_layer(method, layer, where)
     merged = config.merge({}, *(layer for _, layer in layers))
-    first_stage = get_method(method.first_stage) if method.first_stage else method
     where = f"recipe of {entry} on {dataset} ({', '.join(dict.fromkeys(name.split(':')[0] for name, _ in layers))})"
-    return Cell(entry, _build(method, merged, where), method, first_stage)
+    recipe = _build(method, merged, where)
+    return Cell(entry, recipe, method, first_stage, _first_stage_params(entry, dataset, recipe, method, first_stage))
 
 
-def _layers(entry: Entry, dataset: str) -> list[tuple[str, dict[str, Any]]]:
-    plugin = get_plugin(entry.method)
-    file, path = read_method_file(plugin), shown(plugin.folder / "recipes.yaml")
+def _first_stage(method: type[Method]) -> type[Method]:
+    if not method.first_stage:
+        return method
+    get_plugin(method.first_stage, where=f"first_stage of method '{method.name}'")
+    return get_method(method.first_stage)
+
+
+def _first_stage_params(
+    entry: Entry, dataset: str, recipe: Recipe, method: type[Method], first_stage: type[Method]
+) -> Any:
+    """Params of the first stage: those of the method that is shared, or the method's own.
+
+    Second-stage fields of its own stand at their defaults, so that they cannot tell first stages apart.
+    """
+    if first_stage is not method:
+        file, path = read_method_file(get_plugin(first_stage.name)), _recipes_path(first_stage)
+        layers = [file.params, *(layer.get("params", {}) for _, layer in _track_layers(first_stage, entry, dataset))]
+        return config.build(first_stage.Params, config.merge({}, *layers), f"{path}: params")
+    if "finetune" not in method.stages:
+        return recipe.params
+    fields = dataclasses.fields(recipe.params)
+    own = {f.name: getattr(recipe.params, f.name) for f in fields if f.metadata.get("stage") != "finetune"}
+    return method.Params(**own)
+
+
+def _layers(
+    entry: Entry, dataset: str, method: type[Method], first_stage: type[Method]
+) -> list[tuple[str, dict[str, Any]]]:
+    """All layers but the command line's, each with where it stands. A shared first stage brings its own recipe."""
+    file, path = read_method_file(get_plugin(entry.method)), _recipes_path(method)
     if not has_recipe(entry, dataset):
-        raise UserError(
-            f"{path}: method '{entry.method}' has no recipe on track '{entry.track}' for data set '{dataset}'"
-        )
-    own = _mapping(file.tracks[entry.track], f"{path}: tracks.{entry.track}")
+        raise UserError(f"{path}: '{method.name}' has no recipe on track '{entry.track}' for data set '{dataset}'")
     shared = read_yaml(COMMON_FILE).get(entry.track, {})
-    layers = [
-        (f"{shown(COMMON_FILE)}: {entry.track}.{dataset}", shared.get(dataset, {})),
-        (f"{path}: params", {"params": file.params}),
-    ]
-    layers += [(f"{path}: tracks.{entry.track}.{key}", own[key]) for key in ("*", dataset) if key in own]
+    layers = [(f"{shown(COMMON_FILE)}: {entry.track}.{dataset}", shared.get(dataset, {}))]
+    if first_stage is not method:
+        for where, layer in _track_layers(first_stage, entry, dataset):
+            layers.append((where, {key: layer[key] for key in layer if key not in ("params", "finetune")}))
+    layers += [(f"{path}: params", {"params": file.params}), *_track_layers(method, entry, dataset)]
     if entry.variant:
         if entry.variant not in file.variants:
             raise unknown(f"variant of '{entry.method}'", entry.variant, file.variants, where=path)
         layers.append((f"{path}: variants.{entry.variant}", file.variants[entry.variant]))
     return [(where, _mapping(layer, where)) for where, layer in layers]
+
+
+def _recipes_path(method: type[Method]) -> str:
+    return shown(get_plugin(method.name).folder / "recipes.yaml")
+
+
+def _tracks(method: type[Method], track: str) -> list[dict[str, Any]]:
+    """The track of a method's file, and that of the method whose first stage it shares; data-set names are checked."""
+    found = []
+    for item in {method, _first_stage(method)}:
+        path = _recipes_path(item)
+        tracks = read_method_file(get_plugin(item.name)).tracks
+        for name in tracks:
+            if name not in TRACKS:
+                raise unknown("track", name, TRACKS, where=f"{path}: tracks")
+        own = _mapping(tracks.get(track), f"{path}: tracks.{track}")
+        known = {*available_datasets(), *read_yaml(COMMON_FILE).get(track, {})}
+        for name in set(own) - known - {"*"}:  # a data set may be registered later, a slip of the keyboard never is
+            if difflib.get_close_matches(str(name), known, n=1, cutoff=0.85):
+                raise unknown("data set", str(name), known, where=f"{path}: tracks.{track}")
+        found.append(own)
+    return found
+
+
+def _track_layers(method: type[Method], entry: Entry, dataset: str) -> list[tuple[str, dict[str, Any]]]:
+    path = _recipes_path(method)
+    own = _mapping(read_method_file(get_plugin(method.name)).tracks.get(entry.track), f"{path}: tracks.{entry.track}")
+    found = [(f"{path}: tracks.{entry.track}.{key}", own[key]) for key in ("*", dataset) if key in own]
+    return [(where, _mapping(layer, where)) for where, layer in found]
 
 
 def _mapping(value: Any, where: str) -> dict[str, Any]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import importlib.metadata
 import importlib.util
 import re
 import sys
 import traceback
+import typing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,7 +27,7 @@ NAME = re.compile(r"[a-z][a-z0-9_]*")
 
 @dataclass(frozen=True)
 class Plugin:
-    """Where a method lives; finding one imports nothing."""
+    """Where a method lives; finding one does not import it."""
 
     name: str
     module: str  # holds the Method subclass
@@ -63,16 +65,17 @@ def _installed_plugins() -> list[Plugin]:
     plugins = []
     for point in importlib.metadata.entry_points(group=ENTRY_POINTS):
         try:
-            spec = importlib.util.find_spec(point.module)
-        except ImportError:
-            spec = None
-        if spec is None or spec.origin is None or not NAME.fullmatch(point.name):
-            print(
-                f"left out: the entry point '{point.name} = {point.value}' leads to no method module", file=sys.stderr
-            )
-            continue
-        plugins.append(Plugin(point.name, point.module, Path(spec.origin).parent))
+            plugins.append(_installed(point))
+        except (Exception, SystemExit) as error:  # looking for a module imports its package: foreign code
+            print(f"left out: entry point '{point.name} = {point.value}': {_describe(error)}", file=sys.stderr)
     return plugins
+
+
+def _installed(point: importlib.metadata.EntryPoint) -> Plugin:
+    spec = importlib.util.find_spec(point.module) if "." in point.module else None
+    if spec is None or spec.origin is None or not NAME.fullmatch(point.name):
+        raise UserError("it must be name = package.module, in the package's own folder")
+    return Plugin(point.name, point.module, Path(spec.origin).parent)
 
 
 def available_methods() -> list[str]:
@@ -103,14 +106,26 @@ def get_method(name: str) -> type[Method]:
     plugin = get_plugin(name)
     try:
         module = importlib.import_module(plugin.module)
-    except Exception as error:  # a plugin is foreign code: whatever it raises is its own failure, not ours
+    except (Exception, SystemExit) as error:  # foreign code: whatever it raises is its own failure, not ours
         raise UserError(f"{_place(plugin, error)}: method '{name}' cannot be imported: {_describe(error)}") from error
     for value in vars(module).values():
         if isinstance(value, type) and issubclass(value, Method) and getattr(value, "name", None) == name:
+            _check_params(value, plugin)
             return value
     raise UserError(
         f"{shown(plugin.folder / 'method.py')}: holds no subclass of harness.api.Method with name = '{name}'"
     )
+
+
+def _check_params(method: type[Method], plugin: Plugin) -> None:
+    try:
+        usable = dataclasses.is_dataclass(method.Params) and bool(typing.get_type_hints(method.Params) or True)
+    except NameError as error:
+        usable, reason = False, str(error)
+    else:
+        reason = "it lacks the decorator @dataclass(frozen=True)"
+    if not usable:
+        raise UserError(f"{shown(plugin.folder / 'method.py')}: Params of '{method.name}' cannot be read: {reason}")
 
 
 def broken_methods() -> dict[str, str]:
@@ -124,7 +139,7 @@ def broken_methods() -> dict[str, str]:
     return reasons
 
 
-def _place(plugin: Plugin, error: Exception) -> str:
+def _place(plugin: Plugin, error: BaseException) -> str:
     """File and line inside the plugin where its import failed."""
     if isinstance(error, SyntaxError) and error.filename:
         return f"{shown(Path(error.filename))} line {error.lineno}"
@@ -132,7 +147,9 @@ def _place(plugin: Plugin, error: Exception) -> str:
     return f"{shown(Path(frames[-1].filename))} line {frames[-1].lineno}" if frames else shown(plugin.folder)
 
 
-def _describe(error: Exception) -> str:
+def _describe(error: BaseException) -> str:
+    if isinstance(error, UserError):
+        return str(error)
     if isinstance(error, ModuleNotFoundError) and error.name:
         return f"it needs the module '{error.name}', which is not installed"
     return f"{type(error).__name__}: {' '.join(str(error).split())}"

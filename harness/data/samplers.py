@@ -14,23 +14,28 @@ Order = npt.NDArray[np.int64]
 
 
 def _counts(class_counts: Tensor | Sequence[int]) -> Tensor:
-    counts = torch.as_tensor(class_counts)
-    counts = counts if counts.is_floating_point() else counts.double()
+    """The counts in float64: 1 - beta^n loses its digits in float32."""
+    counts = torch.as_tensor(class_counts).double()
     if counts.ndim != 1 or bool((counts < 0).any()):
         raise ValueError(f"class_counts must be one list of numbers of at least 0, found {counts.tolist()}")
     return counts
 
 
-def _beta(beta: float, name: str = "beta") -> float:
+def _weights(values: Tensor, class_counts: Tensor | Sequence[int]) -> Tensor:
+    """The values where a class has images, else 0; in the dtype of the counts if that is a floating one."""
+    counts = torch.as_tensor(class_counts)
+    weights = torch.where(counts > 0, values, torch.zeros_like(values))
+    return weights.to(counts.dtype) if counts.is_floating_point() else weights
+
+
+def _check_beta(beta: float, name: str) -> None:
     if not 0 <= beta < 1:
         raise ValueError(f"{name} must lie in [0, 1), found {beta}")
-    return beta
 
 
 def class_balanced_weights(class_counts: Tensor | Sequence[int]) -> Tensor:
     """Weight of one sample of each class under class-balanced sampling, 1/n_c. Shape (C,); 0 for a class of none."""
-    counts = _counts(class_counts)
-    return torch.where(counts > 0, 1 / counts.clamp_min(1e-300), torch.zeros_like(counts))
+    return _weights(1 / _counts(class_counts).clamp_min(1), class_counts)
 
 
 def effective_number_weights(class_counts: Tensor | Sequence[int], beta: float) -> Tensor:
@@ -41,26 +46,37 @@ def effective_number_weights(class_counts: Tensor | Sequence[int], beta: float) 
     Raises:
         ValueError: beta outside [0, 1), or a negative count.
     """
-    counts = _counts(class_counts)
-    effective = 1 - torch.pow(torch.full_like(counts, _beta(beta)), counts)
-    return torch.where(counts > 0, (1 - beta) / effective.clamp_min(1e-300), torch.zeros_like(counts))
+    _check_beta(beta, "beta")
+    counts = _counts(class_counts).clamp_min(1)
+    return _weights((1 - beta) / (1 - torch.full_like(counts, beta).pow(counts)), class_counts)
+
+
+def cloud_size(class_counts: Tensor | Sequence[int]) -> Tensor:
+    """Log difference log n_max - log n_c, divided by its maximum, shape (C,).
+
+    0 for the largest class, 1 for the smallest; zero for uniform counts. A class without an image counts as one image.
+    """
+    counts = torch.as_tensor(class_counts)
+    logs = _counts(class_counts).clamp_min(1).log()
+    delta = logs.max() - logs
+    delta = delta / delta.max() if bool(delta.max() > 0) else delta
+    return delta.to(counts.dtype) if counts.is_floating_point() else delta
 
 
 def cben_weights(class_counts: Tensor | Sequence[int], beta_a: float, beta_b: float) -> Tensor:
     """Weight of one sample of each class by the class-based effective number (GCL). Shape (C,).
 
-    As `effective_number_weights` with beta_c = beta_a + beta_b * delta_c, where delta_c is the cloud size
-    (log n_max - log n_c, divided by its maximum; zero for uniform counts).
+    As `effective_number_weights` with beta_c = beta_a + beta_b * delta_c, where delta_c is the `cloud_size`.
+
+    Raises:
+        ValueError: a beta_c outside [0, 1), or a negative count.
     """
-    counts = _counts(class_counts)
-    present = counts > 0
-    logs = counts.clamp_min(1).log()
-    delta = logs[present].max() - logs if bool(present.any()) else logs
-    largest = delta[present].max() if bool(present.any()) else delta.new_tensor(0.0)
-    delta = delta / largest if float(largest) > 0 else torch.zeros_like(delta)
-    beta = _beta(beta_a, "beta_a") + beta_b * delta
-    _beta(float(beta[present].max()) if bool(present.any()) else beta_a, "beta_a + beta_b")
-    return torch.where(present, (1 - beta) / (1 - beta.pow(counts)).clamp_min(1e-300), torch.zeros_like(counts))
+    _check_beta(beta_a, "beta_a")
+    counts = _counts(class_counts).clamp_min(1)
+    beta = beta_a + beta_b * cloud_size(counts)
+    for extreme in (float(beta.min()), float(beta.max())):
+        _check_beta(extreme, "beta_a + beta_b * cloud size")
+    return _weights((1 - beta) / (1 - beta.pow(counts)), class_counts)
 
 
 class Sampler:
@@ -121,12 +137,19 @@ class ClassAwareSampler(Sampler):
         return self.draw(len(self.labels), rng)
 
     def draw(self, count: int, rng: np.random.Generator) -> Order:
-        """The next `count` indices of the endless sequence, shape (count,)."""
+        """The next `count` indices, shape (count,); what the last visited class has over is dropped.
+
+        Raises:
+            ValueError: there is no image to draw.
+        """
+        if not self._members:
+            raise ValueError("class-aware sampling needs at least one image")
         visits = -(-count // self.k)
         while len(self._classes) < visits:
             self._classes = np.concatenate([self._classes, rng.permutation(list(self._members))])
         visited, self._classes = self._classes[:visits], self._classes[visits:]
-        return np.concatenate([self._next(int(c), rng) for c in visited])[:count]
+        drawn = [self._next(int(c), rng) for c in visited]
+        return np.concatenate([np.empty(0, np.int64), *drawn])[:count]
 
     def _next(self, c: int, rng: np.random.Generator) -> Order:
         queue = self._queues[c]

@@ -71,7 +71,7 @@ class SplitName:
     imbalance_factor: float
 
     def __str__(self) -> str:
-        return f"{self.dataset}-lt-if{self.imbalance_factor:g}"
+        return f"{self.dataset}-lt-if{repr(self.imbalance_factor).removesuffix('.0')}"
 
 
 def parse_split_name(name: str, *, where: str = "") -> SplitName:
@@ -80,15 +80,16 @@ def parse_split_name(name: str, *, where: str = "") -> SplitName:
     Raises:
         UserError: another form, an unknown data set, or an imbalance factor below 1.
     """
-    match = re.fullmatch(r"([a-z0-9-]+?)-lt-if(\d+(?:\.\d+)?)", name)
+    match = re.fullmatch(r"([a-z0-9_-]+?)-lt-if([0-9]+(?:\.[0-9]+)?)", name)
     origin = f"{where}: " if where else ""
     if not match:
-        raise UserError(f"{origin}'{name}' is not a split; write <data set>-lt-if<factor>, e.g. mnist5k-lt-if100")
-    dataset = store.get_dataset(match[1], where=where)
-    factor = float(match[2])
-    if factor < 1:
-        raise UserError(f"{origin}'{name}': the imbalance factor must be at least 1")
-    return SplitName(dataset.name, factor)
+        raise UserError(f"{origin}{name!r} is not a split; write <data set>-lt-if<factor>, e.g. mnist5k-lt-if100")
+    parsed = SplitName(store.get_dataset(match[1], where=where).name, float(match[2]))
+    if not 1 <= parsed.imbalance_factor < 1e15:
+        raise UserError(f"{origin}'{name}': the imbalance factor must be at least 1, and a number people use")
+    if str(parsed) != name:
+        raise UserError(f"{origin}'{name}' is not how this split is written; write {parsed}")
+    return parsed
 
 
 @dataclass(frozen=True)
@@ -123,6 +124,13 @@ class Split:
     val: Part
     test: Part
     sha256: str = ""  # over everything above
+
+    def __post_init__(self) -> None:
+        if [len(hashes) for hashes in self.train] != self.class_counts:
+            raise ValueError("class_counts are not the numbers of images listed in train")
+        parts = (self.class_names, self.val.class_counts, self.test.class_counts)
+        if any(len(part) != len(self.class_counts) for part in parts):
+            raise ValueError(f"class_counts has {len(self.class_counts)} classes, another part of the split has not")
 
     @property
     def num_classes(self) -> int:

@@ -18,11 +18,12 @@ from harness.files import atomic_path, write_bytes
 def save_weights(path: Path, model: nn.Module, run_key: str, method_state: dict[str, Any]) -> None:
     """Final weights as safetensors, with the run key in the file's header.
 
-    `method_state` (plain numbers and tensors) goes along as tensors named `method.<name>`.
+    The tensors of `method_state` go along, named `method.<name>`.
     """
-    tensors = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
-    extra = {f"method.{k}": v.detach().cpu().contiguous() for k, v in method_state.items() if isinstance(v, Tensor)}
-    write_bytes(path, save(tensors | extra, metadata={"run_key": run_key}))
+    named = dict(model.state_dict()) | {f"method.{k}": v for k, v in method_state.items() if isinstance(v, Tensor)}
+    # Clones, since tied parameters share memory, which safetensors refuses; plain strides, since it stores no others.
+    tensors = {name: value.detach().cpu().clone(memory_format=torch.contiguous_format) for name, value in named.items()}
+    write_bytes(path, save(tensors, metadata={"run_key": run_key}))
 
 
 def load_weights(path: Path, run_key: str) -> dict[str, Tensor]:
@@ -62,12 +63,14 @@ def load_state(path: Path, run_key: str) -> dict[str, Any] | None:
     if not path.is_file():
         return None
     try:
-        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        state: Any = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch.load raises many types on damaged bytes; each means the same to the user
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise UserError(f"{path}: damaged resume state ({reason}); delete it to start this run again") from None
+    if not isinstance(state, dict):
+        raise UserError(f"{path}: damaged resume state (not one at all); delete it to start this run again")
     if state.get("run_key") != run_key:
         raise UserError(
             f"{path}: resume state of run {state.get('run_key')}, expected {run_key}; delete it to start again"
         )
-    return state
+    return dict(state)

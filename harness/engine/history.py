@@ -56,16 +56,28 @@ def class_dtype(num_classes: int) -> type[np.integer]:
     return np.uint8 if num_classes <= 256 else np.uint16
 
 
+ARRAYS = {"run_key", "loss", "learning_rate", "epochs", "test", "val", "ece"}
+
+
 def read_history(path: Path) -> dict[str, npt.NDArray]:
     """The arrays of a finished run: see `History`, plus `run_key` and `logits` (or `top_classes`, `top_logits`).
 
     Raises:
-        UserError: missing or damaged.
+        UserError: missing or damaged; every byte is checked against the file's own checksums.
     """
     try:
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()  # numpy itself may stop reading before it reaches a checksum
+            if damaged:
+                raise ValueError(f"checksum of {damaged} is wrong")
         with np.load(path, allow_pickle=False) as file:
-            return {name: file[name] for name in file.files}
+            arrays = {name: file[name] for name in file.files}
+        final = {"top_classes", "top_logits"} if "top_classes" in arrays else {"logits"}
+        if arrays.keys() != ARRAYS | final:
+            raise ValueError(f"it holds {', '.join(sorted(arrays)) or 'nothing'}")
     except FileNotFoundError:
         raise UserError(f"{path}: missing; the run has not been finished") from None
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zipfile.zlib.error) as error:  # type: ignore[attr-defined]
-        raise UserError(f"{path}: damaged ({error}); run its stage again") from None
+    except Exception as error:  # damaged bytes raise whatever the reader happens to stumble on
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise UserError(f"{path}: damaged ({reason}); run its stage again") from None
+    return arrays

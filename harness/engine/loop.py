@@ -23,11 +23,11 @@ from harness.engine.backbones import create_backbone
 from harness.engine.checkpoint import load_state, save_state, save_weights
 from harness.engine.history import History, class_dtype
 from harness.engine.schedules import learning_rate
+from harness.engine.seeding import seed_for
 from harness.errors import RunFailed, RunSkipped
 from harness.metrics.calibration import expected_calibration_error
 from harness.progress import Reporter
 from harness.recipes import StageRecipe
-from harness.seeding import seed_for
 
 EVAL_BATCH = {"cpu": 128, "cuda": 2000}  # a small batch stays in a processor's cache; a GPU wants a large one
 

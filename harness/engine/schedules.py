@@ -35,10 +35,10 @@ def _warm_cos(epoch: int, epochs: int, warmup: int, progress: float) -> float:
 
 def _steps(epoch: int, epochs: int, factors: tuple[float, float]) -> float:
     """Warm-up over 5 of 200 epochs, decays after 160 and 180 of 200; the marks scale with the number of epochs."""
-    e, unit = epoch + 1, epochs / 200
-    if e <= 5 * unit:
-        return e / (5 * unit)
-    return 1.0 if e <= 160 * unit else factors[0] if e <= 180 * unit else factors[1]
+    e = 200 * (epoch + 1)  # whole numbers: a mark must not slip by rounding
+    if e <= 5 * epochs:
+        return e / (5 * epochs)
+    return 1.0 if e <= 160 * epochs else factors[0] if e <= 180 * epochs else factors[1]
 
 
 def _step_gcl(epoch: int, epochs: int, warmup: int, progress: float) -> float:

@@ -14,7 +14,6 @@ import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -32,6 +31,7 @@ from harness.progress import Reporter
 from harness.provenance import code_version, machine
 from harness.recipes import Cell
 from harness.records.runs import RunInfo, read_run_info
+from harness.records.schema import Failure
 from harness.registry import get_plugin
 
 SCRATCH = Path(".ltbench/scratch")
@@ -143,13 +143,18 @@ def _run_one(
         run.run(place.reporter)
     except RunFailed as failure:
         place.reporter.note(f"{info.title}: {failure.status}: {failure}")
-        return _write_outcome(folder, dataclasses.replace(info, status=failure.status, failure=failure.as_dict()))
+        return _write_outcome(
+            folder,
+            dataclasses.replace(
+                info, status=failure.status, failure=Failure(failure.reason, failure.epoch, failure.step)
+            ),
+        )
     except UserError:
         raise
     except Exception as error:  # foreign code: a plugin's bug or a lack of memory fails this run, not the others
         traceback.print_exc()
         reason = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
-        return _write_outcome(folder, dataclasses.replace(info, status="failed", failure={"reason": reason}))
+        return _write_outcome(folder, dataclasses.replace(info, status="failed", failure=Failure(reason)))
     _write_costs(folder, run, info, place.device, time.perf_counter() - started)
     return _write_outcome(folder, info)
 
@@ -157,7 +162,7 @@ def _run_one(
 def _job(cell: Cell, stage: Stage, info: RunInfo, start: dict[str, torch.Tensor]) -> StageJob:
     first = stage == "train"
     method: type[Method] = cell.first_stage if first else cell.method
-    params: Any = cell.first_stage_params() if first and "finetune" in cell.method.stages else cell.recipe.params
+    params = cell.first_stage_params if first else cell.recipe.params
     recipe = cell.recipe.train if first else cell.recipe.finetune
     assert recipe is not None
     return StageJob(
@@ -169,7 +174,7 @@ def _first_stage_weights(folder: Path, info: RunInfo) -> dict[str, torch.Tensor]
     first = folder / "predictions" / f"seed{info.seed}.json"
     outcome = read_run_info(first)
     if outcome.run_key == info.stage1_key and outcome.status != "ok":
-        raise RunFailed(f"first stage {outcome.status}: {(outcome.failure or {}).get('reason')}")
+        raise RunFailed(f"first stage {outcome.status}: {outcome.failure and outcome.failure.reason}")
     return load_weights(folder / "checkpoint" / f"seed{info.seed}.safetensors", info.stage1_key)
 
 

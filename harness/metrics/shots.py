@@ -61,6 +61,8 @@ def group_sizes(class_counts: Sequence[int], policy: str = DEFAULT_POLICY) -> di
 def per_class_accuracy(predictions: npt.ArrayLike, targets: npt.ArrayLike, num_classes: int) -> list[float | None]:
     """Accuracy of each class as a fraction; None for a class without a test image."""
     predicted, target = np.asarray(predictions), np.asarray(targets)
+    if target.size == 0:  # an empty list has no integer type of its own
+        predicted, target = predicted.astype(np.int64), target.astype(np.int64)
     if predicted.shape != target.shape or target.ndim != 1:
         raise ValueError(f"predictions {predicted.shape} and targets {target.shape} must be two lists of one length")
     totals = np.bincount(target, minlength=num_classes)

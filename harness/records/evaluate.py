@@ -17,7 +17,9 @@ from harness.metrics.calibration import macro_f1
 from harness.metrics.selection import SELECTION_RULES
 from harness.metrics.shots import DEFAULT_POLICY, group_sizes, per_class_accuracy, shot_accuracy
 from harness.records.runs import RunInfo, read_run_info
-from harness.records.schema import SCHEMA, Failure, Record, Scores, costs_path, write_record
+from harness.records.schema import SCHEMA, Record, Scores, costs_path, write_record
+
+SUMMED = ("wall_seconds", "train_seconds", "eval_seconds", "peak_memory_mb")
 
 
 def evaluate(
@@ -35,10 +37,10 @@ def evaluate(
     split = read_split(split_file)
     paths = []
     for seed in seeds:
-        record = _score(split, runs[-1] / "predictions" / f"seed{seed}", policy)
+        record, costs = _score(split, runs[-1] / "predictions" / f"seed{seed}", policy), _costs(runs, seed)
         path = out / f"seed{seed}.json"
         write_record(path, record)
-        write_json(costs_path(path), _costs(runs, seed))
+        write_json(costs_path(path), costs)
         paths.append(path)
     return paths
 
@@ -71,7 +73,7 @@ def _score(split: Split, stem: Path, policy: str) -> Record:
         shot_policy=policy,
         groups=group_sizes(split.class_counts, policy),
         results=results,
-        failure=Failure(**info.failure) if info.failure else None,
+        failure=info.failure,
     )
 
 
@@ -84,6 +86,8 @@ def _results(split: Split, info: RunInfo, path: Path, policy: str) -> dict[str, 
     test, val = split.test.targets(), split.val.targets()
     if history["test"].shape[1] != len(test) or history["val"].shape[1] != len(val):
         raise UserError(f"{path}: predictions do not fit split {split.id}; run its stage again")
+    if max(part.max(initial=0) for part in (history["test"], history["val"])) >= split.num_classes:
+        raise UserError(f"{path}: predictions of classes that split {split.id} does not have; run its stage again")
     results: dict[str, Scores | None] = {}
     for rule, (_, choose) in SELECTION_RULES.items():
         row = choose(history["test"], test, history["val"], val)
@@ -111,13 +115,12 @@ def _costs(runs: Sequence[Path], seed: int) -> dict[str, Any]:
     for run in runs:
         path = run / "costs" / f"seed{seed}.json"
         if path.is_file():
-            stages[run.name] = read_json(path, "costs")
+            costs = stages[run.name] = read_json(path, "costs")
+            if not isinstance(costs, dict) or not all(isinstance(costs.get(key), (int, float)) for key in SUMMED):
+                raise UserError(f"{path}: not a cost file; run its stage again")
     if not stages:
         return {"schema": SCHEMA, "stages": {}}
     last = list(stages.values())[-1]
-    total = {
-        key: round(sum(costs[key] for costs in stages.values()), 3)
-        for key in ("wall_seconds", "train_seconds", "eval_seconds")
-    }
+    total = {key: round(sum(costs[key] for costs in stages.values()), 3) for key in SUMMED[:-1]}
     peak = max(costs["peak_memory_mb"] for costs in stages.values())
     return {"schema": SCHEMA, **last, **total, "peak_memory_mb": peak, "stages": stages}

@@ -9,7 +9,7 @@ from typing import Any, Literal
 from harness import config
 from harness.errors import UserError
 from harness.files import read_json
-from harness.records.schema import entry_name
+from harness.records.schema import Failure, entry_name
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class RunInfo:
     run_key: str
     code_version: str
     status: Literal["ok", "failed", "skipped"] = "ok"
-    failure: dict[str, Any] | None = None  # reason, and epoch and step where known
+    failure: Failure | None = None
 
     @property
     def title(self) -> str:

@@ -54,6 +54,8 @@ class TvMF(Method):
 
         def __post_init__(self) -> None:
             _check_kappa(self.kappa)
+            if self.class_aware_k < 1:
+                raise ValueError(f"class_aware_k must be at least 1, found {self.class_aware_k}")
 
     def head(self, stage: Stage) -> nn.Module:
         """t-vMF head, then a re-initialised cosine head."""

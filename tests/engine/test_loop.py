@@ -17,9 +17,9 @@ from harness.api import Method, StepContext
 from harness.data.splits import Split
 from harness.datasets.base import Images
 from harness.engine.history import read_history
+from harness.engine.seeding import seed_for
 from harness.errors import RunFailed, RunSkipped, UserError
 from harness.progress import Reporter
-from harness.seeding import seed_for
 from tests.engine.toys import Everything, Exploding, Killed, finish, job, results, start
 
 ImagesByPart = dict[str, Images]

@@ -137,7 +137,7 @@ def test_a_failed_first_stage_fails_the_second(place: stages.Workplace) -> None:
     info.write_text(json.dumps(value))
     (outcome,) = stages.finetune(cell("child@common"), SPLIT, [0], Path("first"), Path("second"), place)
     assert outcome.failure is not None
-    assert outcome.failure["reason"] == "first stage failed: loss is nan"
+    assert outcome.failure.reason == "first stage failed: loss is nan"
 
 
 def test_a_method_that_no_longer_imports_becomes_a_failed_record(workspace: Path) -> None:

@@ -32,7 +32,9 @@ def test_by_hand() -> None:
     assert expected_calibration_error(confidence, correct, bins=10) == pytest.approx(expected)
 
 
-@pytest.mark.parametrize(("confidence", "correct", "error"), [(1.0, 1, 0.0), (1.0, 0, 1.0), (0.0, 0, 0.0), (0.7, 1, 0.3)])
+@pytest.mark.parametrize(
+    ("confidence", "correct", "error"), [(1.0, 1, 0.0), (1.0, 0, 1.0), (0.0, 0, 0.0), (0.7, 1, 0.3)]
+)
 def test_extremes(confidence: float, correct: int, error: float) -> None:
     assert expected_calibration_error([confidence] * 3, [correct] * 3) == pytest.approx(error)
 

@@ -22,7 +22,9 @@ def split_of(shape: tuple[int, int, int], mean: list[float], std: list[float]) -
     return Split(1, "x", "x", "exponential", 1.0, "hash:0", 0, ["a"], list(shape), mean, std, [1], [[""]], part, part)
 
 
-def make_part(count: int, shape: tuple[int, int, int], padding: int, seed: int = 0) -> tuple[ResidentPart, Images, Split]:
+def make_part(
+    count: int, shape: tuple[int, int, int], padding: int, seed: int = 0
+) -> tuple[ResidentPart, Images, Split]:
     rng = np.random.default_rng(seed)
     channels = shape[2]
     images = Images(rng.integers(0, 256, (count, *shape), dtype=np.uint8), rng.integers(0, 3, count))
@@ -42,15 +44,24 @@ def naive(images: Images, split: Split, index: int, shift: tuple[int, int], flip
 
 
 @given(
-    st.integers(1, 6), st.integers(1, 6), st.sampled_from([1, 2, 3]), st.integers(0, 3), st.integers(0, 10**6), st.booleans()
+    st.integers(1, 6),
+    st.integers(1, 6),
+    st.sampled_from([1, 2, 3]),
+    st.integers(0, 3),
+    st.integers(0, 10**6),
+    st.booleans(),
 )
 @settings(max_examples=60, deadline=None)
-def test_batch_equals_the_naive_one(height: int, width: int, channels: int, padding: int, seed: int, flips: bool) -> None:
+def test_batch_equals_the_naive_one(
+    height: int, width: int, channels: int, padding: int, seed: int, flips: bool
+) -> None:
     part, images, split = make_part(5, (height, width, channels), padding, seed)
     rng = np.random.default_rng(seed)
     index, shift = rng.integers(0, 5, 7), rng.integers(0, 2 * padding + 1, (7, 2))
     flip = rng.random(7) < 0.5 if flips else None
-    found = part.batch(torch.from_numpy(index), torch.from_numpy(shift), None if flip is None else torch.from_numpy(flip))
+    found = part.batch(
+        torch.from_numpy(index), torch.from_numpy(shift), None if flip is None else torch.from_numpy(flip)
+    )
     for i in range(7):
         mirrored = flip is not None and bool(flip[i])
         expected = naive(images, split, int(index[i]), (int(shift[i, 0]), int(shift[i, 1])), mirrored, padding)

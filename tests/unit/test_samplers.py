@@ -157,9 +157,7 @@ def test_dtype_is_kept(weights: Weights, dtype: torch.dtype) -> None:
 @each
 def test_float32_counts_lose_no_more_than_float32_does(weights: Weights) -> None:
     exact = weights([5000, 500, 50, 1])
-    torch.testing.assert_close(
-        weights(torch.tensor([5000.0, 500.0, 50.0, 1.0])).double(), exact, rtol=1e-6, atol=0
-    )
+    torch.testing.assert_close(weights(torch.tensor([5000.0, 500.0, 50.0, 1.0])).double(), exact, rtol=1e-6, atol=0)
 
 
 @each

@@ -14,7 +14,9 @@ NONE = np.empty((2, 0), np.uint8)
 NO_TARGETS = np.empty(0, np.int64)
 
 
-def choose(rule: str, test: npt.ArrayLike, targets: npt.ArrayLike, val: npt.ArrayLike, val_targets: npt.ArrayLike) -> int | None:
+def choose(
+    rule: str, test: npt.ArrayLike, targets: npt.ArrayLike, val: npt.ArrayLike, val_targets: npt.ArrayLike
+) -> int | None:
     return SELECTION_RULES[rule][1](
         np.asarray(test), np.asarray(targets, np.int64), np.asarray(val), np.asarray(val_targets, np.int64)
     )

@@ -17,7 +17,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.data import splits
-from harness.data.splits import build_split, exponential_class_counts, hash_rule, pixel_hash, read_split, select, write_split
+from harness.data.splits import (
+    build_split,
+    exponential_class_counts,
+    hash_rule,
+    pixel_hash,
+    read_split,
+    select,
+    write_split,
+)
 from harness.datasets.base import Dataset, Images
 from harness.errors import UserError
 from harness.files import sha256_json
@@ -170,8 +178,10 @@ def test_a_duplicate_listed_twice_is_not_served_by_another_class(toy: Dataset) -
 
 def test_select_refuses_a_missing_image(toy: Dataset) -> None:
     split, parts = toys.make_split(), toys.make_parts()
-    with pytest.raises(UserError, match=split.train[2][0]):
-        select(split, parts | {"train": Images(np.zeros_like(parts["train"].pixels), parts["train"].labels)})
+    pixels, wanted = parts["train"].pixels.copy(), split.train[2][1]
+    pixels[[pixel_hash(image) == wanted for image in pixels]] ^= 1
+    with pytest.raises(UserError, match=f"image {wanted} of class 2 is not in data set 'toy'"):
+        select(split, parts | {"train": Images(pixels, parts["train"].labels)})
 
 
 @pytest.mark.parametrize("part", ["val", "test"])
@@ -224,11 +234,13 @@ def test_every_factor_survives_its_name(toy: Dataset, factor: float) -> None:
 
 @pytest.mark.parametrize("name", ["toy-lt-if4.0", "toy-lt-if04", "toy-lt-if٤"])
 def test_one_split_has_one_name(toy: Dataset, name: str) -> None:
-    with pytest.raises(UserError, match="toy-lt-if4"):
+    with pytest.raises(UserError, match="toy-lt-if"):
         splits.parse_split_name(name)
 
 
-@pytest.mark.parametrize("name", ["toy", "toy-lt", "toy-lt-if", "toy-lt-if-4", "toy-lt-ifnan", "toy-lt-if4 ", "", "toy-lt-if0.5"])
+@pytest.mark.parametrize(
+    "name", ["toy", "toy-lt", "toy-lt-if", "toy-lt-if-4", "toy-lt-ifnan", "toy-lt-if4 ", "", "toy-lt-if0.5"]
+)
 def test_what_is_not_a_split_name(toy: Dataset, name: str) -> None:
     with pytest.raises(UserError):
         splits.parse_split_name(name)
@@ -337,10 +349,11 @@ def test_a_missing_split_says_how_to_make_it(tmp_path: Path) -> None:
 
 
 def test_a_split_whose_parts_contradict_each_other_is_refused(toy: Dataset, tmp_path: Path) -> None:
-    wrong = dataclasses.replace(toys.make_split(), class_counts=[12, 6, 4])
-    write_split(dataclasses.replace(wrong, sha256=wrong.digest()), tmp_path / "x.json")
-    with pytest.raises(UserError):
-        select(read_split(tmp_path / "x.json"), toys.make_parts())
+    content = dataclasses.asdict(toys.make_split()) | {"class_counts": [12, 6, 4]}
+    del content["sha256"]
+    (tmp_path / "x.json").write_text(json.dumps(content | {"sha256": sha256_json(content)}))
+    with pytest.raises(UserError, match="class_counts are not the numbers of images"):
+        read_split(tmp_path / "x.json")
 
 
 def test_the_hash_covers_everything_but_itself(toy: Dataset) -> None:

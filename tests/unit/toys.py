@@ -23,7 +23,9 @@ FILE = "toy.bin"
 CONTENT = b"the toy data set"
 
 
-def make_images(per_class: int, *, seed: int, classes: int = CLASSES, shape: tuple[int, int, int] = (4, 4, 1)) -> Images:
+def make_images(
+    per_class: int, *, seed: int, classes: int = CLASSES, shape: tuple[int, int, int] = (4, 4, 1)
+) -> Images:
     """Random images, `per_class` of each class, in class order."""
     rng = np.random.default_rng(seed)
     labels = np.repeat(np.arange(classes), per_class)

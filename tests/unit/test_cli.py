@@ -1,0 +1,245 @@
+"""The command line: help, exit codes, one line for each mistake, and no torch where none is needed."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import typer.main
+from typer.testing import CliRunner
+
+from harness import cli
+from harness.data.splits import write_split
+from harness.datasets.base import Dataset
+from harness.records.schema import write_record
+from tests.factories import make_record
+from tests.unit import toys
+
+REPOSITORY = Path(__file__).parents[2]
+COMMANDS = sorted(typer.main.get_command(cli.app).commands)  # type: ignore[attr-defined]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    code: int
+    out: str
+    err: str
+
+
+Command = Callable[..., Outcome]
+
+
+@pytest.fixture
+def ltbench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Command]:
+    """The real entry point, in this process, in an empty working folder."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("LTBENCH_DATA", raising=False)
+    monkeypatch.delenv("LTBENCH_MIRROR", raising=False)
+    handler = signal.getsignal(signal.SIGINT)
+
+    def call(*arguments: object) -> Outcome:
+        monkeypatch.setattr(sys, "argv", ["ltbench", *map(str, arguments)])
+        with pytest.raises(SystemExit) as caught:
+            cli.main()
+        return Outcome(int(caught.value.code or 0), *capsys.readouterr())
+
+    yield call
+    signal.signal(signal.SIGINT, handler)
+
+
+def assert_one_error(outcome: Outcome, *parts: str) -> None:
+    assert outcome.code == 2
+    assert outcome.err.startswith("error: ")
+    assert outcome.err.count("\n") == 1, outcome.err
+    assert outcome.err.endswith("\n")
+    for part in parts:
+        assert part in outcome.err
+
+
+# ---- help and lists ------------------------------------------------------------------------------------------------
+
+
+def test_contract_commands_are_there() -> None:
+    assert set(COMMANDS) >= {
+        "list", "fetch", "split", "train", "finetune", "evaluate", "collect", "report", "run",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help(command: str) -> None:
+    result = CliRunner().invoke(cli.app, [command, "--help"])
+    assert result.exit_code == 0
+    assert f"{command} [OPTIONS]" in result.stdout
+    lines = [line.strip() for line in result.stdout.splitlines()]
+    assert any(line.endswith(".") and not line.startswith("Usage") for line in lines), "says what it does"
+
+
+def test_version(ltbench: Command) -> None:
+    from harness import __version__
+
+    assert ltbench("--version") == Outcome(0, f"ltbench {__version__}\n", "")
+
+
+@pytest.mark.parametrize(
+    ("what", "name"),
+    [("methods", "balanced_softmax"), ("datasets", "mnist5k"), ("backbones", "resnet32_cifar"), ("suites", "default")],
+)
+def test_lists(ltbench: Command, what: str, name: str) -> None:
+    lines = ltbench("list", what).out.splitlines()
+    assert any(line.split()[0] == name for line in lines)
+    items = json.loads(ltbench("list", what, "--json").out)
+    assert name in [item["name"] for item in items]
+    assert len(items) == len(lines)
+
+
+# ---- mistakes ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "parts"),
+    [
+        (["list", "method"], ["'method'", "methods"]),
+        (["fetch", "mnist5"], ["'mnist5'", "closest: mnist5k"]),
+        (["split", "mnist5-lt-if100"], ["'mnist5'", "closest: mnist5k"]),
+        (["split", "mnist5k"], ["'mnist5k' is not a split"]),
+        (["split", "mnist5k-lt-if0.5"], ["at least 1"]),
+        (["recipes", "--suite", "defualt"], ["default"]),
+        (["train", "mnist5k-lt-if100", "tvfm@common", "--out", "x"], ["'tvfm'", "closest: tvmf"]),
+        (["train", "mnist5k-lt-if100", "tvmf-k65@common", "--out", "x"], ["'k65'", "closest: k64"]),
+        (["train", "mnist5k-lt-if100", "tvmf@comon", "--out", "x"], ["'comon'", "closest: common"]),
+        (["train", "mnist5k-lt-if100", "ce@common", "--out", "x", "--seeds", "0,a"], ["--seeds 0,a"]),
+        (["train", "mnist5k-lt-if100", "ce@common", "--out", "x", "--seeds", "0,0"], ["--seeds 0,0"]),
+        (["train", "mnist5k-lt-if100", "ce@common", "--out", "x", "--seeds", "-1"], ["--seeds -1"]),
+        (["train", "mnist5k-lt-if100", "ce@common", "--out", "x"], ["ltbench split mnist5k-lt-if100"]),
+        (["train", "mnist5k-lt-if100", "ce@common", "--out", "x", "--device", "cuda:99"], ["--device cuda:99"]),
+        (["train", "mnist5k-lt-if100", "ce@common", "--out", "x", "--device", "gpu"], ["--device gpu", "cpu, cuda"]),
+        (["evaluate", "mnist5k-lt-if100", "--run", "x", "--out", "y"], ["ltbench split mnist5k-lt-if100"]),
+        (["run", "--dataset", "mnist5", "--method", "ce"], ["--dataset", "closest: mnist5k"]),
+        (["run", "--dataset", "mnist5k", "--method", "c"], ["closest: ce"]),
+        (["run", "--dataset", "mnist5k", "--method", "CE"], ["closest: ce"]),
+        (["run", "--dataset", "mnist5k", "--method", "ce", "--seeds", ""], ["--seeds"]),
+        (["run", "--dataset", "mnist5k", "--method", "ce", "--set", "epoch=2"], ["--set epoch=2", "'epochs'"]),
+        (["run", "--dataset", "mnist5k", "--method", "ce", "--set", "epochs"], ["--set epochs"]),
+        (["run", "--dataset", "mnist5k", "--method", "ce", "--imbalance-factor", "0.5"], ["at least 1"]),
+        (["run", "--dataset", "mnist5k", "--method", "ce", "--imbalance-factor", "nan"], ["--imbalance-factor"]),
+        (["run", "--dataset", "mnist5k", "--method", "ce", "--track", "paper"], ["paper", "mnist5k"]),
+    ],
+)  # fmt: skip
+def test_mistakes_are_one_line(ltbench: Command, arguments: list[str], parts: list[str]) -> None:
+    assert_one_error(ltbench(*arguments), *parts)
+
+
+def test_nothing_is_written_by_a_mistake(ltbench: Command, tmp_path: Path) -> None:
+    for option in (["--backbone", "resnet8_cifr"], ["--device", "gpu"], ["--set", "schedule=cosin"]):
+        assert_one_error(
+            ltbench("run", "--dataset", "mnist5k", "--method", "ce", "--seeds", "0", *option),
+            "closest" if option[0] != "--device" else "gpu",
+        )
+        left = [path for path in tmp_path.rglob("*") if path.is_file()]
+        assert left == [], option
+
+
+@pytest.mark.parametrize(
+    ("arguments", "part"),
+    [
+        (["lsit"], "list"),
+        (["list", "--jsn"], "--json"),
+        (["run", "--method", "ce"], "--dataset"),
+        (["fetch"], "datasets"),
+        (["run", "--dataset", "mnist5k", "--method", "ce", "--imbalance-factor", "many"], "--imbalance-factor"),
+    ],
+)
+def test_misspelt_commands_and_options_are_one_line_too(ltbench: Command, arguments: list[str], part: str) -> None:
+    assert_one_error(ltbench(*arguments), part)
+
+
+# ---- stages that need no torch -------------------------------------------------------------------------------------
+
+
+def test_evaluate_and_collect(ltbench: Command, toy: Dataset, tmp_path: Path) -> None:
+    split = toys.make_split()
+    write_split(split, tmp_path / "results" / "splits" / "toy-lt-if4.json")
+    toys.save_run(tmp_path / "cell", toys.make_run_info(split), [[0] * 12], [[0] * 6])
+    out = Path("results/records/toy-lt-if4/common/ce")
+    arguments = ("evaluate", "toy-lt-if4", "--run", "cell", "--run", "cell", "--out", out, "--seeds", "0")
+    done = ltbench(*arguments, "--shots", "thirds")
+    assert (done.code, done.out) == (0, f"{out}/seed0.json\n")
+    assert ltbench("collect") == Outcome(0, "results/table.csv: 3 rows\n", "")
+    assert_one_error(ltbench(*arguments, "--shots", "third"), "closest: thirds")
+
+
+def test_collect_refuses_a_folder_that_is_not_there(ltbench: Command, tmp_path: Path) -> None:
+    (tmp_path / "table.csv").write_text("old")
+    assert_one_error(ltbench("collect", "resutls", "--out", "table.csv"), "resutls")
+    assert (tmp_path / "table.csv").read_text() == "old"
+
+
+def test_a_damaged_record_is_reported_and_the_rest_collected(ltbench: Command, tmp_path: Path) -> None:
+    write_record(tmp_path / "records" / "a.json", make_record())
+    (tmp_path / "records" / "b.json").write_text("{")
+    done = ltbench("collect", "records", "--out", "table.csv")
+    assert (done.code, done.out) == (0, "table.csv: 3 rows\n")
+    assert done.err.startswith("left out: records/b.json")
+
+
+def test_fetch_and_split(ltbench: Command, toy: Dataset, tmp_path: Path) -> None:
+    (tmp_path / "mirror" / "toy").mkdir(parents=True)
+    (tmp_path / "mirror" / "toy" / toys.FILE).write_bytes(toys.CONTENT)
+    assert ltbench("fetch", "toy", "--mirror", "mirror").out == "toy: verified in data/toy\n"
+    done = ltbench("split", "toy-lt-if4", "--out", "splits")
+    assert done.out == "splits/toy-lt-if4.json: 21 training images in 3 classes (12 ... 3)\n"
+    (tmp_path / "data" / "toy" / toys.FILE).write_bytes(b"tampered")
+    assert_one_error(ltbench("split", "toy-lt-if4", "--out", "splits"), "expected sha256", "ltbench fetch toy --repair")
+    assert_one_error(ltbench("fetch", "toy", "--mirror", "mirror"), "--repair")
+    assert ltbench("fetch", "toy", "--mirror", "mirror", "--repair").code == 0
+    assert ltbench("split", "toy-lt-if4", "--out", "splits").code == 0
+
+
+# ---- processes -----------------------------------------------------------------------------------------------------
+
+
+def python(code: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=REPOSITORY, check=False)
+
+
+@pytest.mark.parametrize(
+    "imported",
+    [
+        "harness", "harness.cli", "harness.registry", "harness.recipes", "harness.suites", "harness.data.splits",
+        "harness.records.evaluate", "harness.records.collect", "harness.reporting.report", "harness.cells",
+    ],
+)  # fmt: skip
+def test_torch_stays_out(imported: str) -> None:
+    done = python(f"import sys, {imported}; sys.exit('torch' in sys.modules)")
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_help_needs_no_torch() -> None:
+    code = (
+        "import sys, atexit; sys.argv = ['ltbench', '--help']\n"
+        "atexit.register(lambda: print('torch' in sys.modules, 'pandas' in sys.modules, file=sys.stderr))\n"
+        "from harness.cli import main; main()"
+    )
+    done = python(code)
+    assert done.returncode == 0
+    assert "evaluate" in done.stdout
+    assert done.stderr == "False False\n"
+
+
+def test_module_is_the_same_command() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "harness", "fetch", "mnist5"],
+        capture_output=True,
+        text=True,
+        cwd=REPOSITORY,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr.startswith("error: no data set is named 'mnist5' (closest: mnist5k")

@@ -1,0 +1,299 @@
+"""Recipes: layers in their order, and mistakes that name their file and key."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from harness import recipes
+from harness.errors import UserError
+from harness.recipes import Cell, parse_entry, parse_override, resolve
+from tests.unit import toys
+
+COMMON: dict[str, Any] = {
+    "backbone": "resnet8_cifar", "epochs": 10, "batch_size": 8, "lr": 0.1, "weight_decay": 5e-4, "momentum": 0.8,
+    "augment": {"crop_padding": 2}, "warmup_epochs": 1, "finetune": {"epochs": 3},
+}  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def common_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    path = tmp_path / "common.yaml"
+    path.write_text(yaml.safe_dump({"common": {"toy": COMMON}}))
+    monkeypatch.setattr(recipes, "COMMON_FILE", path)
+    return path
+
+
+def resolved(entry: str, overrides: Sequence[str] = (), backbone: str | None = None) -> Cell:
+    return resolve(parse_entry(entry), "toy", overrides, backbone)
+
+
+def refused(entry: str, overrides: Sequence[str] = ()) -> str:
+    with pytest.raises(UserError) as caught:
+        resolved(entry, overrides)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+PARAMS = """
+    @dataclass(frozen=True)
+    class Params:
+        strength: float = 1.0
+        rounds: int = second_stage(4)
+
+        def __post_init__(self):
+            if self.strength < 0:
+                raise ValueError(f"strength must be at least 0, found {self.strength}")
+"""
+TWO_STAGES = {"stages": ("train", "finetune")}
+
+
+# ---- layers --------------------------------------------------------------------------------------------------------
+
+
+def test_later_layers_win(plugins: Path) -> None:
+    text = """
+        title: Layers
+        params: {strength: 2}
+        tracks:
+          common:
+            "*": {lr: 0.2, momentum: 0.7, weight_decay: 1e-3, batch_size: 16}
+            toy: {momentum: 0.6, weight_decay: 2e-3, batch_size: 32}
+            other: {momentum: 0.1}
+        variants:
+          strong: {weight_decay: 3e-3, batch_size: 64, params: {strength: 9}}
+    """
+    toys.write_plugin(plugins, "layers", toys.plugin_code("layers", PARAMS), text)
+    plain = resolved("layers@common").recipe
+    assert (plain.train.epochs, plain.train.lr, plain.train.momentum) == (10, 0.2, 0.6)
+    assert (plain.train.weight_decay, plain.train.batch_size, plain.params.strength) == (2e-3, 32, 2.0)
+    variant = resolved("layers-strong@common").recipe
+    assert (variant.train.momentum, variant.train.weight_decay, variant.train.batch_size) == (0.6, 3e-3, 64)
+    assert variant.params.strength == 9.0
+    last = resolved("layers-strong@common", ["batch_size=128", "batch_size=256", "params.strength=0"]).recipe
+    assert (last.train.weight_decay, last.train.batch_size, last.params.strength) == (3e-3, 256, 0.0)
+    assert last.finetune is None
+
+
+def test_backbone_option_wins_over_recipes_and_set_over_both(plugins: Path) -> None:
+    toys.write_plugin(plugins, "plain")
+    assert resolved("plain@common").recipe.backbone == "resnet8_cifar"
+    assert resolved("plain@common", backbone="resnet18").recipe.backbone == "resnet18"
+    assert resolved("plain@common", ["backbone=resnet10"], "resnet18").recipe.backbone == "resnet10"
+
+
+def test_an_own_track_needs_no_common_recipe(plugins: Path) -> None:
+    own = {key: value for key, value in COMMON.items() if key != "finetune"} | {"epochs": 2}
+    text = yaml.safe_dump({"title": "t", "tracks": {"paper": {"toy": own}}})
+    toys.write_plugin(plugins, "own", recipes=text)
+    assert resolved("own@paper").recipe.train.epochs == 2
+    assert "no recipe on track 'common' for data set 'toy'" in refused("own@common")
+
+
+def test_second_stage_inherits_the_first(plugins: Path) -> None:
+    text = "title: t\ntracks: {common: {'*': {lr: 0.3, augment: {flip: true}, finetune: {momentum: 0.5}}}}"
+    toys.write_plugin(plugins, "two", toys.plugin_code("two", **TWO_STAGES), text)
+    recipe = resolved("two@common", ["finetune.augment.crop_padding=0"]).recipe
+    assert recipe.finetune is not None
+    assert (recipe.train.epochs, recipe.finetune.epochs) == (10, 3)
+    assert (recipe.train.lr, recipe.finetune.lr) == (0.3, 0.3)
+    assert (recipe.train.momentum, recipe.finetune.momentum) == (0.8, 0.5)
+    assert (recipe.train.augment.crop_padding, recipe.finetune.augment.crop_padding) == (2, 0)
+    assert recipe.finetune.augment.flip
+
+
+def test_a_second_stage_without_recipe_is_refused(plugins: Path, common_file: Path) -> None:
+    common_file.write_text(yaml.safe_dump({"common": {"toy": {k: v for k, v in COMMON.items() if k != "finetune"}}}))
+    toys.write_plugin(plugins, "two", toys.plugin_code("two", **TWO_STAGES))
+    assert "key 'finetune' is missing" in refused("two@common")
+
+
+def test_common_file_is_named(plugins: Path, common_file: Path) -> None:
+    toys.write_plugin(plugins, "plain")
+    common_file.write_text(yaml.safe_dump({"common": {"toy": COMMON | {"epochz": 3}}}))
+    assert "common.yaml: common.toy: unknown key 'epochz' (closest is 'epochs'" in refused("plain@common")
+    common_file.write_text(yaml.safe_dump({"common": {"toy": {k: v for k, v in COMMON.items() if k != "lr"}}}))
+    assert "key 'lr' is missing" in refused("plain@common")
+    common_file.write_text(yaml.safe_dump({"common": {"toy": {k: v for k, v in COMMON.items() if k != "backbone"}}}))
+    assert "key 'backbone' is missing" in refused("plain@common")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            "title: t\ntracks: {common: {}}\nparams: {strenght: 1}",
+            "recipes.yaml: params.params: unknown key 'strenght'",
+        ),
+        ("title: t\ntracks: {common: {'*': {epoch: 1}}}", "recipes.yaml: tracks.common.*: unknown key 'epoch'"),
+        ("title: t\ntracks: {common: {toy: {lr: fast}}}", "recipes.yaml: tracks.common.toy.lr: expected float"),
+        ("title: t\ntracks: {common: {toy: 3}}", "recipes.yaml: tracks.common.toy: expected keys and values, found 3"),
+        ("title: t\ntracks: {common: 3}", "recipes.yaml: tracks.common"),
+        ("title: t\ntracks: {comon: {}}", "recipes.yaml"),
+        ("title: t\ntracks: {common: {toyy: {lr: 1}}}", "toyy"),
+        ("title: t\ntracks: {common: {'*': {finetune: {epoch: 1}}}}", "tracks.common.*.finetune: unknown key 'epoch'"),
+        ("tracks: {common: {}}", "recipes.yaml: key 'title' is missing"),
+        ("title: t\ntrack: {common: {}}", "recipes.yaml: unknown key 'track' (closest is 'tracks'"),
+        ("title: [", "recipes.yaml: not valid YAML"),
+        ("- 1", "recipes.yaml: expected keys and values"),
+        ("title: t\ntracks: {common: {}}\nparams: {strength: -1}", "recipes.yaml).params: strength must be at least 0"),
+    ],
+)
+def test_method_file_and_key_are_named(plugins: Path, text: str, message: str) -> None:
+    toys.write_plugin(plugins, "broken", toys.plugin_code("broken", PARAMS), text)
+    assert message in refused("broken@common")
+
+
+def test_a_method_without_recipes_file(plugins: Path) -> None:
+    (toys.write_plugin(plugins, "bare") / "recipes.yaml").unlink()
+    assert "recipes.yaml" in refused("bare@common")
+
+
+def test_params_that_are_no_dataclass_are_the_plugins_mistake(plugins: Path) -> None:
+    toys.write_plugin(plugins, "plainparams", toys.plugin_code("plainparams", "class Params:\n    kappa: float = 1.0"))
+    assert "plainparams" in refused("plainparams@common")
+
+
+# ---- --set ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("item", "expected"),
+    [
+        ("epochs=2", {"epochs": 2}),
+        ("recipe.epochs=2", {"epochs": 2}),
+        ("recipe.finetune.lr=5e-4", {"finetune": {"lr": 5e-4}}),
+        ("params.kappa=64", {"params": {"kappa": 64}}),
+        (" epochs = 2", {"epochs": 2}),
+        ("augment.flip=true", {"augment": {"flip": True}}),
+        ("augment={flip: true}", {"augment": {"flip": True}}),
+        ("a.b.c=x=y", {"a": {"b": {"c": "x=y"}}}),
+        ("backbone='8'", {"backbone": "8"}),
+    ],
+)
+def test_override(item: str, expected: dict[str, Any]) -> None:
+    assert parse_override(item) == expected
+
+
+@pytest.mark.parametrize(
+    "item", ["", "epochs", "=2", "a..b=2", ".a=2", "a.=2", "recipe.=2", "a b=2", "a-b=2", "epochs=[", "lr=2001-99-99"]
+)
+def test_bad_override_is_quoted(item: str) -> None:
+    with pytest.raises(UserError) as caught:
+        parse_override(item)
+    assert str(caught.value).startswith(f"--set {item}:")
+
+
+@pytest.mark.parametrize(
+    ("item", "message"),
+    [
+        ("epoch=2", "unknown key 'epoch' (closest is 'epochs'"),
+        ("recipe.epochs=2.5", "expected int, found 2.5"),
+        ("epochs=-1", "epochs must be a number of at least 0"),
+        ("batch_size=0", "batch_size must be at least 1"),
+        ("eval_every=0", "eval_every must be at least 1"),
+        ("lr=.nan", "lr must be a number"),
+        ("lr=.inf", "lr must be a number"),
+        ("augment.crop_padding=-1", "augment.crop_padding"),
+        ("finetune.lr=-1", "lr must be a number"),
+        ("params.kapa=1", "unknown key 'kapa' (closest is 'kappa'"),
+        ("params.kappa=-0.5", "kappa must be above -0.5"),
+        ("params.kappa=.nan", "kappa must be above -0.5"),
+        ("params.class_aware_k=0", "class_aware_k"),
+        ("precision=float16", "expected one of float32, bfloat16"),
+        ("schedule=cosin", "closest: cosine"),
+        ("recipe=3", "unknown key 'recipe'"),
+    ],
+)
+def test_overrides_are_checked(item: str, message: str) -> None:
+    found = refused("tvmf@common", [item])
+    assert message in found
+    assert f"--set {item}" in found
+
+
+# ---- entries -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("text", ["ce@common", "tvmf-k64@common", "balanced_softmax@paper"])
+def test_entry_is_written_as_it_is_read(text: str) -> None:
+    assert str(parse_entry(text)) == text
+
+
+def test_entry_path() -> None:
+    assert parse_entry("tvmf-k64@common").path == Path("common/tvmf-k64")
+
+
+@pytest.mark.parametrize(
+    "text", ["ce", "@common", "ce@", "ce-@common", "ce@common@x", "ce @common", "", "ce-a/b@common"]
+)
+def test_what_is_no_entry(text: str) -> None:
+    with pytest.raises(UserError, match=r"method\[-variant\]@track"):
+        parse_entry(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "near"),
+    [
+        ("tvfm@common", "tvmf"),
+        ("ce@comon", "common"),
+        ("balanced-softmax@common", "balanced_softmax"),
+        ("CE@common", "closest: ce"),
+    ],
+)
+def test_entry_near_misses(text: str, near: str) -> None:
+    with pytest.raises(UserError, match=near):
+        parse_entry(text)
+
+
+def test_unknown_variant() -> None:
+    message = refused("tvmf-k65@common")
+    assert "closest: k64" in message
+    assert "methods/tvmf/recipes.yaml" in message
+
+
+# ---- shared first stages -------------------------------------------------------------------------------------------
+
+
+def identity(entry: str, *overrides: str) -> dict[str, Any]:
+    return resolved(entry, overrides).first_stage_identity()
+
+
+def test_second_stage_settings_do_not_tell_first_stages_apart() -> None:
+    plain = identity("tvmf@common")
+    assert identity("tvmf@common", "params.class_aware_k=1") == plain
+    assert identity("tvmf@common", "finetune.lr=9") == plain
+    assert (
+        resolved("tvmf@common", ["params.class_aware_k=1"]).recipe.sha256() != resolved("tvmf@common").recipe.sha256()
+    )
+    for override in ("params.kappa=1", "lr=9", "epochs=1", "backbone=resnet20_cifar", "precision=bfloat16"):
+        assert identity("tvmf@common", override) != plain
+
+
+def test_methods_that_name_one_first_stage_share_it(plugins: Path) -> None:
+    toys.write_plugin(plugins, "retrain", toys.plugin_code("retrain", PARAMS, first_stage="ce", **TWO_STAGES))
+    toys.write_plugin(plugins, "rescale", toys.plugin_code("rescale", PARAMS, first_stage="ce", **TWO_STAGES))
+    assert identity("retrain@common") == identity("rescale@common") == identity("ce@common")
+    assert identity("retrain@common", "params.strength=5") == identity("ce@common")
+    assert identity("retrain@common", "lr=9") != identity("ce@common")
+
+
+def test_a_shared_first_stage_runs_with_its_own_recipes_params(plugins: Path) -> None:
+    text = "title: t\nparams: {strength: 7}\ntracks: {common: {}}"
+    toys.write_plugin(plugins, "base", toys.plugin_code("base", PARAMS), text)
+    toys.write_plugin(plugins, "heir", toys.plugin_code("heir", first_stage="base", **TWO_STAGES))
+    assert identity("heir@common") == identity("base@common")
+
+
+def test_unknown_first_stage_is_the_plugins_mistake(plugins: Path) -> None:
+    toys.write_plugin(plugins, "orphan", toys.plugin_code("orphan", first_stage="cee", **TWO_STAGES))
+    message = refused("orphan@common")
+    assert "'cee'" in message
+    assert "orphan" in message
+
+
+def test_equal_recipes_have_equal_hashes_however_written() -> None:
+    assert resolved("ce@common", ["lr=1"]).recipe.sha256() == resolved("ce@common", ["recipe.lr=1.0"]).recipe.sha256()

@@ -36,6 +36,8 @@ class Task:
 class Classifier(nn.Module):
     """Backbone and head: images -> features -> logits."""
 
+    head: Any  # an nn.Module whose attributes (weight, bias, ...) are known to the method that made it
+
     def __init__(self, backbone: nn.Module, head: nn.Module) -> None:
         super().__init__()
         self.backbone, self.head = backbone, head
@@ -59,9 +61,10 @@ class Batch:
 class StepContext:
     """Where training stands. The loop keeps one for each stage and renews its fields before each step.
 
-    `features` holds the batch's backbone features from the forward pass on (after_step and loss may read them).
+    `features` (B, d) are the batch's, from its forward pass on; with a trained backbone they carry gradients.
     `held_out(size, source)` gives a class-balanced batch with its own draw: from the training part ("train"), or
     from the validation part ("val", augmented likewise) for methods that are published with it.
+    `extract(images)` gives features of other images, as the loop computes them.
     """
 
     stage: Stage
@@ -73,6 +76,7 @@ class StepContext:
     optimizer: torch.optim.Optimizer
     generator: torch.Generator  # on the model's device; the method's own noise comes from it
     held_out: Callable[..., Batch]
+    extract: Callable[[Tensor], Tensor]
     batch: Batch | None = None
     features: Tensor | None = None
 
@@ -90,11 +94,15 @@ class Method:
         stages: ("train",) or ("train", "finetune").
         first_stage: name of the method whose first stage this one starts from, "" for its own. Methods that name the
             same one share its checkpoint.
+        detached: why the loss's gradient is not its derivative, where a paper means it so; "" otherwise.
+
+    Where a variant has other stages than the default, `stages_of` and `first_stage_of` decide by its params.
     """
 
     name: ClassVar[str]
     stages: ClassVar[tuple[Stage, ...]] = ("train",)
     first_stage: ClassVar[str] = ""
+    detached: ClassVar[str] = ""
 
     @dataclass(frozen=True)
     class Params:
@@ -104,6 +112,16 @@ class Method:
 
     def __init__(self, task: Task, params: Any) -> None:
         self.task, self.params = task, params
+
+    @classmethod
+    def stages_of(cls, params: Any) -> tuple[Stage, ...]:
+        """The stages with these params."""
+        return cls.stages
+
+    @classmethod
+    def first_stage_of(cls, params: Any) -> str:
+        """The method whose first stage is used with these params."""
+        return cls.first_stage
 
     def skip(self) -> str | None:
         """A reason why the method cannot work on this task, or None."""
@@ -129,6 +147,14 @@ class Method:
         """The order of images in an epoch; default instance-balanced."""
         return Sampler(labels, self.task.num_classes)
 
+    def choose(self, index: Tensor, step: StepContext) -> Tensor:
+        """The training images of this step, as positions in the training part, shape (B,).
+
+        Default those that the sampler planned. A learned sampler, whose draws depend on the step before, replaces
+        them here; `step` does not hold this step's batch yet.
+        """
+        return index
+
     def param_groups(self, model: Classifier, stage: Stage) -> list[dict[str, Any]]:
         """SGD's parameter groups; what is left out stays frozen. Default: everything, then in stage 2 the head only.
 
@@ -141,7 +167,7 @@ class Method:
         """Called once, after the initial weights are in place and before the first step."""
 
     def before_step(self, step: StepContext) -> None:
-        """Called with the batch in `step.batch` before its forward pass: inner (bilevel) steps."""
+        """Called between the batch's forward pass and its loss, with `step.batch` and `step.features`: inner steps."""
 
     def after_step(self, step: StepContext) -> None:
         """Called after the optimiser's step: projections, running statistics."""

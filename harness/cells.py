@@ -139,7 +139,7 @@ def run_alone(
     with reporter() as progress:
         place = stages.Workplace(chosen_device, progress, out / "work" / ".scratch")
         outcomes = stages.train(cell, split_file, seeds, first, place)
-        if "finetune" in cell.method.stages:
+        if "finetune" in cell.stages:
             runs.append(out / "work" / folder / "finetune")
             outcomes = stages.finetune(cell, split_file, seeds, first, runs[-1], place)
     records = [read_record(path) for path in evaluate(split_file, runs, seeds, records_root / folder)]

@@ -23,7 +23,7 @@ from harness.records.schema import entry_name
 from harness.registry import Plugin, get_method, get_plugin
 
 if TYPE_CHECKING:
-    from harness.api import Method
+    from harness.api import Method, Stage
 
 COMMON_FILE = Path(__file__).with_name("recipes.yaml")
 TRACKS = ("paper", "common", "short")
@@ -154,6 +154,7 @@ class Cell:
     method: type[Method]
     first_stage: type[Method]  # whose first stage is run: the method's own, or the one it shares
     first_stage_params: Any
+    stages: tuple[Stage, ...]
 
     def first_stage_identity(self) -> dict[str, Any]:
         """What the first stage depends on besides split, seed and code: equal for entries that share it."""
@@ -178,11 +179,20 @@ def variants(plugin: Plugin) -> list[str]:
 
 
 def has_recipe(entry: Entry, dataset: str) -> bool:
-    """Whether the entry's track has a recipe for the data set."""
-    if entry.track not in read_method_file(get_plugin(entry.method)).tracks:
+    """Whether the entry's track has a recipe for the data set: a common one that it takes part in, or its own."""
+    plugin = get_plugin(entry.method)
+    tracks, path = read_method_file(plugin).tracks, shown(plugin.folder / "recipes.yaml")
+    for name in tracks:
+        if name not in TRACKS:
+            raise unknown("track", name, TRACKS, where=f"{path}: tracks")
+    if entry.track not in tracks:
         return False
-    own = _tracks(get_method(entry.method), entry.track)
-    return dataset in read_yaml(COMMON_FILE).get(entry.track, {}) or any(dataset in track for track in own)
+    own, common = _mapping(tracks[entry.track], f"{path}: tracks.{entry.track}"), _common(entry.track)
+    known = {*available_datasets(), *common}
+    for name in set(own) - known - {"*"}:  # a data set may be registered later; a slip of the keyboard never is
+        if difflib.get_close_matches(str(name), known, n=1, cutoff=0.85):
+            raise unknown("data set", str(name), known, where=f"{path}: tracks.{entry.track}")
+    return dataset in own or dataset in common
 
 
 def resolve(entry: Entry, dataset: str, overrides: Sequence[str] = (), backbone: str | None = None) -> Cell:
@@ -196,57 +206,74 @@ def resolve(entry: Entry, dataset: str, overrides: Sequence[str] = (), backbone:
             of its domain; the message names the file and the key.
     """
     method = get_method(entry.method)
-    first_stage = _first_stage(method)
-    layers = _layers(entry, dataset, method, first_stage)
-    if backbone:
-        layers.append(("--backbone", {"backbone": backbone}))
-    layers += [(f"--set {item}", parse_override(item)) for item in overrides]
+    own = _own_layers(entry, dataset, method)
+    own += [("--backbone", {"backbone": backbone})] if backbone else []
+    own += [(f"--set {item}", parse_override(item)) for item in overrides]
+    params = _params(method, own)
+    stages, first_stage = method.stages_of(params), _first_stage(method, params)
+    layers = [*_shared_layers(entry, dataset, method, first_stage), *own]
     for where, layer in layers:
         _check_layer(method, layer, where)
-    merged = config.merge({}, *(layer for _, layer in layers))
-    where = f"recipe of {entry} on {dataset} ({', '.join(dict.fromkeys(name.split(':')[0] for name, _ in layers))})"
-    recipe = _build(method, merged, where)
-    return Cell(entry, recipe, method, first_stage, _first_stage_params(entry, dataset, recipe, method, first_stage))
+    recipe = _build(params, stages, layers, f"recipe of {entry} on {dataset}")
+    first_params = _first_stage_params(entry, dataset, params, stages, first_stage)
+    return Cell(entry, recipe, method, first_stage, first_params, stages)
 
 
-def _first_stage(method: type[Method]) -> type[Method]:
-    if not method.first_stage:
+Layers = list[tuple[str, dict[str, Any]]]
+
+
+def _params(method: type[Method], layers: Layers) -> Any:
+    for where, layer in layers:
+        config.check(method.Params, layer.get("params", {}), f"{where}.params")
+    merged = config.merge({}, *(layer.get("params", {}) for _, layer in layers))
+    return config.build(method.Params, merged, f"params of '{method.name}' ({_files(layers)})")
+
+
+def _files(layers: Layers) -> str:
+    """The files that layers stand in, for a message about what they add up to."""
+    return ", ".join(dict.fromkeys(where.split(":")[0] for where, _ in layers))
+
+
+def _first_stage(method: type[Method], params: Any) -> type[Method]:
+    name = method.first_stage_of(params)
+    if not name:
         return method
-    get_plugin(method.first_stage, where=f"first_stage of method '{method.name}'")
-    return get_method(method.first_stage)
+    get_plugin(name, where=f"first stage of method '{method.name}'")
+    return get_method(name)
 
 
 def _first_stage_params(
-    entry: Entry, dataset: str, recipe: Recipe, method: type[Method], first_stage: type[Method]
+    entry: Entry, dataset: str, params: Any, stages: tuple[Stage, ...], first_stage: type[Method]
 ) -> Any:
     """Params of the first stage: those of the method that is shared, or the method's own.
 
     Second-stage fields of its own stand at their defaults, so that they cannot tell first stages apart.
     """
-    if first_stage is not method:
+    if first_stage.name != entry.method:
         file, path = read_method_file(get_plugin(first_stage.name)), _recipes_path(first_stage)
-        layers = [file.params, *(layer.get("params", {}) for _, layer in _track_layers(first_stage, entry, dataset))]
-        return config.build(first_stage.Params, config.merge({}, *layers), f"{path}: params")
-    if "finetune" not in method.stages:
-        return recipe.params
-    fields = dataclasses.fields(recipe.params)
-    own = {f.name: getattr(recipe.params, f.name) for f in fields if f.metadata.get("stage") != "finetune"}
-    return method.Params(**own)
+        shared = [(f"{path}: params", {"params": file.params}), *_track_layers(first_stage, entry, dataset)]
+        return _params(first_stage, shared)
+    if "finetune" not in stages:
+        return params
+    own = {f.name: getattr(params, f.name) for f in dataclasses.fields(params) if f.metadata.get("stage") != "finetune"}
+    return type(params)(**own)
 
 
-def _layers(
-    entry: Entry, dataset: str, method: type[Method], first_stage: type[Method]
-) -> list[tuple[str, dict[str, Any]]]:
-    """All layers but the command line's, each with where it stands. A shared first stage brings its own recipe."""
-    file, path = read_method_file(get_plugin(entry.method)), _recipes_path(method)
-    if not has_recipe(entry, dataset):
-        raise UserError(f"{path}: '{method.name}' has no recipe on track '{entry.track}' for data set '{dataset}'")
-    shared = read_yaml(COMMON_FILE).get(entry.track, {})
-    layers = [(f"{shown(COMMON_FILE)}: {entry.track}.{dataset}", shared.get(dataset, {}))]
+def _shared_layers(entry: Entry, dataset: str, method: type[Method], first_stage: type[Method]) -> Layers:
+    """The common recipe, and what a shared first stage brings along."""
+    layers = [(f"{shown(COMMON_FILE)}: {entry.track}.{dataset}", _common(entry.track).get(dataset, {}))]
     if first_stage is not method:
         for where, layer in _track_layers(first_stage, entry, dataset):
             layers.append((where, {key: layer[key] for key in layer if key not in ("params", "finetune")}))
-    layers += [(f"{path}: params", {"params": file.params}), *_track_layers(method, entry, dataset)]
+    return [(where, _mapping(layer, where)) for where, layer in layers]
+
+
+def _own_layers(entry: Entry, dataset: str, method: type[Method]) -> Layers:
+    """The method's own layers, each with where it stands."""
+    file, path = read_method_file(get_plugin(entry.method)), _recipes_path(method)
+    if not has_recipe(entry, dataset):
+        raise UserError(f"{path}: '{method.name}' has no recipe on track '{entry.track}' for data set '{dataset}'")
+    layers = [(f"{path}: params", {"params": file.params}), *_track_layers(method, entry, dataset)]
     if entry.variant:
         if entry.variant not in file.variants:
             raise unknown(f"variant of '{entry.method}'", entry.variant, file.variants, where=path)
@@ -254,29 +281,15 @@ def _layers(
     return [(where, _mapping(layer, where)) for where, layer in layers]
 
 
+def _common(track: str) -> dict[str, Any]:
+    return _mapping(read_yaml(COMMON_FILE).get(track), f"{shown(COMMON_FILE)}: {track}")
+
+
 def _recipes_path(method: type[Method]) -> str:
     return shown(get_plugin(method.name).folder / "recipes.yaml")
 
 
-def _tracks(method: type[Method], track: str) -> list[dict[str, Any]]:
-    """The track of a method's file, and that of the method whose first stage it shares; data-set names are checked."""
-    found = []
-    for item in {method, _first_stage(method)}:
-        path = _recipes_path(item)
-        tracks = read_method_file(get_plugin(item.name)).tracks
-        for name in tracks:
-            if name not in TRACKS:
-                raise unknown("track", name, TRACKS, where=f"{path}: tracks")
-        own = _mapping(tracks.get(track), f"{path}: tracks.{track}")
-        known = {*available_datasets(), *read_yaml(COMMON_FILE).get(track, {})}
-        for name in set(own) - known - {"*"}:  # a data set may be registered later, a slip of the keyboard never is
-            if difflib.get_close_matches(str(name), known, n=1, cutoff=0.85):
-                raise unknown("data set", str(name), known, where=f"{path}: tracks.{track}")
-        found.append(own)
-    return found
-
-
-def _track_layers(method: type[Method], entry: Entry, dataset: str) -> list[tuple[str, dict[str, Any]]]:
+def _track_layers(method: type[Method], entry: Entry, dataset: str) -> Layers:
     path = _recipes_path(method)
     own = _mapping(read_method_file(get_plugin(method.name)).tracks.get(entry.track), f"{path}: tracks.{entry.track}")
     found = [(f"{path}: tracks.{entry.track}.{key}", own[key]) for key in ("*", dataset) if key in own]
@@ -309,20 +322,17 @@ def parse_override(item: str) -> dict[str, Any]:
     return value  # type: ignore[no-any-return]
 
 
-def _build(method: type[Method], merged: Mapping[str, Any], where: str) -> Recipe:
+def _build(params: Any, stages: tuple[Stage, ...], layers: Layers, what: str) -> Recipe:
+    where = f"{what} ({_files(layers)})"
+    merged = config.merge({}, *(layer for _, layer in layers))
     extras = ("backbone", "precision", "params", "finetune")
     first = {key: value for key, value in merged.items() if key not in extras}
     if not merged.get("backbone"):
         raise UserError(f"{where}: key 'backbone' is missing")
-    second = config.merge(first, merged["finetune"]) if "finetune" in merged else None
-    if "finetune" in method.stages and second is None:
-        raise UserError(f"{where}: '{method.name}' has a second stage; key 'finetune' is missing")
-    return Recipe(
-        backbone=merged["backbone"],
-        precision=merged.get("precision", "float32"),
-        params=config.build(method.Params, merged.get("params", {}), f"{where}.params"),
-        train=config.build(StageRecipe, first, where),
-        finetune=config.build(StageRecipe, second, f"{where}.finetune")
-        if second and "finetune" in method.stages
-        else None,
-    )
+    finetune = None
+    if "finetune" in stages:
+        if "finetune" not in merged:
+            raise UserError(f"{where}: there is a second stage; key 'finetune' is missing")
+        finetune = config.build(StageRecipe, config.merge(first, merged["finetune"]), f"{where}.finetune")
+    train = config.build(StageRecipe, first, where)
+    return Recipe(merged["backbone"], merged.get("precision", "float32"), params, train, finetune)

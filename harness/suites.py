@@ -133,7 +133,7 @@ def grid(name: str = "default") -> dict[str, Any]:
             "out": first,
         }
         last = first
-        if "finetune" in item.cell.method.stages:
+        if "finetune" in item.cell.stages:
             last = item.folder("finetune").as_posix()
             result["finetune"][item.key] = common | {
                 "entry": str(entry),

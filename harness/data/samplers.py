@@ -10,6 +10,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from harness.errors import unknown
+
 Order = npt.NDArray[np.int64]
 
 
@@ -167,3 +169,33 @@ class ClassAwareSampler(Sampler):
         """Takes the unfinished cycles back."""
         self._classes = state["classes"].numpy()
         self._queues = {int(c): queue.numpy() for c, queue in state["queues"].items()}
+
+
+SAMPLERS = ("instance_balanced", "class_aware", "class_balanced", "effective_number", "cben")
+
+
+def make_sampler(
+    name: str, labels: Order, num_classes: int, *, k: int = 4, beta: float = 0.9999, beta_b: float = 1e-5
+) -> Sampler:
+    """A sampler by name.
+
+    Args:
+        name: one of `SAMPLERS`.
+        k: images in a row of each visited class (`class_aware`).
+        beta: of `effective_number`, and beta_a of `cben`; beta_b is the latter's range over the classes.
+
+    Raises:
+        UserError: no such sampler.
+    """
+    counts = torch.from_numpy(np.bincount(labels, minlength=num_classes))
+    if name == "instance_balanced":
+        return Sampler(labels, num_classes)
+    if name == "class_aware":
+        return ClassAwareSampler(labels, num_classes, k)
+    if name == "class_balanced":
+        return WeightedSampler(labels, num_classes, class_balanced_weights(counts))
+    if name == "effective_number":
+        return WeightedSampler(labels, num_classes, effective_number_weights(counts, beta))
+    if name == "cben":
+        return WeightedSampler(labels, num_classes, cben_weights(counts, beta, beta_b))
+    raise unknown("sampler", name, SAMPLERS)

@@ -1,4 +1,4 @@
-"""Heads that more than one method uses."""
+"""Heads that more than one method uses, and operations on a classifier's weights. C classes, d features."""
 
 from __future__ import annotations
 
@@ -40,3 +40,24 @@ class CosineHead(nn.Module):
         """Logits, scale included, so that their softmax is the model's confidence."""
         logits: Tensor = self.scale() * self.similarity(cosine_similarity(features, self.weight))
         return logits
+
+
+class NormedHead(nn.Module):
+    """Plain cosines cos(h, w_c), without bias or scale: GCL and LDAM scale them in the loss.
+
+    The weight is drawn from U(-1, 1) and brought to unit norm once; the forward pass normalises it again.
+    """
+
+    def __init__(self, feature_dim: int, num_classes: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(F.normalize(torch.empty(num_classes, feature_dim).uniform_(-1, 1), dim=1))
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Cosines, shape (B, C)."""
+        return cosine_similarity(features, self.weight)
+
+
+def tau_normalize(weight: Tensor, tau: float) -> Tensor:
+    """Rows w_c / ||w_c||^tau of a classifier's weight (C, d) (Kang et al., ICLR 2020, eq. 4); tau 1 is the L2 norm."""
+    norms: Tensor = weight.norm(dim=1, keepdim=True).clamp_min(1e-12)
+    return weight / norms.pow(tau)

@@ -99,6 +99,7 @@ class StageRun:
             optimizer=self.optimizer,
             generator=self.generator,
             held_out=self._held_out,
+            extract=self._extract,
         )
         self._epoch_start_sampler = self.sampler.state_dict()
 
@@ -202,15 +203,15 @@ class StageRun:
     def _train_step(self, plan: EpochPlan, where: slice, steps: int) -> None:
         step, train = self.step_context, self.data["train"]
         step.epoch, step.step, step.learning_rate = self.epoch, self.step, self._set_learning_rate(steps)
-        index = plan.order[where]
+        index = self.method.choose(plan.order[where], step)
         step.batch = Batch(train.batch(index, plan.shift[where], plan.flip[where]), train.labels[index], index)
-        self.method.before_step(step)
-        weight, partner = plan.mixup[where], plan.partner[where]
+        share, partner = plan.mixup[where][0], plan.partner[where]
         images = step.batch.images
         if self.job.recipe.mixup_alpha > 0:
-            share = weight[0]
             images = share * images + (1 - share) * images[partner]
-        logits = self._forward(images)
+        step.features = self._extract(images)
+        logits = self.model.head(step.features)
+        self.method.before_step(step)
         loss = self.method.loss(logits, step.batch.target, step)
         if self.job.recipe.mixup_alpha > 0:
             loss = share * loss + (1 - share) * self.method.loss(logits, step.batch.target[partner], step)
@@ -220,15 +221,13 @@ class StageRun:
         self.method.after_step(step)
         self.losses.append(loss.detach())
 
-    def _forward(self, images: Tensor) -> Tensor:
-        """Logits in float32 at least; the backbone may run in bfloat16, the head never does."""
+    def _extract(self, images: Tensor) -> Tensor:
+        """Features in float32 at least; the backbone may run in bfloat16, head and loss never do."""
         low = self.job.precision == "bfloat16"
         no_grad = torch.no_grad() if self.frozen_backbone else contextlib.nullcontext()
         with no_grad, torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=low):
-            features = self.model.backbone(images)
-        self.step_context.features = features.float() if low else features
-        logits: Tensor = self.model.head(self.step_context.features)
-        return logits
+            features: Tensor = self.model.backbone(images)
+        return features.float() if low else features
 
     def _set_learning_rate(self, steps: int) -> float:
         recipe = self.job.recipe
@@ -292,7 +291,7 @@ class StageRun:
         data = self.data[part]
         index = torch.arange(len(data), device=self.device)
         chunks = [
-            self.method.inference(self._forward(data.batch(chunk))).float().cpu()
+            self.method.inference(self.model.head(self._extract(data.batch(chunk)))).float().cpu()
             for chunk in torch.split(index, EVAL_BATCH[self.device.type])
         ]
         logits = torch.cat(chunks) if len(data) else torch.empty(0, self.split.num_classes)

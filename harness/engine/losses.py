@@ -1,4 +1,7 @@
-"""Losses that more than one method uses. All work in the dtype of the logits and are differentiable."""
+"""Losses that more than one method uses. All work in the dtype of the logits and are differentiable.
+
+Shapes: logits (B, C), target (B,) class indices, class_counts (C,) training images of each class.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,29 @@ from collections.abc import Sequence
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from harness.data.samplers import effective_number_weights
+
+
+def check_batch(logits: Tensor, target: Tensor, class_counts: Tensor | Sequence[int] | None = None) -> None:
+    """Refuses what would give a wrong loss instead of none.
+
+    Raises:
+        ValueError: shapes that do not fit, a negative class count, or (on the CPU, where a look costs nothing) a
+            label out of range; the message names the value.
+    """
+    if logits.ndim != 2 or target.shape != logits.shape[:1]:
+        raise ValueError(f"logits {tuple(logits.shape)} and target {tuple(target.shape)} must be (B, C) and (B,)")
+    classes = logits.shape[1]
+    if target.device.type == "cpu" and len(target) and not 0 <= int(target.min()) <= int(target.max()) < classes:
+        raise ValueError(f"labels must lie in 0..{classes - 1}, found {int(target.min())} to {int(target.max())}")
+    if class_counts is None:
+        return
+    counts = torch.as_tensor(class_counts)
+    if counts.shape != (classes,):
+        raise ValueError(f"class_counts must be {classes} numbers, found shape {tuple(counts.shape)}")
+    if counts.device.type == "cpu" and bool((counts < 0).any()):
+        raise ValueError(f"class_counts must be at least 0, found {float(counts.min()):g}")
 
 
 def balanced_softmax_loss(
@@ -21,9 +47,13 @@ def balanced_softmax_loss(
         reduction: "mean", "sum" or "none".
 
     Raises:
-        ValueError: class_counts does not have C entries, or has a negative one.
+        ValueError: see `check_batch`.
     """
-    counts = torch.as_tensor(class_counts)
-    if counts.shape != logits.shape[1:] or bool((counts < 0).any()):
-        raise ValueError(f"class_counts must be {logits.shape[1]} numbers of at least 0, found {counts.tolist()}")
-    return F.cross_entropy(logits + counts.to(logits).log(), target, reduction=reduction)
+    check_batch(logits, target, class_counts)
+    return F.cross_entropy(logits + torch.as_tensor(class_counts).to(logits).log(), target, reduction=reduction)
+
+
+def class_balanced_loss_weights(class_counts: Tensor | Sequence[int], beta: float) -> Tensor:
+    """Weights (1-beta)/(1-beta^n_c), rescaled so that they sum to C (Cui et al., CVPR 2019, eq. 4). Shape (C,)."""
+    weights = effective_number_weights(class_counts, beta)
+    return weights * len(weights) / weights.sum()

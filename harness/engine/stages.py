@@ -90,7 +90,7 @@ def finetune(
     Raises:
         UserError: the weights are missing, damaged, or of another recipe, split, seed or code.
     """
-    if "finetune" not in cell.method.stages:
+    if "finetune" not in cell.stages:
         raise UserError(f"method '{cell.method.name}' has no second stage; evaluate its first one")
     return _run_cell(cell, "finetune", split_file, seeds, out, place, start=first_stage)
 

@@ -19,6 +19,12 @@ from harness.reporting.summary import Row, Section, Stat
 CLAIMS_FILE = "claims.yaml"
 NOT_STATED = "not stated"
 TRACK: Final = "paper"
+# Backbones whose printed name differs from the one that builds them; both without punctuation.
+BACKBONES: Final = {
+    "resnet32": "resnet32cifar",
+    "resnet34cifarstem": "resnet34cifar",
+    "resnext50": "resnext5032x4d",
+}
 
 
 @dataclass(frozen=True)
@@ -133,15 +139,20 @@ def _order(c: Claim) -> tuple[Any, ...]:
 
 def _row_identity(section: Section, row: Row) -> tuple[Any, ...]:
     first, p = row.first, section.protocol
-    return _dataset(p.dataset), p.imbalance_factor, _plain(first.backbone), first.method, first.variant
+    return _dataset(p.dataset), p.imbalance_factor, _backbone(first.backbone), first.method, first.variant
 
 
 def _claim_identity(claim: Claim) -> tuple[Any, ...]:
-    return _dataset(claim.dataset), claim.imbalance_factor, _plain(claim.backbone), claim.method, claim.variant
+    return _dataset(claim.dataset), claim.imbalance_factor, _backbone(claim.backbone), claim.method, claim.variant
 
 
 def _plain(name: str) -> str:
     return re.sub(r"[^a-z0-9]", "", name.lower())
+
+
+def _backbone(name: str) -> str:
+    """ResNet-32 of the CIFAR papers is timm's `resnet32_cifar`."""
+    return BACKBONES.get(_plain(name), _plain(name))
 
 
 def _dataset(name: str) -> str:

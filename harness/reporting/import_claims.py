@@ -11,7 +11,7 @@ import dataclasses
 import re
 from collections import defaultdict
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 
@@ -19,6 +19,9 @@ from harness import config
 from harness.errors import UserError
 from harness.files import read_yaml, write_text
 from harness.reporting.claims import CLAIMS_FILE, NOT_STATED, Claim
+
+K = TypeVar("K")
+T = TypeVar("T")
 
 HERE = Path(__file__).parent
 NUMBERS, MAPPING = HERE / "paper_results.csv", HERE / "claims_mapping.yaml"
@@ -39,11 +42,22 @@ class Name:
     variant: str = ""
     left_out: str | None = None
     note: str = ""
+    quoted: bool = False  # printed there from somewhere else, so what the source itself did does not apply
+    selection: str | None = None  # instead of the source's
+    epochs: dict[str, str] = dataclasses.field(default_factory=dict)  # instead of the source's, by data set as there
 
     def __post_init__(self) -> None:
         """A name is either mapped or left out."""
         if (self.method is None) == (self.left_out is None):
             raise ValueError("give either 'method' or 'left_out' (a reason)")
+
+
+@dataclasses.dataclass(frozen=True)
+class NotRun:
+    """A method of the CSV that has no folder here, and why."""
+
+    csv_method: str
+    reason: str
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,25 +79,42 @@ def generate(numbers: Path = NUMBERS, mapping: Path = MAPPING) -> dict[str, str]
     """The text of `claims.yaml` for each method that the mapping names.
 
     Raises:
-        UserError: a number of a method in the mapping is neither mapped nor left out, or its source is unknown.
+        UserError: a number is neither mapped, nor left out, nor of a method that is not run here, or its source is
+            unknown; or the mapping names something twice.
     """
-    names, sources = _mapping(mapping)
-    known = {csv_method for csv_method, _ in names}
+    names, sources, not_run = _mapping(mapping)
     claims: dict[str, list[Claim]] = defaultdict(list)
     with open(numbers, encoding="utf-8", newline="") as file:
         for number, row in enumerate(csv.DictReader(file), start=2):
-            if row["method"] in known:
+            if row["method"] not in not_run:
                 claim = _claim(row, names, sources, f"{numbers}:{number}")
                 if claim:
                     claims[claim.method].append(claim)
     return {method: HEADER + _yaml(entries) for method, entries in sorted(claims.items())}
 
 
-def _mapping(path: Path) -> tuple[dict[tuple[str, str], Name], dict[str, Source]]:
+def _mapping(path: Path) -> tuple[dict[tuple[str, str], Name], dict[str, Source], dict[str, NotRun]]:
     values = read_yaml(path)
-    names = [config.build(Name, entry, f"{path}: names[{i}]") for i, entry in enumerate(values["names"])]
-    sources = [config.build(Source, entry, f"{path}: sources[{i}]") for i, entry in enumerate(values["sources"])]
-    return {(n.csv_method, n.csv_variant): n for n in names}, {s.document: s for s in sources}
+    names = _entries(Name, path, values, "names")
+    sources = _entries(Source, path, values, "sources")
+    not_run = _entries(NotRun, path, values, "not_run_here")
+    return (
+        _unique(path, [((name.csv_method, name.csv_variant), name) for name in names]),
+        _unique(path, [(source.document, source) for source in sources]),
+        _unique(path, [(method.csv_method, method) for method in not_run]),
+    )
+
+
+def _entries(cls: type[T], path: Path, values: dict[str, Any], key: str) -> list[T]:
+    return [config.build(cls, entry, f"{path}: {key}[{i}]") for i, entry in enumerate(values[key])]
+
+
+def _unique(path: Path, pairs: list[tuple[K, T]]) -> dict[K, T]:
+    found: dict[K, T] = {}
+    for key, value in pairs:
+        if found.setdefault(key, value) is not value:
+            raise UserError(f"{path}: {key!r} is there twice")
+    return found
 
 
 def _claim(
@@ -98,26 +129,37 @@ def _claim(
     if document not in sources:
         raise UserError(f"{where}: no source has the document '{document}'")
     source, dataset, location = sources[document], row["dataset"], row["source_location"]
+    did = Source(document, source.short) if name.quoted else source
+    backbone = source.backbones.get(row["backbone"], row["backbone"])
+    notes = [
+        name.note or ("quoted there from another publication" if name.quoted else ""),
+        did.note,
+        f"backbone: {row['backbone']}" if backbone != row["backbone"] else "",
+    ]
     return config.build(
         Claim,
         {
             "dataset": dataset,
             "imbalance_factor": float(row["imbalance_factor"]),
-            "backbone": source.backbones.get(row["backbone"], row["backbone"]),
+            "backbone": backbone,
             "method": name.method,
             "variant": name.variant,
             "group": row["group"],
             "value": float(row["top1_accuracy_percent"]),
-            "selection": source.selection.get(dataset, source.selection.get("default", NOT_STATED)),
+            "selection": name.selection or _of(did.selection, dataset) or NOT_STATED,
             "source": source.short,
             "location": source.location or location,
             "shot_policy": source.shot_policy,
-            "epochs": source.epochs.get(dataset, source.epochs.get("default")),
-            "note": "; ".join(filter(None, [name.note, source.note])),
+            "epochs": _of(name.epochs, dataset) or _of(did.epochs, dataset),
+            "note": "; ".join(filter(None, notes)),
             "original": _original(source, location, where),
         },
         where,
     )
+
+
+def _of(by_dataset: dict[str, str], dataset: str) -> str | None:
+    return by_dataset.get(dataset, by_dataset.get("default"))
 
 
 def _original(source: Source, location: str, where: str) -> str | None:

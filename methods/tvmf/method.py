@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from torch import Tensor, nn
@@ -47,15 +48,21 @@ class TvMF(Method):
 
     @dataclass(frozen=True)
     class Params:
-        """kappa: concentration of stage 1. class_aware_k: images taken of each visited class in stage 2."""
+        """kappa: concentration of stage 1. class_aware_k: images in a row of each visited class in stage 2."""
 
         kappa: float = 16.0
         class_aware_k: int = second_stage(4)
+        retrain: bool = True
 
         def __post_init__(self) -> None:
             _check_kappa(self.kappa)
             if self.class_aware_k < 1:
                 raise ValueError(f"class_aware_k must be at least 1, found {self.class_aware_k}")
+
+    @classmethod
+    def stages_of(cls, params: Any) -> tuple[Stage, ...]:
+        """One stage when nothing is retrained: another thing than the published method."""
+        return cls.stages if params.retrain else ("train",)
 
     def head(self, stage: Stage) -> nn.Module:
         """t-vMF head, then a re-initialised cosine head."""

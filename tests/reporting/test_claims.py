@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import csv
+from collections import Counter
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -34,38 +37,167 @@ def write(folder: Path, text: str) -> dict[str, Path]:
     return {folder.name: folder}
 
 
+# Claims of each method. `cosine_softmax` has none: nobody published the control that we run.
+COUNTS = {
+    "balanced_softmax": 16, "balms": 18, "ce": 38, "ce_mixup": 18, "class_balanced_loss": 17, "crt": 53, "focal": 17,
+    "gcl": 27, "ldam_drw": 14, "logit_adjustment": 3, "lws": 26, "tau_norm": 15, "tvmf": 4, "wcdas": 2,
+    "weight_balancing": 183,
+}  # fmt: skip
+
+
+def published() -> list[dict[str, str]]:
+    with open(import_claims.NUMBERS, encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def committed() -> list[Claim]:
+    return load_claims({method: import_claims.METHODS / method for method in import_claims.generate()})
+
+
+def where(variant: str = "", **facts: Any) -> list[Claim]:
+    return [c for c in committed() if c.variant == variant and all(getattr(c, k) == v for k, v in facts.items())]
+
+
+def changed_mapping(folder: Path, change: Callable[[dict[str, Any]], None]) -> Path:
+    values = yaml.safe_load(import_claims.MAPPING.read_text(encoding="utf-8"))
+    change(values)
+    path = folder / "mapping.yaml"
+    path.write_text(yaml.safe_dump(values))
+    return path
+
+
 def test_committed_files_are_what_the_script_generates() -> None:
     generated = import_claims.generate()
-    assert sorted(generated) == ["balanced_softmax", "ce", "tvmf"]
     for method, text in generated.items():
         assert (import_claims.METHODS / method / "claims.yaml").read_text(encoding="utf-8") == text, method
+    others = {path.parent.name for path in import_claims.METHODS.glob("*/claims.yaml")} - set(generated)
+    assert load_claims({name: import_claims.METHODS / name for name in others}) == []
 
 
-def test_committed_claims_load_and_keep_their_originals() -> None:
-    claims = load_claims({method: import_claims.METHODS / method for method in import_claims.generate()})
-    tvmf = {(c.dataset, c.variant): c for c in claims if c.method == "tvmf"}
-    assert len(tvmf) == 4
-    assert tvmf["ImageNet-LT", ""].value == 42.70
-    assert tvmf["ImageNet-LT", ""].original == "error 57.30"
-    assert tvmf["iNaturalist-2018", "k64"].original == "error 29.69"
-    assert all(c.value + float((c.original or "").split()[1]) == pytest.approx(100) for c in tvmf.values())
+def test_every_method_has_its_claims() -> None:
+    assert Counter(claim.method for claim in committed()) == COUNTS
+
+
+def test_every_published_row_is_accounted_for() -> None:
+    mapping = yaml.safe_load(import_claims.MAPPING.read_text(encoding="utf-8"))
+    rows = Counter((row["method"], row["variant"]) for row in published())
+    names = {(name["csv_method"], name["csv_variant"]): name for name in mapping["names"]}
+    not_run = {entry["csv_method"] for entry in mapping["not_run_here"]}
+    assert {method for method, _ in rows} == {method for method, _ in names} | not_run
+    assert not {method for method, _ in names} & not_run
+    assert set(names) <= set(rows), "a name of the mapping that no row has"
+    assert {row["source_document"].strip().rstrip(";") for row in published()} == {
+        source["document"] for source in mapping["sources"]
+    }
+    assert sum(rows[key] for key, name in names.items() if "method" in name) == sum(COUNTS.values())
+
+
+def test_values_reach_the_claims_unchanged() -> None:
+    cells = {
+        (row["dataset"], float(row["imbalance_factor"]), row["group"], float(row["top1_accuracy_percent"]))
+        for row in published()
+    }
+    assert {(c.dataset, c.imbalance_factor, c.group, c.value) for c in committed()} <= cells
+
+
+@pytest.mark.parametrize(
+    ("dataset", "variant", "error"),
+    [
+        ("ImageNet-LT", "", 57.30),
+        ("iNaturalist-2018", "", 28.92),
+        ("ImageNet-LT", "k64", 56.31),
+        ("iNaturalist-2018", "k64", 29.69),
+    ],
+)
+def test_tvmf_errors_become_accuracies(dataset: str, variant: str, error: float) -> None:
+    (claim,) = where(variant, method="tvmf", dataset=dataset)
+    assert claim.value == pytest.approx(100 - error)
+    assert claim.original == f"error {error:.2f}"
+    assert claim.epochs == "90 + 30"
 
 
 def test_balanced_softmax_has_the_published_cells_and_no_other_loss() -> None:
-    claims = load_claims({"balanced_softmax": import_claims.METHODS / "balanced_softmax"})
-    facts = {(c.variant, c.dataset, c.imbalance_factor, c.value) for c in claims}
+    facts = {(c.variant, c.dataset, c.imbalance_factor, c.value) for c in committed() if c.method == "balanced_softmax"}
     assert ("", "CIFAR-100-LT", 100, 50.3) in facts
     assert ("decoupled", "CIFAR-10-LT", 200, 78.6) in facts
-    assert 46.4 not in {c.value for c in claims}  # the loss with the prior to the power 1/4
-    assert len(claims) == 16
+    assert 46.4 not in {value for *_, value in facts}  # the loss with the prior to the power 1/4
+
+
+def test_a_cell_with_two_published_values_keeps_both() -> None:
+    balms = where(method="balms", dataset="CIFAR-10-LT", imbalance_factor=200)
+    assert {(c.source, c.value) for c in balms} == {("BALMS README", 82.2), ("BALMS paper, arXiv:2007.10740v3", 81.5)}
+    gcl = where(method="gcl", dataset="ImageNet-LT")
+    assert sorted(c.value for c in gcl) == [54.88, 54.884]
+    maxnorm = where("cb-maxnorm", method="weight_balancing", imbalance_factor=100, group="all")
+    assert sorted(c.value for c in maxnorm) == [50.20, 50.24]
+
+
+def test_logs_keep_the_selection_rule_and_the_flip_averaging() -> None:
+    source = "weight-balancing notebooks and logs"
+    claims = {
+        (c.variant, c.selection, "averaged over" in c.note): c.value
+        for c in committed()
+        if c.source == source and c.group == "all"
+    }
+    assert claims == {
+        ("naive", "last", False): 39.13, ("naive", "best_test", False): 39.62, ("naive", "best_test", True): 40.0,
+        ("wd", "last", False): 46.76, ("wd", "best_test", False): 47.18, ("wd", "best_test", True): 47.9,
+        ("l2", "best_test", True): 51.0, ("tau", "best_test", True): 52.6,
+        ("", "last", False): 51.83, ("", "best_test", False): 51.98, ("", "best_test", True): 53.1,
+    }  # fmt: skip
+
+
+def test_weight_balancing_stands_beside_the_backbone_of_its_code_not_the_printed_one() -> None:
+    claims = [c for c in committed() if c.method == "weight_balancing" and c.dataset == "CIFAR-100-LT"]
+    assert {c.backbone for c in claims} == {"ResNet-34 (CIFAR stem)"}
+    assert all("ResNet-32 as printed" in c.note for c in claims if c.source.startswith("Weight balancing paper"))
+    assert compared(claims[0], make_record(**CIFAR, method="weight_balancing")).status == "not run"
+
+
+def test_quoted_numbers_say_so_and_claim_nothing_of_the_protocol_that_quotes_them() -> None:
+    quoted = [claim for claim in committed() if claim.note.startswith("quoted")]
+    assert len(quoted) == 81
+    assert {claim.selection for claim in quoted} == {"not stated"}
+    assert {claim.epochs for claim in quoted} == {None, "180"}  # those of the MiSLAS paper are stated
+    (ours,) = where("mixup", method="crt", source="GCL paper, CVPR 2022", dataset="ImageNet-LT")
+    assert ours.selection == "best_test"
 
 
 def test_a_number_that_is_neither_mapped_nor_left_out_is_refused(tmp_path: Path) -> None:
     head, first, *_ = import_claims.NUMBERS.read_text(encoding="utf-8").splitlines()
     numbers = tmp_path / "numbers.csv"
-    numbers.write_text("\n".join([head, first.replace("WCDAS", "CE", 1)]))
-    with pytest.raises(UserError, match="neither mapped nor left out"):
-        import_claims.generate(numbers)
+    for method in ("CE", "A new method"):
+        numbers.write_text("\n".join([head, first.replace("WCDAS", method, 1)]))
+        with pytest.raises(UserError, match="neither mapped nor left out"):
+            import_claims.generate(numbers)
+
+
+@pytest.mark.parametrize("key", ["names", "sources", "not_run_here"])
+def test_a_mapping_that_names_something_twice_is_refused(key: str, tmp_path: Path) -> None:
+    mapping = changed_mapping(tmp_path, lambda values: values[key].append(dict(values[key][0])))
+    with pytest.raises(UserError, match="is there twice"):
+        import_claims.generate(mapping=mapping)
+
+
+def test_a_number_without_its_source_is_refused(tmp_path: Path) -> None:
+    mapping = changed_mapping(tmp_path, lambda values: values["sources"].clear())
+    with pytest.raises(UserError, match="no source has the document"):
+        import_claims.generate(mapping=mapping)
+
+
+@pytest.mark.parametrize(
+    ("printed", "built"),
+    [
+        ("ResNet-32", "resnet32_cifar"),
+        ("ResNet-34 (CIFAR stem)", "resnet34_cifar"),
+        ("ResNeXt-50", "resnext50_32x4d"),
+        ("ResNet-152", "resnet152"),
+    ],
+)
+def test_a_printed_backbone_is_the_one_that_builds_it(printed: str, built: str) -> None:
+    claim = replace(CLAIM, backbone=printed)
+    assert compared(claim, make_record(**(CIFAR | {"backbone": built}))).status == "measured"
+    assert compared(claim, make_record(**(CIFAR | {"backbone": "resnet34"}))).status == "not run"
 
 
 def test_missing_file_means_no_claims(tmp_path: Path) -> None:

@@ -140,7 +140,7 @@ def test_common_file_is_named(plugins: Path, common_file: Path) -> None:
         ("title: t\ntrack: {common: {}}", "recipes.yaml: unknown key 'track' (closest is 'tracks'"),
         ("title: [", "recipes.yaml: not valid YAML"),
         ("- 1", "recipes.yaml: expected keys and values"),
-        ("title: t\ntracks: {common: {}}\nparams: {strength: -1}", "recipes.yaml).params: strength must be at least 0"),
+        ("title: t\ntracks: {common: {}}\nparams: {strength: -1}", "recipes.yaml): strength must be at least 0"),
     ],
 )
 def test_method_file_and_key_are_named(plugins: Path, text: str, message: str) -> None:

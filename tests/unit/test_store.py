@@ -168,3 +168,47 @@ def test_registry(toy: Dataset) -> None:
     assert store.get_dataset("toy").name == "toy"
     with pytest.raises(UserError, match=r"--dataset: no data set is named 'mnist5' \(closest: mnist5k"):
         store.get_dataset("mnist5", where="--dataset")
+
+
+def test_modules_that_data_sets_share_are_no_data_sets(
+    toy: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "registered" / "_shared.py").write_text("")
+    assert "_shared" not in store.available_datasets()
+
+
+# ---- the two layouts of a mirror -----------------------------------------------------------------------------------
+
+
+def test_a_mirror_may_hold_the_file_itself(dataset: Dataset, tmp_path: Path) -> None:
+    put(tmp_path / "mirror")
+    assert fetched(store.fetch(dataset, tmp_path / "data", tmp_path / "mirror")) == toys.CONTENT
+
+
+def test_the_data_sets_own_folder_in_a_mirror_goes_first(dataset: Dataset, tmp_path: Path) -> None:
+    put(tmp_path / "mirror", WRONG)
+    put(tmp_path / "mirror" / "toy")
+    assert fetched(store.fetch(dataset, tmp_path / "data", tmp_path / "mirror")) == toys.CONTENT
+
+
+def test_a_mirror_is_never_passed_over_for_the_source(dataset: Dataset, tmp_path: Path) -> None:
+    put(tmp_path / "own")
+    (tmp_path / "mirror").mkdir()
+    with pytest.raises(UserError, match=rf"mirror/toy/{toys.FILE}: missing, and not in .*mirror either; .*'toy'"):
+        store.fetch(dataset, tmp_path / "data", tmp_path / "mirror")
+
+
+# ---- pools -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_pool_serves_its_own_splits_alone() -> None:
+    pool = toys.make_dataset(pool_min_imbalance_factor=10)
+    for factor in (10.0, 50.0, 1e6):
+        store.check_pool(pool, "toy-lt-if10", factor, "hash:0")
+    for factor, rule in ((9.99, "hash:0"), (1, "hash:0"), (100, "hash:1"), (100, "numpy0"), (100, "first_n")):
+        with pytest.raises(UserError, match=rf"'toy-lt-x'.*{rule}.*pool archive of 'toy' serves only hash:0 .* 10$"):
+            store.check_pool(pool, "toy-lt-x", factor, rule)
+
+
+def test_a_data_set_that_is_no_pool_serves_every_split() -> None:
+    store.check_pool(toys.make_dataset(), "toy-lt-if1-first_n", 1, "first_n")

@@ -1,0 +1,153 @@
+"""BALMS: Ren et al., Balanced Meta-Softmax for Long-Tailed Visual Recognition, NeurIPS 2020."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from harness.api import Classifier, Method, Sampler, Stage, StepContext
+from harness.engine.losses import balanced_softmax_loss
+
+__all__ = ["BALMS", "balanced_softmax_loss", "draw_slots", "inner_gradient"]
+
+
+def draw_slots(
+    log_psi: Tensor, labels: Tensor, slots: int, generator: torch.Generator | None = None, chunk: int = 1 << 25
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Straight-through Gumbel-softmax draws of `slots` images, each slot over all N images (temperature 1).
+
+    Args:
+        log_psi: log sampling rate of each class, shape (C,).
+        labels: class of each image, shape (N,).
+        chunk: largest number of noise values held at once; the outcome does not depend on it but for the noise.
+
+    Returns:
+        index (slots,): the drawn images; q (slots,): soft weight of the drawn image; class_share (slots, C): soft
+        weight of all images of each class. With G Gumbel noise the weights are softmax(log psi + G) over the images.
+    """
+    images, classes = len(labels), len(log_psi)
+    best = torch.full((slots,), -torch.inf, device=labels.device, dtype=log_psi.dtype)
+    index = torch.zeros(slots, dtype=torch.long, device=labels.device)
+    mass = torch.zeros(slots, classes, device=labels.device, dtype=log_psi.dtype)
+    for part in torch.split(torch.arange(images, device=labels.device), max(1, chunk // slots)):
+        # exp(log psi + G) = psi / E with E ~ Exponential(1): the softmax's numerators, without a logarithm.
+        noise = torch.empty(slots, len(part), device=labels.device, dtype=log_psi.dtype).exponential_(
+            generator=generator
+        )
+        weight = log_psi.exp()[labels[part]] / noise
+        top, where = weight.max(1)
+        index, best = torch.where(top > best, part[where], index), torch.maximum(top, best)
+        mass.index_add_(1, labels[part], weight)
+    total = mass.sum(1)
+    return index, best / total, mass / total[:, None]
+
+
+def inner_gradient(residual: Tensor, features: Tensor, grad_weight: Tensor, grad_bias: Tensor, rate: float) -> Tensor:
+    """dL_meta / ds_b of each slot's weight s_b in the inner loss mean_b s_b l_b, shape (B,).
+
+    Args:
+        residual: r_b = softmax(z_b + log n) - onehot(y_b), shape (B, C).
+        features: h_b, shape (B, d).
+        grad_weight, grad_bias: gradient of the meta loss at the classifier after the inner step, (C, d) and (C,).
+        rate: derivative of the inner step by its gradient, the learning rate (times 1 + mu with Nesterov).
+    """
+    return -(rate / len(residual)) * (residual * (features @ grad_weight.T + grad_bias)).sum(1)
+
+
+class BALMS(Method):
+    """Balanced Softmax on a new head, and a sampler whose class rates psi = sigmoid(omega) are learned on the way.
+
+    A step: images are drawn with rates psi; one differentiable SGD step of the head on them; a class-balanced batch
+    says how good that step was, and Adam moves omega; then the real step. The inner step's gradient has a closed form
+    for a linear head (it is checked against autograd in the tests).
+    """
+
+    name = "balms"
+    stages = ("train", "finetune")
+    first_stage = "ce"
+
+    @dataclass(frozen=True)
+    class Params:
+        """initial_power a: psi starts at p^-a / (min + max of it), p_c = n_c / N; 0 is instance-balanced."""
+
+        meta_learning_rate: float = 0.01
+        meta_batch_size: int = 512
+        initial_power: float = 0.0
+        meta_source: Literal["train", "val"] = "train"
+
+        def __post_init__(self) -> None:
+            if not self.meta_learning_rate > 0 or self.meta_batch_size < 1:
+                raise ValueError(f"{self.meta_learning_rate=} must be above 0, {self.meta_batch_size=} at least 1")
+
+    def on_stage_start(self, model: Classifier, stage: Stage) -> None:
+        """Starts the class rates."""
+        inverse = (self.task.class_counts.clamp_min(1) / self.task.class_counts.sum()).pow(-self.params.initial_power)
+        device = model.head.weight.device
+        self.omega = torch.logit(inverse / (inverse.min() + inverse.max())).to(device).requires_grad_()
+        self.adam = torch.optim.Adam([self.omega], lr=self.params.meta_learning_rate)
+
+    def sampler(self, labels: np.ndarray, stage: Stage) -> Sampler:
+        """The planned order is not used; its labels are."""
+        self.labels = torch.from_numpy(labels)
+        return super().sampler(labels, stage)
+
+    def choose(self, index: Tensor, step: StepContext) -> Tensor:
+        """Draws with replacement, slots independent, an image of class c at rate psi_c / sum of all images' psi."""
+        labels = self.labels.to(index.device)
+        log_psi = F.logsigmoid(self.omega.detach())
+        chosen, self.weight, self.class_share = draw_slots(log_psi, labels, len(index), step.generator)
+        return chosen
+
+    @torch.no_grad()
+    def before_step(self, step: StepContext) -> None:
+        """The meta step: inner step of the head, meta loss on a held-out batch, closed form back to omega."""
+        assert step.batch is not None
+        assert step.features is not None
+        head, features, target = step.model.head, step.features, step.batch.target
+        prior = self.task.class_counts.to(features).log()
+        residual = F.softmax(head(features) + prior, dim=1) - F.one_hot(target, len(prior)).to(features)
+        weight = self._stepped(head.weight, residual.T @ features / len(target), step)
+        bias = self._stepped(head.bias, residual.mean(0), step)
+
+        meta = step.held_out(self.params.meta_batch_size, self.params.meta_source)
+        held_out = step.extract(meta.images)
+        error = F.softmax(held_out @ weight.T + bias, dim=1) - F.one_hot(meta.target, len(prior)).to(features)
+        error /= len(error)
+        nesterov = step.optimizer.param_groups[0]["nesterov"] * step.optimizer.param_groups[0]["momentum"]
+        rate = step.learning_rate * (1 + nesterov)
+        by_slot = inner_gradient(residual, features, error.T @ held_out, error.sum(0), rate)
+        self.omega.grad = self._to_omega(by_slot, target).to(self.omega)
+        self.adam.step()
+
+    def _stepped(self, parameter: Tensor, gradient: Tensor, step: StepContext) -> Tensor:
+        """The parameter after the optimiser's next step: momentum buffer, weight decay and rate included."""
+        group = step.optimizer.param_groups[0]
+        gradient = gradient + group["weight_decay"] * parameter
+        buffer = step.optimizer.state[parameter].get("momentum_buffer")
+        velocity = gradient if buffer is None else group["momentum"] * buffer + gradient
+        velocity = gradient + group["momentum"] * velocity if group["nesterov"] else velocity
+        return parameter - step.learning_rate * velocity
+
+    def _to_omega(self, by_slot: Tensor, target: Tensor) -> Tensor:
+        """ds_b / domega_c = q_b (1 - psi_c) (1[c = y_b] - share of class c in slot b)."""
+        chosen = F.one_hot(target, len(self.omega)).to(self.class_share)
+        return (1 - torch.sigmoid(self.omega)) * ((by_slot * self.weight)[:, None] * (chosen - self.class_share)).sum(0)
+
+    def loss(self, logits: Tensor, target: Tensor, step: StepContext) -> Tensor:
+        """Mean Balanced Softmax loss, with the counts of the training part."""
+        return balanced_softmax_loss(logits, target, self.task.class_counts)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The rates and their optimiser."""
+        return {"omega": self.omega.detach(), "adam": self.adam.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Takes them back."""
+        with torch.no_grad():
+            self.omega.copy_(state["omega"])
+        self.adam.load_state_dict(state["adam"])

@@ -1,0 +1,33 @@
+"""Class-balanced loss: Cui et al., Class-Balanced Loss Based on Effective Number of Samples, CVPR 2019."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from harness.api import Method, StepContext
+from harness.engine.losses import check_batch, class_balanced_loss_weights
+
+
+class ClassBalancedLoss(Method):
+    """Cross-entropy weighted by the inverse effective number of the target's class (eq. 4 to 6)."""
+
+    name = "class_balanced_loss"
+
+    @dataclass(frozen=True)
+    class Params:
+        """beta: in [0, 1); 0 is no weighting, towards 1 is inverse frequency."""
+
+        beta: float = 0.9999
+
+        def __post_init__(self) -> None:
+            if not 0 <= self.beta < 1:
+                raise ValueError(f"beta must lie in [0, 1), found {self.beta}")
+
+    def loss(self, logits: Tensor, target: Tensor, step: StepContext) -> Tensor:
+        """Plain mean over the batch: the sum of the weights is not divided out."""
+        check_batch(logits, target)
+        weights = class_balanced_loss_weights(self.task.class_counts, self.params.beta).to(logits)
+        return (weights[target] * F.cross_entropy(logits, target, reduction="none")).mean()

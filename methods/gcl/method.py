@@ -1,0 +1,136 @@
+"""GCL: Li et al., Long-tailed Visual Recognition via Gaussian Clouded Logit Adjustment, CVPR 2022."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from harness.api import Method, Sampler, Stage, StepContext, second_stage
+from harness.data.samplers import cloud_size, make_sampler
+from harness.engine.heads import NormedHead
+from harness.engine.losses import check_batch
+
+SIGMA = 1 / 3  # of the noise: three of them reach the clamp at 1
+
+
+def gcl_loss(
+    cosine: Tensor,
+    target: Tensor,
+    cloud_size: Tensor,
+    noise: Tensor,
+    *,
+    scale: float,
+    noise_scale: float,
+    margin: float = 0.0,
+    focal_gamma: float = 0.0,
+) -> Tensor:
+    """Mean of (1 - p)^gamma CE(s z, y) with z_c = cos_c - k |eps_c| delta_c - m 1[c = y]; the factor is detached.
+
+    Args:
+        cosine: shape (B, C).
+        target: shape (B,).
+        cloud_size: delta, in [0, 1], shape (C,).
+        noise: eps, shape (B, C), drawn from Normal(0, 1/3) and clamped to [-1, 1] here.
+        scale, noise_scale, margin, focal_gamma: s, k, m, gamma.
+    """
+    check_batch(cosine, target)
+    if cloud_size.shape != cosine.shape[1:] or noise.shape != cosine.shape:
+        shapes = f"cloud_size {tuple(cloud_size.shape)} and noise {tuple(noise.shape)}"
+        raise ValueError(f"{shapes} must be (C,) and (B, C), with cosine {tuple(cosine.shape)}")
+    lowered = noise_scale * noise.clamp(-1, 1).abs() * cloud_size + margin * F.one_hot(target, cosine.shape[1]).to(
+        cosine
+    )
+    ce = F.cross_entropy(scale * (cosine - lowered), target, reduction="none")
+    return ((1 - torch.exp(-ce.detach())).pow(focal_gamma) * ce).mean()
+
+
+def _differences(transform: Callable[[Tensor], Tensor]) -> Callable[[Tensor | Sequence[int]], Tensor]:
+    """Cloud sizes f(n_max) - f(n_c), divided by the largest; zero for uniform counts."""
+
+    def size(class_counts: Tensor | Sequence[int]) -> Tensor:
+        values = transform(torch.as_tensor(class_counts).double().clamp_min(1))
+        delta = values.max() - values
+        return delta / delta.max() if bool(delta.max() > 0) else delta
+
+    return size
+
+
+# The paper's Table 3 compares these; its formulas are not legible in our source, this is our reading of their names.
+CLOUD_SIZES: dict[str, Callable[[Tensor | Sequence[int]], Tensor]] = {
+    "log": cloud_size,
+    "power13": _differences(lambda n: n.pow(1 / 3)),
+    "power14": _differences(lambda n: n.pow(1 / 4)),
+    "cosine": _differences(lambda n: -torch.cos(math.pi / 2 * n / n.max())),
+}
+
+
+class GCL(Method):
+    """Noise blurs each class's logit by a cloud that is larger for rarer classes; then the head is re-balanced."""
+
+    name = "gcl"
+    stages = ("train", "finetune")
+    detached = "no gradient goes through the focal factor of stage 2"
+
+    @dataclass(frozen=True)
+    class Params:
+        """The suffix _2 marks stage 2. head_2: go on with the head (the code), or a new linear one (paper's text)."""
+
+        scale: float = 30.0
+        noise_scale: float = 0.5
+        cloud: Literal["log", "power13", "power14", "cosine"] = "log"
+        scale_2: float = second_stage(20.0)
+        margin_2: float = second_stage(0.1)
+        focal_gamma_2: float = second_stage(1.0)
+        sampler_2: Literal["cben", "effective_number", "class_balanced", "instance_balanced"] = second_stage("cben")
+        head_2: Literal["continued", "linear"] = second_stage("continued")
+        retrain: bool = True
+
+        def __post_init__(self) -> None:
+            if not (self.scale > 0 and self.scale_2 > 0 and self.noise_scale >= 0):
+                raise ValueError(f"{self.scale=} and {self.scale_2=} must be above 0, {self.noise_scale=} at least 0")
+
+    @classmethod
+    def stages_of(cls, params: Any) -> tuple[Stage, ...]:
+        """One stage when nothing is retrained."""
+        return cls.stages if params.retrain else ("train",)
+
+    def _linear(self, stage: Stage) -> bool:
+        return stage == "finetune" and self.params.head_2 == "linear"
+
+    def head(self, stage: Stage) -> nn.Module:
+        """Cosines; or a linear head where the paper's text is followed in stage 2."""
+        return super().head(stage) if self._linear(stage) else NormedHead(self.task.feature_dim, self.task.num_classes)
+
+    def continues_head(self) -> bool:
+        """As the code does."""
+        return bool(self.params.head_2 == "continued")
+
+    def sampler(self, labels: np.ndarray, stage: Stage) -> Sampler:
+        """Instance-balanced, then the class-based effective number or another."""
+        name = "instance_balanced" if stage == "train" else self.params.sampler_2
+        return make_sampler(name, labels, self.task.num_classes)
+
+    def loss(self, logits: Tensor, target: Tensor, step: StepContext) -> Tensor:
+        """Clouded logits with fresh noise for every image and class on each call."""
+        if self._linear(step.stage):
+            return super().loss(logits, target, step)
+        p, second = self.params, step.stage == "finetune"
+        size = CLOUD_SIZES[p.cloud](self.task.class_counts).to(logits)
+        noise = SIGMA * torch.randn(logits.shape, generator=step.generator, device=logits.device, dtype=logits.dtype)
+        scale, margin, gamma = (p.scale_2, p.margin_2, p.focal_gamma_2) if second else (p.scale, 0.0, 0.0)
+        return gcl_loss(
+            logits, target, size, noise, scale=scale, noise_scale=p.noise_scale, margin=margin, focal_gamma=gamma
+        )
+
+    def inference(self, logits: Tensor) -> Tensor:
+        """Clean cosines at the last stage's scale."""
+        if self.params.retrain and self.params.head_2 == "linear":
+            return logits
+        return logits * float(self.params.scale_2 if self.params.retrain else self.params.scale)

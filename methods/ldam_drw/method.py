@@ -1,0 +1,59 @@
+"""LDAM-DRW: Cao et al., Learning Imbalanced Datasets with Label-Distribution-Aware Margin Loss, NeurIPS 2019."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from harness.api import Method, Stage, StepContext
+from harness.engine.heads import NormedHead
+from harness.engine.losses import check_batch, class_balanced_loss_weights
+
+
+def ldam_margins(class_counts: Tensor | Sequence[int], largest: float) -> Tensor:
+    """m_c proportional to n_c^(-1/4), the rarest class's being `largest` (eq. 13). Shape (C,)."""
+    inverse = torch.as_tensor(class_counts).double().clamp_min(1).pow(-0.25)
+    return largest * inverse / inverse.max()
+
+
+class LDAMDRW(Method):
+    """A larger margin for rarer classes, and class-balanced weights in the last fifth of training (deferred)."""
+
+    name = "ldam_drw"
+
+    @dataclass(frozen=True)
+    class Params:
+        """largest_margin: of the rarest class, in cosine. reweight_from: share of the epochs after which DRW begins."""
+
+        largest_margin: float = 0.5
+        scale: float = 30.0
+        beta: float = 0.9999
+        reweight_from: float = 0.8
+
+        def __post_init__(self) -> None:
+            if not 0 <= self.beta < 1:
+                raise ValueError(f"beta must lie in [0, 1), found {self.beta}")
+            if not self.scale > 0 or not 0 <= self.largest_margin < float("inf"):
+                raise ValueError(f"scale {self.scale} must be above 0, largest_margin {self.largest_margin} at least 0")
+
+    def head(self, stage: Stage) -> nn.Module:
+        """Cosines."""
+        return NormedHead(self.task.feature_dim, self.task.num_classes)
+
+    def loss(self, logits: Tensor, target: Tensor, step: StepContext) -> Tensor:
+        """CE of s (cos - m_y at the target), weighted once re-weighting has begun; the weights are divided out."""
+        check_batch(logits, target)
+        margins = ldam_margins(self.task.class_counts, self.params.largest_margin).to(logits)
+        lowered = logits - margins * F.one_hot(target, logits.shape[1])
+        weights = None
+        if step.epoch >= self.params.reweight_from * step.epochs:
+            weights = class_balanced_loss_weights(self.task.class_counts, self.params.beta).to(logits)
+        return F.cross_entropy(self.params.scale * lowered, target, weight=weights)
+
+    def inference(self, logits: Tensor) -> Tensor:
+        """Scaled cosines, without margins."""
+        return logits * float(self.params.scale)

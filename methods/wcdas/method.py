@@ -1,0 +1,86 @@
+"""WCDAS: Han, Wrapped Cauchy Distributed Angular Softmax for Long-Tailed Visual Recognition, ICML 2023."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from harness.api import Method, Sampler, Stage
+from harness.data.samplers import ClassAwareSampler
+from harness.engine.heads import CosineHead, cosine_similarity
+
+
+def wrapped_cauchy_density(cosine: Tensor, rho: Tensor | float, pi: float = math.pi) -> Tensor:
+    """f = (1 / 2 pi) (1 - rho^2) / (1 + rho^2 - 2 rho cos), the wrapped Cauchy density at the angle of `cosine`.
+
+    Args:
+        cosine: shape (..., C), clamped to [-1, 1] here.
+        rho: concentration in (0, 1), a number or one for each class, shape (C,).
+        pi: the published code types 3.14; pass that for bit parity.
+    """
+    cosine = cosine.clamp(-1, 1)
+    return (1 - rho**2) / (1 + rho**2 - 2 * rho * cosine) / (2 * pi)
+
+
+class WCDASHead(CosineHead):
+    """Logits s * f_c with a trainable concentration rho_c = sigmoid(raw_gamma_c) for each class."""
+
+    def __init__(self, feature_dim: int, num_classes: int, initial_gamma: float, fixed_scale: float | None) -> None:
+        super().__init__(feature_dim, num_classes)
+        self.raw_gamma = nn.Parameter(torch.full((num_classes,), initial_gamma))
+        self.fixed_scale = fixed_scale
+        if fixed_scale is not None:
+            self.scale.requires_grad_(False)
+
+    def similarity(self, cosine: Tensor) -> Tensor:
+        """Densities, shape (B, C)."""
+        return wrapped_cauchy_density(cosine, torch.sigmoid(self.raw_gamma))
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Logits, shape (B, C); their order is not that of the cosines, since rho differs between classes."""
+        scale = self.scale() if self.fixed_scale is None else self.fixed_scale
+        return torch.as_tensor(scale) * self.similarity(cosine_similarity(features, self.weight))
+
+
+class WCDAS(Method):
+    """Both stages train the same head and loss; the second one goes on with class-aware sampling."""
+
+    name = "wcdas"
+    stages = ("train", "finetune")
+
+    @dataclass(frozen=True)
+    class Params:
+        """initial_gamma: raw concentration at the start. fixed_scale: the scale, or None to train it."""
+
+        initial_gamma: float = 0.0
+        fixed_scale: float | None = None
+        retrain: bool = True
+
+        def __post_init__(self) -> None:
+            if self.fixed_scale is not None and not self.fixed_scale > 0:
+                raise ValueError(f"fixed_scale must be above 0, found {self.fixed_scale}")
+
+    @classmethod
+    def stages_of(cls, params: Any) -> tuple[Stage, ...]:
+        """One stage when nothing is retrained."""
+        return cls.stages if params.retrain else ("train",)
+
+    def head(self, stage: Stage) -> nn.Module:
+        """The same head in both stages."""
+        params = self.params
+        return WCDASHead(self.task.feature_dim, self.task.num_classes, params.initial_gamma, params.fixed_scale)
+
+    def continues_head(self) -> bool:
+        """Weights, concentrations and scale go on."""
+        return True
+
+    def sampler(self, labels: np.ndarray, stage: Stage) -> Sampler:
+        """Class-aware sampling in stage 2."""
+        if stage == "train":
+            return super().sampler(labels, stage)
+        return ClassAwareSampler(labels, self.task.num_classes)

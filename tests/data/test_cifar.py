@@ -1,0 +1,123 @@
+"""cifar10 and cifar100: the registry's facts, and the real pool archives where they are at hand."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from harness.data import store
+from harness.data.splits import build_split, exponential_class_counts, pixel_hash, select
+from harness.datasets.base import Images
+from harness.errors import UserError
+from harness.files import sha256_bytes
+
+NAMES = ("cifar10", "cifar100")
+REPOSITORY = Path(__file__).parents[2]
+GOLDEN = json.loads((REPOSITORY / "tests/golden/cifar_lt_subsets.json").read_text())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_registry(name: str) -> None:
+    dataset = store.get_dataset(name)
+    assert dataset.image_shape == (32, 32, 3)
+    assert dataset.num_classes * dataset.train_class_size == 50_000
+    assert list(dataset.class_names) == sorted(set(dataset.class_names))  # the official order is alphabetical
+    assert dataset.default_imbalance_factor == 100
+    assert set(NAMES) <= set(store.available_datasets())
+    assert "_cifar" not in store.available_datasets()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_without_a_mirror_the_error_says_what_is_needed(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("LTBENCH_MIRROR", raising=False)
+    with pytest.raises(
+        UserError, match=rf"{name} needs the pool archive {name}-lt-pool.tar.xz.*LTBENCH_MIRROR"
+    ) as caught:
+        store.fetch(store.get_dataset(name), tmp_path)
+    assert "official archive is not supported yet" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_wrong_archive_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "mirror").mkdir()
+    (tmp_path / "mirror" / "cifar10-lt-pool.tar.xz").write_bytes(b"another archive")
+    with pytest.raises(UserError, match="wrong content: expected sha256 c564be5b"):
+        store.fetch(store.get_dataset("cifar10"), tmp_path / "data", tmp_path / "mirror")
+
+
+# ---- the real images ------------------------------------------------------------------------------------------------
+
+
+def mirror() -> Path:
+    return Path(os.environ.get("LTBENCH_MIRROR") or REPOSITORY.parent / "shared" / "data")
+
+
+def has(folder: Path, name: str) -> bool:
+    archive = f"{name}-lt-pool.tar.xz"
+    return (folder / name / archive).is_file() or (folder / archive).is_file()
+
+
+@pytest.fixture(scope="module", params=NAMES)
+def pool(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[str, dict[str, Images]]]:
+    """Name and decoded parts of one data set; its archive is fetched and decoded once for all tests of this file."""
+    if not has(mirror(), request.param):
+        pytest.skip(f"the pool archive of {request.param} is not here; LTBENCH_MIRROR can name a folder that holds it")
+    with pytest.MonkeyPatch.context() as patch:
+        root = tmp_path_factory.mktemp("data")
+        source = mirror().resolve()
+        patch.setenv("LTBENCH_DATA", str(root))
+        patch.chdir(root)
+        dataset = store.get_dataset(request.param)
+        store.fetch(dataset, root, source)
+        yield request.param, store.load(dataset)
+
+
+def hashes(images: Images) -> list[str]:
+    return [pixel_hash(image) for image in images.pixels]
+
+
+def test_splits_are_those_of_the_specification(pool: tuple[str, dict[str, Images]]) -> None:
+    name, parts = pool
+    dataset = store.get_dataset(name)
+    for factor, expected in GOLDEN[name].items():
+        split = build_split(f"{name}-lt-{factor}", dataset, parts)
+        assert sum(split.class_counts) == expected["images"]
+        chosen = sorted(hash_ for group in split.train for hash_ in group)
+        assert sha256_bytes("".join(chosen).encode()) == expected["sha256_of_sorted_pixel_hashes"]
+        assert split.test.class_counts == [10_000 // dataset.num_classes] * dataset.num_classes
+    images = select(split, parts)
+    assert np.bincount(images["train"].labels).tolist() == split.class_counts
+
+
+def test_the_pool_is_what_imbalance_factor_10_selects(pool: tuple[str, dict[str, Images]]) -> None:
+    name, parts = pool
+    dataset = store.get_dataset(name)
+    counts = exponential_class_counts(dataset.train_class_size, dataset.num_classes, 10)
+    assert np.bincount(parts["train"].labels).tolist() == counts
+    assert np.bincount(parts["test"].labels).tolist() == [10_000 // dataset.num_classes] * dataset.num_classes
+
+
+def test_duplicates(pool: tuple[str, dict[str, Images]]) -> None:
+    """CIFAR-100 has duplicates, even with two labels: an image is found by class *and* hash, never by hash alone."""
+    name, parts = pool
+    train, test = Counter(hashes(parts["train"])), Counter(hashes(parts["test"]))
+    repeated = sum(train.values()) - len(train)
+    shared = len(train.keys() & test.keys())
+    assert (repeated, shared) == {"cifar10": (0, 0), "cifar100": (6, 4)}[name]
+
+
+def test_statistics_are_near_the_published_ones(pool: tuple[str, dict[str, Images]]) -> None:
+    name, parts = pool
+    published = {"cifar10": (0.4942, 0.4851, 0.4504), "cifar100": (0.5088, 0.4874, 0.4419)}[name]  # of the test sets
+    mean = parts["test"].pixels.mean(axis=(0, 1, 2), dtype=np.float64) / 255
+    np.testing.assert_allclose(mean, published, atol=5e-4)

@@ -1,0 +1,230 @@
+"""The methods' own mathematics against the reference implementations' numbers and against autograd."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from harness.api import Batch, Classifier, StepContext, Task
+from harness.engine.heads import cosine_similarity
+from methods.balms.method import BALMS, draw_slots
+from methods.focal.method import focal_loss
+from methods.gcl.method import CLOUD_SIZES, cloud_size, gcl_loss
+from methods.ldam_drw.method import ldam_margins
+from methods.wcdas.method import WCDASHead, wrapped_cauchy_density
+from methods.weight_balancing.method import class_balanced_loss, max_norm_, max_norm_radius, tau_normalize
+
+GOLDEN = json.loads((Path(__file__).parents[1] / "golden/losses.json").read_text())
+SHARED = {name: torch.tensor(GOLDEN[name], dtype=torch.float64) for name in ("features", "weight", "logits", "cosine")}
+TARGET = torch.tensor(GOLDEN["target"])
+COUNTS = torch.tensor(GOLDEN["class_counts"])
+
+
+def cases(name: str) -> list[Any]:
+    return [pytest.param(case, id=json.dumps(case["params"])[:60]) for case in GOLDEN["cases"] if case["name"] == name]
+
+
+def same(found: Tensor, expected: Any, tolerance: float = 1e-9) -> None:
+    torch.testing.assert_close(found, torch.tensor(expected, dtype=found.dtype), rtol=tolerance, atol=1e-12)
+
+
+def wcdas(case: dict[str, Any], pi: float) -> dict[str, Tensor]:
+    features, weight = (SHARED[name].clone().requires_grad_() for name in ("features", "weight"))
+    raw = torch.tensor(case["params"]["raw_gamma"], dtype=torch.float64, requires_grad=True)
+    scale = F.softplus(torch.tensor(0.0, dtype=torch.float64)) + 1 if case["params"]["scale_trainable"] else 250.0
+    logits = scale * wrapped_cauchy_density(cosine_similarity(features, weight), torch.sigmoid(raw), pi)
+    loss = F.cross_entropy(logits, TARGET)
+    grads = torch.autograd.grad(loss, [features, weight, raw])
+    return {"logits": logits, "loss": loss} | dict(
+        zip(("grad_features", "grad_weight", "grad_raw_gamma"), grads, strict=True)
+    )
+
+
+@pytest.mark.parametrize("case", cases("wcdas"))
+def test_wcdas_equals_the_reference(case: dict[str, Any]) -> None:
+    """Exactly with its constant 3.14; with pi itself within two thousandths, gradients by norm."""
+    for name, value in wcdas(case, pi=3.14).items():
+        same(value.detach(), case[name])
+    for name, value in wcdas(case, pi=math.pi).items():
+        expected = torch.tensor(case[name], dtype=torch.float64)
+        if name.startswith("grad"):
+            assert float((value - expected).norm() / expected.norm()) < 2e-3
+        else:
+            torch.testing.assert_close(value.detach(), expected, rtol=2e-3, atol=0)
+
+
+def test_wcdas_head_is_that_function_and_trains_its_concentration() -> None:
+    head = WCDASHead(6, 5, -1.0, None).double()
+    logits = head(SHARED["features"])
+    expected = (1 + math.log(2)) * wrapped_cauchy_density(
+        cosine_similarity(SHARED["features"], head.weight), 1 / (1 + math.e)
+    )
+    torch.testing.assert_close(logits, expected)
+    logits.sum().backward()
+    assert all(p.grad is not None for p in head.parameters())
+    fixed = WCDASHead(6, 5, 1.0, 250.0)
+    assert {name for name, p in fixed.named_parameters() if p.requires_grad} == {"weight", "raw_gamma"}
+
+
+@pytest.mark.parametrize("case", cases("gcl"))
+def test_gcl_equals_the_reference(case: dict[str, Any]) -> None:
+    cosine = SHARED["cosine"].clone().requires_grad_()
+    noise, size = (torch.tensor(case[name], dtype=torch.float64) for name in ("noise", "cloud_size"))
+    loss = gcl_loss(cosine, TARGET, size, noise, **case["params"])
+    same(loss.detach(), case["loss"])
+    same(torch.autograd.grad(loss, cosine)[0], case["grad_cosine"])
+
+
+def test_gcl_worked_example() -> None:
+    size = cloud_size([100, 10, 1])
+    torch.testing.assert_close(size, torch.tensor([0.0, 0.5, 1.0], dtype=torch.float64))
+    cosine, noise = (torch.tensor([row], dtype=torch.float64) for row in ([0.5, 0.2, -0.1], [0.3, -0.6, 0.9]))
+    target = torch.tensor([2])
+    assert float(gcl_loss(cosine, target, size, noise, scale=30, noise_scale=0.5)) == pytest.approx(31.500001, abs=1e-6)
+    second = {"scale": 20, "noise_scale": 0.5, "margin": 0.1, "focal_gamma": 1.0}
+    assert float(gcl_loss(cosine, target, size, noise, **second)) == pytest.approx(23.000123, abs=1e-6)
+    assert float(gcl_loss(cosine, torch.tensor([0]), size, noise, **second)) == pytest.approx(8.304028e-7, rel=1e-6)
+
+
+@pytest.mark.parametrize("name", CLOUD_SIZES)
+def test_cloud_sizes_run_from_the_head_to_the_tail(name: str) -> None:
+    size = CLOUD_SIZES[name]([500, 100, 20, 5])
+    assert size[0] == 0
+    assert size[-1] == 1
+    assert bool((size.diff() > 0).all())
+    assert CLOUD_SIZES[name]([7, 7, 7]).tolist() == [0, 0, 0]
+
+
+@pytest.mark.parametrize("case", cases("max_norm"))
+def test_max_norm_equals_the_reference(case: dict[str, Any]) -> None:
+    radius = max_norm_radius(SHARED["weight"], case["params"]["threshold"])
+    same(radius, case["radius"])
+    weight = torch.tensor(case["weight_before"], dtype=torch.float64)
+    same(max_norm_(weight, radius), case["weight_after"])
+    assert bool((weight.norm(dim=1) <= radius * (1 + 1e-12)).all())
+
+
+@pytest.mark.parametrize("case", cases("tau_normalize"))
+def test_tau_normalize_equals_the_reference(case: dict[str, Any]) -> None:
+    same(tau_normalize(SHARED["weight"], case["params"]["tau"]), case["weight_after"])
+
+
+@pytest.mark.parametrize("case", cases("class_balanced_softmax_bce"))
+def test_class_balanced_loss_equals_the_reference(case: dict[str, Any]) -> None:
+    logits = SHARED["logits"].clone().requires_grad_()
+    loss = class_balanced_loss(logits, TARGET, COUNTS, case["params"]["beta"])
+    same(loss.detach(), case["loss"])
+    same(torch.autograd.grad(loss, logits)[0], case["grad_logits"])
+
+
+def test_weight_balancing_worked_examples() -> None:
+    logits = torch.tensor([[2.0, 1, 0], [0, 1, 2]], dtype=torch.float64)
+    assert float(class_balanced_loss(logits, torch.tensor([0, 2]), [500, 50, 5])) == pytest.approx(0.355996, abs=1e-6)
+    weight = torch.diag(torch.tensor([1.0, 2, 3], dtype=torch.float64))
+    assert float(max_norm_radius(weight, 0.1)) == pytest.approx(1.2)
+    assert max_norm_(weight, 1.2).diag().tolist() == pytest.approx([1, 1.2, 1.2])
+
+
+def test_focal_loss() -> None:
+    logits, target = SHARED["logits"], TARGET
+    torch.testing.assert_close(focal_loss(logits, target, 0.0), F.cross_entropy(logits, target))
+    p = F.softmax(logits, 1).gather(1, target[:, None])[:, 0]
+    torch.testing.assert_close(focal_loss(logits, target, 2.0), ((1 - p) ** 2 * -p.log()).mean())
+
+
+def test_ldam_margins() -> None:
+    margins = ldam_margins([625, 16, 1], 0.5)
+    assert margins.tolist() == pytest.approx([0.5 / 5, 0.5 / 2, 0.5])
+
+
+# ---- the Meta Sampler -----------------------------------------------------------------------------------------------
+
+LABELS = torch.repeat_interleave(torch.arange(3), torch.tensor([12, 5, 3]))
+
+
+def meta_step(nesterov: bool) -> tuple[BALMS, StepContext, Tensor, Tensor]:
+    """A BALMS step in float64 with a momentum buffer, and autograd's gradient through the whole step."""
+    torch.manual_seed(3)
+    method = BALMS(Task(3, 4, torch.tensor([12, 5, 3])), BALMS.Params(meta_batch_size=6, initial_power=0.2))
+    model = Classifier(nn.Identity(), nn.Linear(4, 3)).double()
+    method.sampler(LABELS.numpy(), "finetune")
+    method.on_stage_start(model, "finetune")
+    method.omega = method.omega.detach().double().requires_grad_()
+    method.adam = torch.optim.Adam([method.omega], lr=0.01)
+    sgd = torch.optim.SGD(model.parameters(), lr=0.3, momentum=0.9, weight_decay=0.01, nesterov=nesterov)
+    for parameter in model.parameters():
+        sgd.state[parameter]["momentum_buffer"] = torch.randn_like(parameter)
+    images, meta = torch.randn(20, 4).double(), torch.randn(6, 4).double()
+    held_out = Batch(meta, torch.tensor([0, 1, 2, 0, 1, 2]), torch.arange(6))
+    step = StepContext(
+        "finetune", 0, 1, 0, 0.3, model, sgd, torch.Generator().manual_seed(5), lambda *_: held_out, model.backbone
+    )
+    index = method.choose(torch.arange(8), step)
+    step.batch = Batch(images[index], LABELS[index], index)
+    step.features = images[index]
+
+    noise = torch.empty(8, 20, dtype=torch.float64).exponential_(generator=torch.Generator().manual_seed(5))
+    gumbel = F.logsigmoid(method.omega)[LABELS] - noise.log()
+    assert torch.equal(gumbel.argmax(1), index)
+    soft = gumbel.softmax(1)[torch.arange(8), index]
+    straight_through = soft / soft.detach()  # value 1, the soft weight's relative gradient ...
+    straight_through = 1 + (straight_through - 1) * soft.detach()  # ... times the soft weight: that of the soft weight
+    prior = torch.tensor([12.0, 5, 3]).double().log()
+    losses = F.cross_entropy(model.head(step.features) + prior, step.batch.target, reduction="none")
+    grads = torch.autograd.grad((straight_through * losses).mean(), list(model.head.parameters()), create_graph=True)
+    stepped = []
+    for parameter, grad in zip(model.head.parameters(), grads, strict=True):
+        full = grad + 0.01 * parameter
+        velocity = 0.9 * sgd.state[parameter]["momentum_buffer"] + full
+        stepped.append(parameter - 0.3 * (full + 0.9 * velocity if nesterov else velocity))
+    meta_loss = F.cross_entropy(meta @ stepped[0].T + stepped[1], held_out.target)
+    (expected,) = torch.autograd.grad(meta_loss, method.omega)
+    return method, step, index, expected
+
+
+@pytest.mark.parametrize("nesterov", [False, True])
+def test_meta_gradient_in_closed_form_equals_autograd(nesterov: bool) -> None:
+    """Through the straight-through sample, the inner SGD step with momentum and decay, and the meta loss."""
+    method, step, _, expected = meta_step(nesterov)
+    head = {name: value.clone() for name, value in step.model.head.state_dict().items()}
+    method.before_step(step)
+    assert method.omega.grad is not None
+    torch.testing.assert_close(method.omega.grad, expected, rtol=1e-9, atol=1e-15)
+    assert all(torch.equal(value, head[name]) for name, value in step.model.head.state_dict().items())
+
+
+def test_meta_sampler_draws_by_its_rates() -> None:
+    log_psi = torch.log(torch.tensor([0.1, 0.3, 0.9], dtype=torch.float64))
+    index, weight, share = draw_slots(log_psi, LABELS, 40_000, torch.Generator().manual_seed(0))
+    mass = torch.tensor([12 * 0.1, 5 * 0.3, 3 * 0.9])
+    found = torch.bincount(LABELS[index], minlength=3) / 40_000
+    np.testing.assert_allclose(found, mass / mass.sum(), atol=0.01)
+    torch.testing.assert_close(share.sum(1), torch.ones(40_000, dtype=torch.float64))
+    assert bool((weight <= share.gather(1, LABELS[index][:, None])[:, 0] + 1e-12).all())
+
+
+def test_meta_sampler_in_chunks_is_the_same_distribution() -> None:
+    log_psi = torch.log(torch.tensor([0.5, 0.5, 0.5], dtype=torch.float64))
+    whole = draw_slots(log_psi, LABELS, 30_000, torch.Generator().manual_seed(1))
+    parts = draw_slots(log_psi, LABELS, 30_000, torch.Generator().manual_seed(2), chunk=30_000 * 7)
+    for a, b in zip(whole[1:], parts[1:], strict=True):
+        np.testing.assert_allclose(a.mean(0), b.mean(0), atol=0.01)
+    np.testing.assert_allclose(*(torch.bincount(x[0], minlength=20) / 30_000 for x in (whole, parts)), atol=0.01)
+
+
+@pytest.mark.parametrize(
+    ("power", "expected"),
+    [(0, [0.5, 0.5, 0.5]), (0.1, [0.386863, 0.487032, 0.613137]), (0.3, [0.200760, 0.400569, 0.799240])],
+)
+def test_meta_sampler_starts_where_the_code_does(power: float, expected: list[float]) -> None:
+    method = BALMS(Task(3, 4, torch.tensor([100, 10, 1])), BALMS.Params(initial_power=power))
+    method.on_stage_start(Classifier(nn.Identity(), nn.Linear(4, 3)), "finetune")
+    assert torch.sigmoid(method.omega).tolist() == pytest.approx(expected, abs=1e-6)

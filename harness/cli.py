@@ -92,7 +92,7 @@ def list_(
 @app.command()
 def fetch(
     datasets: Annotated[list[str], typer.Argument(help="names of data sets (ltbench list datasets)")],
-    mirror: Annotated[Path | None, typer.Option(help="folder with <data set>/<file>; default LTBENCH_MIRROR")] = None,
+    mirror: Annotated[Path | None, typer.Option(help="folder with <data set>/<file> or <file>; default LTBENCH_MIRROR")] = None,
     to: Annotated[Path | None, typer.Option(help="default LTBENCH_DATA, else data/")] = None,
     repair: Annotated[bool, typer.Option("--repair", help="replace files whose hash is wrong")] = False,
 ) -> None:

@@ -51,7 +51,9 @@ PROFILES: dict[str, Callable[[int, int, float], list[int]]] = {"exponential": ex
 
 def pixel_hash(image: npt.NDArray[np.uint8], prefix: bytes = b"") -> str:
     """Hex sha256 of an image's raw pixels (height x width x channels, C order), after an optional prefix."""
-    return hashlib.sha256(prefix + np.ascontiguousarray(image).tobytes()).hexdigest()
+    digest = hashlib.sha256(prefix)
+    digest.update(np.ascontiguousarray(image))
+    return digest.hexdigest()
 
 
 def hash_rule(images: npt.NDArray[np.uint8], count: int, seed: int) -> npt.NDArray[np.int64]:
@@ -149,6 +151,7 @@ def build_split(
 ) -> Split:
     """Draws the long-tailed split `name` from the data set's images by the subset rule `hash:<seed>`."""
     wanted = parse_split_name(name)
+    store.check_pool(dataset, name, wanted.imbalance_factor, f"hash:{seed}")
     if profile not in PROFILES:
         raise unknown("long-tail profile", profile, PROFILES)
     counts = PROFILES[profile](dataset.train_class_size, dataset.num_classes, wanted.imbalance_factor)

@@ -92,7 +92,9 @@ def list_(
 @app.command()
 def fetch(
     datasets: Annotated[list[str], typer.Argument(help="names of data sets (ltbench list datasets)")],
-    mirror: Annotated[Path | None, typer.Option(help="folder with <data set>/<file> or <file>; default LTBENCH_MIRROR")] = None,
+    mirror: Annotated[
+        Path | None, typer.Option(help="folder with <data set>/<file> or <file>; default LTBENCH_MIRROR")
+    ] = None,
     to: Annotated[Path | None, typer.Option(help="default LTBENCH_DATA, else data/")] = None,
     repair: Annotated[bool, typer.Option("--repair", help="replace files whose hash is wrong")] = False,
 ) -> None:
@@ -241,6 +243,25 @@ def run(
 
     entry = parse_entry(f"{method}{'-' + variant if variant else ''}@{track}")
     cells.run_alone(dataset, entry, seeds, out, imbalance_factor, set_ or [], backbone, device)
+
+
+@app.command("check-method")
+def check_method(name: Annotated[str, typer.Argument(help="a method (ltbench list)")]) -> None:
+    """Run the conformance suite on a method: before it may cost anyone a GPU hour."""
+    from harness import plugins
+
+    raise typer.Exit(plugins.check(name))
+
+
+@app.command("new-method")
+def new_method(name: Annotated[str, typer.Argument(help="lower-case letters, digits and _")]) -> None:
+    """Write methods/NAME/, a method that already runs, with comments that lead on; then update the grid."""
+    from harness import plugins, suites
+
+    for path in plugins.scaffold(name):
+        print(path)
+    suites.write_grid()
+    print(f"next: edit methods/{name}/method.py, then ltbench check-method {name}, then dvc repro")
 
 
 @app.command()

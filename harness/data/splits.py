@@ -52,7 +52,7 @@ PROFILES: dict[str, Callable[[int, int, float], list[int]]] = {"exponential": ex
 def pixel_hash(image: npt.NDArray[np.uint8], prefix: bytes = b"") -> str:
     """Hex sha256 of an image's raw pixels (height x width x channels, C order), after an optional prefix."""
     digest = hashlib.sha256(prefix)
-    digest.update(np.ascontiguousarray(image))
+    digest.update(np.ascontiguousarray(image).data)
     return digest.hexdigest()
 
 

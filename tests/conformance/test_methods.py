@@ -1,197 +1,80 @@
-"""One suite over every registered method: what a method must do before it may cost anyone a GPU hour."""
+"""The conformance suite over every registered method, and on methods that are broken on purpose."""
 
 from __future__ import annotations
 
-import dataclasses
+import subprocess
+import sys
+import textwrap
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pytest
-import torch
-from torch import Tensor
 
-from harness.api import Batch, Classifier, Method, StepContext, Task
-from harness.data.splits import Split
-from harness.datasets.base import Images
-from harness.engine.loop import StageJob, StageRun
-from harness.progress import Reporter
-from harness.recipes import Augment, StageRecipe, parse_entry, resolve, variants
-from harness.registry import available_methods, get_method, get_plugin
-from harness.reporting.claims import load_claims
-from harness.suites import entries_for, read_suites
+from harness.conformance import *  # noqa: F403 - pytest collects the suite from here
+from harness.errors import UserError
+from harness.plugins import scaffold
 
-METHODS = available_methods()
-
-
-def own_stages(name: str) -> list[str]:
-    """The stages that the method itself runs, with its default params."""
-    method = get_method(name)
-    params = method.Params()
-    stages = method.stages_of(params)
-    return [stage for stage in stages if stage == "finetune" or not method.first_stage_of(params)]
-
-
-STAGES = [(name, stage) for name in METHODS for stage in own_stages(name)]
-FEATURES = 16
-
-
-def make(name: str, counts: list[int]) -> Method:
-    method = get_method(name)
-    return method(Task(len(counts), FEATURES, torch.tensor(counts)), method.Params())
+BROKEN = {
+    "nan_on_large_logits": (
+        """
+        def loss(self, logits, target, step):
+            return -(logits.exp() / logits.exp().sum(1, keepdim=True)).log()[range(len(target)), target].mean()
+        """,
+        "test_loss_and_gradients_are_finite",
+    ),
+    "forgets_its_state": (
+        """
+        def loss(self, logits, target, step):
+            self.seen = getattr(self, "seen", 0) + 1
+            return super().loss(logits * (1 + 0.1 * self.seen), target, step)
+        """,
+        "test_same_seed_same_bits_also_after_a_kill",
+    ),
+    "wrong_number_of_logits": (
+        """
+        def inference(self, logits):
+            return logits[:, :-1]
+        """,
+        "test_inference_logits_have_a_column_for_each_class",
+    ),
+}
 
 
-def context(method: Method, model: Classifier, stage: Any) -> StepContext:
-    def held_out(size: int, source: str = "train") -> Batch:
-        target = torch.arange(size) % method.task.num_classes
-        return Batch(torch.randn(size, FEATURES).to(model.head.weight), target, torch.arange(size))
-
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    return StepContext(
-        stage, 0, 2, 0, 0.1, model, optimizer, torch.Generator().manual_seed(0), held_out, model.backbone
-    )
+def write_method(folder: Path, name: str, body: str) -> None:
+    plugin = folder / "methods" / name
+    plugin.mkdir(parents=True)
+    code = f"from harness.api import Method\n\n\nclass Broken(Method):\n    name = {name!r}\n"
+    (plugin / "method.py").write_text(code + textwrap.indent(textwrap.dedent(body), "    "))
+    (plugin / "recipes.yaml").write_text("title: Broken\ntracks: {common: {}}\n")
+    (plugin / "claims.yaml").write_text("claims: []\n")
 
 
-def loss_of(method: Method, features: Tensor, target: Tensor, stage: Any) -> tuple[Tensor, Classifier]:
-    model = Classifier(torch.nn.Identity(), method.head(stage)).to(features.dtype)
-    labels = np.repeat(np.arange(method.task.num_classes), method.task.class_counts.numpy())
-    method.sampler(labels, stage)
-    method.on_stage_start(model, stage)
-    step = context(method, model, stage)
-    index = method.choose(torch.arange(len(target)) % len(labels), step)
-    step.features, step.batch = features, Batch(features, target, index)
-    logits = model(features)
-    method.before_step(step)
-    return method.loss(logits, target, step), model
+def check(folder: Path, name: str) -> tuple[int, str]:
+    """`ltbench check-method` on a method in `folder`."""
+    command = [sys.executable, "-m", "harness", "check-method", name]
+    environment = {"PYTHONPATH": f"{folder}:{Path(__file__).parents[2]}", "PATH": "/usr/bin:/bin"}
+    result = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+    return result.returncode, result.stdout + result.stderr
 
 
-@pytest.mark.parametrize("name", METHODS)
-def test_folder_is_complete(name: str) -> None:
-    plugin = get_plugin(name)
-    assert {path.name for path in plugin.folder.glob("*.*")} >= {"method.py", "recipes.yaml", "claims.yaml"}
-    assert all(claim.method == name for claim in load_claims({name: plugin.folder}))
-    assert len((plugin.folder / "method.py").read_text().splitlines()) <= 160, "a method reads like its paper"
+@pytest.mark.parametrize("name", BROKEN)
+def test_a_broken_method_fails_with_a_useful_message(name: str, tmp_path: Path) -> None:
+    body, expected = BROKEN[name]
+    write_method(tmp_path, name, body)
+    code, output = check(tmp_path, name)
+    assert code == 1
+    assert expected in output
+    assert f"method '{name}' does not conform" in output
 
 
-@pytest.mark.parametrize("name", METHODS)
-def test_every_recipe_of_every_variant_resolves(name: str) -> None:
-    for variant in ["", *variants(get_plugin(name))]:
-        entry = parse_entry(f"{name}{'-' + variant if variant else ''}@common")
-        cell = resolve(entry, "mnist5k")
-        assert cell.recipe.backbone == "resnet8_cifar"
-        assert ("finetune" in cell.stages) == (cell.recipe.finetune is not None)
+def test_a_scaffolded_method_passes(tmp_path: Path) -> None:
+    scaffold("fresh_idea", tmp_path / "methods")
+    code, output = check(tmp_path, "fresh_idea")
+    assert code == 0, output
+    assert "method 'fresh_idea' conforms" in output
 
 
-@pytest.mark.parametrize("name", METHODS)
-def test_is_in_the_default_suite(name: str) -> None:
-    assert f"{name}@common" in [str(entry) for entry in entries_for(read_suites()["default"], "mnist5k")]
-
-
-@pytest.mark.parametrize(("name", "stage"), STAGES)
-@pytest.mark.parametrize("classes", [2, 10, 100, 1000])
-def test_loss_and_gradients_are_finite(name: str, stage: Any, classes: int) -> None:
-    """Large features, a batch that misses most classes, a class of one image."""
-    counts = [max(1, int(500 * 0.01 ** (c / (classes - 1)))) for c in range(classes)]
-    counts[-1] = 1
-    features = (100 * torch.randn(8, FEATURES, generator=torch.Generator().manual_seed(1))).requires_grad_()
-    loss, model = loss_of(make(name, counts), features, torch.tensor([0, 0, 1, 1, classes - 1, 0, 1, 0]), stage)
-    loss.backward()  # type: ignore[no-untyped-call]
-    assert loss.ndim == 0
-    assert torch.isfinite(loss)
-    for parameter in model.head.parameters():
-        assert parameter.grad is None or bool(torch.isfinite(parameter.grad).all())
-    assert features.grad is not None
-    assert bool(torch.isfinite(features.grad).all())
-
-
-@pytest.mark.parametrize(("name", "stage"), STAGES)
-def test_gradient_is_the_derivative(name: str, stage: Any) -> None:
-    """By finite differences in float64, through head and loss."""
-    features = torch.randn(6, FEATURES, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
-    target = torch.tensor([0, 1, 2, 3, 0, 0])
-    method = make(name, [50, 20, 5, 2])
-    if method.detached and stage == method.stages[-1]:
-        pytest.skip(method.detached)
-
-    def loss(values: Tensor) -> Tensor:
-        torch.manual_seed(0)  # the same head each time
-        return loss_of(method, values, target, stage)[0]
-
-    assert torch.autograd.gradcheck(loss, features.requires_grad_())
-
-
-@pytest.mark.parametrize(("name", "stage"), STAGES)
-def test_loss_keeps_the_dtype_of_the_logits(name: str, stage: Any) -> None:
-    for dtype in (torch.float32, torch.float64):
-        features = torch.randn(4, FEATURES, dtype=dtype)
-        assert loss_of(make(name, [9, 4, 1]), features, torch.tensor([0, 1, 2, 0]), stage)[0].dtype == dtype
-
-
-@pytest.mark.parametrize(("name", "stage"), STAGES)
-def test_sampler_gives_one_epoch_of_valid_indices(name: str, stage: Any) -> None:
-    labels = np.repeat(np.arange(4), [30, 9, 3, 1])
-    order = make(name, [30, 9, 3, 1]).sampler(labels, stage).order(np.random.default_rng(0))
-    assert order.shape == labels.shape
-    assert order.min() >= 0
-    assert order.max() < len(labels)
-
-
-def _run(name: str, folder: Path, split: Split, images: dict[str, Images], precision: str = "float32") -> StageRun:
-    method = get_method(name)
-    recipe = StageRecipe(epochs=2, batch_size=16, lr=0.05, weight_decay=5e-4, augment=Augment(1, True))
-    weights: dict[str, Tensor] = {}
-    for stage in method.stages:
-        plain = method if stage in own_stages(name) else get_method(method.first_stage_of(method.Params()))
-        job = StageJob(stage, plain, plain.Params(), recipe, "resnet8_cifar", precision, 0, f"{name}-{stage}", weights)
-        run = StageRun(job, split, images, torch.device("cpu"), folder / stage)
-        run.run(Reporter())
-        weights = run.model.state_dict()
-    return run
-
-
-@pytest.mark.parametrize("name", METHODS)
-def test_same_seed_same_bits_also_after_a_kill_in_the_middle_of_an_epoch(
-    name: str, tiny_split: Split, tiny_images: dict[str, Images], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    _run(name, tmp_path / "whole", tiny_split, tiny_images)
-    monkeypatch.setenv("LTBENCH_CHECKPOINT_SECONDS", "0")
-    step, count = StageRun._train_step, 0
-
-    def dying(self: StageRun, *arguments: Any) -> None:
-        nonlocal count
-        count += 1
-        if count in (3, 8, 14):  # in the middle of epochs of five steps, in both stages
-            raise KeyboardInterrupt
-        step(self, *arguments)
-
-    monkeypatch.setattr(StageRun, "_train_step", dying)
-    for _ in range(5):
-        try:
-            _run(name, tmp_path / "parts", tiny_split, tiny_images)
-            break
-        except KeyboardInterrupt:
-            continue
-    for stage in get_method(name).stages:
-        for file in ("weights.safetensors", "predictions.npz"):
-            assert (tmp_path / "whole" / stage / file).read_bytes() == (tmp_path / "parts" / stage / file).read_bytes()
-
-
-@pytest.mark.parametrize("name", METHODS)
-def test_runs_in_bfloat16(name: str, tiny_split: Split, tiny_images: dict[str, Images], tmp_path: Path) -> None:
-    run = _run(name, tmp_path, tiny_split, tiny_images, precision="bfloat16")
-    assert np.isfinite(run.history.loss).all()
-
-
-@pytest.mark.parametrize("name", METHODS)
-def test_inference_logits_have_a_column_for_each_class(name: str) -> None:
-    method = make(name, [9, 4, 1])
-    logits = method.inference(method.head(method.stages[-1])(torch.randn(5, FEATURES)))
-    assert logits.shape == (5, 3)
-
-
-@pytest.mark.parametrize("name", METHODS)
-def test_params_are_frozen_plain_values(name: str) -> None:
-    """They go into hashes and records."""
-    params = get_method(name).Params()
-    assert dataclasses.is_dataclass(params)
-    assert all(isinstance(v, (bool, int, float, str, tuple, type(None))) for v in dataclasses.asdict(params).values())
+@pytest.mark.parametrize("name", ["ce", "Fresh", "a/b", "9lives"])
+def test_a_taken_or_impossible_name_is_refused(name: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError):
+        scaffold(name, tmp_path / "methods")
+    assert not (tmp_path / "methods").exists()

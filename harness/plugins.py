@@ -1,0 +1,101 @@
+"""For those who write methods: a folder to start from, and the conformance suite on one method."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from harness.errors import UserError
+from harness.files import write_text
+from harness.registry import NAME, available_methods, get_method
+
+FILES = {
+    "method.py": '''"""TITLE: Authors, Paper, Venue Year."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from harness.api import Method, StepContext
+
+
+class CLASS(Method):
+    """One sentence: what it changes, with the paper's equation."""
+
+    name = "NAME"
+
+    # Hyper-parameters: recipes.yaml is checked against these fields. Delete the class when there are none.
+    @dataclass(frozen=True)
+    class Params:
+        """margin: lowers the target's logit in training, at least 0."""
+
+        margin: float = 0.0
+
+        def __post_init__(self) -> None:
+            if self.margin < 0:
+                raise ValueError(f"margin must be at least 0, found {self.margin}")
+
+    # Other hooks: head, sampler, param_groups, before_step, after_step, inference, ... (see harness/api.py).
+    # self.task has num_classes, feature_dim and class_counts; step has epoch, generator, features, held_out(size).
+    def loss(self, logits: Tensor, target: Tensor, step: StepContext) -> Tensor:
+        """Mean loss of a batch; logits (B, C), target (B,)."""
+        at_target = F.one_hot(target, logits.shape[1]).to(logits)
+        return F.cross_entropy(logits - self.params.margin * at_target, target)
+''',
+    "recipes.yaml": """title: TITLE
+summary: One sentence for the report.
+params:
+  margin: 0.0 # each number with its source
+variants: {} # e.g. wide: {params: {margin: 1.0}}
+tracks:
+  common: {} # the common recipe as it is: what makes the comparison fair
+  # paper: {cifar10: {backbone: resnet32_cifar, epochs: 200, ...}}
+""",
+    "claims.yaml": "claims: [] # generated from harness/reporting/paper_results.csv; see CONTRIBUTING.md\n",
+}
+
+
+def scaffold(name: str, root: Path = Path("methods")) -> list[Path]:
+    """Writes `methods/<name>/` and returns its files.
+
+    Raises:
+        UserError: a name that is taken or is no module name.
+    """
+    if not NAME.fullmatch(name):
+        raise UserError(f"'{name}' is no method name; use lower-case letters, digits and _, a letter first")
+    if name in available_methods() or (root / name).exists():
+        raise UserError(f"a method named '{name}' is there already")
+    title = name.replace("_", " ").capitalize()
+    words = {"CLASS": title.title().replace(" ", ""), "NAME": name, "TITLE": title}
+    paths = []
+    for file, text in FILES.items():
+        for word, value in words.items():
+            text = text.replace(word, value)
+        write_text(root / name / file, text)
+        paths.append(root / name / file)
+    return paths
+
+
+def check(name: str) -> int:
+    """Runs the conformance suite on one method; returns the exit code.
+
+    Raises:
+        UserError: no such method, it does not import, or pytest is not installed.
+    """
+    get_method(name)
+    try:
+        import pytest  # noqa: F401
+    except ImportError:
+        raise UserError("check-method needs pytest; install the extra 'dev'") from None
+    suite = Path(__file__).with_name("conformance.py")
+    command = [sys.executable, "-m", "pytest", "-q", "--no-header", "-p", "no:cacheprovider", "--tb=short", str(suite)]
+    ok = subprocess.run(command, env=os.environ | {"LTBENCH_CHECK_METHOD": name}, check=False).returncode == 0  # noqa: S603
+    print(
+        f"method '{name}' {'conforms' if ok else 'does not conform: see above, and the docstring of each failed test'}"
+    )
+    return 0 if ok else 1

@@ -164,7 +164,7 @@ class Method:
         return [{"params": list(tuned.parameters())}]
 
     def on_stage_start(self, model: Classifier, stage: Stage) -> None:
-        """Called once, after the initial weights are in place and before the first step."""
+        """Called after the initial weights are in place, before the first step (and before a resumed run's state)."""
 
     def before_step(self, step: StepContext) -> None:
         """Called between the batch's forward pass and its loss, with `step.batch` and `step.features`: inner steps."""

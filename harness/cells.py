@@ -153,7 +153,9 @@ def _ensure_split(name: str, dataset: Dataset, out: Path) -> Path:
     if not (store.PINNED / dataset.name).exists() and not (store.data_root() / dataset.name).exists():
         store.fetch(dataset, store.data_root())
     path = out / "splits" / f"{name}.json"
-    if not path.is_file():
+    try:
+        splits.read_split(path)
+    except UserError:  # missing, or damaged: it is drawn by rule, so it can always be made again
         splits.write_split(splits.build_split(name, dataset, store.load(dataset)), path)
     return path
 
@@ -189,10 +191,14 @@ def retry(suite: str) -> int:
     try:
         for stage, _ in failed:
             subprocess.run(["dvc", "repro", "--force", "--single-item", stage], check=True)  # noqa: S603, S607
-        return subprocess.run(["dvc", "repro"], check=False).returncode  # noqa: S607
+        subprocess.run(["dvc", "repro"], check=True)  # noqa: S607
     except FileNotFoundError:
         raise UserError(
             "dvc is not installed; install the extra 'pipeline', or rerun single cells with `ltbench run`"
         ) from None
     except subprocess.CalledProcessError as error:
         return error.returncode
+    again = failed_cells(suite, collect(Path("results/records")).records)
+    for stage, reason in again:
+        print(f"failed again: {stage}: {reason}")
+    return 1 if again else 0

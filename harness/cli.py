@@ -41,6 +41,8 @@ def main() -> None:
         code = _complain(f"error: {error}", 2)
     except RunFailed as error:
         code = _complain(f"failed: {error}", 1)
+    except OSError as error:  # a full disk, a folder that cannot be written, a file in a folder's place
+        code = _complain(f"error: {error.filename or 'input/output'}: {error.strerror or error}", 2)
     except CLICK_ERROR as error:
         text = error.format_message()
         # Without a subcommand the "message" is the whole help text; every other one is a line.
@@ -208,13 +210,15 @@ def report(
     out: Annotated[Path, typer.Option()] = Path("reports"),
 ) -> None:
     """The leaderboard as one self-contained HTML file, and its tables as Markdown, LaTeX and CSV."""
+    from harness.provenance import code_version
     from harness.records.collect import collect as read
     from harness.registry import find_plugins
     from harness.reporting.claims import load_claims
     from harness.reporting.report import build_report
 
-    claims = load_claims({name: plugin.folder for name, plugin in find_plugins().items()})
-    print(f"report: {build_report(read(*_record_roots(roots)), claims, out)}")
+    folders = {name: plugin.folder for name, plugin in find_plugins().items()}
+    current = {name: code_version(folder) for name, folder in folders.items()}
+    print(f"report: {build_report(read(*_record_roots(roots)), load_claims(folders), out, current)}")
 
 
 def _record_roots(named: list[Path] | None) -> list[Path]:

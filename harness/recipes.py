@@ -66,6 +66,10 @@ class StageRecipe:
         for name in others:
             if not 0 <= getattr(self, name) < float("inf"):
                 raise ValueError(f"{name} must be a number of at least 0, found {getattr(self, name)}")
+        if self.epochs and self.warmup_epochs > self.epochs:
+            raise ValueError(f"warmup_epochs {self.warmup_epochs} must not be more than epochs {self.epochs}")
+        if self.nesterov and not self.momentum:
+            raise ValueError("nesterov needs a momentum above 0")
         if self.augment.crop_padding < 0:
             raise ValueError(f"augment.crop_padding must be at least 0, found {self.augment.crop_padding}")
 
@@ -188,6 +192,9 @@ def has_recipe(entry: Entry, dataset: str) -> bool:
     if entry.track not in tracks:
         return False
     own, common = _mapping(tracks[entry.track], f"{path}: tracks.{entry.track}"), _common(entry.track)
+    for name in set(own) & {key.name for key in dataclasses.fields(_Layer)}:
+        hint = f'tracks.{entry.track}: {{"*": {{{name}: ...}}}} for every data set, or the name of one for "*"'
+        raise UserError(f"{path}: tracks.{entry.track}.{name}: expected the name of a data set; write {hint}")
     known = {*available_datasets(), *common}
     for name in set(own) - known - {"*"}:  # a data set may be registered later; a slip of the keyboard never is
         if difflib.get_close_matches(str(name), known, n=1, cutoff=0.85):
@@ -335,4 +342,6 @@ def _build(params: Any, stages: tuple[Stage, ...], layers: Layers, what: str) ->
             raise UserError(f"{where}: there is a second stage; key 'finetune' is missing")
         finetune = config.build(StageRecipe, config.merge(first, merged["finetune"]), f"{where}.finetune")
     train = config.build(StageRecipe, first, where)
+    if train.epochs < 1:
+        raise UserError(f"{where}: epochs must be at least 1 in the first stage, found {train.epochs}")
     return Recipe(merged["backbone"], merged.get("precision", "float32"), params, train, finetune)

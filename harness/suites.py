@@ -16,7 +16,7 @@ from harness.errors import UserError, unknown
 from harness.files import read_yaml, sha256_json, shown, write_json, write_text
 from harness.provenance import code_version
 from harness.recipes import Cell, Entry, has_recipe, parse_entry, resolve
-from harness.registry import available_methods, broken_methods, get_plugin
+from harness.registry import available_methods, get_plugin
 
 if TYPE_CHECKING:
     from harness.api import Stage
@@ -61,38 +61,45 @@ def get_suite(name: str) -> Suite:
 
 
 def entries_for(suite: Suite, dataset: str) -> list[Entry]:
-    """The suite's entries that have a recipe for the data set; `*` stands for each method that imports."""
-    where, broken = shown(SUITES_FILE), broken_methods()
-    for reason in broken.values():
-        print(f"left out: {reason}", file=sys.stderr)
+    """The suite's entries that have a recipe for the data set; `*` stands for each method found.
+
+    A method whose recipes cannot be read counts as one that has a recipe: it becomes a failed row, not a hole.
+    """
+    where = shown(SUITES_FILE)
     found: list[Entry] = []
     for text in suite.entries:
         if text.startswith("*@"):
             track = parse_entry(f"{available_methods()[0]}@{text[2:]}", where=where).track
-            every = [Entry(name, "", track) for name in available_methods() if name not in broken]
-            found += [entry for entry in every if has_recipe(entry, dataset)]
+            found += [e for e in (Entry(name, "", track) for name in available_methods()) if _may_run(e, dataset)]
         else:
             found.append(parse_entry(text, where=where))
     return list(dict.fromkeys(found))
 
 
+def _may_run(entry: Entry, dataset: str) -> bool:
+    try:
+        return has_recipe(entry, dataset)
+    except UserError:
+        return True
+
+
 @dataclass(frozen=True)
 class GridCell:
-    """A cell of the grid with the stage-1 folder that it shares with others."""
+    """A cell of the grid, with the entry whose stage-1 folder it uses: its own, or one that it shares."""
 
     split: str
-    cell: Cell
-    first_stage_owner: Entry
+    entry: Entry
+    owner: Entry
+    two_stages: bool
 
     @property
     def key(self) -> str:
         """Name of the cell's DVC stages."""
-        return _key(self.split, self.cell.entry)
+        return _key(self.split, self.entry)
 
     def folder(self, stage: Stage) -> Path:
         """Where a stage's results lie."""
-        owner = self.first_stage_owner if stage == "train" else self.cell.entry
-        return RUNS / self.split / owner.path / stage
+        return RUNS / self.split / (self.owner if stage == "train" else self.entry).path / stage
 
 
 def _key(split: str, entry: Entry) -> str:
@@ -100,20 +107,33 @@ def _key(split: str, entry: Entry) -> str:
 
 
 def suite_cells(name: str) -> list[GridCell]:
-    """The suite's cells; those whose first stages are the same in every respect share one folder."""
+    """The suite's cells. A second stage uses the folder of an equal first stage, wherever one is.
+
+    A cell that cannot be resolved (its method does not import, its recipe has a mistake) stays in the grid: its train
+    stage will record the reason.
+    """
     suite, cells = get_suite(name), []
     for split in suite.splits:
         dataset = parse_split_name(split, where=shown(SUITES_FILE)).dataset
-        resolved = [resolve(entry, dataset) for entry in entries_for(suite, dataset)]
-        for cell in resolved:
-            same = [other for other in resolved if _shares(cell, other)]
-            plain = [other for other in same if other.entry.method == cell.first_stage.name and not other.entry.variant]
-            cells.append(GridCell(split, cell, (plain or same)[0].entry))
+        resolved: dict[Entry, Cell] = {}
+        for entry in entries_for(suite, dataset):
+            try:
+                resolved[entry] = resolve(entry, dataset)
+            except UserError as error:
+                print(f"will fail: {error}", file=sys.stderr)
+                cells.append(GridCell(split, entry, entry, two_stages=False))
+        for entry, cell in resolved.items():
+            owner = _owner(cell, list(resolved.values())) if "finetune" in cell.stages else entry
+            cells.append(GridCell(split, entry, owner, "finetune" in cell.stages))
     return cells
 
 
-def _shares(one: Cell, other: Cell) -> bool:
-    return sha256_json(one.first_stage_identity()) == sha256_json(other.first_stage_identity())
+def _owner(cell: Cell, others: list[Cell]) -> Entry:
+    """The entry whose first stage is this cell's: the plain method's own if that is among them."""
+    identity = sha256_json(cell.first_stage_identity())
+    same = [other for other in others if sha256_json(other.first_stage_identity()) == identity]
+    plain = [other for other in same if other.entry.method == cell.first_stage.name and not other.entry.variant]
+    return (plain or same)[0].entry
 
 
 def grid(name: str = "default") -> dict[str, Any]:
@@ -125,7 +145,7 @@ def grid(name: str = "default") -> dict[str, Any]:
         result["splits"][split] = {"dataset": parse_split_name(split).dataset}
     for item in cells:
         common = {"split": item.split, "dataset": result["splits"][item.split]["dataset"], "seeds": seeds}
-        owner, entry = item.first_stage_owner, item.cell.entry
+        owner, entry = item.owner, item.entry
         first = item.folder("train").as_posix()
         result["train"][_key(item.split, owner)] = common | {
             "entry": str(owner),
@@ -133,7 +153,7 @@ def grid(name: str = "default") -> dict[str, Any]:
             "out": first,
         }
         last = first
-        if "finetune" in item.cell.stages:
+        if item.two_stages:
             last = item.folder("finetune").as_posix()
             result["finetune"][item.key] = common | {
                 "entry": str(entry),

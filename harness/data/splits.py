@@ -214,7 +214,10 @@ def read_split(path: Path) -> Split:
     """
     if not path.is_file():
         raise UserError(f"{path}: missing; to make it: ltbench split {path.stem}")
-    value = read_json(path, "split")
+    try:
+        value = read_json(path, "split")
+    except UserError as error:
+        raise UserError(f"{error}; to make it anew: ltbench split {path.stem}") from None
     if not isinstance(value, dict) or value.get("schema") != SCHEMA:
         raise UserError(f"{path}: not a split of schema {SCHEMA}; to make it anew: ltbench split {path.stem}")
     split = config.build(Split, value, str(path))

@@ -20,12 +20,12 @@ from harness.data.samplers import ClassAwareSampler
 from harness.data.splits import Split
 from harness.datasets.base import Images
 from harness.engine.backbones import create_backbone
+from harness.engine.calibration import expected_calibration_error
 from harness.engine.checkpoint import load_state, save_state, save_weights
 from harness.engine.history import History, class_dtype
 from harness.engine.schedules import learning_rate
 from harness.engine.seeding import seed_for
 from harness.errors import RunFailed, RunSkipped
-from harness.metrics.calibration import expected_calibration_error
 from harness.progress import Reporter
 from harness.recipes import StageRecipe
 
@@ -56,6 +56,7 @@ class StageJob:
 class Costs:
     """What a stage took, resumed runs added up."""
 
+    wall_seconds: float = 0.0  # all of it, set-up and files included
     train_seconds: float = 0.0
     eval_seconds: float = 0.0
     images: int = 0  # training images seen
@@ -86,7 +87,8 @@ class StageRun:
         self.meta_draws = 0
         self.generator = torch.Generator(device).manual_seed(seed_for(job.seed, job.stage, "method"))
         self.history, self.costs = History(), Costs()
-        self._saved_at = time.monotonic()
+        self._saved_at = self._ticked_at = time.monotonic()
+        self._last_logits: Tensor | None = None
         self.epoch, self.step = 0, 0
         self.losses: list[Tensor] = []  # of the running epoch; on the device, so that no step waits for its loss
         self.step_context = StepContext(
@@ -146,11 +148,14 @@ class StageRun:
     def run(self, reporter: Reporter) -> None:
         """Trains to the end (from the resume state, if there is one) and writes weights and history."""
         self._resume(reporter)
+        self._tick()
         while self.epoch < self.job.recipe.epochs:
             self._train_epoch()
-            self._check_losses()
+            self._check_losses()  # waits for the device, so that the time below is that of the work
+            self._tick("train_seconds")
             if self._evaluated_now():
                 self._evaluate()
+                self._tick("eval_seconds")
             self.epoch, self.step, self.losses = self.epoch + 1, 0, []
             self._epoch_start_sampler = self.sampler.state_dict()
             self._maybe_checkpoint()
@@ -170,12 +175,10 @@ class StageRun:
         steps = max(1, -(-count // size))
         self._set_modes()
         while self.step < steps:
-            started = time.perf_counter()
             where = slice(self.step * size, min((self.step + 1) * size, max(count, size)))
             self._train_step(plan, where, steps)
             self.step += 1
             self.costs.images += len(plan.order[where])
-            self.costs.train_seconds += time.perf_counter() - started
             if self.step < steps:
                 self._maybe_checkpoint()
         self.method.on_epoch_end(self.step_context)
@@ -272,9 +275,8 @@ class StageRun:
     # ---- evaluation ---------------------------------------------------------------------------------------------
 
     def _evaluate(self) -> None:
-        started = time.perf_counter()
         history, dtype = self.history, class_dtype(self.split.num_classes)
-        logits = self._predict("test")
+        self._last_logits = logits = self._predict("test")
         predictions = logits.argmax(1)
         confidence = logits.double().softmax(1).max(1).values
         targets = torch.from_numpy(self.split.test.targets())
@@ -282,7 +284,6 @@ class StageRun:
         history.test.append(predictions.numpy().astype(dtype))
         history.val.append(self._predict("val").argmax(1).numpy().astype(dtype))
         history.epochs.append(min(self.epoch + 1, self.job.recipe.epochs))
-        self.costs.eval_seconds += time.perf_counter() - started
 
     @torch.no_grad()
     def _predict(self, part: str) -> Tensor:
@@ -312,8 +313,18 @@ class StageRun:
         every = float(os.environ.get("LTBENCH_CHECKPOINT_SECONDS") or 5)
         if time.monotonic() - self._saved_at >= every:
             self._check_running_losses()
+            self._tick("train_seconds" if self.losses else "")
             save_state(self._state_file, self._state(), self.job.run_key)
             self._saved_at = time.monotonic()
+            self._tick()
+
+    def _tick(self, activity: str = "") -> None:
+        """Books the time since the last tick: as wall time, and to an activity where there is one."""
+        now = time.monotonic()
+        elapsed, self._ticked_at = now - self._ticked_at, now
+        self.costs.wall_seconds += elapsed
+        if activity:
+            setattr(self.costs, activity, getattr(self.costs, activity) + elapsed)
 
     def _check_running_losses(self) -> None:
         """A state with a NaN in it must never be saved; without a running epoch its end has checked already."""
@@ -367,5 +378,7 @@ class StageRun:
         reporter.note(f"{self.job.title}: resumed at epoch {self.epoch + 1}, step {self.step + 1}")
 
     def _finish(self) -> None:
+        logits = self._predict("test") if self._last_logits is None else self._last_logits
         save_weights(self.folder / "weights.safetensors", self.model, self.job.run_key, self.method.state_dict())
-        self.history.save(self.folder / "predictions.npz", self._predict("test").numpy(), self.job.run_key)
+        self.history.save(self.folder / "predictions.npz", logits.numpy(), self.job.run_key)
+        self._tick()

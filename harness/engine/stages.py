@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
-import time
 import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,9 +23,10 @@ from harness.data.splits import Split, read_split, select
 from harness.datasets.base import Images
 from harness.engine.checkpoint import load_weights
 from harness.engine.device import device_name, peak_memory_mb
+from harness.engine.history import read_history
 from harness.engine.loop import StageJob, StageRun
 from harness.errors import RunFailed, UserError
-from harness.files import sha256_json, write_json
+from harness.files import read_json, sha256_json, write_json
 from harness.progress import Reporter
 from harness.provenance import code_version, machine
 from harness.recipes import Cell
@@ -103,7 +103,7 @@ def _run_cell(
     images: dict[str, Images] = {}
     outcomes = []
     for seed, info in pending:
-        if _is_finished(out, info):
+        if _is_finished(out, info, place.reporter):
             place.reporter.note(f"{info.title}: already done in {out}")
             outcomes.append(read_run_info(out / "predictions" / f"seed{seed}.json"))
             continue
@@ -117,12 +117,23 @@ def _run_cell(
     return outcomes
 
 
-def _is_finished(out: Path, info: RunInfo) -> bool:
+def _is_finished(out: Path, info: RunInfo, reporter: Reporter) -> bool:
+    """Whether all files of the run are there, whole and its own; a damaged one is run again."""
+    stem = Path(f"seed{info.seed}")
     try:
-        found = read_run_info(out / "predictions" / f"seed{info.seed}.json")
+        found = read_run_info(out / "predictions" / stem.with_suffix(".json"))
     except UserError:
         return False
-    return found.run_key == info.run_key and found.status == "ok"
+    if found.run_key != info.run_key or found.status != "ok":
+        return False
+    try:
+        read_history(out / "predictions" / stem.with_suffix(".npz"))
+        load_weights(out / "checkpoint" / stem.with_suffix(".safetensors"), info.run_key)
+        read_json(out / "costs" / stem.with_suffix(".json"), "costs")
+    except UserError as error:
+        reporter.note(f"{info.title}: run again, because of {error}")
+        return False
+    return True
 
 
 def _run_one(
@@ -136,7 +147,6 @@ def _run_one(
     start: Path | None,
 ) -> None:
     """One seed; in the end `folder/run.json` says what became of it."""
-    started = time.perf_counter()
     try:
         weights = _first_stage_weights(start, info) if start else {}
         run = StageRun(_job(cell, stage, info, weights), split, images, place.device, folder)
@@ -155,7 +165,7 @@ def _run_one(
         traceback.print_exc()
         reason = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
         return _write_outcome(folder, dataclasses.replace(info, status="failed", failure=Failure(reason)))
-    _write_costs(folder, run, info, place.device, time.perf_counter() - started)
+    _write_costs(folder, run, info, place.device)
     return _write_outcome(folder, info)
 
 
@@ -178,7 +188,7 @@ def _first_stage_weights(folder: Path, info: RunInfo) -> dict[str, torch.Tensor]
     return load_weights(folder / "checkpoint" / f"seed{info.seed}.safetensors", info.stage1_key)
 
 
-def _write_costs(folder: Path, run: StageRun, info: RunInfo, device: torch.device, wall: float) -> None:
+def _write_costs(folder: Path, run: StageRun, info: RunInfo, device: torch.device) -> None:
     costs = run.costs
     rate = costs.images / costs.train_seconds if costs.train_seconds else None
     write_json(
@@ -188,7 +198,7 @@ def _write_costs(folder: Path, run: StageRun, info: RunInfo, device: torch.devic
             "run_key": info.run_key,
             "precision": run.job.precision,
             "threads": torch.get_num_threads(),
-            "wall_seconds": round(wall, 3),
+            "wall_seconds": round(costs.wall_seconds, 3),
             "train_seconds": round(costs.train_seconds, 3),
             "eval_seconds": round(costs.eval_seconds, 3),
             "images_per_second": rate and round(rate, 1),

@@ -13,7 +13,7 @@ from harness.data.splits import Split, read_split, split_facts
 from harness.engine.history import read_history
 from harness.errors import UserError
 from harness.files import read_json, write_json
-from harness.metrics.calibration import macro_f1
+from harness.metrics.f1 import macro_f1
 from harness.metrics.selection import SELECTION_RULES
 from harness.metrics.shots import DEFAULT_POLICY, group_sizes, per_class_accuracy, shot_accuracy
 from harness.records.runs import RunInfo, read_run_info

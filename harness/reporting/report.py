@@ -3,20 +3,28 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 from harness.files import write_text
 from harness.records.collect import Collected
+from harness.records.schema import Record
 from harness.reporting import html, tables
 from harness.reporting.claims import Claim, compare
 from harness.reporting.summary import Run, summarize
 
 
-def build_report(collected: Collected, claims: list[Claim], out: Path) -> Path:
-    """Writes the page and its tables under `out`, and returns the page's path."""
+def build_report(
+    collected: Collected, claims: list[Claim], out: Path, current: Mapping[str, str] | None = None
+) -> Path:
+    """Writes the page and its tables under `out`, and returns the page's path.
+
+    Args:
+        current: code version of each method as it is now; a record measured with another one is marked.
+    """
     label = _Labels(collected)
     left_out = [(label(path), label.within(reason)) for path, reason in collected.left_out]
-    runs = [Run(label(path), record, collected.costs(path)) for path, record in collected.records]
+    runs = [Run(label(path), r, collected.costs(path), _note(r, current)) for path, r in collected.records]
     sections = summarize(runs)
     comparisons = compare(claims, sections)
     for section in sections:
@@ -28,6 +36,16 @@ def build_report(collected: Collected, claims: list[Claim], out: Path) -> Path:
     page = out / "leaderboard.html"
     _write(page, html.render(sections, comparisons, sorted(left_out)))
     return page
+
+
+def _note(record: Record, current: Mapping[str, str] | None) -> str:
+    if current is None or not record.code_version:
+        return ""
+    if record.method not in current:
+        return "its method is no longer here"
+    if record.code_version == current[record.method]:
+        return ""
+    return f"measured with code {record.code_version}, which is now {current[record.method]}"
 
 
 def _write(path: Path, text: str) -> None:

@@ -47,6 +47,7 @@ class Run:
     path: str
     record: Record
     costs: dict[str, Any]
+    note: str = ""  # what a reader must know of this record: measured with other code, say
 
 
 @dataclass(frozen=True)
@@ -245,7 +246,7 @@ def _row(runs: list[Run]) -> Row:
     good = [record for record in records if record.status == "ok"]
     stats = {rule: {m.key: stat([m.value(record, rule) for record in good]) for m in METRICS} for rule in RULES}
     per_class = {rule: _per_class([s for record in good if (s := record.results.get(rule))]) for rule in RULES}
-    return Row(records[0].entry.rsplit("@", 1)[0], tuple(runs), tuple(_marks(records)), stats, per_class)
+    return Row(records[0].entry.rsplit("@", 1)[0], tuple(runs), tuple(_marks(records, runs)), stats, per_class)
 
 
 def _per_class(scores: list[Scores]) -> list[float | None] | None:
@@ -255,8 +256,8 @@ def _per_class(scores: list[Scores]) -> list[float | None] | None:
     return [mean.mean if (mean := stat(column)) else None for column in columns]
 
 
-def _marks(records: list[Record]) -> list[str]:
-    marks = []
+def _marks(records: list[Record], runs: Sequence[Run]) -> list[str]:
+    marks = sorted({run.note for run in runs if run.note})
     broken = [record for record in records if record.status != "ok"]
     if broken:
         reasons = (f"seed {record.seed} {record.status}: {_reason(record)}" for record in broken)

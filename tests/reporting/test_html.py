@@ -167,3 +167,13 @@ def test_no_record_at_all_is_still_a_page(tmp_path: Path) -> None:
 def test_reporting_needs_no_torch() -> None:
     code = "import sys, harness.reporting.report, harness.reporting.import_claims; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_record_of_other_code_or_of_a_lost_method_is_marked(tmp_path: Path) -> None:
+    now = make_record("ce")
+    page = build_report(collected(now, make_record("lost")), [], tmp_path, {"ce": "0123456789abcdef"})
+    text = Outline(page.read_text()).text
+    assert f"measured with code {now.code_version}, which is now 0123456789abcdef" in text
+    assert "its method is no longer here" in text
+    page = build_report(collected(now), [], tmp_path, {"ce": now.code_version})
+    assert "measured with code" not in page.read_text()

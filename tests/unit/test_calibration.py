@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.metrics.calibration import expected_calibration_error, macro_f1
+from harness.engine.calibration import expected_calibration_error
+from harness.metrics.f1 import macro_f1
 
 
 def plain_ece(confidence: list[float], correct: list[bool], bins: int) -> float:

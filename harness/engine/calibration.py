@@ -1,4 +1,4 @@
-"""Calibration of the probabilities that inference really uses, and the F1 score."""
+"""Calibration of the probabilities that inference really uses. It is computed while a run has them."""
 
 from __future__ import annotations
 
@@ -20,13 +20,3 @@ def expected_calibration_error(confidence: npt.ArrayLike, correct: npt.ArrayLike
     weight = np.bincount(index, minlength=bins)
     gap = np.abs(np.bincount(index, confident, bins) - np.bincount(index, hit, bins))
     return float(gap[weight > 0].sum() / len(confident))
-
-
-def macro_f1(predictions: npt.ArrayLike, targets: npt.ArrayLike, num_classes: int) -> float:
-    """Mean over the classes that have a test image of 2 TP / (2 TP + FP + FN), as a fraction."""
-    predicted, target = np.asarray(predictions), np.asarray(targets)
-    hits = np.bincount(target[predicted == target], minlength=num_classes)
-    chosen = np.bincount(predicted, minlength=num_classes)
-    truth = np.bincount(target, minlength=num_classes)
-    present = truth > 0
-    return float(np.mean(2 * hits[present] / (chosen + truth)[present]))

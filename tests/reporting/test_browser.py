@@ -155,7 +155,7 @@ def test_a_rule_that_does_not_apply_prints_a_dash(visit: Visit) -> None:
 
 
 def test_the_best_of_a_column_is_bold(visit: Visit) -> None:
-    weights = visit.page.locator(f"{BOARD} tbody tr td:nth-child(4) .r[data-rule='last'] .mean").evaluate_all(
+    weights = visit.page.locator(f"{BOARD} tbody tr td:nth-child(3) .r[data-rule='last'] .mean").evaluate_all(
         "nodes => nodes.map(node => getComputedStyle(node).fontWeight)"
     )
     assert weights == ["700", *["400"] * 5]

@@ -140,7 +140,8 @@ def test_a_dropped_in_method_runs_alone_and_a_failed_one_becomes_a_row(project: 
     assert row["status"] == "failed"
     assert re.match(r"loss is (nan|-?inf) in epoch 1, step 1", row["reason"])
     assert "dropped_in" in (project.folder / "reports/leaderboard.html").read_text()
-    again = project.run(sys.executable, "-m", "harness", "retry")
+    again = project.run(sys.executable, "-m", "harness", "retry", fails=True)
+    assert "failed again" in again
     assert "train@mnist5k-lt-if100.dropped_in.common: seed 0: loss is" in again
 
     (folder / "method.py").write_text(code)

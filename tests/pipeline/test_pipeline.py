@@ -152,9 +152,11 @@ def test_a_dropped_in_method_runs_alone_and_a_failed_one_becomes_a_row(project: 
 
 def test_a_method_that_no_longer_imports_takes_no_other_down(project: Project) -> None:
     """Also when the grid is made anew, as `make repro` does."""
-    project.edit("methods/balanced_softmax/method.py", r"\A", "import nothing_of_that_name\n")
+    project.edit("methods/balanced_softmax/method.py", r"\Z", "import nothing_of_that_name\n")
     assert "will fail: methods/balanced_softmax/method.py" in project.run(sys.executable, "-m", "harness", "grid")
     ran = project.repro()
     assert ran == {"recipes", "train@balanced_softmax", "evaluate@balanced_softmax", "collect", "report"}
     row = next(row for row in project.table() if row["method"] == "balanced_softmax")
-    assert "methods/balanced_softmax/method.py line 1" in row["reason"]
+    assert re.match(
+        r"methods/balanced_softmax/method.py line \d+: .* needs the module 'nothing_of_that_name'", row["reason"]
+    )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from harness.data import store
 from harness.errors import UserError, unknown
-from harness.recipes import read_method_file
+from harness.recipe_layers import read_method_file
 from harness.registry import broken_methods, find_plugins
 from harness.suites import read_suites
 
@@ -37,7 +37,8 @@ def _methods() -> dict[str, str]:
 
 
 def _datasets() -> dict[str, str]:
-    return {name: store.get_dataset(name).title for name in store.available_datasets()}
+    found = {name: store.get_dataset(name).title for name in store.available_datasets()}
+    return found | {"folder:PATH": "your own images, train/<class>/ and test/<class>/"}
 
 
 def _backbones() -> dict[str, str]:

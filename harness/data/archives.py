@@ -1,4 +1,4 @@
-"""Image archives (tar, compressed or not), read in memory. Nothing is ever extracted; a hostile member is refused."""
+"""Archives (tar and zip), read in memory. Nothing is ever extracted; a hostile member is refused."""
 
 from __future__ import annotations
 
@@ -7,31 +7,24 @@ import contextlib
 import gzip
 import io
 import lzma
+import stat
 import tarfile
+import zipfile
 import zlib
-from collections import defaultdict, deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Collection, Generator, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-from PIL import Image, UnidentifiedImageError
-
-from harness.datasets.base import PARTS, Images
+from harness.datasets.base import PARTS
 from harness.errors import UserError
 
-MAX_MEMBER = 16 * 2**20  # bytes of one member; an encoded image of these data sets has a few thousand
-FORMATS = ("WEBP", "JPEG", "PNG")  # what Pillow may try; its rarer readers never see foreign bytes
+MAX_MEMBER = 160 * 2**20  # bytes of one member; CIFAR-100's training batch has 155 million
 DECOMPRESSORS: dict[str, Callable[[Path], Any]] = {".xz": lzma.open, ".gz": gzip.open, ".bz2": bz2.open}
 BUFFER = 2**20  # bytes decompressed at a time
-WORKERS = 2  # decoding threads: Pillow holds the interpreter lock for most of the work, so more gain nothing
-BATCH = 256  # images decoded by one task of the thread pool
-DAMAGE = (tarfile.TarError, lzma.LZMAError, zlib.error, EOFError, OSError, ValueError)
-
-Pixels = npt.NDArray[np.uint8]
+DAMAGE = (tarfile.TarError, zipfile.BadZipFile, lzma.LZMAError, zlib.error, EOFError, OSError, ValueError, RuntimeError)
+OnFault = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -60,27 +53,79 @@ class _StrictHeader(tarfile.TarInfo):
         return header
 
 
-def read_members(path: Path) -> Iterator[tuple[PurePosixPath, bytes]]:
-    """Path and content of each file of a tar archive, in its order. Folders are passed over.
+def read_members(
+    path: Path, on_fault: OnFault | None = None, only: Callable[[PurePosixPath], bool] | None = None
+) -> Iterator[tuple[PurePosixPath, bytes]]:
+    """Path and content of each file of an archive, in its order. Folders are passed over.
+
+    Args:
+        path: a tar archive, or a zip one if its name ends with `.zip`.
+        on_fault: is told of a member that does not belong in a data set, which is then passed over; without it such a
+            member is an error.
+        only: whether a file is wanted; the others are checked by their headers, but not read.
 
     Raises:
         UserError: the archive is damaged or truncated, or has a member that does not belong in a data set: a link, a
             device, a path that is absolute or leads upwards, a file that stands twice or is too large.
     """
-    seen = set()
-    with _damage_reported(path), _opened(path) as archive:
+    seen: set[PurePosixPath] = set()
+    members = _zip_members(path) if path.suffix == ".zip" else _tar_members(path)
+    with _damage_reported(path), contextlib.closing(members):
+        for raw, fault, read in members:
+            name = PurePosixPath(raw)
+            fault = fault or _path_fault(raw) or ("it stands twice" if name in seen else "")
+            if fault and on_fault is None:
+                raise UserError(f"{path}: member {raw!r} is refused: {fault}")
+            if fault and on_fault is not None:
+                on_fault(f"member {raw!r} is refused: {fault}")
+            elif read is not None:
+                seen.add(name)
+                if (only is None or only(name)) and (data := _read(raw, read, on_fault)) is not None:
+                    yield name, data
+
+
+def _read(name: str, read: Callable[[], bytes], on_fault: OnFault | None) -> bytes | None:
+    try:
+        return read()
+    except zipfile.BadZipFile as error:  # of a zip archive the other members can still be read
+        if on_fault is None:
+            raise
+        on_fault(f"member {name!r} is damaged: {error}")
+        return None
+
+
+Member = tuple[str, str, Callable[[], bytes] | None]  # path, why it is refused, how to read it (None for a folder)
+
+
+def _tar_members(path: Path) -> Generator[Member]:
+    with _opened(path) as archive:
         for header in archive:
-            if fault := _fault(header):
-                raise UserError(f"{path}: member {header.name!r} is refused: {fault}")
-            if header.isdir():
-                continue
-            name = PurePosixPath(header.name)
-            if name in seen:
-                raise UserError(f"{path}: member {header.name!r} is refused: it stands twice")
-            seen.add(name)
-            file = archive.extractfile(header)
-            assert file is not None  # it is a regular file
-            yield name, file.read()
+            fault = _tar_fault(header)
+            yield header.name, fault, None if fault or header.isdir() else _tar_reader(archive, header)
+
+
+def _tar_reader(archive: tarfile.TarFile, header: tarfile.TarInfo) -> Callable[[], bytes]:
+    def read() -> bytes:
+        file = archive.extractfile(header)
+        assert file is not None  # it is a regular file
+        return file.read()
+
+    return read
+
+
+def _zip_members(path: Path) -> Generator[Member]:
+    with zipfile.ZipFile(path) as archive:
+        for entry in archive.infolist():
+            fault = _zip_fault(entry)
+            yield entry.orig_filename, fault, None if fault or entry.is_dir() else partial(archive.read, entry)
+
+
+def _zip_fault(entry: zipfile.ZipInfo) -> str:
+    if stat.S_ISLNK(entry.external_attr >> 16):
+        return "it is a link"
+    if entry.flag_bits & 1:
+        return "it is encrypted"
+    return f"it has {entry.file_size} bytes, {MAX_MEMBER} are allowed" if entry.file_size > MAX_MEMBER else ""
 
 
 @contextlib.contextmanager
@@ -100,7 +145,7 @@ def _damage_reported(path: Path) -> Iterator[None]:
         raise UserError(f"{path}: damaged or truncated archive: {' '.join(str(error).split())}") from None
 
 
-def _fault(header: tarfile.TarInfo) -> str:
+def _tar_fault(header: tarfile.TarInfo) -> str:
     """Why a member is refused; empty for one that is not."""
     if header.issym() or header.islnk():
         return "it is a link"
@@ -108,21 +153,26 @@ def _fault(header: tarfile.TarInfo) -> str:
         return "it is neither a file nor a folder"
     if header.issparse():
         return "it is a sparse file"
-    if header.name.startswith("/") or PureWindowsPath(header.name).anchor:
-        return "its path is absolute"
-    if ".." in header.name.replace("\\", "/").split("/"):
-        return "its path leads upwards"
     if header.size > MAX_MEMBER:  # once more: an extended header may have given it another size
         return f"it has {header.size} bytes, {MAX_MEMBER} are allowed"
     return ""
 
 
-def read_images(path: Path, class_names: Sequence[str]) -> Iterator[EncodedImage]:
+def _path_fault(name: str) -> str:
+    if name.startswith("/") or PureWindowsPath(name).anchor:
+        return "its path is absolute"
+    if ".." in name.replace("\\", "/").split("/"):
+        return "its path leads upwards"
+    return ""
+
+
+def read_images(path: Path, class_names: Sequence[str], extras: Collection[str] = ()) -> Iterator[EncodedImage]:
     """The image files of an archive with the layout `<top>/<part>/<class>/<file>`.
 
     Args:
         path: the archive.
         class_names: names of the class folders; an image's label is its folder's index in them.
+        extras: names of files beside the parts, which are passed over.
 
     Raises:
         UserError: as `read_members`, or a file that does not fit the layout.
@@ -132,87 +182,7 @@ def read_images(path: Path, class_names: Sequence[str]) -> Iterator[EncodedImage
         match name.parts:
             case (_, part, class_name, _) if part in PARTS and class_name in labels:
                 yield EncodedImage(str(name), part, labels[class_name], data)
+            case (_, extra) if extra in extras:
+                continue
             case _:
                 raise UserError(f"{path}: member '{name}' is not <folder>/<{'|'.join(PARTS)}>/<known class>/<file>")
-
-
-def decode_image(data: bytes, shape: tuple[int, int, int]) -> Pixels:
-    """Pixels of an encoded image, in the given shape (height, width, channels); 1 channel is grey, 3 are RGB.
-
-    Raises:
-        ValueError: the bytes are no readable image, or one of another size. The size is checked before the pixels are
-            decoded, so a small file cannot ask for much memory.
-    """
-    height, width, channels = shape
-    try:
-        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-            if image.size != (width, height):
-                raise ValueError(f"it has {image.width} x {image.height} pixels, expected {width} x {height}")
-            return np.asarray(image.convert("L" if channels == 1 else "RGB"), dtype=np.uint8).reshape(shape)
-    except UnidentifiedImageError:  # its own message shows the address of a Python object
-        raise ValueError(f"it is in none of the formats {', '.join(FORMATS)}") from None
-    except Exception as error:  # damaged files leave Pillow as whatever Python raised on them
-        raise ValueError(" ".join(str(error).split()) or type(error).__name__) from None
-
-
-def decode_archive(path: Path, class_names: Sequence[str], shape: tuple[int, int, int]) -> dict[str, Images]:
-    """Decoded images of each part that the archive holds, in the archive's order.
-
-    Images are decoded by threads while the next ones are decompressed.
-
-    Args:
-        path: an archive as `read_images` takes it.
-        class_names: names of the class folders in label order.
-        shape: height, width and channels that every image must have.
-
-    Raises:
-        UserError: as `read_images`, a damaged image, or no images of `train` or `test`.
-    """
-    chunks: dict[str, list[Images]] = defaultdict(list)
-    for part, images in _decoded_batches(path, class_names, shape):
-        chunks[part].append(images)
-    for part in ("train", "test"):
-        if part not in chunks:
-            raise UserError(f"{path}: holds no images of the part '{part}'")
-    parts = {}
-    for part in PARTS:
-        if part in chunks:
-            pieces = chunks.pop(part)  # freed before the next part needs its memory
-            labels = np.concatenate([piece.labels for piece in pieces])
-            parts[part] = Images(np.concatenate([piece.pixels for piece in pieces]), labels)
-    return parts
-
-
-def _decoded_batches(
-    path: Path, class_names: Sequence[str], shape: tuple[int, int, int]
-) -> Iterator[tuple[str, Images]]:
-    """Parts and their decoded batches; of each part in the archive's order."""
-    pending: deque[tuple[str, Future[Images]]] = deque()
-    with ThreadPoolExecutor(WORKERS) as pool:
-        for batch in _batches(read_images(path, class_names)):
-            pending.append((batch[0].part, pool.submit(_decode_batch, path, batch, shape)))
-            if len(pending) > 2 * WORKERS:  # encoded images must not pile up where decoding is slow
-                part, future = pending.popleft()
-                yield part, future.result()
-        for part, future in pending:
-            yield part, future.result()
-
-
-def _batches(images: Iterable[EncodedImage]) -> Iterator[list[EncodedImage]]:
-    """Lists of at most `BATCH` images of one part."""
-    waiting: dict[str, list[EncodedImage]] = defaultdict(list)
-    for image in images:
-        waiting[image.part].append(image)
-        if len(waiting[image.part]) == BATCH:
-            yield waiting.pop(image.part)
-    yield from waiting.values()
-
-
-def _decode_batch(path: Path, batch: Sequence[EncodedImage], shape: tuple[int, int, int]) -> Images:
-    pixels = np.empty((len(batch), *shape), dtype=np.uint8)
-    for row, image in zip(pixels, batch, strict=True):
-        try:
-            row[:] = decode_image(image.data, shape)
-        except ValueError as error:
-            raise UserError(f"{path}: image '{image.member}' cannot be read: {error}") from None
-    return Images(pixels, np.array([image.label for image in batch], dtype=np.int64))

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from harness.datasets.base import PARTS, Images
+from harness.datasets.base import PARTS, Encoded, Images
 from harness.errors import UserError
 from harness.files import atomic_path, read_json, sha256_json, shown, write_json
 
@@ -19,7 +19,7 @@ SCHEMA = 1
 MANIFEST = "manifest.json"
 
 
-def cached(folder: Path, key: str, decode: Callable[[], dict[str, Images]]) -> dict[str, Images]:
+def cached(folder: Path, key: str, decode: Callable[[], Mapping[str, Images]]) -> Mapping[str, Images]:
     """The images that `decode` gives, from `folder` if they are there, else decoded and written to it.
 
     Pixels from the cache are read-only and mapped into memory: processes that read the same cache share it. A damaged
@@ -50,9 +50,17 @@ def _file(folder: Path, part: str, field: str) -> Path:
     return folder / f"{part}.{field}.npy"
 
 
-def _write(folder: Path, key: str, parts: dict[str, Images]) -> None:
+def _arrays(images: Images) -> dict[str, npt.NDArray[Any]]:
+    """What is kept of a part: an array for each field."""
+    arrays: dict[str, npt.NDArray[Any]] = {"pixels": images.pixels, "labels": images.labels}
+    if images.encoded is not None:
+        arrays |= {"files": images.encoded.data, "ends": images.encoded.ends}
+    return arrays
+
+
+def _write(folder: Path, key: str, parts: Mapping[str, Images]) -> None:
     for part, images in parts.items():
-        for field, array in (("pixels", images.pixels), ("labels", images.labels)):
+        for field, array in _arrays(images).items():
             with atomic_path(_file(folder, part, field)) as temporary, open(temporary, "wb") as file:
                 np.save(file, np.ascontiguousarray(array), allow_pickle=False)
     write_json(folder / MANIFEST, _manifest(key, parts))  # last: without it there is no cache
@@ -67,7 +75,7 @@ def _read(folder: Path, key: str) -> dict[str, Images]:
     manifest = read_json(folder / MANIFEST, "list of the decoded images")
     try:
         names = [part for part in PARTS if part in manifest["parts"]]
-        parts = {part: Images(_map(folder, part, "pixels"), _map(folder, part, "labels")) for part in names}
+        parts = {part: _read_part(folder, part, manifest["parts"][part]) for part in names}
     except (OSError, ValueError, KeyError, TypeError, EOFError, SyntaxError) as error:  # numpy raises all of these
         raise UserError(f"{shown(folder)}: damaged decoded images: {' '.join(str(error).split())}") from None
     if _manifest(key, parts) != manifest:
@@ -75,13 +83,18 @@ def _read(folder: Path, key: str) -> dict[str, Images]:
     return parts
 
 
+def _read_part(folder: Path, part: str, fields: Mapping[str, Any]) -> Images:
+    encoded = Encoded(_map(folder, part, "files"), _map(folder, part, "ends")) if "files" in fields else None
+    return Images(_map(folder, part, "pixels"), _map(folder, part, "labels"), encoded)
+
+
 def _map(folder: Path, part: str, field: str) -> npt.NDArray[Any]:
     mapped = np.load(_file(folder, part, field), mmap_mode="r", allow_pickle=False)
     return np.asarray(mapped)  # still mapped, but without np.memmap's cost at every single index
 
 
-def _manifest(key: str, parts: dict[str, Images]) -> dict[str, Any]:
-    facts = {part: {"pixels": _facts(images.pixels), "labels": _facts(images.labels)} for part, images in parts.items()}
+def _manifest(key: str, parts: Mapping[str, Images]) -> dict[str, Any]:
+    facts = {part: {field: _facts(array) for field, array in _arrays(images).items()} for part, images in parts.items()}
     content = {"schema": SCHEMA, "key": key, "parts": facts}
     return content | {"sha256": sha256_json(content)}  # without it, a part could be left out unnoticed
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
-import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,83 +13,30 @@ import numpy.typing as npt
 
 from harness import config
 from harness.data import store
-from harness.datasets.base import Dataset, Images
-from harness.errors import UserError, unknown
-from harness.files import read_json, sha256_json, write_json
+from harness.data.identity import digest, identities_by_class, identity, pixel_hash
+from harness.data.profiles import PROFILES, exponential_class_counts
+from harness.data.rules import Indices, choose, members_of
+from harness.data.split_names import SplitName, name_split, parse_split_name
+from harness.datasets.base import AnyImages, Dataset, ImageFiles, Images
+from harness.errors import UserError
+from harness.files import read_json, sha256_bytes, sha256_json, write_json
+
+__all__ = [
+    "Part",
+    "Split",
+    "SplitName",
+    "build_split",
+    "exponential_class_counts",
+    "name_split",
+    "parse_split_name",
+    "pixel_hash",
+    "read_split",
+    "select",
+    "split_facts",
+    "write_split",
+]
 
 SCHEMA = 1
-
-
-def exponential_class_counts(max_count: int, num_classes: int, imbalance_factor: float) -> list[int]:
-    """Training images of each class, n_c = trunc(max_count * IF^(-c/(C-1))), at least 1, class 0 the largest.
-
-    Args:
-        max_count: images of the largest class.
-        num_classes: C.
-        imbalance_factor: IF = n_max / n_min, at least 1.
-
-    Raises:
-        ValueError: an argument is out of its domain.
-    """
-    _check_profile(max_count, num_classes, imbalance_factor)
-    ratio = 1.0 / imbalance_factor
-    last = max(num_classes - 1, 1)
-    return [max(1, int(max_count * ratio ** (c / last))) for c in range(num_classes)]
-
-
-def _check_profile(max_count: int, num_classes: int, imbalance_factor: float) -> None:
-    if max_count < 1 or num_classes < 1:
-        raise ValueError(f"max_count {max_count} and num_classes {num_classes} must be at least 1")
-    if not imbalance_factor >= 1 or imbalance_factor == float("inf"):
-        raise ValueError(f"imbalance_factor must be a number of at least 1, found {imbalance_factor}")
-
-
-PROFILES: dict[str, Callable[[int, int, float], list[int]]] = {"exponential": exponential_class_counts}
-
-
-def pixel_hash(image: npt.NDArray[np.uint8], prefix: bytes = b"") -> str:
-    """Hex sha256 of an image's raw pixels (height x width x channels, C order), after an optional prefix."""
-    digest = hashlib.sha256(prefix)
-    digest.update(np.ascontiguousarray(image).data)
-    return digest.hexdigest()
-
-
-def hash_rule(images: npt.NDArray[np.uint8], count: int, seed: int) -> npt.NDArray[np.int64]:
-    """Subset rule `hash:<seed>`: indices of the `count` images with the lowest sha256 of "<seed>:" + pixels.
-
-    Needs no generator and no order of the data set, and is nested: a smaller count is a subset of a larger one.
-    """
-    scores = [pixel_hash(image, f"{seed}:".encode()) for image in images]
-    return np.array(sorted(range(len(images)), key=scores.__getitem__)[:count], dtype=np.int64)
-
-
-@dataclass(frozen=True)
-class SplitName:
-    """`<data set>-lt-if<IF>`, read into its parts."""
-
-    dataset: str
-    imbalance_factor: float
-
-    def __str__(self) -> str:
-        return f"{self.dataset}-lt-if{repr(self.imbalance_factor).removesuffix('.0')}"
-
-
-def parse_split_name(name: str, *, where: str = "") -> SplitName:
-    """Reads `<data set>-lt-if<IF>`.
-
-    Raises:
-        UserError: another form, an unknown data set, or an imbalance factor below 1.
-    """
-    match = re.fullmatch(r"([a-z0-9_-]+?)-lt-if([0-9]+(?:\.[0-9]+)?)", name)
-    origin = f"{where}: " if where else ""
-    if not match:
-        raise UserError(f"{origin}{name!r} is not a split; write <data set>-lt-if<factor>, e.g. mnist5k-lt-if100")
-    parsed = SplitName(store.get_dataset(match[1], where=where).name, float(match[2]))
-    if not 1 <= parsed.imbalance_factor < 1e15:
-        raise UserError(f"{origin}'{name}': the imbalance factor must be at least 1, and a number people use")
-    if str(parsed) != name:
-        raise UserError(f"{origin}'{name}' is not how this split is written; write {parsed}")
-    return parsed
 
 
 @dataclass(frozen=True)
@@ -99,10 +44,10 @@ class Part:
     """A fixed part (validation or test), identified by its class counts and one digest of its images."""
 
     class_counts: list[int]
-    sha256: str  # over the concatenated pixel hashes, sorted within each class
+    sha256: str  # over the images' identities (`harness.data.identity`), sorted within each class
 
     def targets(self) -> npt.NDArray[np.int64]:
-        """Class of each image, in the order that every stage uses: by class, then by pixel hash. Shape (N,)."""
+        """Class of each image, in the order that every stage uses: by class, then by identity. Shape (N,)."""
         return np.repeat(np.arange(len(self.class_counts)), self.class_counts)
 
 
@@ -122,7 +67,7 @@ class Split:
     mean: list[float]
     std: list[float]
     class_counts: list[int]
-    train: list[list[str]]  # for each class the sha256 of its images' pixels, sorted; duplicates as often as chosen
+    train: list[list[str]]  # for each class its images' identities, sorted; duplicates as often as chosen
     val: Part
     test: Part
     sha256: str = ""  # over everything above
@@ -146,59 +91,79 @@ class Split:
         return sha256_json(content)
 
 
-def build_split(
-    name: str, dataset: Dataset, parts: dict[str, Images], *, profile: str = "exponential", seed: int = 0
-) -> Split:
-    """Draws the long-tailed split `name` from the data set's images by the subset rule `hash:<seed>`."""
-    wanted = parse_split_name(name)
-    store.check_pool(dataset, name, wanted.imbalance_factor, f"hash:{seed}")
-    if profile not in PROFILES:
-        raise unknown("long-tail profile", profile, PROFILES)
-    counts = PROFILES[profile](dataset.train_class_size, dataset.num_classes, wanted.imbalance_factor)
-    pool = parts["train"]
-    train = []
-    for c, count in enumerate(counts):
-        members = pool.pixels[pool.labels == c]
-        if len(members) < count:
-            raise UserError(f"split '{name}': class {c} has {len(members)} images in its pool, {count} are needed")
-        train.append(sorted(pixel_hash(members[i]) for i in hash_rule(members, count, seed)))
+def build_split(name: str, dataset: Dataset, parts: Mapping[str, AnyImages]) -> Split:
+    """Draws the split `name` from the data set's images.
+
+    Args:
+        name: as `harness.data.split_names` reads it.
+        dataset: the form of the data set that the images come from (`store.find`): a pool refuses what it cannot serve.
+        parts: its images (`store.load`).
+
+    Raises:
+        UserError: the pool refuses, or a class has too few images.
+    """
+    wanted, pool = parse_split_name(name), parts["train"]
+    members = members_of(pool, dataset.num_classes)
+    counts = _class_counts(wanted, dataset, members)
+    store.check_pool(dataset, str(wanted), wanted.imbalance_factor or 1.0, wanted.rule)
+    for c, (count, group) in enumerate(zip(counts, members, strict=True)):
+        if len(group) < count:
+            raise UserError(f"split '{name}': class {c} has {len(group)} images in its pool, {count} are needed")
+    chosen = _draw(wanted, dataset, pool, members, counts)
     split = Split(
         schema=SCHEMA,
-        id=name,
+        id=str(wanted),
         dataset=dataset.name,
-        profile=profile,
-        imbalance_factor=wanted.imbalance_factor,
-        subset_rule=f"hash:{seed}",
-        split_seed=seed,
-        class_names=list(dataset.class_names),
+        profile="given" if wanted.imbalance_factor is None else wanted.profile,
+        imbalance_factor=wanted.imbalance_factor or max(counts) / min(counts),
+        subset_rule="given" if wanted.imbalance_factor is None else wanted.rule,
+        split_seed=wanted.seed,
+        class_names=_class_names(dataset, pool, members),
         image_shape=list(dataset.image_shape),
         mean=list(dataset.mean),
         std=list(dataset.std),
         class_counts=counts,
-        train=train,
+        train=[sorted(identity(pool, i) for i in group) for group in chosen],
         val=_part(parts.get("val"), dataset.num_classes),
         test=_part(parts["test"], dataset.num_classes),
     )
     return replace(split, sha256=split.digest())
 
 
-def _part(images: Images | None, num_classes: int) -> Part:
+def _class_counts(wanted: SplitName, dataset: Dataset, members: Sequence[Indices]) -> list[int]:
+    if wanted.imbalance_factor is not None:
+        return PROFILES[wanted.profile](dataset.train_class_size, dataset.num_classes, wanted.imbalance_factor)
+    counts = [len(group) for group in members]
+    if min(counts) == 0:
+        raise UserError(f"split '{wanted}': class {counts.index(0)} has no training image")
+    return counts
+
+
+def _draw(
+    wanted: SplitName, dataset: Dataset, pool: AnyImages, members: Sequence[Indices], counts: Sequence[int]
+) -> list[Indices]:
+    if wanted.imbalance_factor is None:
+        return list(members)
+    rule = wanted.rule
+    if rule.startswith("pool-"):
+        rule = rule.removeprefix("pool-")
+        factor = next(f for form in dataset.all_forms if (f := form.pool_min_imbalance_factor) is not None)
+        held = exponential_class_counts(dataset.train_class_size, dataset.num_classes, factor)
+        members = choose(pool, members, held, "hash:0")  # the same images where the full set is at hand
+    return choose(pool, members, counts, rule)
+
+
+def _class_names(dataset: Dataset, pool: AnyImages, members: Sequence[Indices]) -> list[str]:
+    if dataset.class_name is None or not isinstance(pool, ImageFiles):
+        return list(dataset.class_names)
+    return [dataset.class_name(pool.names[group[0]]) for group in members]
+
+
+def _part(images: AnyImages | None, num_classes: int) -> Part:
     if images is None:
-        return Part([0] * num_classes, hashlib.sha256(b"").hexdigest())
-    hashes = _hashes_by_class(images, num_classes)
-    return Part([len(members) for members in hashes], _digest(hash_ for members in hashes for hash_, _ in members))
-
-
-def _hashes_by_class(images: Images, num_classes: int) -> list[list[tuple[str, int]]]:
-    """For each class the (pixel hash, index) of its images, sorted."""
-    members: list[list[tuple[str, int]]] = [[] for _ in range(num_classes)]
-    for index, (image, label) in enumerate(zip(images.pixels, images.labels, strict=True)):
-        members[label].append((pixel_hash(image), index))
-    return [sorted(group) for group in members]
-
-
-def _digest(hashes: Iterable[str]) -> str:
-    return hashlib.sha256("".join(hashes).encode()).hexdigest()
+        return Part([0] * num_classes, sha256_bytes(b""))
+    groups = identities_by_class(images, num_classes)
+    return Part([len(group) for group in groups], digest(images, (name for group in groups for name, _ in group)))
 
 
 def write_split(split: Split, path: Path) -> None:
@@ -228,8 +193,10 @@ def read_split(path: Path) -> Split:
     return split
 
 
-def select(split: Split, parts: dict[str, Images]) -> dict[str, Images]:
-    """The split's images, each part ordered by class and then by pixel hash, wherever the images came from.
+def select(split: Split, parts: Mapping[str, AnyImages]) -> dict[str, Images | ImageFiles]:
+    """The split's images, each part ordered by class and then by identity, wherever the images came from.
+
+    Of a data set that does not fit into memory they are lists of files (`ImageFiles`).
 
     Raises:
         UserError: an image of the split is missing, or validation or test part are not those of the split.
@@ -242,28 +209,31 @@ def select(split: Split, parts: dict[str, Images]) -> dict[str, Images]:
                 f"split '{split.id}': the {part} images of data set '{split.dataset}' are not those of the split"
             )
         if images is None:
-            images = Images(np.empty((0, *split.image_shape), np.uint8), np.empty(0, np.int64))
-        order = [index for group in _hashes_by_class(images, split.num_classes) for _, index in group]
+            images = _take(parts["train"], [])
+        order = [index for group in identities_by_class(images, split.num_classes) for _, index in group]
         chosen[part] = _take(images, order)
     return chosen
 
 
-def _select_train(split: Split, pool: Images) -> Images:
+def _select_train(split: Split, pool: AnyImages) -> AnyImages:
     order = []
-    for c, (wanted, members) in enumerate(zip(split.train, _hashes_by_class(pool, split.num_classes), strict=True)):
-        by_hash: defaultdict[str, list[int]] = defaultdict(list)
-        for hash_, index in members:
-            by_hash[hash_].append(index)
-        for hash_, times in sorted(Counter(wanted).items()):
-            if len(by_hash[hash_]) < times:
-                raise UserError(f"split '{split.id}': image {hash_} of class {c} is not in data set '{split.dataset}'")
-            order += by_hash[hash_][:times]
+    for c, (wanted, members) in enumerate(zip(split.train, identities_by_class(pool, split.num_classes), strict=True)):
+        by_identity: defaultdict[str, list[int]] = defaultdict(list)
+        for name, index in members:
+            by_identity[name].append(index)
+        for name, times in sorted(Counter(wanted).items()):
+            if len(by_identity[name]) < times:
+                raise UserError(f"split '{split.id}': image {name} of class {c} is not in data set '{split.dataset}'")
+            order += by_identity[name][:times]
     return _take(pool, order)
 
 
-def _take(images: Images, order: Sequence[int]) -> Images:
+def _take(images: AnyImages, order: Sequence[int]) -> AnyImages:
     index = np.array(order, dtype=np.int64)
-    return Images(images.pixels[index], images.labels[index])
+    if isinstance(images, Images):
+        return Images(images.pixels[index], images.labels[index])
+    identities = images.identities and tuple(images.identities[i] for i in order)
+    return ImageFiles(images.root, tuple(images.names[i] for i in order), images.labels[index], identities)
 
 
 def split_facts(split: Split) -> dict[str, Any]:

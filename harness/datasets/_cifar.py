@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
+import io
+import pickle
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from harness.data.archives import decode_archive
+import numpy as np
+
+from harness.data.archives import read_members
+from harness.data.decoding import decode_archive
 from harness.datasets.base import Dataset, Images
 from harness.errors import UserError
 
@@ -12,33 +21,43 @@ SHAPE = (32, 32, 3)
 # The statistics of CIFAR-10, for CIFAR-100 too: every published long-tailed code base normalises both with these.
 MEAN = (0.4914, 0.4822, 0.4465)
 STD = (0.2023, 0.1994, 0.2010)
+SITE = "https://www.cs.toronto.edu/~kriz"
 
 
-def pool_dataset(name: str, title: str, class_names: tuple[str, ...], train_class_size: int, sha256: str) -> Dataset:
-    """A CIFAR data set from its pool archive.
+@dataclass(frozen=True)
+class Official:
+    """The archive of the data set's own site, as torchvision knows it."""
 
-    The pool holds, losslessly, the whole test set and those training images that imbalance factors of 10 and above
-    select under the subset rule `hash:0`.
+    archive: str
+    md5: str
+    train: tuple[str, ...]  # its batches of the training set, in the official order
+    test: str
+    labels: str  # key of a batch's labels
+    meta: tuple[str, str]  # file and key of the class names
+
+
+def cifar_dataset(
+    name: str, title: str, class_names: tuple[str, ...], train_class_size: int, official: Official, pool_sha256: str
+) -> Dataset:
+    """A CIFAR data set from its official archive, or from its pool: losslessly, the test set and those training images
+    that imbalance factors from 10 on select under the subset rule `hash:0`. Splits of either have the same sha256.
 
     Args:
-        name: name in the registry; the archive is `<name>-lt-pool.tar.xz`.
+        name: name in the registry; the pool archive is `<name>-lt-pool.tar.xz`.
         title: name in the report.
-        class_names: in alphabetical order, which is the official label order and that of the archive's folders.
+        class_names: in alphabetical order: the official label order, and that of the pool's folders.
         train_class_size: images of one class in the official training set.
-        sha256: of the archive.
+        official, pool_sha256: the two archives.
     """
-    archive = f"{name}-lt-pool.tar.xz"
+    pool_archive = f"{name}-lt-pool.tar.xz"
 
-    def source() -> Path:
-        raise UserError(
-            f"{name} needs the pool archive {archive}, which no public site has; point --mirror or LTBENCH_MIRROR at a "
-            "folder that holds it (the official archive is not supported yet)"
-        )
+    def decode_pool(folder: Path) -> dict[str, Images]:
+        return decode_archive(folder / pool_archive, class_names, SHAPE)
 
-    def decode(folder: Path) -> dict[str, Images]:
-        return decode_archive(folder / archive, class_names, SHAPE)
+    def decode_official(folder: Path) -> dict[str, Images]:
+        return read_official(folder / official.archive, class_names, official)
 
-    return Dataset(
+    full = Dataset(
         name=name,
         title=title,
         citation="Krizhevsky, Learning Multiple Layers of Features from Tiny Images, 2009",
@@ -48,9 +67,79 @@ def pool_dataset(name: str, title: str, class_names: tuple[str, ...], train_clas
         std=STD,
         train_class_size=train_class_size,
         default_imbalance_factor=100,
-        files={archive: sha256},
-        source=source,
-        decode=decode,
+        files={official.archive: f"md5:{official.md5}"},
+        urls={official.archive: f"{SITE}/{official.archive}"},
+        source=None,
+        decode=decode_official,
         decoder_version=1,
-        pool_min_imbalance_factor=10,
     )
+    pool = dataclasses.replace(
+        full, files={pool_archive: pool_sha256}, urls={}, decode=decode_pool, pool_min_imbalance_factor=10
+    )
+    return dataclasses.replace(full, forms=(pool,))
+
+
+def read_official(path: Path, class_names: Sequence[str], official: Official) -> dict[str, Images]:
+    """The images of an official archive, in the official order.
+
+    Raises:
+        UserError: the archive is damaged, or does not hold what it should.
+    """
+    wanted = {*official.train, official.test, official.meta[0]}
+    members = read_members(path, only=lambda name: len(name.parts) == 2 and name.name in wanted)
+    pickled = {name.name: data for name, data in members}
+    if missing := sorted(wanted - set(pickled)):
+        raise UserError(f"{path}: holds no file {', '.join(missing)}")
+    content = {name: _unpickled(path, name, pickled.pop(name)) for name in sorted(wanted)}
+    if content[official.meta[0]].get(official.meta[1]) != list(class_names):
+        raise UserError(f"{path}: its class names are not those of the data set")
+    batches = {
+        name: _batch(path, name, content[name], official.labels, len(class_names))
+        for name in wanted - {official.meta[0]}
+    }
+    train = [batches[name] for name in official.train]
+    labels = np.concatenate([images.labels for images in train])
+    return {
+        "train": Images(np.concatenate([images.pixels for images in train]), labels),
+        "test": batches[official.test],
+    }
+
+
+def _batch(path: Path, name: str, content: dict[str, Any], key: str, num_classes: int) -> Images:
+    """Images of a batch: rows of 3072 bytes, one colour after the other."""
+    try:
+        data, labels = np.asarray(content["data"]), np.array(content[key], dtype=np.int64)
+        if data.dtype != np.uint8 or labels.shape != data.shape[:1] or labels.min() < 0 or labels.max() >= num_classes:
+            raise ValueError("its arrays are not images and labels")
+        rows = data.reshape(-1, 3, 32, 32)
+        return Images(np.ascontiguousarray(rows.transpose(0, 2, 3, 1)), labels)
+    except (KeyError, ValueError, TypeError, OverflowError) as error:
+        raise UserError(f"{path}: '{name}' is no batch of images: {error}") from None
+
+
+class _Unpickler(pickle.Unpickler):
+    """Reads what the official files are made of: plain values and numpy arrays. Any other name is refused.
+
+    A pickle can name any function to be called with any arguments; the names below can only build arrays.
+    """
+
+    ALLOWED = {
+        "numpy.ndarray": np.ndarray,
+        "numpy.dtype": np.dtype,
+        "numpy.core.multiarray._reconstruct": np.zeros(0).__reduce__()[0],  # wherever this numpy keeps it
+    }
+
+    def find_class(self, module: str, name: str) -> Any:
+        if f"{module}.{name}" not in self.ALLOWED:
+            raise pickle.UnpicklingError(f"it asks for {module}.{name}, which no official file does")
+        return self.ALLOWED[f"{module}.{name}"]
+
+
+def _unpickled(path: Path, name: str, data: bytes) -> dict[str, Any]:
+    try:
+        value = _Unpickler(io.BytesIO(data), encoding="latin1").load()  # written by Python 2
+    except Exception as error:  # damaged pickles raise nearly anything
+        raise UserError(f"{path}: '{name}' cannot be read: {' '.join(str(error).split())}") from None
+    if not isinstance(value, dict):
+        raise UserError(f"{path}: '{name}' cannot be read: it holds no dictionary")
+    return value

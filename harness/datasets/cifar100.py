@@ -1,8 +1,8 @@
-"""cifar100: CIFAR-100, 32x32 photographs of 100 (fine) classes, from its pool archive."""
+"""cifar100: CIFAR-100, 32x32 photographs of 100 (fine) classes, from the official archive or its pool."""
 
 from __future__ import annotations
 
-from harness.datasets._cifar import pool_dataset
+from harness.datasets._cifar import Official, cifar_dataset
 
 # fmt: off
 CLASS_NAMES = (
@@ -19,10 +19,18 @@ CLASS_NAMES = (
 )
 # fmt: on
 
-DATASET = pool_dataset(
+DATASET = cifar_dataset(
     name="cifar100",
     title="CIFAR-100",
     class_names=CLASS_NAMES,
     train_class_size=500,
-    sha256="8018ecc4a9e40a8a412e22dc1e6c35744253ce9d72497a0a990c000fa043ef76",
+    official=Official(
+        archive="cifar-100-python.tar.gz",
+        md5="eb9058c3a382ffc7106e4002c42a8d85",
+        train=("train",),
+        test="test",
+        labels="fine_labels",
+        meta=("meta", "fine_label_names"),
+    ),
+    pool_sha256="8018ecc4a9e40a8a412e22dc1e6c35744253ce9d72497a0a990c000fa043ef76",
 )

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from harness.data.archives import decode_archive
+from harness.data.decoding import decode_archive
 from harness.datasets.base import Dataset
 from harness.files import sha256_file
 

@@ -6,6 +6,7 @@ import gzip
 import io
 import lzma
 import tarfile
+import zipfile
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -14,8 +15,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from harness.data import archives
-from harness.data.archives import decode_archive, decode_image, read_members
+from harness.data import archives, decoding
+from harness.data.archives import read_members
+from harness.data.decoding import decode_archive, decode_image
 from harness.errors import UserError
 from tests.data import made
 
@@ -54,7 +56,7 @@ def test_many_batches_keep_the_order_of_the_archive(tmp_path: Path, monkeypatch:
     members = dict(sorted(made.contents().items(), key=lambda item: item[0][::-1]))  # parts and classes mixed
     path = made.write_archive(tmp_path / made.ARCHIVE, members)
     expected = decode_archive(path, made.CLASSES, made.SHAPE)
-    monkeypatch.setattr(archives, "BATCH", 1)
+    monkeypatch.setattr(decoding, "BATCH", 1)
     for part, images in decode_archive(path, made.CLASSES, made.SHAPE).items():
         np.testing.assert_array_equal(images.pixels, expected[part].pixels)
         np.testing.assert_array_equal(images.labels, expected[part].labels)
@@ -203,3 +205,88 @@ def test_what_is_no_archive_at_all(tmp_path: Path) -> None:
     for name in ("a.tar.xz", "a.tar.gz", "a.tar.bz2", "a.tar"):
         (tmp_path / name).write_bytes(b"something else, and longer than one would think" * 30)
         refused(tmp_path / name, "damaged or truncated archive")
+
+
+# ---- zip -------------------------------------------------------------------------------------------------------------
+
+
+def zipped(path: Path, members: dict[str, bytes], **attributes: int) -> Path:
+    """A zip archive; `attributes` are those of the last member's entry."""
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for i, (name, data) in enumerate(members.items()):
+            entry = zipfile.ZipInfo(name)
+            for key, value in attributes.items() if i == len(members) - 1 else ():
+                setattr(entry, key, value)
+            archive.writestr(entry, data)
+    return path
+
+
+def test_a_zip_archive_is_read_like_a_tar_archive(tmp_path: Path) -> None:
+    path = zipped(tmp_path / "small.zip", {"small/": b""} | made.contents())
+    parts = decode_archive(path, made.CLASSES, made.SHAPE)
+    expected = decode_archive(
+        made.write_archive(tmp_path / made.ARCHIVE, made.contents()), made.CLASSES, made.SHAPE, keep_files=True
+    )
+    for part, images in expected.items():
+        np.testing.assert_array_equal(parts[part].pixels, images.pixels)
+    assert parts["train"].encoded is None
+    train = expected["train"].encoded
+    assert train is not None
+    assert [train.file(i).tobytes() for i in range(6)] == [
+        data for name, data in made.contents().items() if "/train/" in name
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "attributes", "match"),
+    [
+        ("small/train/cat/a.webp", {"external_attr": 0o120777 << 16}, "it is a link"),
+        ("/small/train/cat/a.webp", {}, "its path is absolute"),
+        ("C:\\a.webp", {}, "its path is absolute"),
+        ("small/train/../../a.webp", {}, "its path leads upwards"),
+        ("small/train/cow/a.webp", {}, "is not <folder>/<train"),
+    ],
+)
+def test_hostile_members_of_a_zip(tmp_path: Path, name: str, attributes: dict[str, int], match: str) -> None:
+    refused(zipped(tmp_path / "small.zip", made.contents() | {name: b"x"}, **attributes), match)
+    assert [path.name for path in tmp_path.iterdir()] == ["small.zip"]
+
+
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+def test_a_zip_member_that_stands_twice(tmp_path: Path) -> None:
+    path = zipped(tmp_path / "small.zip", made.contents())
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("small/train/cat/0.webp", b"x")
+    refused(path, "it stands twice")
+
+
+def test_an_encrypted_or_oversized_zip_member(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = zipped(tmp_path / "small.zip", {"small/train/cat/a.webp": bytes(5000)})
+    monkeypatch.setattr(archives, "MAX_MEMBER", 4096)
+    refused(path, "it has 5000 bytes, 4096 are allowed")
+    data = bytearray(path.read_bytes())
+    data[data.index(b"PK\x01\x02") + 8] |= 1
+    path.write_bytes(bytes(data))
+    refused(path, "it is encrypted")
+
+
+def test_a_zip_that_lies_about_a_size_cannot_take_more_memory(tmp_path: Path) -> None:
+    path = zipped(tmp_path / "small.zip", {"small/train/cat/a.webp": bytes(10**6)})
+    data = bytearray(path.read_bytes())
+    at = data.index(b"PK\x01\x02") + 24
+    data[at : at + 4] = (100).to_bytes(4, "little")
+    path.write_bytes(bytes(data))
+    refused(path, "damaged or truncated archive|cannot be read")
+
+
+def test_a_zip_damaged_anywhere(tmp_path: Path) -> None:
+    path = zipped(tmp_path / "small.zip", made.contents())
+    whole, rng = path.read_bytes(), np.random.default_rng(0)
+    for _ in range(150):
+        bad = bytearray(whole[: rng.integers(1, len(whole) + 1)])
+        for place in rng.integers(0, len(bad), 2):
+            bad[place] ^= int(rng.integers(1, 256))
+        path.write_bytes(bytes(bad))
+        message = failure(lambda: decode_archive(path, made.CLASSES, made.SHAPE))
+        assert "\n" not in message
+        assert not message or message.startswith(f"{path}: ")

@@ -14,7 +14,7 @@ import pytest
 
 from harness.data import cache, store
 from harness.data.cache import cached
-from harness.datasets.base import Images
+from harness.datasets.base import Encoded, Images
 from harness.errors import UserError
 from tests.data import made
 
@@ -58,6 +58,22 @@ def test_decoded_once_and_mapped_read_only(tmp_path: Path, decode: Decoder, caps
     assert decode.calls == 1
     assert capsys.readouterr().err == ""
     assert not list((tmp_path / "c").glob("*.tmp"))
+
+
+def test_the_files_of_images_are_kept_too(tmp_path: Path) -> None:
+    files = [b"first", b"", b"the third"]
+    encoded = Encoded(np.frombuffer(b"".join(files), np.uint8), np.cumsum([len(file) for file in files]))
+    parts = make_parts()
+    parts["train"] = Images(parts["train"].pixels, parts["train"].labels, encoded)
+    for _ in range(2):
+        found = cached(tmp_path, "key", lambda: parts)["train"].encoded
+        assert found is not None
+        assert [found.file(i).tobytes() for i in range(3)] == files
+        assert not found.data.flags.writeable
+    flip(tmp_path / "train.files.npy", -1)
+    again = cached(tmp_path, "key", lambda: parts)["train"].encoded
+    assert again is not None
+    assert again.file(2).tobytes() == b"the third"
 
 
 def test_an_empty_part(tmp_path: Path) -> None:

@@ -1,9 +1,8 @@
-"""cifar10 and cifar100: the registry's facts, and the real pool archives where they are at hand."""
+"""cifar10 and cifar100 from the real pool archives, where they are at hand; and the registry's facts."""
 
 from __future__ import annotations
 
 import json
-import os
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,9 +15,9 @@ from harness.data.splits import build_split, exponential_class_counts, pixel_has
 from harness.datasets.base import Images
 from harness.errors import UserError
 from harness.files import sha256_bytes
+from tests.data.mirror import REPOSITORY, mirror_with
 
 NAMES = ("cifar10", "cifar100")
-REPOSITORY = Path(__file__).parents[2]
 GOLDEN = json.loads((REPOSITORY / "tests/golden/cifar_lt_subsets.json").read_text())
 
 
@@ -33,19 +32,6 @@ def test_registry(name: str) -> None:
     assert "_cifar" not in store.available_datasets()
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_without_a_mirror_the_error_says_what_is_needed(
-    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.delenv("LTBENCH_MIRROR", raising=False)
-    with pytest.raises(
-        UserError, match=rf"{name} needs the pool archive {name}-lt-pool.tar.xz.*LTBENCH_MIRROR"
-    ) as caught:
-        store.fetch(store.get_dataset(name), tmp_path)
-    assert "official archive is not supported yet" in str(caught.value)
-    assert "\n" not in str(caught.value)
-
-
 def test_a_wrong_archive_is_refused(tmp_path: Path) -> None:
     (tmp_path / "mirror").mkdir()
     (tmp_path / "mirror" / "cifar10-lt-pool.tar.xz").write_bytes(b"another archive")
@@ -56,25 +42,14 @@ def test_a_wrong_archive_is_refused(tmp_path: Path) -> None:
 # ---- the real images ------------------------------------------------------------------------------------------------
 
 
-def mirror() -> Path:
-    return Path(os.environ.get("LTBENCH_MIRROR") or REPOSITORY.parent / "shared" / "data")
-
-
-def has(folder: Path, name: str) -> bool:
-    archive = f"{name}-lt-pool.tar.xz"
-    return (folder / name / archive).is_file() or (folder / archive).is_file()
-
-
 @pytest.fixture(scope="module", params=NAMES)
 def pool(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[tuple[str, dict[str, Images]]]:
     """Name and decoded parts of one data set; its archive is fetched and decoded once for all tests of this file."""
-    if not has(mirror(), request.param):
-        pytest.skip(f"the pool archive of {request.param} is not here; LTBENCH_MIRROR can name a folder that holds it")
+    source = mirror_with(f"{request.param}-lt-pool.tar.xz")
     with pytest.MonkeyPatch.context() as patch:
         root = tmp_path_factory.mktemp("data")
-        source = mirror().resolve()
         patch.setenv("LTBENCH_DATA", str(root))
         patch.chdir(root)
         dataset = store.get_dataset(request.param)
@@ -88,7 +63,7 @@ def hashes(images: Images) -> list[str]:
 
 def test_splits_are_those_of_the_specification(pool: tuple[str, dict[str, Images]]) -> None:
     name, parts = pool
-    dataset = store.get_dataset(name)
+    dataset = store.find(store.get_dataset(name))
     for factor, expected in GOLDEN[name].items():
         split = build_split(f"{name}-lt-{factor}", dataset, parts)
         assert sum(split.class_counts) == expected["images"]
@@ -97,6 +72,39 @@ def test_splits_are_those_of_the_specification(pool: tuple[str, dict[str, Images
         assert split.test.class_counts == [10_000 // dataset.num_classes] * dataset.num_classes
     images = select(split, parts)
     assert np.bincount(images["train"].labels).tolist() == split.class_counts
+
+
+def test_a_step_needs_more_than_the_pool_has(pool: tuple[str, dict[str, Images]]) -> None:
+    name, parts = pool
+    with pytest.raises(UserError, match=r"class 1 has .* images in its pool, .* are needed"):
+        build_split(f"{name}-lt-if100-step", store.find(store.get_dataset(name)), parts)
+
+
+@pytest.mark.parametrize("suffix", ["lt-if5", "lt-if100-hash1", "lt-if100-numpy0", "lt-if100-first_n"])
+def test_the_pool_refuses_what_it_cannot_serve(pool: tuple[str, dict[str, Images]], suffix: str) -> None:
+    name, parts = pool
+    form = store.find(store.get_dataset(name))
+    with pytest.raises(
+        UserError, match=r"pool archive of .* serves only hash:0 with an imbalance factor of at least 10"
+    ):
+        build_split(f"{name}-{suffix}", form, parts)
+
+
+def test_a_subset_redrawn_within_the_pool(pool: tuple[str, dict[str, Images]]) -> None:
+    """It shares more images with `hash:0` than a draw from the full set would: in the tail 1 of 10, not 1 of 100."""
+    name, parts = pool
+    form = store.find(store.get_dataset(name))
+    plain, again = (build_split(f"{name}-lt-if100{suffix}", form, parts) for suffix in ("", "-pool-hash1"))
+    assert again.subset_rule == "pool-hash:1"
+    assert again.class_counts == plain.class_counts
+    assert again.train[0] == plain.train[0]  # of the largest class, the pool has all images and both take them all
+    tail = range(form.num_classes // 2, form.num_classes)
+    shared = sum(len(set(again.train[c]) & set(plain.train[c])) for c in tail) / sum(
+        plain.class_counts[c] for c in tail
+    )
+    pools = exponential_class_counts(form.train_class_size, form.num_classes, 10)
+    expected = sum(plain.class_counts[c] ** 2 / pools[c] for c in tail) / sum(plain.class_counts[c] for c in tail)
+    assert shared == pytest.approx(expected, abs=0.05)
 
 
 def test_the_pool_is_what_imbalance_factor_10_selects(pool: tuple[str, dict[str, Images]]) -> None:

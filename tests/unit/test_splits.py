@@ -1,13 +1,11 @@
-"""Splits: the long-tail profile, the subset rule, and files that must be what they say."""
+"""Splits: the subset rules, building and selecting, and files that must be what they say."""
 
 from __future__ import annotations
 
 import dataclasses
 import importlib.util
 import json
-import re
 from collections.abc import Callable
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +14,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.data import splits
+from harness.data import rules
 from harness.data.splits import (
     build_split,
     exponential_class_counts,
-    hash_rule,
     pixel_hash,
     read_split,
     select,
@@ -31,49 +28,15 @@ from harness.errors import UserError
 from harness.files import sha256_json
 from tests.unit import toys
 
-TABLE = json.loads((Path(__file__).parents[1] / "golden" / "exponential_class_counts.json").read_text())
 Parts = dict[str, Images]
 
 
-# ---- profile -------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("name", sorted(TABLE))
-def test_golden_class_counts(name: str) -> None:
-    match = re.fullmatch(r"n(\d+)_total(\d+)_if(\d+)", name)
-    assert match
-    classes, total, factor = map(int, match.groups())
-    assert exponential_class_counts(total // classes, classes, factor) == TABLE[name]
-
-
-@given(st.integers(1, 10_000), st.integers(1, 300), st.floats(1, 1e6))
-def test_profile_falls_from_max_to_max_over_factor(max_count: int, classes: int, factor: float) -> None:
-    counts = exponential_class_counts(max_count, classes, factor)
-    assert len(counts) == classes
-    assert counts[0] == max_count
-    assert all(a >= b for a, b in pairwise(counts))
-    assert counts[-1] >= 1
-    if classes > 1:
-        assert counts[-1] == pytest.approx(max(1, max_count / factor), abs=1 + 1e-6)
-
-
-def test_factor_one_is_balanced() -> None:
-    assert exponential_class_counts(7, 4, 1) == [7, 7, 7, 7]
-
-
-@pytest.mark.parametrize("factor", [0.99, 0, -3, float("nan"), float("inf")])
-def test_impossible_factor(factor: float) -> None:
-    with pytest.raises(ValueError, match="imbalance_factor"):
-        exponential_class_counts(100, 10, factor)
-
-
-@pytest.mark.parametrize(("max_count", "classes"), [(0, 10), (-1, 10), (10, 0)])
-def test_impossible_sizes(max_count: int, classes: int) -> None:
-    with pytest.raises(ValueError, match="at least 1"):
-        exponential_class_counts(max_count, classes, 10)
-
-
 # ---- subset rule ---------------------------------------------------------------------------------------------------
+
+
+def hash_rule(pixels: np.ndarray, count: int, seed: int) -> np.ndarray:
+    images = Images(pixels, np.zeros(len(pixels), np.int64))
+    return rules.hash_rule(images, np.arange(len(pixels)), count, seed)
 
 
 def hashes(pixels: np.ndarray, chosen: np.ndarray) -> list[str]:
@@ -106,6 +69,19 @@ def test_hash_rule_sees_a_view_as_its_pixels() -> None:
     pixels = toys.make_images(6, seed=0, classes=1).pixels
     turned = pixels.transpose(0, 2, 1, 3)  # not contiguous
     assert list(hash_rule(turned, 3, 0)) == list(hash_rule(turned.copy(), 3, 0))
+
+
+def test_published_rules_take_the_official_order() -> None:
+    images = toys.make_images(10, seed=0)
+    members = rules.members_of(images, 3)
+    first = rules.choose(images, members, [4, 3, 2], "first_n")
+    assert [group.tolist() for group in first] == [[0, 1, 2, 3], [10, 11, 12], [20, 21]]
+    legacy = rules.choose(images, members, [4, 3, 2], "numpy0")
+    assert [len(set(group.tolist())) for group in legacy] == [4, 3, 2]
+    np.testing.assert_array_equal(members[0], np.arange(10))  # what was shuffled is a copy
+    expected = np.arange(10)
+    np.random.RandomState(0).shuffle(expected)
+    np.testing.assert_array_equal(legacy[0], expected[:4])
 
 
 # ---- building and selecting ----------------------------------------------------------------------------------------
@@ -207,53 +183,21 @@ def test_without_a_validation_part(toy: Dataset) -> None:
         select(split, toys.make_parts())
 
 
+@pytest.mark.parametrize(
+    ("suffix", "counts"), [("step", [12, 12, 3]), ("zipf", [12, 5, 3]), ("hash3", [12, 6, 3]), ("numpy0", [12, 6, 3])]
+)
+def test_other_profiles_and_rules(toy: Dataset, suffix: str, counts: list[int]) -> None:
+    split = build_split(f"toy-lt-if4-{suffix}", toy, toys.make_parts())
+    assert split.class_counts == counts
+    assert split.id == f"toy-lt-if4-{suffix}"
+    assert (split.split_seed, split.subset_rule) == ((3, "hash:3") if suffix == "hash3" else (0, split.subset_rule))
+    assert np.bincount(select(split, toys.make_parts())["train"].labels).tolist() == counts
+
+
 def test_a_pool_too_small_is_refused(toy: Dataset) -> None:
     parts = toys.make_parts() | {"train": toys.make_images(11, seed=0)}
     with pytest.raises(UserError, match="class 0 has 11 images in its pool, 12 are needed"):
         build_split("toy-lt-if4", toy, parts)
-
-
-def test_unknown_profile(toy: Dataset) -> None:
-    with pytest.raises(UserError, match="exponential"):
-        build_split("toy-lt-if4", toy, toys.make_parts(), profile="exponentail")
-
-
-# ---- names ---------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("name", ["toy-lt-if4", "toy-lt-if2.5", "toy-lt-if1"])
-def test_a_split_name_is_written_as_it_is_read(toy: Dataset, name: str) -> None:
-    assert str(splits.parse_split_name(name)) == name
-
-
-@pytest.mark.parametrize("factor", [1.0, 4.0, 2.5, 100.0, 100.1234567, 1e6, 1234567.0])
-def test_every_factor_survives_its_name(toy: Dataset, factor: float) -> None:
-    name = str(splits.SplitName("toy", factor))
-    assert splits.parse_split_name(name).imbalance_factor == factor
-
-
-@pytest.mark.parametrize("name", ["toy-lt-if4.0", "toy-lt-if04", "toy-lt-if٤"])
-def test_one_split_has_one_name(toy: Dataset, name: str) -> None:
-    with pytest.raises(UserError, match="toy-lt-if"):
-        splits.parse_split_name(name)
-
-
-@pytest.mark.parametrize(
-    "name", ["toy", "toy-lt", "toy-lt-if", "toy-lt-if-4", "toy-lt-ifnan", "toy-lt-if4 ", "", "toy-lt-if0.5"]
-)
-def test_what_is_not_a_split_name(toy: Dataset, name: str) -> None:
-    with pytest.raises(UserError):
-        splits.parse_split_name(name)
-
-
-def test_a_factor_beyond_floats(toy: Dataset) -> None:
-    with pytest.raises(UserError, match="imbalance factor"):
-        splits.parse_split_name("toy-lt-if" + "9" * 400)
-
-
-def test_unknown_data_set_names_the_near_ones_and_the_place(toy: Dataset) -> None:
-    with pytest.raises(UserError, match=r"suites\.yaml: no data set is named 'toi' \(closest: toy"):
-        splits.parse_split_name("toi-lt-if4", where="suites.yaml")
 
 
 # ---- files ---------------------------------------------------------------------------------------------------------

@@ -1,0 +1,75 @@
+"""What ImageNet-LT, Places-LT and iNaturalist 2018 share: the user's images, and official lists known by their ids.
+
+The images are never downloaded and never decoded into memory: they lie in (or are linked into) the data set's folder
+in the data root, under the names that the lists give them. `ltbench verify` says which ones are missing or damaged.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness.data.lists import check_groups, read_list
+from harness.datasets.base import Dataset, ImageFiles
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+# A public repository that has the official lists of all three; the commit fixes what is downloaded.
+SITE = (
+    "https://raw.githubusercontent.com/facebookresearch/classifier-balancing/"
+    "22370c64141cc662f62ead89447c838c4a7977b5/data"
+)
+
+
+@dataclass(frozen=True)
+class Lists:
+    """The official lists of a data set."""
+
+    folder: str  # in the repository
+    files: dict[str, str]  # part -> file name
+    git_ids: dict[str, tuple[str, ...]]  # part -> git blob ids of the variants that are known
+    num_classes: int
+    groups: tuple[int, int, int]  # many, medium, few
+    identity: Callable[[str], str] | None = None
+
+
+def list_dataset(
+    *,
+    name: str,
+    title: str,
+    citation: str,
+    lists: Lists,
+    class_name: Callable[[str], str],
+    largest_class: int,
+    smallest_class: int,
+    mean: tuple[float, ...] = IMAGENET_MEAN,
+    std: tuple[float, ...] = IMAGENET_STD,
+) -> Dataset:
+    """A data set of the user's images and official lists; its classes get their names from the training list."""
+
+    def decode(folder: Path) -> dict[str, ImageFiles]:
+        parts = {
+            part: read_list(folder / file, lists.num_classes, lists.identity) for part, file in lists.files.items()
+        }
+        check_groups(folder / lists.files["train"], parts["train"], lists.num_classes, lists.groups)
+        return parts
+
+    return Dataset(
+        name=name,
+        title=title,
+        citation=citation,
+        class_names=tuple(str(c) for c in range(lists.num_classes)),
+        image_shape=(224, 224, 3),
+        mean=mean,
+        std=std,
+        train_class_size=largest_class,
+        default_imbalance_factor=largest_class / smallest_class,
+        files={file: " ".join(f"git:{git_id}" for git_id in lists.git_ids[part]) for part, file in lists.files.items()},
+        urls={file: f"{SITE}/{lists.folder}/{file}" for file in lists.files.values()},
+        source=None,
+        decode=decode,
+        given=True,
+        profiled=False,
+        class_name=class_name,
+    )

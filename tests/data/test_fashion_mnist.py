@@ -1,0 +1,93 @@
+"""fashion-mnist: idx files, made ones and those of Debian's package where it is installed."""
+
+from __future__ import annotations
+
+import gzip
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from harness.data import pins, store
+from harness.data.splits import build_split
+from harness.datasets import fashion_mnist
+from harness.datasets.base import Images
+from harness.datasets.fashion_mnist import DEBIAN, FILES, read_idx
+from harness.errors import UserError
+
+
+def write_idx(path: Path, array: np.ndarray) -> Path:
+    header = bytes((0, 0, 8, array.ndim)) + b"".join(size.to_bytes(4, "big") for size in array.shape)
+    path.write_bytes(gzip.compress(header + array.tobytes()))
+    return path
+
+
+def test_idx_files(tmp_path: Path) -> None:
+    array = np.random.default_rng(0).integers(0, 256, (5, 28, 28), dtype=np.uint8)
+    np.testing.assert_array_equal(read_idx(write_idx(tmp_path / "a.gz", array), 3), array)
+
+
+def test_decoding(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for stem, count in (("train", 20), ("t10k", 10)):
+        write_idx(tmp_path / f"{stem}-images-idx3-ubyte.gz", rng.integers(0, 256, (count, 28, 28), dtype=np.uint8))
+        write_idx(tmp_path / f"{stem}-labels-idx1-ubyte.gz", (np.arange(count) % 10).astype(np.uint8))
+    parts = fashion_mnist.DATASET.decode(tmp_path)
+    assert isinstance(parts["train"], Images)
+    assert parts["train"].pixels.shape == (20, 28, 28, 1)
+    assert parts["test"].labels.tolist() == list(range(10))
+    write_idx(tmp_path / "t10k-labels-idx1-ubyte.gz", np.zeros(9, np.uint8))
+    with pytest.raises(UserError, match="the test images do not fit their labels"):
+        fashion_mnist.DATASET.decode(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("data", "match"),
+    [
+        (b"no gzip file", "damaged or truncated"),
+        (gzip.compress(b"x" * 100)[:15], "damaged or truncated"),
+        (gzip.compress(b""), "not an idx file"),
+        (gzip.compress(bytes((0, 0, 9, 3)) + bytes(12)), "not an idx file"),
+        (gzip.compress(bytes((0, 0, 8, 1)) + bytes(4)), "not an idx file"),
+        (gzip.compress(bytes((0, 0, 8, 3, 0, 0, 0, 1, 0, 0, 0, 28, 0, 0, 0, 28)) + bytes(9)), "has 9 values"),
+        (gzip.compress(bytes((0, 0, 8, 3)) + b"\xff" * 12), "has 0 values"),
+    ],
+)
+def test_damaged_idx_files(tmp_path: Path, data: bytes, match: str) -> None:
+    (tmp_path / "a.gz").write_bytes(data)
+    with pytest.raises(UserError, match=match) as caught:
+        read_idx(tmp_path / "a.gz", 3)
+    assert "\n" not in str(caught.value)
+
+
+def test_without_the_package_it_is_downloaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("LTBENCH_MIRROR", raising=False)
+    monkeypatch.setattr(fashion_mnist, "DEBIAN", tmp_path / "nowhere")
+    asked = []
+
+    def open_(url: str, timeout: float) -> None:
+        asked.append(url)
+        raise OSError("no network")
+
+    monkeypatch.setattr("urllib.request.urlopen", open_)
+    with pytest.raises(UserError, match="no network"):
+        store.fetch(store.get_dataset("fashion-mnist"), tmp_path)
+    assert asked[0].endswith("/train-images-idx3-ubyte.gz")
+
+
+def test_debians_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if not DEBIAN.is_dir():
+        pytest.skip("Debian's package dataset-fashion-mnist is not installed")
+    monkeypatch.setenv("LTBENCH_DATA", str(tmp_path))
+    monkeypatch.delenv("LTBENCH_MIRROR", raising=False)
+    monkeypatch.chdir(tmp_path)
+    dataset = store.get_dataset("fashion-mnist")
+    folder = store.fetch(dataset, tmp_path)
+    assert {name: pins.wrong(folder / name, pin) for name, pin in FILES.items()} == dict.fromkeys(FILES, "")
+    parts = store.load(dataset)
+    assert np.bincount(parts["train"].labels).tolist() == [6000] * 10
+    assert isinstance(parts["train"], Images)
+    assert parts["train"].pixels.mean() / 255 == pytest.approx(dataset.mean[0], abs=1e-4)
+    assert parts["train"].pixels.std() / 255 == pytest.approx(dataset.std[0], abs=1e-4)
+    split = build_split("fashion-mnist-lt-if100", dataset, parts)
+    assert (split.class_counts[0], split.class_counts[-1]) == (6000, 60)

@@ -1,0 +1,566 @@
+"""Images read from files: the same whatever the processes, equal to torchvision, and one clear line when they fail."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import os
+import signal
+import struct
+import subprocess
+import sys
+import textwrap
+import time
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+from torchvision import transforms
+from torchvision.transforms import v2
+
+from harness.api import Method, StepContext
+from harness.data import streaming
+from harness.data.decoding import MAX_PIXELS
+from harness.data.image_pool import ImagePool, Reading, default_workers
+from harness.data.image_reader import ImageReader, ReadPlan
+from harness.data.parts import make_parts, plan_for, start_epoch
+from harness.data.resident import EpochPlan
+from harness.data.splits import Part, Split
+from harness.data.streaming import StreamingPart
+from harness.datasets.base import ImageFiles
+from harness.engine.loop import StageRun
+from harness.errors import RunFailed, UserError
+from harness.progress import Reporter
+from harness.recipes import Augment
+from tests.engine.toys import Everything, Killed, job, results
+
+CPU = torch.device("cpu")
+EVERYTHING = Augment(resized_crop=True, flip=True, color_jitter=0.4, lighting=0.1)
+LIT = Augment(flip=True, lighting=0.1)
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+SIDE = 32
+
+
+def picture(width: int, height: int, seed: int) -> Image.Image:
+    """A smooth field with some noise, as photographs have."""
+    rng = np.random.default_rng(seed)
+    coarse = Image.fromarray(rng.integers(0, 256, (4, 5, 3), dtype=np.uint8)).resize((width, height), Image.BICUBIC)
+    noisy = np.asarray(coarse) + rng.normal(0, 8, (height, width, 3))
+    return Image.fromarray(np.clip(noisy, 0, 255).astype(np.uint8))
+
+
+@pytest.fixture(scope="session")
+def files(tmp_path_factory: pytest.TempPathFactory) -> ImageFiles:
+    """21 images of several sizes and formats, in a folder for each of three classes."""
+    root, names = tmp_path_factory.mktemp("images"), []
+    for i in range(21):
+        name = f"{i % 3}/{i}{'.webp' if i == 5 else '.png' if i == 6 else '.JPEG'}"
+        (root / name).parent.mkdir(exist_ok=True)
+        image = picture(60 + 7 * i, 50 + 40 * (i % 4), seed=i)
+        image.convert({2: "L", 3: "CMYK", 6: "P"}.get(i, "RGB")).save(root / name)
+        names.append(name)
+    return ImageFiles(root, tuple(names), np.arange(21) % 3)
+
+
+def split_of(train: ImageFiles, test: ImageFiles, side: int = SIDE) -> Split:
+    """A split of three classes with these training and test images."""
+    counts, test_counts = (np.bincount(part.labels, minlength=3).tolist() for part in (train, test))
+    return Split(
+        schema=1,
+        id="made",
+        dataset="made",
+        profile="given",
+        imbalance_factor=1.0,
+        subset_rule="given",
+        split_seed=0,
+        class_names=["a", "b", "c"],
+        image_shape=[side, side, 3],
+        mean=list(MEAN),
+        std=list(STD),
+        class_counts=counts,
+        train=[[""] * count for count in counts],
+        val=Part([0, 0, 0], ""),
+        test=Part(test_counts, ""),
+    )
+
+
+@contextmanager
+def part_of(files: ImageFiles, workers: int, augment: Augment = EVERYTHING) -> Iterator[StreamingPart]:
+    """The files as a part, read by so many processes."""
+    pool = ImagePool(ImageReader((SIDE, SIDE, 3), augment), workers, batch_size=4)
+    try:
+        yield StreamingPart(files, split_of(files, files), CPU, pool)
+    finally:
+        pool.close()
+
+
+def planned(part: StreamingPart, size: int = 8, augment: Augment = EVERYTHING) -> EpochPlan:
+    """A plan of an epoch, always the same."""
+    order, rng = np.random.default_rng(1).permutation(len(part)), np.random.default_rng(2)
+    shape = (SIDE, SIDE, 3)
+    return plan_for(part, order, size, rng, augment=augment, image_shape=shape, mixup_alpha=0.0, device=CPU)
+
+
+def epoch(part: StreamingPart, start: int = 0, size: int = 8) -> list[Tensor]:
+    """The batches of an epoch from the given step on."""
+    plan = planned(part, size)
+    batches = [slice(first, first + size) for first in range(start * size, len(part), size)]
+    start_epoch(part, plan, batches)
+    return [part.batch(plan.order[where], plan.augment[where]) for where in batches]
+
+
+# ---- the same images ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_images_do_not_depend_on_the_number_of_processes(files: ImageFiles, workers: int) -> None:
+    with part_of(files, 0) as alone, part_of(files, workers) as together:
+        for one, other in zip(
+            [*epoch(alone), *alone.in_order(5)], [*epoch(together), *together.in_order(5)], strict=True
+        ):
+            assert torch.equal(one, other)
+        assert len(one) == 1
+        assert one.is_contiguous(memory_format=torch.channels_last)
+        assert one.dtype == torch.float32
+
+
+def test_a_resumed_epoch_goes_on_with_the_same_batches(files: ImageFiles) -> None:
+    with part_of(files, 2) as part:
+        whole, rest = epoch(part), epoch(part, start=1)
+    assert [len(batch) for batch in rest] == [8, 5]
+    assert all(torch.equal(one, other) for one, other in zip(whole[1:], rest, strict=True))
+
+
+def test_a_plan_is_read_ahead_and_other_images_in_between(files: ImageFiles, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Held-out batches and evaluation come from the same processes; the plan goes on where it was."""
+    with part_of(files, 2) as part:
+        expected = epoch(part)
+        asked: list[list[str]] = []
+        submit = part._pool.submit
+        monkeypatch.setattr(
+            part._pool, "submit", lambda request: (asked.append(list(request.paths)), submit(request))[1]
+        )
+        plan, batches = planned(part), [slice(0, 8), slice(8, 16), slice(16, 21)]
+        start_epoch(part, plan, batches)
+        assert len(asked) == 3  # all of it, before a batch is asked for
+        held_out = part.batch(torch.tensor([4, 4, 2]), plan.augment[:3])
+        assert len(asked) == 4
+        tests = list(part.in_order(21))
+        found = [part.batch(plan.order[where].clone(), plan.augment[where]) for where in batches]
+        assert len(asked) == 4 + 3
+    assert all(torch.equal(one, other) for one, other in zip(expected, found, strict=True))
+    assert not torch.equal(held_out[0], held_out[1])  # one image, two seeds
+    assert len(tests) == 1
+
+
+def test_more_batches_than_buffers(files: ImageFiles) -> None:
+    """Several unfinished plans hold buffers; one that finds none left reads by itself, and none waits for ever."""
+    with part_of(files, 1) as part:
+        expected = torch.cat(list(part.in_order(21)))
+        order = torch.arange(21).repeat(20)
+        part.start_epoch(order, [slice(0, len(order))], None)
+        passes = [part.in_order(21) for _ in range(6)]
+        for one in passes:
+            assert torch.equal(next(one), expected)
+        assert torch.equal(part.batch(torch.arange(21)), expected)
+        assert torch.equal(part.batch(order)[-21:], expected)
+
+
+def test_the_global_generator_is_left_alone(files: ImageFiles) -> None:
+    with part_of(files, 0) as part:
+        before = torch.get_rng_state()
+        epoch(part)
+        assert torch.equal(torch.get_rng_state(), before)
+
+
+# ---- equal to torchvision -------------------------------------------------------------------------------------------
+
+
+def test_test_images_equal_resize_and_centre_crop(files: ImageFiles) -> None:
+    """Of the same decoded images bit for bit; through Pillow's resize, as published code has it, but for rounding."""
+    mean, std = (torch.tensor(values).view(-1, 1, 1) for values in (MEAN, STD))
+    with part_of(files, 1) as part:
+        found = torch.cat(list(part.in_order(6)))
+    short = round(SIDE * 256 / 224)
+    by_tensor = v2.Compose([v2.Resize(short, antialias=True), v2.CenterCrop(SIDE)])
+    by_pillow = transforms.Compose([transforms.Resize(short), transforms.CenterCrop(SIDE), transforms.PILToTensor()])
+    for name, image in zip(files.names, found, strict=True):
+        rgb = Image.open(files.root / name).convert("RGB")
+        expected = by_tensor(torch.from_numpy(np.array(rgb)).permute(2, 0, 1))
+        assert torch.equal(image, (expected.float() - 255 * mean) * (1 / (255 * std)))
+        pixels = (image * std + mean) * 255
+        assert float((pixels - by_pillow(rgb)).abs().max()) < 1.01
+
+
+def test_224_pixels_are_cut_from_256(files: ImageFiles) -> None:
+    assert ImageReader((224, 224, 3), Augment()).short_side == 256
+
+
+def crops_of(count: int) -> ReadPlan:
+    """So many seeds, and no operations."""
+    return ReadPlan(np.arange(count), np.zeros((count, 0), np.int64), np.zeros((count, 0), np.float32))
+
+
+def test_crops_have_torchvisions_distribution(tmp_path: Path) -> None:
+    """An image whose colours are its coordinates shows what was cut out: place, size and mirror image."""
+    y, x = np.mgrid[0:90, 0:120]
+    ramp = np.stack([x * 255 / 119, y * 255 / 89, np.zeros_like(x)], axis=2).round().astype(np.uint8)
+    Image.fromarray(ramp).save(tmp_path / "ramp.png")
+
+    def facts(image: Tensor) -> Tensor:
+        red, green = image[0].float(), image[1].float()
+        width, height = red[:, -1].mean() - red[:, 0].mean(), green[-1].mean() - green[0].mean()
+        return torch.stack([red.mean(), green.mean(), width, width.abs(), height])
+
+    reader = ImageReader((SIDE, SIDE, 3), Augment(resized_crop=True, flip=True))
+    published = transforms.Compose(
+        [transforms.RandomResizedCrop(SIDE), transforms.RandomHorizontalFlip(), transforms.PILToTensor()]
+    )
+    pixels = torch.empty((600, 3, SIDE, SIDE), dtype=torch.uint8)
+    reader.read(600 * [str(tmp_path / "ramp.png")], crops_of(600), pixels)
+    ours = torch.stack([facts(image) for image in pixels])
+    torch.manual_seed(0)
+    theirs = torch.stack([facts(published(Image.fromarray(ramp))) for _ in range(600)])
+    for column in range(ours.shape[1]):
+        assert kolmogorov_smirnov(ours[:, column], theirs[:, column]) < 1.95 * (2 / 600) ** 0.5  # p = 0.001
+
+
+def kolmogorov_smirnov(one: Tensor, other: Tensor) -> float:
+    """Largest distance of the two samples' distribution functions."""
+    at = torch.cat([one, other]).sort().values
+    shares = [torch.searchsorted(sample.sort().values, at, right=True) / len(sample) for sample in (one, other)]
+    return float((shares[0] - shares[1]).abs().max())
+
+
+def test_jitter_has_torchvisions_distribution(files: ImageFiles) -> None:
+    """The batched jitter of images in memory is that of files too."""
+    one = ImageFiles(files.root, 400 * files.names[:1], np.zeros(400, np.int64))
+    with part_of(one, 0, Augment(color_jitter=0.4)) as part:
+        mean, std = (torch.tensor(values).view(-1, 1, 1) for values in (MEAN, STD))
+        ours = (
+            part.batch(torch.arange(400), planned(part, augment=Augment(color_jitter=0.4)).augment) * std + mean
+        ) * 255
+    cut = transforms.Compose([transforms.Resize(round(SIDE * 256 / 224)), transforms.CenterCrop(SIDE)])
+    image = cut(Image.open(files.root / files.names[0]))
+    published = transforms.Compose([transforms.ColorJitter(0.4, 0.4, 0.4), transforms.PILToTensor()])
+    torch.manual_seed(0)
+    theirs = torch.stack([published(image) for _ in range(400)])
+    for fact in (torch.mean, torch.std):
+        found, expected = (torch.stack([fact(image.float()) for image in images]) for images in (ours, theirs))
+        assert kolmogorov_smirnov(found, expected) < 1.95 * (2 / 400) ** 0.5  # p = 0.001
+
+
+def test_lighting_is_added_before_normalisation(files: ImageFiles) -> None:
+    index, std = torch.arange(4), torch.tensor(STD).view(-1, 1, 1)
+    with part_of(files, 0, Augment(flip=True)) as plain, part_of(files, 0, LIT) as lit:
+        plan, bare = planned(lit, augment=LIT).augment[:4], planned(plain, augment=Augment(flip=True)).augment[:4]
+        assert torch.equal(plan.seed, bare.seed)
+        difference = (lit.batch(index, plan) - plain.batch(index, bare)) * std
+        assert torch.equal(lit.batch(index), plain.batch(index))  # none in tests
+    assert float(difference.std(dim=(2, 3)).max()) < 1e-5
+    assert 0 < float(difference.abs().max()) < 0.1
+
+
+def test_grey_images_stay_grey_where_the_split_is(files: ImageFiles) -> None:
+    reader = ImageReader((SIDE, SIDE, 1), Augment(resized_crop=True, color_jitter=0.4))
+    pixels = torch.zeros((21, 1, SIDE, SIDE), dtype=torch.uint8)
+    reader.read([str(files.root / name) for name in files.names], crops_of(21), pixels)
+    assert all(bool(image.any()) for image in pixels)
+
+
+@pytest.mark.parametrize(
+    ("shape", "augment", "message"),
+    [
+        ((32, 48, 3), Augment(), "square images of 1 or 3 channels, not 32x48x3"),
+        ((32, 32, 2), Augment(), "square images of 1 or 3 channels, not 32x32x2"),
+        ((32, 32, 1), Augment(lighting=0.1), "lighting needs RGB"),
+    ],
+)
+def test_what_files_cannot_become(shape: tuple[int, ...], augment: Augment, message: str, files: ImageFiles) -> None:
+    split = dataclasses.replace(split_of(files, files), image_shape=list(shape))
+    with pytest.raises(UserError, match=message):
+        make_parts({"train": files}, split, CPU, augment, batch_size=4)
+
+
+# ---- failures -------------------------------------------------------------------------------------------------------
+
+
+def png_of_size(width: int, height: int) -> bytes:
+    """A PNG whose header declares that size, and that holds no pixels."""
+
+    def chunk(kind: bytes, body: bytes) -> bytes:
+        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
+
+
+def jpeg_of_size(width: int, height: int) -> bytes:
+    """A JPEG whose header declares that size, whatever it holds."""
+    buffer = io.BytesIO()
+    picture(64, 48, 0).save(buffer, "JPEG")
+    data = bytearray(buffer.getvalue())
+    place = data.index(b"\xff\xc0") + 5
+    data[place : place + 4] = struct.pack(">HH", height, width)
+    return bytes(data)
+
+
+DAMAGES: dict[str, tuple[Callable[[bytes], bytes] | None, str]] = {
+    "missing": (None, "missing"),
+    "empty": (lambda data: b"", "none of the formats"),
+    "text": (lambda data: b"<html>404</html>", "none of the formats"),
+    "truncated": (lambda data: data[: len(data) // 2], "truncated"),
+    "cut_in_header": (lambda data: data[:30], "cannot be read as an image"),
+    "scribbled": (lambda data: data[:700] + b"\xff" * 60 + data[760:], "cannot be read as an image"),
+    "bomb_png": (lambda data: png_of_size(60_000, 60_000), "exceeds limit|the limit is"),
+    "bomb_jpeg": (lambda data: jpeg_of_size(12_000, 12_000), "12000 x 12000 pixels; the limit is"),
+    "strip": (lambda data: jpeg_of_size(65_000, 1), "65000 x 1 pixels; the limit is"),
+    "png_without_pixels": (lambda data: png_of_size(50, 50), "cannot be read as an image"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_bad_file_is_one_line_that_names_it(damage: str, workers: int, tmp_path: Path) -> None:
+    for i in range(10):
+        picture(64, 48, i).save(tmp_path / f"{i}.jpg", quality=95)
+    make, message = DAMAGES[damage]
+    bad = tmp_path / "7.jpg"
+    data = bad.read_bytes()
+    bad.unlink()
+    if make is not None:
+        bad.write_bytes(make(data))
+    files = ImageFiles(tmp_path, tuple(f"{i}.jpg" for i in range(10)), np.arange(10) % 3)
+    reader = ImageReader((224, 224, 3), Augment())
+    pool = ImagePool(reader, workers, batch_size=2)
+    try:
+        part = StreamingPart(files, split_of(files, files, 224), CPU, pool)
+        batches = part.in_order(2)
+        for _ in range(3):
+            next(batches)  # those before it are right
+        with pytest.raises(UserError, match=message) as caught:
+            next(batches)
+    finally:
+        pool.close()
+    assert str(caught.value).startswith(f"{bad}: ")
+    assert "\n" not in str(caught.value)
+    assert "0x" not in str(caught.value)
+    assert caught.value.__cause__ is None  # nothing of another process's traceback
+
+
+def test_a_dead_process_is_one_clear_error(files: ImageFiles) -> None:
+    with part_of(files, 2) as part:
+        next(part.in_order(4))
+        assert part._pool._executor is not None
+        for process in list(part._pool._executor._processes.values()):
+            os.kill(process.pid, signal.SIGKILL)
+            process.join()
+        with pytest.raises(RunFailed, match=r"process that reads images was killed.*LTBENCH_LOADER_WORKERS"):
+            part.batch(torch.arange(21))
+
+
+def children(pid: int) -> set[int]:
+    """Processes whose parent is `pid`."""
+    found = set()
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = stat.read_text().rsplit(")", 1)[1].split()
+        except OSError:
+            continue
+        if int(fields[1]) == pid and fields[0] != "Z":
+            found.add(int(stat.parent.name))
+    return found
+
+
+def test_processes_end_with_the_run(files: ImageFiles) -> None:
+    def failing() -> None:
+        with part_of(files, 2) as part:
+            part.start_epoch(torch.arange(21).repeat(9), [slice(0, 189)], None)
+            assert len(children(os.getpid()) - before) == 2
+            raise ZeroDivisionError
+
+    before = children(os.getpid())
+    with pytest.raises(ZeroDivisionError):
+        failing()
+    assert children(os.getpid()) <= before
+
+
+@pytest.mark.parametrize("deadly", [signal.SIGINT, signal.SIGKILL])
+def test_processes_end_when_the_run_is_killed(deadly: signal.Signals, files: ImageFiles) -> None:
+    """Ctrl-C reaches the whole group and is one clean KeyboardInterrupt; after SIGKILL nobody is left to clean up."""
+    script = f"""
+        from tests.data.test_streaming import *
+        names = sorted(str(path) for path in Path({str(files.root)!r}).rglob("*.JPEG"))
+        files = ImageFiles(Path("/"), tuple(names), np.zeros(len(names), np.int64))
+        try:
+            with part_of(files, 2) as part:
+                next(part.in_order(4))
+                print("ready", *children(os.getpid()), flush=True)
+                while True:
+                    part.batch(torch.arange(len(part)))
+        except KeyboardInterrupt:
+            print("interrupted", flush=True)
+    """
+    run = subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(script)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        start_new_session=True, env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+    )  # fmt: skip
+    assert run.stdout is not None
+    workers = run.stdout.readline().split()[1:]
+    assert len(workers) == 2
+    if deadly == signal.SIGINT:
+        os.killpg(run.pid, signal.SIGINT)
+    else:
+        run.kill()
+    out, errors = run.communicate(timeout=30)
+    if deadly == signal.SIGINT:
+        assert out == "interrupted\n"
+        assert errors == ""
+    assert not any(alive(int(pid)) for pid in workers)
+
+
+def alive(pid: int) -> bool:
+    """Whether the process is still there after a moment."""
+    for _ in range(50):
+        try:
+            if Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] == "Z":
+                return False
+        except OSError:
+            return False
+        time.sleep(0.1)
+    return True
+
+
+def test_number_of_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("LTBENCH_LOADER_WORKERS", raising=False)
+    assert default_workers(CPU) == 1
+    assert 1 <= default_workers(torch.device("cuda")) <= 16
+    monkeypatch.setenv("LTBENCH_LOADER_WORKERS", "3")
+    assert default_workers(CPU) == 3
+    monkeypatch.setenv("LTBENCH_LOADER_WORKERS", "-1")
+    with pytest.raises(UserError, match="LTBENCH_LOADER_WORKERS=-1: expected a whole number"):
+        default_workers(CPU)
+
+
+def test_limit_is_the_decoders_own() -> None:
+    assert Image.MAX_IMAGE_PIXELS is not None
+    assert MAX_PIXELS <= 2 * Image.MAX_IMAGE_PIXELS  # Pillow's own errors begin there
+
+
+# ---- a whole run ----------------------------------------------------------------------------------------------------
+
+
+class Plain(Method):
+    name = "plain"
+
+
+class Choosing(Everything):
+    """Chooses images as it goes, as BALMS does; and its held-out batches come from validation."""
+
+    name = "choosing"
+
+    def choose(self, index: Tensor, step: StepContext) -> Tensor:
+        return torch.randint(14, index.shape, generator=step.generator)
+
+    def before_step(self, step: StepContext) -> None:
+        step.held_out(5, "val")
+
+
+RECIPE: dict[str, Any] = {"epochs": 2, "batch_size": 6, "augment": EVERYTHING}
+
+
+@pytest.fixture(scope="session")
+def photographs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Split, dict[str, ImageFiles]]:
+    """40 JPEGs: training and validation 14 and 8, test 18; classes differ in colour."""
+    root, parts = tmp_path_factory.mktemp("photographs"), {}
+    for part, count in (("train", 14), ("val", 8), ("test", 18)):
+        labels = np.sort(np.arange(count) % 3)
+        for i, label in enumerate(labels):
+            (root / part).mkdir(exist_ok=True)
+            channels = list(picture(100 + i, 80, seed=count * 100 + i).split())
+            channels[label] = channels[label].point(lambda value: value // 4)
+            Image.merge("RGB", channels).save(root / part / f"{i}.jpg")
+        parts[part] = ImageFiles(root, tuple(f"{part}/{i}.jpg" for i in range(count)), labels)
+    split = split_of(parts["train"], parts["test"], side=64)
+    return dataclasses.replace(split, val=Part([3, 3, 2], "")), parts
+
+
+def run_of(method: type[Method], split: Split, parts: dict[str, ImageFiles], folder: Path, **changes: Any) -> StageRun:
+    stage = changes.pop("stage", "train")
+    toy = job(method, stage, **(RECIPE | changes))
+    return StageRun(dataclasses.replace(toy, backbone="resnet10"), split, parts, CPU, folder)
+
+
+@pytest.mark.parametrize("method", [Everything, Choosing])
+def test_a_run_gives_the_same_bits_twice_and_leaves_no_process(
+    method: type[Method],
+    photographs: tuple[Split, dict[str, ImageFiles]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Held-out batches and images that a method chooses on its way; one process, two, and none."""
+    before = children(os.getpid())
+    for workers in "120":
+        monkeypatch.setenv("LTBENCH_LOADER_WORKERS", workers)
+        run_of(method, *photographs, tmp_path / workers, mixup_alpha=0.3).run(Reporter())
+        assert children(os.getpid()) <= before
+    assert results(tmp_path / "1") == results(tmp_path / "2") == results(tmp_path / "0")
+
+
+def test_a_killed_run_resumes_to_the_same_bits(
+    photographs: tuple[Split, dict[str, ImageFiles]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LTBENCH_CHECKPOINT_SECONDS", "0")
+    run_of(Everything, *photographs, tmp_path / "whole").run(Reporter())
+    for stop in (2, 2):
+        run = run_of(Everything, *photographs, tmp_path / "parts")
+        left, step = iter(range(stop)), run._train_step
+
+        def dying(*arguments: Any, left: Iterator[int] = left, step: Callable[..., None] = step) -> None:
+            if next(left, None) is None:
+                raise Killed
+            step(*arguments)
+
+        monkeypatch.setattr(run, "_train_step", dying)
+        with pytest.raises(Killed):
+            run.run(Reporter())
+    run_of(Everything, *photographs, tmp_path / "parts").run(Reporter())
+    assert results(tmp_path / "parts") == results(tmp_path / "whole")
+
+
+def test_batches_of_a_run_are_read_ahead(
+    photographs: tuple[Split, dict[str, ImageFiles]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """None is loaded at the moment when it is wanted, in training and in evaluation."""
+    urgent = []
+    monkeypatch.setattr(
+        streaming, "Reading", lambda *a, **b: (urgent.append(b.get("urgent", False)), Reading(*a, **b))[1]
+    )
+    run_of(Plain, *photographs, tmp_path).run(Reporter())
+    assert urgent == 2 * 3 * [False]  # two epochs of training, test and validation
+
+
+def test_a_frozen_backbone_reads_the_training_images_of_a_plan_and_as_they_are(
+    photographs: tuple[Split, dict[str, ImageFiles]], tmp_path: Path
+) -> None:
+    first = run_of(Plain, *photographs, tmp_path / "first")
+    first.run(Reporter())
+    second = run_of(Plain, *photographs, tmp_path / "second", stage="finetune", augment=Augment())
+    second.run(Reporter())
+    assert np.isfinite(second.history.loss).all()
+
+
+def test_a_bad_file_ends_a_run(photographs: tuple[Split, dict[str, ImageFiles]], tmp_path: Path) -> None:
+    split, parts = photographs
+    gone = dataclasses.replace(parts["test"], names=(*parts["test"].names[:-1], "test/gone.jpg"))
+    before = children(os.getpid())
+    with pytest.raises(UserError, match=r"/test/gone\.jpg: missing$"):
+        run_of(Plain, split, parts | {"test": gone}, tmp_path).run(Reporter())
+    assert children(os.getpid()) <= before

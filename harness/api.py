@@ -30,7 +30,7 @@ class Task:
 
     num_classes: int  # C
     feature_dim: int  # d, width of the pooled backbone features
-    class_counts: Tensor  # training images of each class, int64, shape (C,), on the CPU
+    class_counts: Tensor  # training images of each class, int64, shape (C,), on the device
 
 
 class Classifier(nn.Module):
@@ -95,6 +95,7 @@ class Method:
         first_stage: name of the method whose first stage this one starts from, "" for its own. Methods that name the
             same one share its checkpoint.
         detached: why the loss's gradient is not its derivative, where a paper means it so; "" otherwise.
+        not_compiled: why `torch.compile` cannot take the loss as one graph; "" where it can.
 
     Where a variant has other stages than the default, `stages_of` and `first_stage_of` decide by its params.
     """
@@ -103,6 +104,7 @@ class Method:
     stages: ClassVar[tuple[Stage, ...]] = ("train",)
     first_stage: ClassVar[str] = ""
     detached: ClassVar[str] = ""
+    not_compiled: ClassVar[str] = ""
 
     @dataclass(frozen=True)
     class Params:
@@ -139,8 +141,8 @@ class Method:
         """Mean loss of a batch, a scalar. `logits` (B, C) come in float32 or float64; with mixup it is called twice."""
         return F.cross_entropy(logits, target)
 
-    def inference(self, logits: Tensor) -> Tensor:
-        """Logits that predict at test time, shape (B, C), from the head's. Their softmax is the confidence."""
+    def inference(self, logits: Tensor, stage: Stage) -> Tensor:
+        """Logits that predict after that stage, shape (B, C), from the head's. Their softmax is the confidence."""
         return logits
 
     def sampler(self, labels: np.ndarray, stage: Stage) -> Sampler:

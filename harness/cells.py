@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import subprocess
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,12 +14,13 @@ from rich.table import Table
 
 from harness.data import splits, store
 from harness.datasets.base import Dataset
+from harness.entries import Entry, parse_entry
 from harness.errors import RunFailed, UserError
 from harness.files import sha256_json, write_json
 from harness.metrics.selection import SELECTION_RULES
 from harness.metrics.shots import GROUPS
 from harness.progress import reporter
-from harness.recipes import Entry, parse_entry, resolve
+from harness.recipes import Cell, resolve
 from harness.records.evaluate import evaluate
 from harness.records.runs import RunInfo
 from harness.records.schema import Failure, Record, read_record
@@ -56,7 +58,7 @@ def run_stage(
     from harness.engine.device import pick_device
 
     with reporter() as progress:
-        place = stages.Workplace(pick_device(device), progress)
+        place = stages.Workplace(pick_device(device), progress, side_by_side=True)
         split_file = SPLITS / f"{split_name}.json"
         if stage == "train":
             outcomes = stages.train(cell, split_file, seeds, out, place)
@@ -121,8 +123,7 @@ def run_alone(
         RunFailed: a seed failed.
     """
     seeds, dataset = parse_seeds(seeds_text), store.get_dataset(dataset_name, where="--dataset")
-    factor = dataset.default_imbalance_factor if imbalance_factor is None else imbalance_factor
-    name = str(splits.SplitName(dataset.name, factor))
+    name = str(splits.name_split(dataset, imbalance_factor))
     splits.parse_split_name(name, where="--imbalance-factor")
     cell = resolve(entry, dataset.name, overrides, backbone)
     from harness.engine import stages  # imports torch
@@ -131,32 +132,44 @@ def run_alone(
 
     chosen_device = pick_device(device)
     create_backbone(cell.recipe.backbone, dataset.image_shape)  # refused before anything is fetched or written
-    split_file = _ensure_split(name, dataset, out)
-    identity = sha256_json(cell.first_stage_identity())[:8]
-    first = out / "work" / name / "stage1" / f"{cell.first_stage.name}-{identity}" / "train"
-    folder = Path(name) / entry.path.with_name(f"{entry.path.name}-{cell.recipe.sha256()[:8]}")
-    runs, records_root = [first], out / "records"
+    split_file, places = ensure_split(name, dataset, out), folders(cell, name, out)
     with reporter() as progress:
-        place = stages.Workplace(chosen_device, progress, out / "work" / ".scratch")
-        outcomes = stages.train(cell, split_file, seeds, first, place)
-        if "finetune" in cell.stages:
-            runs.append(out / "work" / folder / "finetune")
-            outcomes = stages.finetune(cell, split_file, seeds, first, runs[-1], place)
-    records = [read_record(path) for path in evaluate(split_file, runs, seeds, records_root / folder)]
-    print_table(records)
-    print(f"records: {records_root / folder}  (as a page: ltbench report {records_root} --out {out / 'report'})")
+        place = stages.Workplace(chosen_device, progress, places.scratch, side_by_side=True)
+        stages.train(cell, split_file, seeds, places.first, place)
+        outcomes = stages.finetune(cell, split_file, seeds, places.first, places.last, place)
+    paths = evaluate(split_file, [places.first, places.last], seeds, places.records)
+    print_table([read_record(path) for path in paths])
+    print(f"records: {places.records}  (as a page: ltbench report {out / 'records'} --out {out / 'report'})")
     _raise_failures(outcomes)
 
 
-def _ensure_split(name: str, dataset: Dataset, out: Path) -> Path:
+@dataclass(frozen=True)
+class Folders:
+    """Where a cell's results lie when it runs without DVC."""
+
+    first: Path  # its first stage; of all cells that share it
+    last: Path
+    records: Path
+    scratch: Path
+
+
+def folders(cell: Cell, split: str, out: Path) -> Folders:
+    """Folders under `out`, named by what they depend on, so that another recipe never overwrites anything."""
+    identity = sha256_json(cell.first_stage_identity())[:8]
+    first = out / "work" / split / "stage1" / f"{cell.first_stage.name}-{identity}" / "train"
+    own = Path(split) / cell.entry.path.with_name(f"{cell.entry.path.name}-{cell.recipe.sha256()[:8]}")
+    return Folders(first, out / "work" / own / cell.stages[-1], out / "records" / own, out / "work" / ".scratch")
+
+
+def ensure_split(name: str, dataset: Dataset, out: Path) -> Path:
     """The split's file under `out`, made if it is not there; the data set is fetched if nothing of it is."""
-    if not (store.PINNED / dataset.name).exists() and not (store.data_root() / dataset.name).exists():
+    if not store.is_here(dataset):
         store.fetch(dataset, store.data_root())
     path = out / "splits" / f"{name}.json"
     try:
         splits.read_split(path)
     except UserError:  # missing, or damaged: it is drawn by rule, so it can always be made again
-        splits.write_split(splits.build_split(name, dataset, store.load(dataset)), path)
+        splits.write_split(splits.build_split(name, store.find(dataset), store.load(dataset)), path)
     return path
 
 

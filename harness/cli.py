@@ -93,18 +93,38 @@ def list_(
 
 @app.command()
 def fetch(
-    datasets: Annotated[list[str], typer.Argument(help="names of data sets (ltbench list datasets)")],
+    datasets: Annotated[list[str], typer.Argument(help="names of data sets (ltbench list datasets), or folder:PATH")],
     mirror: Annotated[
         Path | None, typer.Option(help="folder with <data set>/<file> or <file>; default LTBENCH_MIRROR")
     ] = None,
     to: Annotated[Path | None, typer.Option(help="default LTBENCH_DATA, else data/")] = None,
     repair: Annotated[bool, typer.Option("--repair", help="replace files whose hash is wrong")] = False,
 ) -> None:
-    """Bring raw data here, verified against the pinned sha256."""
+    """Bring raw data here, verified against the pinned hashes."""
     from harness.data import store
 
     for dataset in [store.get_dataset(name) for name in datasets]:
-        print(f"{dataset.name}: verified in {store.fetch(dataset, to or store.data_root(), mirror, repair=repair)}")
+        folder = store.fetch(dataset, to or store.data_root(), mirror, repair=repair)
+        print(f"{dataset.name}: verified in {folder}" if dataset.files else f"{dataset.name}: {dataset.title}")
+
+
+@app.command()
+def verify(
+    datasets: Annotated[list[str], typer.Argument(help="names of data sets (ltbench list datasets), or folder:PATH")],
+    quick: Annotated[bool, typer.Option("--quick", help="of large sets: whether the files are there, no more")] = False,
+    manifest: Annotated[Path | None, typer.Option(help="write what was found there, as JSON")] = None,
+) -> None:
+    """List missing, damaged and duplicate images before any training; exits with 0 only if all is sound."""
+    from harness.data import store
+    from harness.data.verify import verify as check
+    from harness.files import write_json
+
+    reports = [check(dataset, quick=quick) for dataset in [store.get_dataset(name) for name in datasets]]
+    for report in reports:
+        print("\n".join(report.lines()))
+    if manifest:
+        write_json(manifest, [report.as_dict() for report in reports])
+    raise typer.Exit(0 if all(report.sound for report in reports) else 1)
 
 
 @app.command()
@@ -115,13 +135,14 @@ def split(
     """Write long-tailed splits: which images are used, once for every stage of every method."""
     from harness.data import splits, store
 
-    for name in names:
-        dataset = store.get_dataset(splits.parse_split_name(name).dataset)
-        made = splits.build_split(name, dataset, store.load(dataset))
+    for name in map(splits.parse_split_name, names):
+        dataset = store.get_dataset(name.dataset)
+        made = splits.build_split(str(name), store.find(dataset), store.load(dataset))
         splits.write_split(made, out / f"{name}.json")
         counts = made.class_counts
         print(
-            f"{out / name}.json: {sum(counts)} training images in {len(counts)} classes ({counts[0]} ... {counts[-1]})"
+            f"{out / f'{name}.json'}: {sum(counts)} training images in {len(counts)} classes "
+            f"({max(counts)} ... {min(counts)})"
         )
 
 
@@ -195,13 +216,31 @@ def evaluate(
 def collect(
     roots: Annotated[list[Path] | None, typer.Argument(help="folders with records")] = None,
     out: Annotated[Path, typer.Option()] = Path("results/table.csv"),
+    import_: Annotated[
+        list[Path] | None, typer.Option("--import", metavar="DIR", help="first take over the records of a campaign")
+    ] = None,
 ) -> None:
     """All records as one tidy table."""
     from harness.records import collect as module
 
+    refused = [reason for folder in import_ or [] for reason in _imported(folder)]
     table = module.rows(module.collect(*_record_roots(roots)))
     module.write_table(table, out)
     print(f"{out}: {len(table)} rows")
+    if refused:
+        raise UserError(f"{len(refused)} records were refused: {refused[0]}" + (" ..." if refused[1:] else ""))
+
+
+def _imported(folder: Path) -> list[str]:
+    """Takes a campaign's records over; the reasons why some were refused."""
+    from harness.records.imports import IMPORTED, import_campaign
+    from harness.suites import SPLITS
+
+    found = import_campaign(folder, SPLITS)
+    print(f"{IMPORTED / folder.name}: {len(found.taken)} records imported, {len(found.known)} were there")
+    for reason in found.refused:
+        print(f"refused: {reason}", file=sys.stderr)
+    return found.refused
 
 
 @app.command()
@@ -243,7 +282,7 @@ def run(
 ) -> None:
     """The whole path for one cell without DVC; ends with its many/medium/few table."""
     from harness import cells
-    from harness.recipes import parse_entry
+    from harness.entries import parse_entry
 
     entry = parse_entry(f"{method}{'-' + variant if variant else ''}@{track}")
     cells.run_alone(dataset, entry, seeds, out, imbalance_factor, set_ or [], backbone, device)
@@ -266,6 +305,38 @@ def new_method(name: Annotated[str, typer.Argument(help="lower-case letters, dig
         print(path)
     suites.write_grid()
     print(f"next: edit methods/{name}/method.py, then ltbench check-method {name}, then dvc repro")
+
+
+@app.command()
+def bench(
+    part: Annotated[str, typer.Argument(help="losses, loader, loop or all")] = "all",
+    device: Device = "auto",
+    threads: Annotated[int | None, typer.Option(help="of torch on the CPU; default one for each core")] = None,
+    json_: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="write the figures there")] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="tiny sizes: whether it works, not how fast it is")] = False,
+) -> None:
+    """Measure how fast losses, data path and loop are, as ratios to plain PyTorch in the same run."""
+    from harness.bench import command
+
+    command.bench(part, device, threads, json_, quick)
+
+
+@app.command()
+def campaign(
+    suite: Annotated[str, typer.Argument(help="suite in harness/suites.yaml (ltbench list suites)")],
+    budget: Annotated[float, typer.Option(help="seconds of wall time; the same command goes on with what is left")],
+    out: Annotated[Path, typer.Option(help="folder for everything the campaign leaves")],
+    device: Device = "auto",
+    per_device: Annotated[int, typer.Option(help="runs at once on each device; default one a core, four a GPU")] = 0,
+    only: Annotated[list[str] | None, typer.Option(metavar="PATTERN", help="entries, e.g. 'ce@*'")] = None,
+    set_: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="for every recipe")] = None,
+) -> None:
+    """Run as much of a suite as a time budget allows, several runs at once, without DVC."""
+    from harness import campaign as module
+
+    settings = module.Settings(out, device, per_device, tuple(only or ()), tuple(set_ or ()))
+    made, left = module.campaign(suite, budget, settings)
+    print(f"{out / 'records'}: {made} records made, {left} left{'; the same command goes on' if left else ''}")
 
 
 @app.command()

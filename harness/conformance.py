@@ -20,8 +20,10 @@ from harness.api import Batch, Classifier, Method, StepContext, Task
 from harness.data.splits import Part, Split
 from harness.datasets.base import Images
 from harness.engine.loop import StageJob, StageRun
+from harness.entries import parse_entry
 from harness.progress import Reporter
-from harness.recipes import Augment, StageRecipe, parse_entry, resolve, variants
+from harness.recipe_layers import variants
+from harness.recipes import Augment, StageRecipe, resolve
 from harness.registry import available_methods, broken_methods, get_method, get_plugin
 from harness.reporting.claims import load_claims
 from harness.suites import entries_for, read_suites
@@ -58,17 +60,21 @@ def context(method: Method, model: Classifier, stage: Any) -> StepContext:
     )
 
 
-def loss_of(method: Method, features: Tensor, target: Tensor, stage: Any) -> tuple[Tensor, Classifier]:
-    model = Classifier(torch.nn.Identity(), method.head(stage)).to(features.dtype)
-    labels = np.repeat(np.arange(method.task.num_classes), method.task.class_counts.numpy())
-    method.sampler(labels, stage)
+def prepared(method: Method, stage: Any, dtype: torch.dtype = torch.float64) -> StepContext:
+    """A step of the method at the start of a stage, with its model in place."""
+    model = Classifier(torch.nn.Identity(), method.head(stage)).to(dtype)
+    method.sampler(np.repeat(np.arange(method.task.num_classes), method.task.class_counts.numpy()), stage)
     method.on_stage_start(model, stage)
-    step = context(method, model, stage)
-    index = method.choose(torch.arange(len(target)) % len(labels), step)
+    return context(method, model, stage)
+
+
+def loss_of(method: Method, features: Tensor, target: Tensor, stage: Any) -> tuple[Tensor, Classifier]:
+    step = prepared(method, stage, features.dtype)
+    index = method.choose(torch.arange(len(target)) % int(method.task.class_counts.sum()), step)
     step.features, step.batch = features, Batch(features, target, index)
-    logits = model(features)
+    logits = step.model(features)
     method.before_step(step)
-    return method.loss(logits, target, step), model
+    return method.loss(logits, target, step), step.model
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -87,7 +93,7 @@ def test_folder_is_complete(name: str) -> None:
 
 @pytest.mark.parametrize("name", SOUND)
 def test_every_recipe_of_every_variant_resolves(name: str) -> None:
-    for variant in ["", *variants(get_plugin(name))]:
+    for variant in ["", *variants(get_plugin(name), "common", "mnist5k")]:
         entry = parse_entry(f"{name}{'-' + variant if variant else ''}@common")
         cell = resolve(entry, "mnist5k")
         assert cell.recipe.backbone == "resnet8_cifar"
@@ -130,6 +136,41 @@ def test_gradient_is_the_derivative(name: str, stage: Any) -> None:
         return loss_of(method, values, target, stage)[0]
 
     assert torch.autograd.gradcheck(loss, features.requires_grad_())
+
+
+@pytest.mark.parametrize(("name", "stage"), STAGES)
+def test_uniform_class_counts_tell_no_classes_apart(name: str, stage: Any) -> None:
+    """With equal counts the loss is a softmax loss without favourites: renaming the classes does not change it."""
+    method = make(name, [20] * 5)
+    step = prepared(method, stage)
+    logits = torch.rand(7, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(4)) * 2 - 1
+    target, renamed = torch.tensor([0, 1, 2, 3, 4, 0, 1]), torch.tensor([3, 0, 4, 1, 2])
+    step.generator.manual_seed(0)
+    loss = method.loss(logits, target, step)
+    step.generator.manual_seed(0)
+    again = method.loss(logits[:, renamed.argsort()], renamed[target], step)
+    torch.testing.assert_close(loss, again, rtol=1e-12, atol=0)
+    torch.testing.assert_close(
+        method.inference(logits, stage)[:, renamed.argsort()], method.inference(logits[:, renamed.argsort()], stage)
+    )
+
+
+@pytest.mark.parametrize(("name", "stage"), STAGES)
+def test_loss_compiles_as_one_graph(name: str, stage: Any) -> None:
+    """`torch.compile` takes it without a graph break, with the same value; or `not_compiled` says why not."""
+    method = make(name, [50, 20, 5, 2])
+    if method.not_compiled:
+        pytest.skip(method.not_compiled)
+    step = prepared(method, stage)
+    logits, target = torch.randn(6, 4, dtype=torch.float64), torch.tensor([0, 1, 2, 3, 0, 0])
+    loss = method.loss(logits, target, step)  # first: what a method computes once is computed here
+    torch.compiler.reset()
+
+    def plain(z: Tensor, y: Tensor) -> Tensor:
+        return method.loss(z, y, step)
+
+    compiled: Any = torch.compile(plain, backend="aot_eager", fullgraph=True)
+    torch.testing.assert_close(compiled(logits, target), loss, rtol=1e-12, atol=0)
 
 
 @pytest.mark.parametrize(("name", "stage"), STAGES)
@@ -227,7 +268,7 @@ def test_runs_in_bfloat16(name: str, small_split: tuple[Split, dict[str, Images]
 @pytest.mark.parametrize("name", SOUND)
 def test_inference_logits_have_a_column_for_each_class(name: str) -> None:
     method = make(name, [9, 4, 1])
-    logits = method.inference(method.head(method.stages[-1])(torch.randn(5, FEATURES)))
+    logits = method.inference(method.head(method.stages[-1])(torch.randn(5, FEATURES)), method.stages[-1])
     assert logits.shape == (5, 3)
 
 

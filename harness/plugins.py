@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 
 from harness.errors import UserError
-from harness.files import write_text
+from harness.files import read_json, write_text
 from harness.registry import NAME, available_methods, get_method
+
+SUITE = Path(__file__).with_name("conformance.py")
 
 FILES = {
     "method.py": '''"""TITLE: Authors, Paper, Venue Year."""
@@ -92,10 +97,25 @@ def check(name: str) -> int:
         import pytest  # noqa: F401
     except ImportError:
         raise UserError("check-method needs pytest; install the extra 'dev'") from None
-    suite = Path(__file__).with_name("conformance.py")
-    command = [sys.executable, "-m", "pytest", "-q", "--no-header", "-p", "no:cacheprovider", "--tb=short", str(suite)]
-    ok = subprocess.run(command, env=os.environ | {"LTBENCH_CHECK_METHOD": name}, check=False).returncode == 0  # noqa: S603
-    print(
-        f"method '{name}' {'conforms' if ok else 'does not conform: see above, and the docstring of each failed test'}"
-    )
+    with tempfile.TemporaryDirectory() as folder:
+        options = ["-q", "--no-header", "--tb=short", "--show-capture=no", "-o", f"cache_dir={folder}", str(SUITE)]
+        environment = os.environ | {"LTBENCH_CHECK_METHOD": name}
+        ok = subprocess.run([sys.executable, "-m", "pytest", *options], env=environment, check=False).returncode == 0  # noqa: S603
+        failures = Path(folder) / "v/cache/lastfailed"
+        failed = read_json(failures, "list of failed tests") if failures.is_file() else []
+    print(f"method '{name}' {'conforms' if ok else 'does not conform: see above; what is asked:'}")
+    for line in asked(failed):
+        print(f"  {line}")
     return 0 if ok else 1
+
+
+def asked(failed: Iterable[str]) -> list[str]:
+    """What the conformance suite asks, a line for each failed test: its name in words, and its docstring.
+
+    Args:
+        failed: pytest's ids, `<file>::<test>[<parameters>]`.
+    """
+    names = {test.rpartition("::")[2].partition("[")[0] for test in failed}
+    tests = [node for node in ast.parse(SUITE.read_text(encoding="utf-8")).body if isinstance(node, ast.FunctionDef)]
+    found = {test.name: " ".join((ast.get_docstring(test) or "").split()) for test in tests if test.name in names}
+    return [f"{name.removeprefix('test_').replace('_', ' ')}. {text}".rstrip() for name, text in found.items()]

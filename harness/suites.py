@@ -12,10 +12,12 @@ import yaml
 
 from harness import config
 from harness.data.splits import parse_split_name
+from harness.entries import Entry, parse_entry
 from harness.errors import UserError, unknown
 from harness.files import read_yaml, sha256_json, shown, write_json, write_text
 from harness.provenance import code_version
-from harness.recipes import Cell, Entry, has_recipe, parse_entry, resolve
+from harness.recipe_layers import has_recipe
+from harness.recipes import Cell, resolve
 from harness.registry import available_methods, get_plugin
 
 if TYPE_CHECKING:
@@ -85,7 +87,10 @@ def _may_run(entry: Entry, dataset: str) -> bool:
 
 @dataclass(frozen=True)
 class GridCell:
-    """A cell of the grid, with the entry whose stage-1 folder it uses: its own, or one that it shares."""
+    """A cell of the grid, with the entry whose stage-1 folder it uses: its own, or one that it shares.
+
+    A cell of one stage that shares it has a second DVC stage all the same: it takes the first one's results over.
+    """
 
     split: str
     entry: Entry
@@ -123,8 +128,8 @@ def suite_cells(name: str) -> list[GridCell]:
                 print(f"will fail: {error}", file=sys.stderr)
                 cells.append(GridCell(split, entry, entry, two_stages=False))
         for entry, cell in resolved.items():
-            owner = _owner(cell, list(resolved.values())) if "finetune" in cell.stages else entry
-            cells.append(GridCell(split, entry, owner, "finetune" in cell.stages))
+            owner = _owner(cell, list(resolved.values()))
+            cells.append(GridCell(split, entry, owner, "finetune" in cell.stages or owner != entry))
     return cells
 
 

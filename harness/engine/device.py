@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import resource
 import sys
 
@@ -11,11 +12,12 @@ from harness.errors import UserError
 
 
 def pick_device(name: str = "auto") -> torch.device:
-    """The device named, or with "auto" CUDA where there is one, else the CPU.
+    """The device named, or with "auto" CUDA where there is one, else the CPU; and the CPU's number of threads is fixed.
 
     Raises:
         UserError: no such device here.
     """
+    _set_threads()
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
@@ -30,9 +32,26 @@ def pick_device(name: str = "auto") -> torch.device:
     return device
 
 
+def _set_threads() -> None:
+    """One thread for a run on the CPU (`LTBENCH_THREADS` for more): its bits must not depend on the number of cores.
+
+    Raises:
+        UserError: LTBENCH_THREADS is not a whole number above 0.
+    """
+    text = os.environ.get("LTBENCH_THREADS") or "1"
+    if not text.isdecimal() or int(text) < 1:
+        raise UserError(f"LTBENCH_THREADS={text}: expected a whole number above 0")
+    torch.set_num_threads(int(text))
+
+
 def device_name(device: torch.device) -> str:
     """The device as people know it."""
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads"
+    threads = torch.get_num_threads()
+    return (
+        torch.cuda.get_device_name(device)
+        if device.type == "cuda"
+        else f"CPU, {threads} thread{'s' if threads > 1 else ''}"
+    )
 
 
 def peak_memory_mb(device: torch.device) -> float:

@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import os
 import time
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,10 +16,11 @@ import torch
 from torch import Tensor
 
 from harness.api import Batch, Classifier, Method, Stage, StepContext, Task
-from harness.data.resident import EpochPlan, ResidentPart, plan_epoch
+from harness.data.parts import closing, in_order, make_parts, plan_for, start_epoch
+from harness.data.resident import EpochPlan
 from harness.data.samplers import ClassAwareSampler
 from harness.data.splits import Split
-from harness.datasets.base import Images
+from harness.datasets.base import AnyImages
 from harness.engine.backbones import create_backbone
 from harness.engine.calibration import expected_calibration_error
 from harness.engine.checkpoint import load_state, save_state, save_weights
@@ -27,7 +29,7 @@ from harness.engine.schedules import learning_rate
 from harness.engine.seeding import seed_for
 from harness.errors import RunFailed, RunSkipped
 from harness.progress import Reporter
-from harness.recipes import StageRecipe
+from harness.recipes import Augment, StageRecipe
 
 EVAL_BATCH = {"cpu": 128, "cuda": 2000}  # a small batch stays in a processor's cache; a GPU wants a large one
 
@@ -70,14 +72,12 @@ class StageRun:
     """
 
     def __init__(
-        self, job: StageJob, split: Split, images: dict[str, Images], device: torch.device, folder: Path
+        self, job: StageJob, split: Split, images: Mapping[str, AnyImages], device: torch.device, folder: Path
     ) -> None:
+        job = dataclasses.replace(job, recipe=job.recipe.for_images(len(images["train"].labels)))
         self.job, self.split, self.device, self.folder = job, split, device, folder
         recipe = job.recipe
-        self.data = {
-            part: ResidentPart(images[part], split, device, recipe.augment.crop_padding if part != "test" else 0)
-            for part in images
-        }
+        self.data = make_parts(images, split, device, recipe.augment, recipe.batch_size)
         self._build_model()
         labels = self.data["train"].host_labels
         self.sampler = self.method.sampler(labels, job.stage)
@@ -89,6 +89,8 @@ class StageRun:
         self.history, self.costs = History(), Costs()
         self._saved_at = self._ticked_at = time.monotonic()
         self._last_logits: Tensor | None = None
+        self._kept_features: dict[str, list[Tensor]] = {}
+        self._train_features: Tensor | None = None
         self.epoch, self.step = 0, 0
         self.losses: list[Tensor] = []  # of the running epoch; on the device, so that no step waits for its loss
         self.step_context = StepContext(
@@ -111,7 +113,8 @@ class StageRun:
         torch.manual_seed(seed_for(job.seed, "backbone"))
         backbone, feature_dim = create_backbone(job.backbone, tuple(self.split.image_shape))  # type: ignore[arg-type]
         self.method = job.method(
-            Task(self.split.num_classes, feature_dim, torch.tensor(self.split.class_counts)), job.params
+            Task(self.split.num_classes, feature_dim, torch.tensor(self.split.class_counts, device=self.device)),
+            job.params,
         )
         reason = self.method.skip()
         if reason:
@@ -135,6 +138,7 @@ class StageRun:
         for parameter in self.model.parameters():
             parameter.requires_grad_(parameter in tuned)
         self.frozen_backbone = not any(parameter in tuned for parameter in self.model.backbone.parameters())
+        self.fixed_features = self.frozen_backbone and recipe.frozen_bn == "eval"
         self.optimizer = torch.optim.SGD(
             groups,
             lr=recipe.lr,
@@ -147,6 +151,10 @@ class StageRun:
 
     def run(self, reporter: Reporter) -> None:
         """Trains to the end (from the resume state, if there is one) and writes weights and history."""
+        with closing(self.data):
+            self._run(reporter)
+
+    def _run(self, reporter: Reporter) -> None:
         self._resume(reporter)
         self._tick()
         while self.epoch < self.job.recipe.epochs:
@@ -173,9 +181,12 @@ class StageRun:
         size = self.job.recipe.batch_size
         count = len(plan.order) // size * size if self.job.recipe.drop_last else len(plan.order)
         steps = max(1, -(-count // size))
+        batches = [slice(step * size, min((step + 1) * size, max(count, size))) for step in range(steps)]
+        if type(self.method).choose is Method.choose:  # the plan stands; nobody chooses other images step by step
+            start_epoch(self.data["train"], plan, batches[self.step :])
         self._set_modes()
         while self.step < steps:
-            where = slice(self.step * size, min((self.step + 1) * size, max(count, size)))
+            where = batches[self.step]
             self._train_step(plan, where, steps)
             self.step += 1
             self.costs.images += len(plan.order[where])
@@ -188,31 +199,32 @@ class StageRun:
         recipe = self.job.recipe
         rng = np.random.default_rng(seed_for(self.job.seed, self.job.stage, "epoch", str(self.epoch)))
         order = self.sampler.order(rng)
-        return plan_epoch(
+        return plan_for(
+            self.data["train"],
             order,
             recipe.batch_size,
             rng,
-            padding=recipe.augment.crop_padding,
-            flip=recipe.augment.flip,
+            augment=recipe.augment,
+            image_shape=self.split.image_shape,
             mixup_alpha=recipe.mixup_alpha,
             device=self.device,
         )
 
     def _set_modes(self) -> None:
         self.model.train()
-        if self.frozen_backbone and self.job.recipe.frozen_bn == "eval":
+        if self.fixed_features:
             self.model.backbone.eval()
 
     def _train_step(self, plan: EpochPlan, where: slice, steps: int) -> None:
         step, train = self.step_context, self.data["train"]
         step.epoch, step.step, step.learning_rate = self.epoch, self.step, self._set_learning_rate(steps)
         index = self.method.choose(plan.order[where], step)
-        step.batch = Batch(train.batch(index, plan.shift[where], plan.flip[where]), train.labels[index], index)
+        step.batch = Batch(train.batch(index, plan.augment[where]), train.labels[index], index)
         share, partner = plan.mixup[where][0], plan.partner[where]
         images = step.batch.images
         if self.job.recipe.mixup_alpha > 0:
             images = share * images + (1 - share) * images[partner]
-        step.features = self._extract(images)
+        step.features = self._batch_features(images, index)
         logits = self.model.head(step.features)
         self.method.before_step(step)
         loss = self.method.loss(logits, step.batch.target, step)
@@ -231,6 +243,25 @@ class StageRun:
         with no_grad, torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=low):
             features: Tensor = self.model.backbone(images)
         return features.float() if low else features
+
+    def _part_features(self, part: str) -> Iterable[Tensor]:
+        """Features of a part's images as they are, in batches; of a backbone that never changes they are kept."""
+        if part in self._kept_features:
+            return self._kept_features[part]
+        features = (self._extract(images) for images in in_order(self.data[part], EVAL_BATCH[self.device.type]))
+        if not self.fixed_features:
+            return features
+        self._kept_features[part] = list(features)
+        return self._kept_features[part]
+
+    def _batch_features(self, images: Tensor, index: Tensor) -> Tensor:
+        """Features of a training batch; where they are the same in every epoch they are computed once."""
+        recipe = self.job.recipe
+        if not self.fixed_features or recipe.augment != Augment() or recipe.mixup_alpha > 0:
+            return self._extract(images)
+        if self._train_features is None:
+            self._train_features = torch.cat(list(self._part_features("train")))
+        return self._train_features[index]
 
     def _set_learning_rate(self, steps: int) -> float:
         recipe = self.job.recipe
@@ -253,10 +284,17 @@ class StageRun:
         rng = np.random.default_rng(seed_for(self.job.seed, self.job.stage, "held_out", str(self.meta_draws)))
         self.meta_draws += 1
         order = self.meta_samplers[source].draw(size, rng)
-        plan = plan_epoch(
-            order, size, rng, padding=augment.crop_padding, flip=augment.flip, mixup_alpha=0.0, device=self.device
+        plan = plan_for(
+            part,
+            order,
+            size,
+            rng,
+            augment=augment,
+            image_shape=self.split.image_shape,
+            mixup_alpha=0.0,
+            device=self.device,
         )
-        return Batch(part.batch(plan.order, plan.shift, plan.flip), part.labels[plan.order], plan.order)
+        return Batch(part.batch(plan.order, plan.augment), part.labels[plan.order], plan.order)
 
     def _check_losses(self) -> None:
         """Once an epoch, so that no step waits for the device: the first loss that is not finite ends the run."""
@@ -289,13 +327,11 @@ class StageRun:
     def _predict(self, part: str) -> Tensor:
         """Logits as inference uses them, on the CPU in float32, shape (N, C)."""
         self.model.eval()
-        data = self.data[part]
-        index = torch.arange(len(data), device=self.device)
         chunks = [
-            self.method.inference(self.model.head(self._extract(data.batch(chunk)))).float().cpu()
-            for chunk in torch.split(index, EVAL_BATCH[self.device.type])
+            self.method.inference(self.model.head(features), self.job.stage).float().cpu()
+            for features in self._part_features(part)
         ]
-        logits = torch.cat(chunks) if len(data) else torch.empty(0, self.split.num_classes)
+        logits = torch.cat(chunks) if len(self.data[part]) else torch.empty(0, self.split.num_classes)
         if not bool(torch.isfinite(logits).all()):
             raise RunFailed(
                 f"logits on the {part} part are not finite after epoch {self.epoch + 1}", epoch=self.epoch + 1

@@ -18,20 +18,25 @@ def check_batch(logits: Tensor, target: Tensor, class_counts: Tensor | Sequence[
     """Refuses what would give a wrong loss instead of none.
 
     Raises:
-        ValueError: shapes that do not fit, a negative class count, or (on the CPU, where a look costs nothing) a
-            label out of range; the message names the value.
+        ValueError: shapes that do not fit; or, where a look at values costs nothing (on the CPU, not compiled), a
+            negative class count or a label out of range. The message names the value.
     """
     if logits.ndim != 2 or target.shape != logits.shape[:1]:
         raise ValueError(f"logits {tuple(logits.shape)} and target {tuple(target.shape)} must be (B, C) and (B,)")
-    classes = logits.shape[1]
-    if target.device.type == "cpu" and len(target) and not 0 <= int(target.min()) <= int(target.max()) < classes:
+    classes, look = logits.shape[1], not torch.compiler.is_compiling()
+    if (
+        look
+        and target.device.type == "cpu"
+        and len(target)
+        and not 0 <= int(target.min()) <= int(target.max()) < classes
+    ):
         raise ValueError(f"labels must lie in 0..{classes - 1}, found {int(target.min())} to {int(target.max())}")
     if class_counts is None:
         return
     counts = torch.as_tensor(class_counts)
     if counts.shape != (classes,):
         raise ValueError(f"class_counts must be {classes} numbers, found shape {tuple(counts.shape)}")
-    if counts.device.type == "cpu" and bool((counts < 0).any()):
+    if look and counts.device.type == "cpu" and bool((counts < 0).any()):
         raise ValueError(f"class_counts must be at least 0, found {float(counts.min()):g}")
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import shutil
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,11 +20,12 @@ from harness import config
 from harness.api import Method, Stage
 from harness.data import store
 from harness.data.splits import Split, read_split, select
-from harness.datasets.base import Images
+from harness.datasets.base import AnyImages
 from harness.engine.checkpoint import load_weights
 from harness.engine.device import device_name, peak_memory_mb
 from harness.engine.history import read_history
 from harness.engine.loop import StageJob, StageRun
+from harness.engine.side_by_side import Task, run_side_by_side, workers_for
 from harness.errors import RunFailed, UserError
 from harness.files import read_json, sha256_json, write_json
 from harness.progress import Reporter
@@ -44,6 +45,8 @@ class Workplace:
     device: torch.device
     reporter: Reporter
     scratch: Path = SCRATCH
+    side_by_side: bool = False  # runs of a cell at once, in forked processes (CPU; this one must not have trained yet)
+    at_once: int = 1  # runs that share the device with this one, itself included
 
 
 def run_info(cell: Cell, split: Split, seed: int, stage: Stage) -> RunInfo:
@@ -91,30 +94,69 @@ def finetune(
         UserError: the weights are missing, damaged, or of another recipe, split, seed or code.
     """
     if "finetune" not in cell.stages:
-        raise UserError(f"method '{cell.method.name}' has no second stage; evaluate its first one")
+        return adopt(cell, split_file, seeds, first_stage, out)
     return _run_cell(cell, "finetune", split_file, seeds, out, place, start=first_stage)
+
+
+def adopt(cell: Cell, split_file: Path, seeds: Sequence[int], first_stage: Path, out: Path) -> list[RunInfo]:
+    """Takes the results of an equal first stage over as those of a cell of one stage; nothing is trained.
+
+    Raises:
+        UserError: results missing, or of another recipe, split, seed or code.
+    """
+    split, outcomes = read_split(split_file), []
+    for seed in seeds:
+        info = run_info(cell, split, seed, "train")
+        source, target = first_stage / "predictions" / f"seed{seed}", out / "predictions" / f"seed{seed}"
+        outcome = read_run_info(source.with_suffix(".json"))
+        if outcome.run_key != info.run_key:
+            raise UserError(f"{source}.json: of run {outcome.run_key}, expected {info.run_key}; run its stage again")
+        outcomes.append(dataclasses.replace(info, status=outcome.status, failure=outcome.failure))
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if outcome.status == "ok":
+            shutil.copyfile(source.with_suffix(".npz"), target.with_suffix(".npz"))
+        _write_info(target.with_suffix(".json"), outcomes[-1])
+    return outcomes
 
 
 def _run_cell(
     cell: Cell, stage: Stage, split_file: Path, seeds: Sequence[int], out: Path, place: Workplace, start: Path | None
 ) -> list[RunInfo]:
     split = read_split(split_file)
-    pending = [(seed, run_info(cell, split, seed, stage)) for seed in seeds]
-    images: dict[str, Images] = {}
-    outcomes = []
-    for seed, info in pending:
-        if _is_finished(out, info, place.reporter):
-            place.reporter.note(f"{info.title}: already done in {out}")
-            outcomes.append(read_run_info(out / "predictions" / f"seed{seed}.json"))
-            continue
-        folder = place.scratch / f"{info.run_key}-{place.device.type}"
-        if not (folder / "run.json").is_file():
-            images = images or select(split, store.load(store.get_dataset(split.dataset)))
-            _run_one(cell, stage, split, images, info, place, folder, start)
-        outcomes.append(read_run_info(folder / "run.json"))
-    for outcome in outcomes:  # published together: an interrupted cell loses its `out`, never its finished seeds
-        _publish(place.scratch / f"{outcome.run_key}-{place.device.type}", out, outcome.seed)
-    return outcomes
+    infos = [run_info(cell, split, seed, stage) for seed in seeds]
+    done = [info for info in infos if _is_finished(out, info, place.reporter)]
+    for info in done:
+        place.reporter.note(f"{info.title}: already done in {out}")
+    left = [info for info in infos if info not in done and not (_scratch(place, info) / "run.json").is_file()]
+    if left:
+        images = select(split, store.load(store.get_dataset(split.dataset)))
+        _run_all(left, place, lambda info, place: _run_one(cell, stage, split, images, info, place, start))
+    for info in infos:  # published together: an interrupted cell loses its `out`, never its finished seeds
+        _publish(_scratch(place, info), out, info.seed)
+    return [read_run_info(out / "predictions" / f"seed{info.seed}.json") for info in infos]
+
+
+def _scratch(place: Workplace, info: RunInfo) -> Path:
+    return place.scratch / f"{info.run_key}-{place.device.type}"
+
+
+def _run_all(infos: Sequence[RunInfo], place: Workplace, run: Callable[[RunInfo, Workplace], None]) -> None:
+    """All runs: side by side where that helps, else one after the other."""
+    workers = workers_for(len(infos)) if place.side_by_side and place.device.type == "cpu" else 1
+    if workers == 1:
+        for info in infos:
+            run(info, place)
+        return
+
+    def task(info: RunInfo) -> Task:
+        return lambda reporter: run(info, dataclasses.replace(place, reporter=reporter, at_once=workers))
+
+    died = run_side_by_side({info.title: task(info) for info in infos}, workers, place.reporter)
+    for info in infos:
+        if info.title in died:
+            place.reporter.note(f"{info.title}: failed: {died[info.title]}")
+            failed = dataclasses.replace(info, status="failed", failure=Failure(died[info.title]))
+            _write_outcome(_scratch(place, info), failed)
 
 
 def _is_finished(out: Path, info: RunInfo, reporter: Reporter) -> bool:
@@ -140,13 +182,13 @@ def _run_one(
     cell: Cell,
     stage: Stage,
     split: Split,
-    images: dict[str, Images],
+    images: Mapping[str, AnyImages],
     info: RunInfo,
     place: Workplace,
-    folder: Path,
     start: Path | None,
 ) -> None:
-    """One seed; in the end `folder/run.json` says what became of it."""
+    """One seed; in the end `run.json` in its scratch folder says what became of it."""
+    folder = _scratch(place, info)
     try:
         weights = _first_stage_weights(start, info) if start else {}
         run = StageRun(_job(cell, stage, info, weights), split, images, place.device, folder)
@@ -165,7 +207,7 @@ def _run_one(
         traceback.print_exc()
         reason = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
         return _write_outcome(folder, dataclasses.replace(info, status="failed", failure=Failure(reason)))
-    _write_costs(folder, run, info, place.device)
+    _write_costs(folder, run, info, place)
     return _write_outcome(folder, info)
 
 
@@ -188,28 +230,33 @@ def _first_stage_weights(folder: Path, info: RunInfo) -> dict[str, torch.Tensor]
     return load_weights(folder / "checkpoint" / f"seed{info.seed}.safetensors", info.stage1_key)
 
 
-def _write_costs(folder: Path, run: StageRun, info: RunInfo, device: torch.device) -> None:
+def _write_costs(folder: Path, run: StageRun, info: RunInfo, place: Workplace) -> None:
     costs = run.costs
     rate = costs.images / costs.train_seconds if costs.train_seconds else None
     write_json(
         folder / "costs.json",
-        machine(device_name(device))
+        machine(device_name(place.device))
         | {
             "run_key": info.run_key,
             "precision": run.job.precision,
             "threads": torch.get_num_threads(),
+            "runs_at_once": place.at_once,
             "wall_seconds": round(costs.wall_seconds, 3),
             "train_seconds": round(costs.train_seconds, 3),
             "eval_seconds": round(costs.eval_seconds, 3),
             "images_per_second": rate and round(rate, 1),
-            "peak_memory_mb": round(peak_memory_mb(device), 1),
+            "peak_memory_mb": round(peak_memory_mb(place.device), 1),
         },
     )
 
 
 def _write_outcome(folder: Path, info: RunInfo) -> None:
     """The last file of a run: once it is there, the run is over."""
-    write_json(folder / "run.json", config.as_dict(info))
+    _write_info(folder / "run.json", info)
+
+
+def _write_info(path: Path, info: RunInfo) -> None:
+    write_json(path, config.as_dict(info))
 
 
 PUBLISHED = {

@@ -12,51 +12,9 @@ from torch import Tensor
 
 from harness.api import Classifier, Method, Sampler, Stage, StepContext
 from harness.engine.losses import balanced_softmax_loss
+from methods.balms.meta_sampler import draw_slots, inner_gradient
 
 __all__ = ["BALMS", "balanced_softmax_loss", "draw_slots", "inner_gradient"]
-
-
-def draw_slots(
-    log_psi: Tensor, labels: Tensor, slots: int, generator: torch.Generator | None = None, chunk: int = 1 << 25
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Straight-through Gumbel-softmax draws of `slots` images, each slot over all N images (temperature 1).
-
-    Args:
-        log_psi: log sampling rate of each class, shape (C,).
-        labels: class of each image, shape (N,).
-        chunk: largest number of noise values held at once; the outcome does not depend on it but for the noise.
-
-    Returns:
-        index (slots,): the drawn images; q (slots,): soft weight of the drawn image; class_share (slots, C): soft
-        weight of all images of each class. With G Gumbel noise the weights are softmax(log psi + G) over the images.
-    """
-    images, classes = len(labels), len(log_psi)
-    best = torch.full((slots,), -torch.inf, device=labels.device, dtype=log_psi.dtype)
-    index = torch.zeros(slots, dtype=torch.long, device=labels.device)
-    mass = torch.zeros(slots, classes, device=labels.device, dtype=log_psi.dtype)
-    for part in torch.split(torch.arange(images, device=labels.device), max(1, chunk // slots)):
-        # exp(log psi + G) = psi / E with E ~ Exponential(1): the softmax's numerators, without a logarithm.
-        noise = torch.empty(slots, len(part), device=labels.device, dtype=log_psi.dtype).exponential_(
-            generator=generator
-        )
-        weight = log_psi.exp()[labels[part]] / noise
-        top, where = weight.max(1)
-        index, best = torch.where(top > best, part[where], index), torch.maximum(top, best)
-        mass.index_add_(1, labels[part], weight)
-    total = mass.sum(1)
-    return index, best / total, mass / total[:, None]
-
-
-def inner_gradient(residual: Tensor, features: Tensor, grad_weight: Tensor, grad_bias: Tensor, rate: float) -> Tensor:
-    """dL_meta / ds_b of each slot's weight s_b in the inner loss mean_b s_b l_b, shape (B,).
-
-    Args:
-        residual: r_b = softmax(z_b + log n) - onehot(y_b), shape (B, C).
-        features: h_b, shape (B, d).
-        grad_weight, grad_bias: gradient of the meta loss at the classifier after the inner step, (C, d) and (C,).
-        rate: derivative of the inner step by its gradient, the learning rate (times 1 + mu with Nesterov).
-    """
-    return -(rate / len(residual)) * (residual * (features @ grad_weight.T + grad_bias)).sum(1)
 
 
 class BALMS(Method):
@@ -77,10 +35,13 @@ class BALMS(Method):
 
         meta_learning_rate: float = 0.01
         meta_batch_size: int = 512
+        adam_beta2: float = 0.999
         initial_power: float = 0.0
         meta_source: Literal["train", "val"] = "train"
 
         def __post_init__(self) -> None:
+            if not 0 <= self.adam_beta2 < 1:
+                raise ValueError(f"adam_beta2 must lie in [0, 1), found {self.adam_beta2}")
             if not self.meta_learning_rate > 0 or self.meta_batch_size < 1:
                 raise ValueError(f"{self.meta_learning_rate=} must be above 0, {self.meta_batch_size=} at least 1")
 
@@ -89,7 +50,8 @@ class BALMS(Method):
         inverse = (self.task.class_counts.clamp_min(1) / self.task.class_counts.sum()).pow(-self.params.initial_power)
         device = model.head.weight.device
         self.omega = torch.logit(inverse / (inverse.min() + inverse.max())).to(device).requires_grad_()
-        self.adam = torch.optim.Adam([self.omega], lr=self.params.meta_learning_rate)
+        betas = (0.9, self.params.adam_beta2)
+        self.adam = torch.optim.Adam([self.omega], lr=self.params.meta_learning_rate, betas=betas)
 
     def sampler(self, labels: np.ndarray, stage: Stage) -> Sampler:
         """The planned order is not used; its labels are."""

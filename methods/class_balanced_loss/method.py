@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch.nn.functional as F
 from torch import Tensor
@@ -26,8 +27,12 @@ class ClassBalancedLoss(Method):
             if not 0 <= self.beta < 1:
                 raise ValueError(f"beta must lie in [0, 1), found {self.beta}")
 
+    @cached_property
+    def class_weights(self) -> Tensor:
+        """The weight of each class, shape (C,); they sum to C."""
+        return class_balanced_loss_weights(self.task.class_counts, self.params.beta)
+
     def loss(self, logits: Tensor, target: Tensor, step: StepContext) -> Tensor:
         """Plain mean over the batch: the sum of the weights is not divided out."""
         check_batch(logits, target)
-        weights = class_balanced_loss_weights(self.task.class_counts, self.params.beta).to(logits)
-        return (weights[target] * F.cross_entropy(logits, target, reduction="none")).mean()
+        return (self.class_weights.to(logits)[target] * F.cross_entropy(logits, target, reduction="none")).mean()

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from harness.api import Method, Sampler, Stage
+from harness.api import Method, Sampler, Stage, second_stage
 from harness.data.samplers import ClassAwareSampler
 from harness.engine.heads import CosineHead
 
@@ -23,7 +23,7 @@ class CosineSoftmax(Method):
     class Params:
         """retrain: whether there is a second stage."""
 
-        retrain: bool = True
+        retrain: bool = second_stage(True)
 
     @classmethod
     def stages_of(cls, params: Any) -> tuple[Stage, ...]:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
@@ -16,6 +15,9 @@ from harness.api import Method, Sampler, Stage, StepContext, second_stage
 from harness.data.samplers import cloud_size, make_sampler
 from harness.engine.heads import NormedHead
 from harness.engine.losses import check_batch
+from methods.gcl.clouds import CLOUD_SIZES
+
+__all__ = ["GCL", "cloud_size", "gcl_loss"]
 
 SIGMA = 1 / 3  # of the noise: three of them reach the clamp at 1
 
@@ -51,32 +53,13 @@ def gcl_loss(
     return ((1 - torch.exp(-ce.detach())).pow(focal_gamma) * ce).mean()
 
 
-def _differences(transform: Callable[[Tensor], Tensor]) -> Callable[[Tensor | Sequence[int]], Tensor]:
-    """Cloud sizes f(n_max) - f(n_c), divided by the largest; zero for uniform counts."""
-
-    def size(class_counts: Tensor | Sequence[int]) -> Tensor:
-        values = transform(torch.as_tensor(class_counts).double().clamp_min(1))
-        delta = values.max() - values
-        return delta / delta.max() if bool(delta.max() > 0) else delta
-
-    return size
-
-
-# The paper's Table 3 compares these; its formulas are not legible in our source, this is our reading of their names.
-CLOUD_SIZES: dict[str, Callable[[Tensor | Sequence[int]], Tensor]] = {
-    "log": cloud_size,
-    "power13": _differences(lambda n: n.pow(1 / 3)),
-    "power14": _differences(lambda n: n.pow(1 / 4)),
-    "cosine": _differences(lambda n: -torch.cos(math.pi / 2 * n / n.max())),
-}
-
-
 class GCL(Method):
     """Noise blurs each class's logit by a cloud that is larger for rarer classes; then the head is re-balanced."""
 
     name = "gcl"
     stages = ("train", "finetune")
     detached = "no gradient goes through the focal factor of stage 2"
+    not_compiled = "its noise comes from a generator of its own, which torch.compile does not take"
 
     @dataclass(frozen=True)
     class Params:
@@ -90,7 +73,7 @@ class GCL(Method):
         focal_gamma_2: float = second_stage(1.0)
         sampler_2: Literal["cben", "effective_number", "class_balanced", "instance_balanced"] = second_stage("cben")
         head_2: Literal["continued", "linear"] = second_stage("continued")
-        retrain: bool = True
+        retrain: bool = second_stage(True)
 
         def __post_init__(self) -> None:
             if not (self.scale > 0 and self.scale_2 > 0 and self.noise_scale >= 0):
@@ -117,20 +100,31 @@ class GCL(Method):
         name = "instance_balanced" if stage == "train" else self.params.sampler_2
         return make_sampler(name, labels, self.task.num_classes)
 
+    @cached_property
+    def cloud(self) -> Tensor:
+        """The cloud size of each class, shape (C,)."""
+        return CLOUD_SIZES[self.params.cloud](self.task.class_counts)
+
     def loss(self, logits: Tensor, target: Tensor, step: StepContext) -> Tensor:
         """Clouded logits with fresh noise for every image and class on each call."""
         if self._linear(step.stage):
             return super().loss(logits, target, step)
         p, second = self.params, step.stage == "finetune"
-        size = CLOUD_SIZES[p.cloud](self.task.class_counts).to(logits)
-        noise = SIGMA * torch.randn(logits.shape, generator=step.generator, device=logits.device, dtype=logits.dtype)
+        noise = SIGMA * torch.empty_like(logits).normal_(generator=step.generator)
         scale, margin, gamma = (p.scale_2, p.margin_2, p.focal_gamma_2) if second else (p.scale, 0.0, 0.0)
         return gcl_loss(
-            logits, target, size, noise, scale=scale, noise_scale=p.noise_scale, margin=margin, focal_gamma=gamma
+            logits,
+            target,
+            self.cloud.to(logits),
+            noise,
+            scale=scale,
+            noise_scale=p.noise_scale,
+            margin=margin,
+            focal_gamma=gamma,
         )
 
-    def inference(self, logits: Tensor) -> Tensor:
-        """Clean cosines at the last stage's scale."""
-        if self.params.retrain and self.params.head_2 == "linear":
+    def inference(self, logits: Tensor, stage: Stage) -> Tensor:
+        """Clean cosines at the stage's scale; a linear head's logits as they are."""
+        if self._linear(stage):
             return logits
-        return logits * float(self.params.scale_2 if self.params.retrain else self.params.scale)
+        return logits * float(self.params.scale if stage == "train" else self.params.scale_2)

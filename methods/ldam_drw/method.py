@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 import torch.nn.functional as F
@@ -44,16 +45,24 @@ class LDAMDRW(Method):
         """Cosines."""
         return NormedHead(self.task.feature_dim, self.task.num_classes)
 
+    @cached_property
+    def margins(self) -> Tensor:
+        """The margin of each class, shape (C,)."""
+        return ldam_margins(self.task.class_counts, self.params.largest_margin)
+
+    @cached_property
+    def class_weights(self) -> Tensor:
+        """The weight of each class once re-weighting has begun, shape (C,)."""
+        return class_balanced_loss_weights(self.task.class_counts, self.params.beta)
+
     def loss(self, logits: Tensor, target: Tensor, step: StepContext) -> Tensor:
         """CE of s (cos - m_y at the target), weighted once re-weighting has begun; the weights are divided out."""
         check_batch(logits, target)
-        margins = ldam_margins(self.task.class_counts, self.params.largest_margin).to(logits)
-        lowered = logits - margins * F.one_hot(target, logits.shape[1])
-        weights = None
-        if step.epoch >= self.params.reweight_from * step.epochs:
-            weights = class_balanced_loss_weights(self.task.class_counts, self.params.beta).to(logits)
+        lowered = logits - self.margins.to(logits) * F.one_hot(target, logits.shape[1])
+        deferred = step.epoch >= self.params.reweight_from * step.epochs
+        weights = self.class_weights.to(logits) if deferred else None
         return F.cross_entropy(self.params.scale * lowered, target, weight=weights)
 
-    def inference(self, logits: Tensor) -> Tensor:
+    def inference(self, logits: Tensor, stage: Stage) -> Tensor:
         """Scaled cosines, without margins."""
         return logits * float(self.params.scale)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from harness.api import Method
+from harness.api import Method, Stage
 
 
 class LogitAdjustment(Method):
@@ -30,7 +30,7 @@ class LogitAdjustment(Method):
         """The head is used as it is."""
         return True
 
-    def inference(self, logits: Tensor) -> Tensor:
+    def inference(self, logits: Tensor, stage: Stage) -> Tensor:
         """z_c - tau log(n_c / N)."""
         counts = self.task.class_counts.to(logits)
         prior: Tensor = (counts / counts.sum()).log()

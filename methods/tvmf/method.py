@@ -52,7 +52,7 @@ class TvMF(Method):
 
         kappa: float = 16.0
         class_aware_k: int = second_stage(4)
-        retrain: bool = True
+        retrain: bool = second_stage(True)
 
         def __post_init__(self) -> None:
             _check_kappa(self.kappa)

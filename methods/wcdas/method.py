@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from harness.api import Method, Sampler, Stage
+from harness.api import Method, Sampler, Stage, second_stage
 from harness.data.samplers import ClassAwareSampler
 from harness.engine.heads import CosineHead, cosine_similarity
 
@@ -59,7 +59,7 @@ class WCDAS(Method):
 
         initial_gamma: float = 0.0
         fixed_scale: float | None = None
-        retrain: bool = True
+        retrain: bool = second_stage(True)
 
         def __post_init__(self) -> None:
             if self.fixed_scale is not None and not self.fixed_scale > 0:

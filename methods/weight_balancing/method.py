@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Literal
 
 import torch
@@ -39,7 +40,10 @@ def class_balanced_loss(
     to it. Logits (B, C). Each log is cut off at -100.
     """
     check_batch(logits, target, class_counts)
-    weights = class_balanced_loss_weights(class_counts, beta).to(logits)
+    return _weighted_loss(logits, target, class_balanced_loss_weights(class_counts, beta).to(logits))
+
+
+def _weighted_loss(logits: Tensor, target: Tensor, weights: Tensor) -> Tensor:
     one_hot = F.one_hot(target, logits.shape[1]).to(logits)
     terms = F.binary_cross_entropy(F.softmax(logits, dim=1), one_hot, reduction="none")
     return (weights[target] * terms.mean(1)).mean()
@@ -55,7 +59,7 @@ class WeightBalancing(Method):
     class Params:
         """max_norm: when rows are projected; threshold: MaxNorm's; normalize: a post-hoc head, none is trained."""
 
-        retrain: bool = True
+        retrain: bool = second_stage(True)
         loss_2: Literal["class_balanced", "ce"] = second_stage("class_balanced")
         beta: float = second_stage(0.9999)
         max_norm: Literal["step", "epoch", "never"] = second_stage("step")
@@ -87,11 +91,17 @@ class WeightBalancing(Method):
             if self.params.normalize != "no":
                 weight.copy_(tau_normalize(weight, self.params.tau if self.params.normalize == "tau" else 1.0))
 
+    @cached_property
+    def class_weights(self) -> Tensor:
+        """The weight of each class in the class-balanced loss, shape (C,)."""
+        return class_balanced_loss_weights(self.task.class_counts, self.params.beta)
+
     def loss(self, logits: Tensor, target: Tensor, step: StepContext) -> Tensor:
         """Cross-entropy, then the class-balanced loss."""
         if step.stage == "train" or self.params.loss_2 == "ce":
             return super().loss(logits, target, step)
-        return class_balanced_loss(logits, target, self.task.class_counts, self.params.beta)
+        check_batch(logits, target)
+        return _weighted_loss(logits, target, self.class_weights.to(logits))
 
     def _project(self, step: StepContext, when: str) -> None:
         if step.stage == "finetune" and self.params.max_norm == when:

@@ -25,6 +25,11 @@ METHODS = {
             class Params:
                 smoothing: float = 0.0
                 temperature: float = second_stage(1.0)
+                retrain: bool = second_stage(True)
+
+            @classmethod
+            def stages_of(cls, params):
+                return cls.stages if params.retrain else ("train",)
 
             def loss(self, logits, target, step):
                 scale = self.params.temperature if step.stage == "finetune" else 1.0
@@ -87,6 +92,7 @@ title: {name}
 variants:
   warm: {{params: {{temperature: 2.0}}}}
   smooth: {{params: {{smoothing: 0.1}}}}
+  once: {{params: {{retrain: false}}}}
 tracks:
   common:
     tiny:

@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import copy
-import math
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from harness.api import Method, StepContext
+from harness.api import Classifier, Method, Stage, StepContext
+from harness.bench.plain import PlainLoop, plain_loader
 from harness.data.splits import Split
 from harness.datasets.base import Images
 from harness.engine.history import read_history
+from harness.engine.loop import StageRun
 from harness.engine.seeding import seed_for
 from harness.errors import RunFailed, RunSkipped, UserError
 from harness.progress import Reporter
+from harness.recipes import Augment
 from tests.engine.toys import Everything, Exploding, Killed, finish, job, results, start
 
 ImagesByPart = dict[str, Images]
@@ -29,29 +32,64 @@ class Plain(Method):
     name = "plain"
 
 
+class Watched(Plain):
+    """Keeps the loss of each step."""
+
+    def on_stage_start(self, model: Classifier, stage: Stage) -> None:
+        self.losses: list[float] = []
+
+    def loss(self, logits: torch.Tensor, target: torch.Tensor, step: StepContext) -> torch.Tensor:
+        loss = super().loss(logits, target, step)
+        self.losses.append(loss.item())
+        return loss
+
+
+class SameOrder(torch.utils.data.Sampler[int]):
+    """The order of images that the loop takes in the epochs of a first stage with seed 0."""
+
+    def __init__(self, count: int) -> None:
+        self.count, self.epoch = count, 0
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __iter__(self) -> Iterator[int]:
+        rng = np.random.default_rng(seed_for(0, "train", "epoch", str(self.epoch)))
+        self.epoch += 1
+        return iter(rng.permutation(self.count).tolist())
+
+
+def in_float64(model: Classifier, split: Split) -> Classifier:
+    """The model in float64, fed with the pixels that its float32 images came from, normalised again in float64."""
+    mean, std = (torch.tensor(values, dtype=torch.float64).view(1, -1, 1, 1) for values in (split.mean, split.std))
+
+    def exact(module: torch.nn.Module, inputs: tuple[torch.Tensor]) -> torch.Tensor:
+        return (((inputs[0].double() * std + mean) * 255).round() / 255 - mean) / std
+
+    model.double().backbone.register_forward_pre_hook(exact)
+    return model
+
+
 def test_equals_a_plain_pytorch_loop(tiny_split: Split, tiny_images: ImagesByPart, tmp_path: Path) -> None:
-    """Same weights, same order of images: the losses of a loop written by hand agree to float32 rounding."""
-    run = start(job(Plain, augment=type(job(Plain).recipe.augment)()), tiny_split, tiny_images, tmp_path)
-    model = copy.deepcopy(run.model)
+    """The first 50 steps, last incomplete batches included: in float64 only the order of sums tells the loops apart."""
+    recipe = job(Watched, epochs=10, augment=Augment()).recipe
+    run = start(job(Watched, epochs=10, augment=Augment()), tiny_split, tiny_images, tmp_path)
+    model = in_float64(copy.deepcopy(run.model), tiny_split)
+    in_float64(run.model, tiny_split)
     run.run(Reporter())
 
-    images = torch.from_numpy(tiny_images["train"].pixels).permute(0, 3, 1, 2).float() / 255
-    images, labels = (images - 0.5) / 0.25, torch.from_numpy(tiny_images["train"].labels)
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, weight_decay=5e-4)
-    steps, losses = math.ceil(len(labels) / 16), []
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 3 * steps)
-    for epoch in range(3):
-        rng = np.random.default_rng(seed_for(0, "train", "epoch", str(epoch)))
-        seen = []
-        for batch in torch.from_numpy(rng.permutation(len(labels))).split(16):
-            loss = F.cross_entropy(model(images[batch]), labels[batch])
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            schedule.step()
-            seen.append(loss.item())
-        losses.append(np.mean(seen))
-    np.testing.assert_allclose(run.history.loss, losses, rtol=2e-4)
+    order = SameOrder(len(tiny_images["train"].labels))
+    device = torch.device("cpu")
+    plain = PlainLoop(
+        model, plain_loader(tiny_images["train"], tiny_split, recipe, device, sampler=order), recipe, device
+    )
+    losses = [loss for _ in range(10) for loss in plain.epoch()]
+    assert isinstance(run.method, Watched)
+    assert len(losses) == 50
+    np.testing.assert_allclose(run.method.losses, losses, rtol=0, atol=1e-8)
+    ours = run.model.state_dict()
+    for name, value in model.state_dict().items():
+        torch.testing.assert_close(ours[name], value, rtol=0, atol=1e-8)
 
 
 def test_same_seed_same_bytes_other_seed_other_bytes(
@@ -155,7 +193,7 @@ def test_nan_loss_ends_the_run_with_epoch_and_step(
 
 def test_infinite_logits_are_a_failure(tiny_split: Split, tiny_images: ImagesByPart, tmp_path: Path) -> None:
     class Infinite(Plain):
-        def inference(self, logits: torch.Tensor) -> torch.Tensor:
+        def inference(self, logits: torch.Tensor, stage: object) -> torch.Tensor:
             return logits / 0
 
     with pytest.raises(RunFailed, match="not finite after epoch 1"):
@@ -215,3 +253,61 @@ def test_resume_state_of_another_run_is_refused(tiny_split: Split, tiny_images: 
 def test_learns(tiny_split: Split, tiny_images: ImagesByPart, tmp_path: Path) -> None:
     run = finish(job(Plain, epochs=12), tiny_split, tiny_images, tmp_path)
     assert (run.history.test[-1] == tiny_split.test.targets()).mean() > 0.6
+
+
+# ---- features of a frozen backbone ----------------------------------------------------------------------------------
+
+
+class HeadOnly(Plain):
+    """Trains a head on a frozen backbone."""
+
+    def param_groups(self, model: Classifier, stage: Stage) -> list[dict[str, Any]]:
+        return [{"params": list(model.head.parameters())}]
+
+
+class Forgetful(dict[str, Any]):
+    """Keeps nothing that is asked for."""
+
+    def __contains__(self, key: object) -> bool:
+        return False
+
+
+def count_forward_passes(run: StageRun) -> list[int]:
+    sizes: list[int] = []
+    run.model.backbone.register_forward_hook(lambda module, inputs, output: sizes.append(len(output)))
+    return sizes
+
+
+def test_features_of_evaluation_images_are_computed_once_and_change_no_bit(
+    tiny_split: Split, tiny_images: ImagesByPart, tmp_path: Path
+) -> None:
+    kept = start(job(HeadOnly), tiny_split, tiny_images, tmp_path / "kept")
+    anew = start(job(HeadOnly), tiny_split, tiny_images, tmp_path / "anew")
+    anew._kept_features = Forgetful()
+    passes_kept, passes_anew = count_forward_passes(kept), count_forward_passes(anew)
+    kept.run(Reporter())
+    anew.run(Reporter())
+    assert results(tmp_path / "kept") == results(tmp_path / "anew")
+    evaluated = len(tiny_images["test"].labels) + len(tiny_images["val"].labels)
+    assert sum(passes_anew) - sum(passes_kept) == 2 * evaluated, "three evaluations, one of which is needed"
+
+
+def test_training_features_are_computed_once_where_nothing_is_augmented(
+    tiny_split: Split, tiny_images: ImagesByPart, tmp_path: Path
+) -> None:
+    run = start(job(HeadOnly, augment=Augment()), tiny_split, tiny_images, tmp_path / "plain")
+    passes = count_forward_passes(run)
+    run.run(Reporter())
+    assert sum(passes) == sum(len(tiny_images[part].labels) for part in ("train", "val", "test"))
+    augmented = start(job(HeadOnly), tiny_split, tiny_images, tmp_path / "augmented")
+    passes = count_forward_passes(augmented)
+    augmented.run(Reporter())
+    assert sum(passes) >= 3 * len(tiny_images["train"].labels)
+
+
+def test_features_of_a_backbone_that_changes_are_not_kept(
+    tiny_split: Split, tiny_images: ImagesByPart, tmp_path: Path
+) -> None:
+    for changes, method in (({}, Plain), ({"frozen_bn": "train_as_published"}, HeadOnly)):
+        run = finish(job(method, **changes), tiny_split, tiny_images, tmp_path / method.__name__)
+        assert not run._kept_features

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,9 +12,10 @@ import torch
 
 from harness.cells import run_stage
 from harness.engine import loop, stages
+from harness.entries import parse_entry
 from harness.errors import RunFailed, UserError
 from harness.progress import Reporter
-from harness.recipes import Cell, parse_entry, resolve
+from harness.recipes import Cell, resolve
 from harness.records.evaluate import evaluate
 from harness.records.schema import read_record
 
@@ -164,3 +167,37 @@ def test_predictions_of_another_split_or_run_are_refused(place: stages.Workplace
     with pytest.raises(UserError, match="predictions of run"):
         evaluate(SPLIT, [Path("runs")], [0], Path("records"))
     assert not Path("records/seed0.json").exists()
+
+
+# ---- equal first stages, runs side by side --------------------------------------------------------------------------
+
+
+def test_a_one_stage_cell_takes_over_an_equal_first_stage(place: stages.Workplace) -> None:
+    first, own = Path("runs/train"), Path("runs/own")
+    stages.train(cell("toy@common"), SPLIT, [0], first, place)
+    outcomes = stages.finetune(cell("toy-once@common"), SPLIT, [0], first, own, place)
+    record = read_record(evaluate(SPLIT, [first, own], [0], Path("records"))[0])
+    assert (record.variant, record.stages, record.status) == ("once", ["train"], "ok")
+    assert record.run_key == outcomes[0].run_key == outcomes[0].stage1_key
+    costs = json.loads(Path("records/seed0.run.json").read_text())
+    assert list(costs["stages"]) == ["train"]
+    stages.train(cell("toy-once@common"), SPLIT, [0], Path("runs/alone"), place)
+    alone = read_record(evaluate(SPLIT, [Path("runs/alone")], [0], Path("records/alone"))[0])
+    assert alone == record, "as if it had run alone"
+
+
+def test_a_first_stage_of_another_recipe_is_not_taken_over(place: stages.Workplace) -> None:
+    stages.train(cell("toy@common", "params.smoothing=0.2"), SPLIT, [0], Path("runs/train"), place)
+    with pytest.raises(UserError, match="run its stage again"):
+        stages.finetune(cell("toy-once@common"), SPLIT, [0], Path("runs/train"), Path("runs/own"), place)
+
+
+@pytest.mark.pipeline
+def test_side_by_side_gives_the_same_bits_as_alone(tmp_path: Path) -> None:
+    """Through the command line: a process that has trained before must not fork."""
+    for folder, seeds in (("together", "0,1"), ("alone", "1")):
+        command = f"run --dataset mnist5k --method ce --seeds {seeds} --set recipe.epochs=1 --out {tmp_path / folder}"
+        subprocess.run([sys.executable, "-m", "harness", *command.split()], check=True)
+    together, alone = (next(tmp_path.glob(f"{folder}/records/**/seed1.json")) for folder in ("together", "alone"))
+    assert together.read_bytes() == alone.read_bytes()
+    assert json.loads(together.with_name("seed1.run.json").read_text())["runs_at_once"] == 2

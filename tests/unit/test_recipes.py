@@ -9,9 +9,11 @@ from typing import Any
 import pytest
 import yaml
 
-from harness import recipes
+from harness import recipe_layers
+from harness.entries import parse_entry
 from harness.errors import UserError
-from harness.recipes import Cell, parse_entry, parse_override, resolve
+from harness.recipe_layers import parse_override
+from harness.recipes import Cell, StageRecipe, resolve
 from tests.unit import toys
 
 COMMON: dict[str, Any] = {
@@ -24,7 +26,7 @@ COMMON: dict[str, Any] = {
 def common_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     path = tmp_path / "common.yaml"
     path.write_text(yaml.safe_dump({"common": {"toy": COMMON}}))
-    monkeypatch.setattr(recipes, "COMMON_FILE", path)
+    monkeypatch.setattr(recipe_layers, "COMMON_FILE", path)
     return path
 
 
@@ -297,3 +299,86 @@ def test_unknown_first_stage_is_the_plugins_mistake(plugins: Path) -> None:
 
 def test_equal_recipes_have_equal_hashes_however_written() -> None:
     assert resolved("ce@common", ["lr=1"]).recipe.sha256() == resolved("ce@common", ["recipe.lr=1.0"]).recipe.sha256()
+
+
+# ---- published recipes, shortened tracks, variants that belong to a track -----------------------------------------
+
+
+def with_sections(path: Path, **sections: Any) -> None:
+    path.write_text(yaml.safe_dump({"common": {"toy": COMMON}, **sections}))
+
+
+def test_base_starts_over_from_a_published_recipe(plugins: Path, common_file: Path) -> None:
+    published = {"old": {**COMMON, "epochs": 7, "augment": {"flip": True}}, "new": {**COMMON, "epochs": 9}}
+    with_sections(common_file, published=published)
+    text = """
+        title: t
+        params: {strength: 3}
+        tracks: {paper: {toy: {base: old, nesterov: true, params: {strength: 4}}}}
+        variants: {later: {base: new, lr: 0.5}}
+    """
+    toys.write_plugin(plugins, "cited", toys.plugin_code("cited", PARAMS), text)
+    plain = resolved("cited@paper").recipe
+    assert (plain.train.epochs, plain.train.nesterov, plain.train.augment.flip) == (7, True, True)
+    later = resolved("cited-later@paper").recipe
+    assert (later.train.epochs, later.train.lr) == (9, 0.5)
+    assert not later.train.nesterov, "a base leaves nothing of the layers before it"
+    assert not later.train.augment.flip
+    assert later.params.strength == 4, "but the params"
+
+
+def test_an_unknown_base_is_refused(plugins: Path, common_file: Path) -> None:
+    with_sections(common_file, published={"old": COMMON})
+    toys.write_plugin(plugins, "cited", recipes="title: t\ntracks: {paper: {toy: {base: odl}}}")
+    assert "published recipe" in refused("cited@paper")
+    assert "closest: old" in refused("cited@paper")
+
+
+def test_short_is_the_common_recipe_shortened(plugins: Path, common_file: Path) -> None:
+    with_sections(common_file, short={"toy": {"epochs": 2, "weight_decay": 1.0}})
+    text = "title: t\ntracks: {common: {'*': {weight_decay: 0.5, lr: 0.3}}, short: {toy: {lr: 0.4}}}"
+    toys.write_plugin(plugins, "plain", recipes=text)
+    recipe = resolved("plain@short").recipe.train
+    assert (recipe.epochs, recipe.batch_size) == (2, 8)
+    assert recipe.weight_decay == 0.5, "what the method is stays as it is"
+    assert recipe.lr == 0.4
+    assert resolved("plain@common").recipe.train.epochs == 10
+
+
+def test_a_variant_of_another_track_or_data_set_is_refused(plugins: Path) -> None:
+    text = """
+        title: t
+        tracks: {common: {}}
+        variants:
+          code: {applies_to: {track: paper}, lr: 0.5}
+          other: {applies_to: {datasets: [other]}, lr: 0.5}
+          here: {applies_to: {track: common, datasets: [toy]}, lr: 0.5}
+    """
+    toys.write_plugin(plugins, "plain", recipes=text)
+    for name in ("code", "other"):
+        assert f"variant '{name}', has no recipe on track 'common'" in refused(f"plain-{name}@common")
+    assert resolved("plain-here@common").recipe.train.lr == 0.5
+    toys.write_plugin(
+        plugins, "wrong", recipes="title: t\ntracks: {common: {}}\nvariants: {a: {applies_to: {trak: x}}}"
+    )
+    assert "variants.a.applies_to: unknown key 'trak'" in refused("wrong-a@common")
+
+
+def test_iterations_become_whole_epochs() -> None:
+    """The lengths of Balanced Softmax's code on CIFAR-LT (methods.md, section 7)."""
+    recipe = StageRecipe(0, 512, 0.1, 5e-4, iterations=13000, warmup_iterations=800)
+    found = {n: recipe.for_images(n) for n in (20431, 13996, 12406, 11203, 19573, 12608, 10847, 9502)}
+    assert [r.epochs for r in found.values()] == [325, 465, 520, 591, 334, 520, 591, 685]
+    assert [r.warmup_epochs for r in found.values()] == [20, 29, 32, 37, 21, 32, 37, 43]
+    full = StageRecipe(0, 512, 0.1, 5e-4, iterations=2000, count_partial_batch=False)
+    assert [full.for_images(n).epochs for n in found] == [52, 75, 84, 96, 53, 84, 96, 112]
+    assert recipe.for_images(12406).iterations == 0
+    plain = StageRecipe(3, 512, 0.1, 5e-4)
+    assert plain.for_images(12406) is plain
+
+
+def test_epochs_and_iterations_exclude_each_other(plugins: Path) -> None:
+    toys.write_plugin(plugins, "plain")
+    message = refused("plain@common", ["iterations=5"])
+    assert "either epochs (10) or iterations (5) must be 0" in message
+    assert resolved("plain@common", ["iterations=5", "epochs=0", "warmup_epochs=0"]).recipe.train.iterations == 5

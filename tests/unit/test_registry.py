@@ -128,7 +128,8 @@ def test_an_installed_plugin_is_found_and_works(plugins: Path) -> None:
     assert method.name == "outside"
     assert method.__module__ == "outside_package.method"
 
-    from harness.recipes import parse_entry, resolve
+    from harness.entries import parse_entry
+    from harness.recipes import resolve
 
     assert resolve(parse_entry("outside@common"), "mnist5k").method is method
 

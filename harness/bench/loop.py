@@ -1,0 +1,157 @@
+"""The training loop against the plain one, and its distance to the kernels alone."""
+
+from __future__ import annotations
+
+import contextlib
+import statistics
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from pytest_benchmark.fixture import BenchmarkFixture
+
+from harness.api import Stage
+from harness.bench.material import CROP_AND_FLIP, CrossEntropy, classifier, material, recipe
+from harness.bench.plain import PlainLoop, plain_loader
+from harness.bench.sizes import device, sizes
+from harness.bench.timing import SUBJECT, Paced, Work, interleaved, ratio, timed
+from harness.engine.loop import StageJob, StageRun
+from harness.recipes import Augment
+
+
+@dataclass(frozen=True)
+class Case:
+    """What is trained; the plain loop does the same."""
+
+    title: str
+    stage: Stage
+    augment: Augment
+
+
+CASES = (
+    Case("stage 1", "train", CROP_AND_FLIP),
+    Case("stage 2", "finetune", CROP_AND_FLIP),
+    Case("stage 2, not augmented", "finetune", Augment()),  # where features of the frozen backbone can be kept
+)
+
+
+def plain_loop(case: Case, workers: int) -> PlainLoop:
+    """The plain loop for a case, with a new model."""
+    split, images = material()
+    loader = plain_loader(images["train"], split, recipe(case.augment), device(), workers)
+    return PlainLoop(classifier(), loader, recipe(case.augment), device(), frozen=case.stage == "finetune")
+
+
+@cache
+def images_per_second_by_workers() -> dict[int, float]:
+    """Of the plain loop in stage 1, for each worker count that is tried: the better of two epochs after a first one."""
+    speeds = {}
+    for workers in sizes().workers:
+        loop = plain_loop(CASES[0], workers)
+        loop.epoch()
+        seconds = min(timed(loop.epoch, device()) for _ in range(2))
+        speeds[workers] = round(len(material()[1]["train"].labels) / seconds, 1)
+    return speeds
+
+
+def best_workers() -> int:
+    """The worker count with which the plain loop is fastest."""
+    speeds = images_per_second_by_workers()
+    return max(speeds, key=speeds.__getitem__)
+
+
+class Floor:
+    """The kernels alone: forward, backward and step on one batch that stays on the device; no data, no bookkeeping.
+
+    On CUDA the step is one captured graph. Calling it runs as many steps as an epoch has.
+    """
+
+    def __init__(self, precision: str) -> None:
+        size, pixels = sizes().batch_size, sizes().pixels
+        self.model = classifier().to(device(), memory_format=torch.channels_last)  # type: ignore[call-overload]
+        images = torch.randn(size, 3, pixels, pixels, device=device())
+        self.images = images.contiguous(memory_format=torch.channels_last)
+        self.target = torch.arange(size, device=device()) % 10
+        self.low = precision == "bfloat16"
+        self.optimizer = torch.optim.SGD(self.model.parameters(), lr=0.01, momentum=0.9, weight_decay=5e-4)
+        self.run_step: Callable[[], None] = self._captured() if device().type == "cuda" else self._step
+
+    def _step(self) -> None:
+        self.optimizer.zero_grad(set_to_none=True)
+        with torch.autocast(device().type, dtype=torch.bfloat16) if self.low else contextlib.nullcontext():
+            features = self.model.backbone(self.images)
+        F.cross_entropy(self.model.head(features.float()), self.target).backward()  # type: ignore[no-untyped-call]
+        self.optimizer.step()
+
+    def _captured(self) -> Callable[[], None]:
+        side = torch.cuda.Stream(device())  # type: ignore[no-untyped-call]
+        side.wait_stream(torch.cuda.current_stream(device()))
+        with torch.cuda.stream(side):
+            for _ in range(3):  # allocations and cuDNN's choices must be over before the capture
+                self._step()
+        torch.cuda.current_stream(device()).wait_stream(side)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            self._step()
+        replay: Callable[[], None] = graph.replay
+        return replay
+
+    def __call__(self) -> None:
+        """One epoch's steps."""
+        for _ in range(sizes().steps):
+            self.run_step()
+
+
+def has_bfloat16() -> bool:
+    """Whether the device computes in bfloat16; a processor without the instructions emulates them slowly."""
+    if device().type == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()  # not in older versions of torch
+    return any(capabilities.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16"))
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.title)
+def test_loop(
+    benchmark: BenchmarkFixture, case: Case, precision: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An epoch of `StageRun` against one of the plain loop, which is always float32, and the floor of stage 1."""
+    if precision == "bfloat16" and not has_bfloat16():
+        pytest.skip("no bfloat16 here")
+    monkeypatch.setenv("LTBENCH_CHECKPOINT_SECONDS", "1e9")
+    split, images = material()
+    job = StageJob(
+        case.stage,
+        CrossEntropy,
+        CrossEntropy.Params(),
+        recipe(case.augment),
+        sizes().backbone,
+        precision,
+        seed=0,
+        run_key="bench",
+    )
+    others: dict[str, Work] = {"plain": plain_loop(case, best_workers()).epoch}
+    if case.stage == "train":
+        others["floor"] = Floor(precision)
+    with Paced(StageRun(job, split, images, device(), tmp_path)) as ours:
+        seconds = interleaved(benchmark, ours, others, sizes().rounds, device())
+    count = len(images["train"].labels)
+    benchmark.extra_info |= {
+        "part": "loop",
+        "case": case.title,
+        "precision": precision,
+        "backbone": sizes().backbone,
+        "data": split.id,
+        "images": count,
+        "batch": sizes().batch_size,
+        "plain_workers": best_workers(),
+        "plain_images_per_second_by_workers": images_per_second_by_workers(),
+        "images_per_second": {name: round(count / statistics.median(values), 1) for name, values in seconds.items()},
+        "ratio": ratio(seconds["plain"], seconds[SUBJECT]),
+        "of_floor": ratio(seconds["floor"], seconds[SUBJECT]) if "floor" in seconds else None,
+    }

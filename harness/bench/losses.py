@@ -1,0 +1,156 @@
+"""Time and memory of each method's head and loss, forward and backward, against a linear head with cross-entropy."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from pytest_benchmark.fixture import BenchmarkFixture
+from torch import Tensor, nn
+
+from harness.api import Batch, Classifier, Method, Stage, StepContext, Task
+from harness.bench.material import CrossEntropy
+from harness.bench.sizes import device, sizes
+from harness.bench.timing import SUBJECT, Work, interleaved, ratio, timed
+from harness.conformance import own_stages
+from harness.data.splits import exponential_class_counts
+from harness.registry import available_methods, broken_methods, get_method
+
+MOST_IMAGES = {10: 5000, 100: 500, 1000: 1280}  # of a class, in CIFAR-10, CIFAR-100 and ImageNet-LT
+HOOKS = ("choose", "before_step", "after_step")
+BROKEN = broken_methods()
+CASES = [(name, stage) for name in available_methods() if name not in BROKEN for stage in own_stages(name)]
+
+
+class Subject:
+    """Head and loss of one method in one stage, on features that carry gradients where the stage trains its backbone.
+
+    Calling it runs forward and backward once. Parameters that the stage does not tune get no gradient, as in the loop.
+    """
+
+    def __init__(self, method: Method, stage: Stage, batch: int) -> None:
+        torch.manual_seed(0)
+        task = method.task
+        backbone = nn.Linear(task.feature_dim, task.feature_dim)  # stands for the one that param_groups asks about
+        self.model = Classifier(backbone, method.head(stage)).to(device())
+        self.method, self.labels = method, np.repeat(np.arange(task.num_classes), task.class_counts.cpu().numpy())
+        method.sampler(self.labels, stage)
+        method.on_stage_start(self.model, stage)
+        groups = method.param_groups(self.model, stage)
+        tuned = {parameter for group in groups for parameter in group["params"]}
+        for parameter in self.model.parameters():
+            parameter.requires_grad_(parameter in tuned)
+        self.leaves = list(tuned)
+        self._draw_batch(batch, trained=any(parameter in tuned for parameter in backbone.parameters()))
+        self._run_hooks_once(stage)
+
+    def _draw_batch(self, batch: int, trained: bool) -> None:
+        generator = torch.Generator().manual_seed(0)
+        index = torch.randint(len(self.labels), (batch,), generator=generator)
+        features = torch.randn(batch, self.method.task.feature_dim, generator=generator).relu()
+        self.features = features.to(device()).requires_grad_(trained)
+        self.index, self.target = index.to(device()), torch.from_numpy(self.labels)[index].to(device())
+        if trained:
+            self.leaves.append(self.features)
+
+    def _run_hooks_once(self, stage: Stage) -> None:
+        """What the loop does around the loss, untimed: a loss may rest on what its hooks left."""
+
+        def held_out(size: int, source: str = "train") -> Batch:
+            target = torch.arange(size, device=device()) % self.method.task.num_classes
+            return Batch(torch.randn(size, self.features.shape[1], device=device()), target, target)
+
+        optimizer = torch.optim.SGD([p for p in self.model.parameters() if p.requires_grad], lr=0.1)
+        generator = torch.Generator(device()).manual_seed(0)
+        self.step = step = StepContext(
+            stage, 0, 2, 0, 0.1, self.model, optimizer, generator, held_out, self.model.backbone
+        )
+        self.method.choose(self.index, step)
+        step.features, step.batch = self.features, Batch(self.features, self.target, self.index)
+        self.method.before_step(step)
+
+    def loss(self) -> Tensor:
+        """Forward."""
+        return self.method.loss(self.model.head(self.features), self.target, self.step)
+
+    def __call__(self) -> None:
+        """Forward and backward."""
+        for leaf in self.leaves:
+            leaf.grad = None
+        self.loss().backward()  # type: ignore[no-untyped-call]
+
+    def memory_bytes(self) -> int:
+        """On CUDA the peak of the allocator above what stood before; on the CPU what forward keeps for backward.
+
+        The CPU has no allocator that counts. Its figure leaves parameters and features out, which are there anyway.
+        """
+        if device().type == "cuda":
+            self()
+            before = torch.cuda.memory_allocated(device())
+            torch.cuda.reset_peak_memory_stats(device())
+            self()
+            return torch.cuda.max_memory_allocated(device()) - before
+        kept: dict[int, int] = {}
+
+        def pack(tensor: Tensor) -> Tensor:
+            storage = tensor.untyped_storage()
+            kept[storage.data_ptr()] = storage.nbytes()
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+            loss = self.loss()  # held until the count is over: a freed address would be counted as another tensor
+        there = {leaf.untyped_storage().data_ptr() for leaf in (*self.model.parameters(), self.features, self.target)}
+        assert loss.ndim == 0
+        return sum(size for address, size in kept.items() if address not in there)
+
+
+def make(method: type[Method], stage: Stage, classes: int) -> Subject:
+    """A method with its default params on long-tailed counts; skips the test where it declines the task."""
+    batch, features = sizes().classes[classes]
+    counts = exponential_class_counts(MOST_IMAGES.get(classes, 50), classes, 100)
+    made = method(Task(classes, features, torch.tensor(counts, device=device())), method.Params())
+    reason = made.skip()
+    if reason:
+        pytest.skip(reason)
+    return Subject(made, stage, batch)
+
+
+def repeated(work: Work, times: int) -> Work:
+    """The work so many times."""
+
+    def run() -> None:
+        for _ in range(times):
+            work()
+
+    return run
+
+
+@pytest.mark.parametrize("classes", sizes().classes)
+@pytest.mark.parametrize(("name", "stage"), CASES)
+def test_loss(benchmark: BenchmarkFixture, name: str, stage: Any, classes: int) -> None:
+    """The method with its default params; both sides in the same stage, on the same features."""
+    ours, plain = make(get_method(name), stage, classes), make(CrossEntropy, stage, classes)
+    once = statistics.median(timed(plain, device()) for _ in range(5))
+    times = max(1, math.ceil(sizes().round_seconds / once))
+    others = {"plain": repeated(plain, times)}
+    seconds = interleaved(benchmark, repeated(ours, times), others, sizes().loss_rounds, device())
+    batch, features = sizes().classes[classes]
+    memory, plain_memory = ours.memory_bytes(), plain.memory_bytes()
+    benchmark.extra_info |= {
+        "part": "losses",
+        "method": name,
+        "stage": stage,
+        "classes": classes,
+        "batch": batch,
+        "features": features,
+        "milliseconds": round(1e3 * statistics.median(seconds[SUBJECT]) / times, 4),
+        "plain_milliseconds": round(1e3 * statistics.median(seconds["plain"]) / times, 4),
+        "ratio": ratio(seconds[SUBJECT], seconds["plain"]),
+        "memory_bytes": memory,
+        "plain_memory_bytes": plain_memory,
+        "hooks_not_timed": [hook for hook in HOOKS if getattr(get_method(name), hook) is not getattr(Method, hook)],
+    }

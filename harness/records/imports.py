@@ -1,0 +1,83 @@
+"""Records measured elsewhere: checked against this checkout, then kept under `results/imported/<campaign>/`."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from harness.data.splits import read_split, write_split
+from harness.entries import Entry, parse_entry
+from harness.errors import UserError
+from harness.files import sha256_json, write_bytes
+from harness.provenance import code_version
+from harness.records.schema import Record, costs_path, read_record, record_paths
+from harness.registry import get_plugin
+
+IMPORTED = Path("results/imported")
+
+
+@dataclass
+class Imported:
+    """What became of a campaign's records."""
+
+    taken: list[Path] = field(default_factory=list)
+    known: list[Path] = field(default_factory=list)  # imported before, the same bytes
+    refused: list[str] = field(default_factory=list)  # each with its reason
+
+
+def import_campaign(folder: Path, splits: Path, root: Path = IMPORTED) -> Imported:
+    """Takes over the records under `<folder>/records` that were measured as this checkout would measure them.
+
+    A record is refused when its split, its recipe or the code of its method is not this checkout's. A split that is not
+    here yet is taken over with the first record measured on it.
+
+    Raises:
+        UserError: no such folder, or no records in it.
+    """
+    paths = list(record_paths(folder / "records"))
+    if not paths:
+        raise UserError(f"{folder / 'records'}: no records; --import takes the folder that a campaign wrote (--out)")
+    found = Imported()
+    for path in paths:
+        try:
+            record = read_record(path)
+            entry = _check(record, path, folder / "splits", splits)
+        except UserError as error:
+            found.refused.append(str(error))
+            continue
+        _take(path, root / folder.name / record.split / entry.path / f"seed{record.seed}.json", found)
+    return found
+
+
+def _check(record: Record, path: Path, their_splits: Path, our_splits: Path) -> Entry:
+    from harness.recipes import resolve  # imports the method, and torch with it
+
+    entry = parse_entry(record.entry, where=str(path))
+    recipe = resolve(entry, record.dataset).recipe
+    if record.recipe_sha256 != recipe.sha256() or sha256_json(record.recipe) != record.recipe_sha256:
+        raise UserError(f"{path}: measured with another recipe of {entry} than this checkout's")
+    current = code_version(get_plugin(entry.method).folder)
+    if record.code_version != current:
+        raise UserError(f"{path}: measured with code version {record.code_version}, this checkout has {current}")
+    ours = our_splits / f"{record.split}.json"
+    split = read_split(ours if ours.is_file() else their_splits / f"{record.split}.json")
+    if (split.id, split.sha256, split.class_counts) != (record.split, record.split_sha256, record.class_counts):
+        raise UserError(f"{path}: measured on split {record.split_sha256}, {split.id} has {split.sha256} here")
+    if not ours.is_file():
+        write_split(split, ours)
+    return entry
+
+
+def _take(path: Path, target: Path, found: Imported) -> None:
+    if target.is_file() and target.read_bytes() != path.read_bytes():
+        found.refused.append(f"{path}: {target} holds another measurement of this run; remove it to take this one")
+        return
+    if target.is_file():
+        found.known.append(target)
+        return
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if costs_path(path).is_file():
+        shutil.copyfile(costs_path(path), costs_path(target))
+    write_bytes(target, path.read_bytes())
+    found.taken.append(target)

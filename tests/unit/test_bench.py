@@ -1,0 +1,212 @@
+"""`ltbench bench`: that it measures and reports what it says. How fast anything is, no test asserts."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from rich.console import Console
+
+from harness.bench import command, losses, table
+from harness.bench.timing import Paced, ratio
+from harness.data.splits import Split
+from harness.datasets.base import Images
+from harness.errors import RunFailed, UserError
+from harness.registry import available_methods
+from tests.engine.toys import Exploding, job, start
+
+ROOT = Path(__file__).parents[2]
+COMMITTED = sorted((ROOT / "results/bench").glob("*.json"))
+COMMON = {"part", "rounds", "ratio"}
+KEYS = {
+    "losses": {
+        "method", "stage", "classes", "batch", "features", "milliseconds", "plain_milliseconds", "memory_bytes",
+        "plain_memory_bytes", "hooks_not_timed",
+    },
+    "loader": {"case", "data", "images", "batch", "processes", "plain_processes", "images_per_second"},
+    "loop": {
+        "case", "precision", "backbone", "data", "images", "batch", "plain_workers",
+        "plain_images_per_second_by_workers", "images_per_second", "of_floor",
+    },
+}  # fmt: skip
+
+
+def check_report(report: dict[str, Any]) -> None:
+    """The schema in tests/bench/README.md."""
+    assert set(report) == {"schema", "quick", "machine", "parts"}
+    assert report["schema"] == command.SCHEMA
+    assert set(report["machine"]) == {
+        "device", "processor", "threads", "cpus", "platform", "python", "versions", "commit",
+    }  # fmt: skip
+    assert set(report["parts"]) == set(command.PARTS)
+    for part, rows in report["parts"].items():
+        for row in rows:
+            assert set(row) == KEYS[part] | COMMON
+            assert 0 < row["ratio"]["low"] <= row["ratio"]["median"] <= row["ratio"]["high"]
+
+
+@pytest.fixture(scope="module")
+def quick(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], str]:
+    """Report and output of every benchmark at tiny sizes, as a user runs them."""
+    folder = tmp_path_factory.mktemp("bench")
+    line = [sys.executable, "-m", "harness", "bench", "--quick", "--device", "cpu", "--threads", "1"]
+    line += ["--json", "deep/down/bench.json"]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(line, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return json.loads((folder / "deep/down/bench.json").read_text()), done.stdout
+
+
+def test_every_part_is_measured_and_written_by_the_schema(quick: tuple[dict[str, Any], str]) -> None:
+    report, _ = quick
+    check_report(report)
+    assert report["quick"]
+    assert {row["method"] for row in report["parts"]["losses"]} == set(available_methods())
+    assert {row["case"] for row in report["parts"]["loop"]} >= {"stage 1", "stage 2"}
+    floors = [row["of_floor"] for row in report["parts"]["loop"] if row["case"] == "stage 1"]
+    assert floors
+    assert all(floors)
+    assert report["parts"]["loader"]
+
+
+def test_the_tables_name_every_method_and_no_host(quick: tuple[dict[str, Any], str]) -> None:
+    report, output = quick
+    assert all(method in output for method in available_methods())
+    assert "above the aim of 3x" in output
+    assert "ours / plain" in output
+    assert platform.node() not in report["machine"].values()
+
+
+@pytest.mark.parametrize("path", COMMITTED, ids=lambda path: path.name)
+def test_committed_figures_follow_the_schema_and_were_not_quick(path: Path) -> None:
+    report = json.loads(path.read_text())
+    check_report(report)
+    assert not report["quick"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("lopo", "cpu", None, None), "no benchmark is named 'lopo' (closest: loop"),
+        (("loop", "gpu", None, None), "--device gpu"),
+        (("loop", "cpu", 0, None), "--threads 0"),
+        (("loop", "cpu", None, Path()), "--json"),
+    ],
+)
+def test_mistakes_are_found_before_anything_is_measured(
+    arguments: tuple[str, str, int | None, Path | None], message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LTBENCH_THREADS", "1")
+    monkeypatch.setattr(command, "_measure", lambda *_: pytest.fail("it measured"))
+    with pytest.raises(UserError) as caught:
+        command.bench(*arguments, quick=True)
+    assert message in str(caught.value)
+
+
+def test_a_benchmark_that_fails_leaves_the_others(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("LTBENCH_THREADS", "1")
+    monkeypatch.setattr(command, "_measure", lambda *_: (1, [loss_row("fine", 1.5)]))
+    with pytest.raises(RunFailed, match="a benchmark failed"):
+        command.bench("losses", "cpu", 1, tmp_path / "bench.json", quick=True)
+    assert "fine" in capsys.readouterr().out
+    assert json.loads((tmp_path / "bench.json").read_text())["parts"]["losses"][0]["method"] == "fine"
+
+
+def loss_row(method: str, times: float, classes: int = 10) -> dict[str, Any]:
+    return {
+        "part": "losses",
+        "method": method,
+        "stage": "train",
+        "classes": classes,
+        "milliseconds": times,
+        "ratio": {"median": times, "low": times, "high": times},
+        "memory_bytes": 20,
+        "plain_memory_bytes": 10,
+    }
+
+
+def test_losses_above_the_aim_are_marked_and_listed_slowest_first() -> None:
+    rows = [loss_row("fine", 3.0), loss_row("slow", 3.5), loss_row("slower", 4.0), loss_row("fine", 2.0, 1000)]
+    console = Console(width=120)
+    with console.capture() as capture:
+        console.print(table.loss_table(rows))
+    lines = {line.split()[1]: line for line in capture.get().splitlines() if "train" in line}
+    assert "3.50!" in lines["slow"]
+    assert "!" not in lines["fine"]
+    assert "2.00" in lines["fine"]
+    assert table.above(rows).splitlines() == [
+        "above the aim of 3x: 2", "  slower train C=10: 4.00x, 4.00 ms", "  slow train C=10: 3.50x, 3.50 ms",
+    ]  # fmt: skip
+    assert table.above(rows[:1]) == "above the aim of 3x: none"
+
+
+def test_ratio_is_the_median_of_the_rounds() -> None:
+    assert ratio([2.0, 9.0, 4.0], [1.0, 3.0, 4.0]) == {"median": 2.0, "low": 1.0, "high": 3.0}
+    with pytest.raises(ValueError, match="no rounds"):
+        ratio([], [])
+    with pytest.raises(ValueError, match="shorter"):
+        ratio([1.0, 2.0], [1.0])
+
+
+@contextmanager
+def checkpoints_off() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LTBENCH_CHECKPOINT_SECONDS", "1e9")
+        yield
+
+
+def test_a_paced_run_trains_an_epoch_a_call_and_is_the_run_that_was_given(
+    tiny_split: Split, tiny_images: dict[str, Images], tmp_path: Path
+) -> None:
+    from harness.bench.material import CrossEntropy
+
+    run = start(job(CrossEntropy, epochs=5), tiny_split, tiny_images, tmp_path)
+    with checkpoints_off(), Paced(run) as paced:
+        for epochs in (1, 2, 3):
+            paced()
+            assert len(run.history.loss) == epochs
+    assert len(run.history.loss) == 3
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(RuntimeError, match="no more epochs"):
+        paced()
+
+
+def test_what_a_paced_run_raises_reaches_the_caller(
+    tiny_split: Split, tiny_images: dict[str, Images], tmp_path: Path
+) -> None:
+    run = start(job(Exploding), tiny_split, tiny_images, tmp_path)
+    with checkpoints_off(), Paced(run) as paced:
+        paced()
+        with pytest.raises(RunFailed, match="epoch 2, step 3"):
+            paced()
+
+
+def test_memory_counts_what_forward_keeps_for_backward(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Cross-entropy keeps the log-probabilities, and a scalar; a loss that keeps as much again has twice of it."""
+    from harness.api import Method, StepContext, Task
+    from harness.bench.material import CrossEntropy
+
+    class Squared(CrossEntropy):
+        def loss(self, logits: torch.Tensor, target: torch.Tensor, step: StepContext) -> torch.Tensor:
+            return super().loss(logits, target, step) + logits.square().mean()
+
+    monkeypatch.setattr(losses, "device", lambda: torch.device("cpu"))
+
+    def kept(method: type[Method]) -> int:
+        task = Task(7, 5, torch.tensor([9, 8, 7, 6, 5, 4, 3]))
+        return losses.Subject(method(task, method.Params()), "train", batch=11).memory_bytes()
+
+    logits = 4 * 11 * 7
+    assert kept(CrossEntropy) == pytest.approx(logits, abs=16)
+    assert kept(Squared) == pytest.approx(2 * logits, abs=16)

@@ -203,7 +203,7 @@ def _workers(settings: Settings, runs: int) -> Iterator[list[Connection]]:
     processes, ends = [], []
     for device in _slots(settings)[:runs]:
         ours, theirs = spawn.Pipe()
-        process = spawn.Process(target=work, args=(theirs, settings.out, device), daemon=True)
+        process = spawn.Process(target=work, args=(theirs, settings.out, device))
         process.start()
         theirs.close()
         processes.append(process)

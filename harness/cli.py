@@ -254,10 +254,12 @@ def report(
     from harness.registry import find_plugins
     from harness.reporting.claims import load_claims
     from harness.reporting.report import build_report
+    from harness.reporting.speed import FOLDER
 
     folders = {name: plugin.folder for name, plugin in find_plugins().items()}
     current = {name: code_version(folder) for name, folder in folders.items()}
-    print(f"report: {build_report(read(*_record_roots(roots)), load_claims(folders), out, current)}")
+    benches = sorted(FOLDER.glob("*.json"))
+    print(f"report: {build_report(read(*_record_roots(roots)), load_claims(folders), out, current, benches)}")
 
 
 def _record_roots(named: list[Path] | None) -> list[Path]:

@@ -12,6 +12,7 @@ import yaml
 
 from harness import config
 from harness.data.splits import parse_split_name
+from harness.data.store import module_name
 from harness.entries import Entry, parse_entry
 from harness.errors import UserError, unknown
 from harness.files import read_yaml, sha256_json, shown, write_json, write_text
@@ -147,7 +148,8 @@ def grid(name: str = "default") -> dict[str, Any]:
     seeds = ",".join(map(str, suite.seeds))
     result: dict[str, Any] = {"suite": name, "splits": {}, "train": {}, "finetune": {}, "evaluate": {}}
     for split in suite.splits:
-        result["splits"][split] = {"dataset": parse_split_name(split).dataset}
+        dataset = parse_split_name(split).dataset
+        result["splits"][split] = {"dataset": dataset, "module": module_name(dataset)}
     for item in cells:
         common = {"split": item.split, "dataset": result["splits"][item.split]["dataset"], "seeds": seeds}
         owner, entry = item.owner, item.entry

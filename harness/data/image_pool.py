@@ -53,7 +53,7 @@ class Request:
     """Images to be read together."""
 
     paths: Sequence[str]
-    plan: ReadPlan | None  # as `ImageReader.read` takes them
+    plan: ReadPlan | None  # as `ImageReader.read` takes it
 
     def chunks(self) -> Iterator[Request]:
         """The same in pieces for one process each."""
@@ -66,7 +66,6 @@ class Request:
 class _Job:
     """A chunk that is being read into a buffer."""
 
-    request: Request
     buffer: int
     future: Future[None]
 
@@ -101,7 +100,7 @@ class ImagePool:
         """Starts to read a chunk."""
         buffer = self._free.pop()  # the last one given back: its memory is still in the cache
         try:
-            return _Job(request, buffer, self._send(buffer, request))
+            return _Job(buffer, self._send(buffer, request))
         except BrokenProcessPool:
             raise _worker_died() from None
 
@@ -182,7 +181,6 @@ class Reading:
             else:  # no processes, or other readings hold every buffer
                 chunk = next(self._coming)
                 self._pool.reader.read(chunk.paths, chunk.plan, pixels[where])
-
         self._read_ahead()
 
     def close(self) -> None:

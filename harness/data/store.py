@@ -32,6 +32,11 @@ def available_datasets() -> list[str]:
     return sorted(name.replace("_", "-") for name in names if name != "base" and not name.startswith("_"))
 
 
+def module_name(dataset: str) -> str:
+    """Name of the module in `harness.datasets` that defines the data set."""
+    return dataset.replace("-", "_")
+
+
 def get_dataset(name: str, *, where: str = "") -> Dataset:
     """The data set registered under `name`, or the one that a user's own folder is.
 
@@ -48,7 +53,7 @@ def get_dataset(name: str, *, where: str = "") -> Dataset:
         return open_folder(name, data_root())
     if name not in available_datasets():
         raise unknown("data set", name, [*available_datasets(), "folder:PATH"], where=where)
-    dataset = importlib.import_module(f"harness.datasets.{name.replace('-', '_')}").DATASET
+    dataset = importlib.import_module(f"harness.datasets.{module_name(name)}").DATASET
     assert isinstance(dataset, Dataset)
     return dataset
 

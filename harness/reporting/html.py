@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +18,19 @@ from harness.metrics.shots import POLICIES, group_of_class
 from harness.records.schema import HEADLINE
 from harness.reporting import provenance, tables
 from harness.reporting.claims import NOT_STATED, Comparison
+from harness.reporting.speed import SpeedReport
 from harness.reporting.summary import METRICS, Metric, Section, Stat
 
 TEMPLATES = Path(__file__).parent / "templates"
 DIGITS = 1
 
 
-def render(sections: list[Section], comparisons: list[Comparison], left_out: list[tuple[str, str]]) -> str:
+def render(
+    sections: list[Section],
+    comparisons: list[Comparison],
+    left_out: list[tuple[str, str]],
+    speed: Sequence[SpeedReport] = (),
+) -> str:
     """The whole page as text."""
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES),
@@ -41,6 +48,7 @@ def render(sections: list[Section], comparisons: list[Comparison], left_out: lis
         sections=sections,
         comparisons=_by_method(comparisons),
         left_out=left_out,
+        speed=speed,
         runs=[run for section in sections for row in section.rows for run in row.runs],
         methods={row.first.method for section in sections for row in section.rows},
         metrics=METRICS,

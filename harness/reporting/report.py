@@ -3,27 +3,40 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from harness.errors import UserError
 from harness.files import write_text
 from harness.records.collect import Collected
 from harness.records.schema import Record
 from harness.reporting import html, tables
 from harness.reporting.claims import Claim, compare
+from harness.reporting.speed import read_speed
 from harness.reporting.summary import Run, summarize
 
 
 def build_report(
-    collected: Collected, claims: list[Claim], out: Path, current: Mapping[str, str] | None = None
+    collected: Collected,
+    claims: list[Claim],
+    out: Path,
+    current: Mapping[str, str] | None = None,
+    benches: Sequence[Path] = (),
 ) -> Path:
     """Writes the page and its tables under `out`, and returns the page's path.
 
     Args:
         current: code version of each method as it is now; a record measured with another one is marked.
+        benches: files that `ltbench bench --json` wrote.
     """
     label = _Labels(collected)
     left_out = [(label(path), label.within(reason)) for path, reason in collected.left_out]
+    speed = []
+    for path in benches:
+        try:
+            speed.append(read_speed(path))
+        except UserError as error:
+            left_out.append((label(path), label.within(str(error))))
     runs = [Run(label(path), r, collected.costs(path), _note(r, current)) for path, r in collected.records]
     sections = summarize(runs)
     comparisons = compare(claims, sections)
@@ -34,7 +47,7 @@ def build_report(
     _write(out / "tables" / "leaderboard.csv", tables.leaderboard_csv(sections))
     _write(out / "tables" / "published.csv", tables.claims_csv(comparisons))
     page = out / "leaderboard.html"
-    _write(page, html.render(sections, comparisons, sorted(left_out)))
+    _write(page, html.render(sections, comparisons, sorted(left_out), speed))
     return page
 
 

@@ -268,6 +268,25 @@ def test_lighting_is_added_before_normalisation(files: ImageFiles) -> None:
     assert 0 < float(difference.abs().max()) < 0.1
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+def test_a_gpu_gives_the_same_images(files: ImageFiles) -> None:
+    """There the colours are its own work; read ahead or not, a grey level of rounding is all that may differ."""
+    device, step = torch.device("cuda"), 1.01 / (255 * min(STD))
+    with part_of(files, 2) as part:
+        expected = epoch(part)
+        there = StreamingPart(files, split_of(files, files), device, part._pool)
+        plan = planned(there)
+        plan = dataclasses.replace(plan, order=plan.order.to(device), augment=plan.augment.to(device))
+        batches = [slice(0, 8), slice(8, 16), slice(16, 21)]
+        start_epoch(there, plan, batches)
+        ahead = [there.batch(plan.order[where], plan.augment[where]) for where in batches]
+        later = [there.batch(plan.order[where], plan.augment[where]) for where in batches]
+    for one, other, again in zip(expected, ahead, later, strict=True):
+        assert float((one - other.cpu()).abs().max()) < 3 * step  # one for each step of the jitter
+        assert torch.equal(other, again)
+
+
 def test_grey_images_stay_grey_where_the_split_is(files: ImageFiles) -> None:
     reader = ImageReader((SIDE, SIDE, 1), Augment(resized_crop=True, color_jitter=0.4))
     pixels = torch.zeros((21, 1, SIDE, SIDE), dtype=torch.uint8)

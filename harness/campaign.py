@@ -2,12 +2,12 @@
 
 A run is a (cell, seed). Its first stage is trained once for all cells that share it; a second stage is started when its
 first one is done. Worker processes take runs from here, longest first. What is stopped by the end of the budget goes on
-where it was by the same command; what is finished is a record under `<out>/records`.
+where it was by the same command; what is finished is a record under `<out>/records`. A run that fails becomes a record
+that says so, and holds up nothing; the next call tries it again, last.
 """
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import fnmatch
 import multiprocessing
@@ -17,19 +17,44 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
+from multiprocessing.context import SpawnProcess
 from pathlib import Path
 from typing import Any, cast
 
 from harness import cells
 from harness.data import splits, store
+from harness.data.splits import Split
 from harness.entries import parse_entry
 from harness.errors import UserError
+from harness.files import locked
 from harness.progress import Reporter, reporter
 from harness.recipes import Cell, resolve
-from harness.records.schema import read_record
+from harness.records.evaluate import evaluate
+from harness.records.schema import Record, read_record
 from harness.suites import entries_for, get_suite
 
 ON_CUDA = 4  # runs at once on a GPU; to be measured on each kind
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the command line says."""
+
+    out: Path
+    device: str = "auto"
+    per_device: int = 0  # 0: one a core, or `ON_CUDA` a GPU
+    only: tuple[str, ...] = ()  # patterns of entries
+    overrides: tuple[str, ...] = ()
+
+
+@dataclass
+class Outcome:
+    """What a campaign came to, in records."""
+
+    made: int = 0
+    failed: int = 0  # of those made
+    left: int = 0
+    left_out: int = 0  # splits without data, entries without a recipe
 
 
 @dataclass(frozen=True)
@@ -55,6 +80,7 @@ class Plan:
     after: dict[tuple[str, int], list[Run]] = field(default_factory=dict)  # first-stage folder and seed -> what follows
     lengths: dict[Run, float] = field(default_factory=dict)  # in image passes; only their order matters
     keys: dict[Run, tuple[str, int]] = field(default_factory=dict)  # of first stages
+    left_out: list[str] = field(default_factory=list)
 
     def take(self) -> Run:
         """The longest of the runs that can start."""
@@ -73,148 +99,170 @@ class Plan:
         return sum(run.stage != "train" for run in self.ready) + sum(len(runs) for runs in self.after.values())
 
 
-@dataclass(frozen=True)
-class Settings:
-    """What the command line says."""
-
-    out: Path
-    device: str = "auto"
-    per_device: int = 0  # 0: one a core, or `ON_CUDA` a GPU
-    only: tuple[str, ...] = ()  # patterns of entries
-    overrides: tuple[str, ...] = ()
-
-
-def campaign(suite: str, budget: float, settings: Settings) -> tuple[int, int]:
-    """Runs what fits. Returns how many records were made and how many are left.
+def campaign(suite: str, budget: float, settings: Settings) -> Outcome:
+    """Runs what fits.
 
     Args:
         suite: name in `harness/suites.yaml`.
         budget: seconds of wall time.
 
     Raises:
-        UserError: no such suite, no data set of it is here, nothing of it matches, or no such device.
+        UserError: no such suite, no data set of it is here, nothing of it matches, no such device, or another command
+            at work in the folder.
     """
-    began = time.monotonic()
-    plan = make_plan(suite, settings)
-    total, made = plan.left, 0
-    with reporter() as progress, _workers(settings, total) as workers:
-        idle, busy = list(workers), dict[Connection, Run]()
-        while (plan.ready or busy) and time.monotonic() - began < budget:
-            while plan.ready and idle:
-                worker, run = idle.pop(), plan.take()
-                worker.send(run)
-                busy[worker] = run
-            for heard in wait(list(busy), timeout=max(0.0, budget - (time.monotonic() - began))):
-                worker = cast(Connection, heard)
-                answer = _hear(worker, busy[worker], progress)
-                if answer is None:
-                    continue
-                run = busy.pop(worker)
-                idle.append(worker)
-                plan.finished(run)
-                if run.stage != "train":
-                    made += 1
-                    progress.note(f"[{made}/{total}] {run.split} {run.entry} seed {run.seed}: {answer}")
-    return made, total - made
-
-
-def _hear(worker: Connection, run: Run, progress: Reporter) -> str | None:
-    """Hands a message on; what became of the run once it is over, else None."""
-    try:
-        kind, arguments = worker.recv()
-    except EOFError:
-        raise UserError(f"the worker of {run} died; for want of memory perhaps; try a lower --per-device") from None
-    if kind == "done":
-        return str(arguments[0])
-    if kind == "user_error":
-        raise UserError(*arguments)
-    getattr(progress, kind)(*arguments)
-    return None
+    until = time.monotonic() + budget
+    with locked(settings.out), reporter() as progress:
+        plan = make_plan(suite, settings)
+        total, outcome = plan.left, Outcome(left_out=len(plan.left_out))
+        with _Workers(settings, total) as workers:
+            while (plan.ready or workers.busy) and time.monotonic() < until:
+                workers.start(plan)
+                for run, how in workers.finished(until, progress):
+                    plan.finished(run)
+                    if run.stage != "train":
+                        outcome.made += 1
+                        outcome.failed += how.startswith("failed")
+                        progress.note(f"[{outcome.made}/{total}] {run.split} {run.entry} seed {run.seed}: {how}")
+    outcome.left = total - outcome.made
+    return outcome
 
 
 # ---- which runs there are -------------------------------------------------------------------------------------------
 
 
 def make_plan(suite_name: str, settings: Settings) -> Plan:
-    """The suite's runs without those whose record is there; splits are drawn on the way."""
-    suite, plan, missing, matched = get_suite(suite_name), Plan(), [], 0
+    """The suite's runs without those whose record is there, of this recipe, split and code; splits are drawn."""
+    suite, plan, matched = get_suite(suite_name), Plan(), 0
     for name in suite.splits:
         dataset = store.get_dataset(splits.parse_split_name(name).dataset)
         wanted = [entry for entry in entries_for(suite, dataset.name) if _matches(str(entry), settings.only)]
         matched += len(wanted)
         try:
-            file = cells.ensure_split(name, dataset, settings.out) if wanted else None
+            split = splits.read_split(cells.ensure_split(name, dataset, settings.out)) if wanted else None
         except UserError as error:
-            missing.append(str(error))
-            print(f"left out: split {name}: {error}", file=sys.stderr)
+            _leave_out(plan, f"split {name}", error)
             continue
         for entry in wanted:
-            assert file is not None
+            assert split is not None
             run = Run(name, dataset.name, str(entry), 0, "finetune", settings.overrides)
             try:
                 cell = resolve(entry, dataset.name, settings.overrides)
             except UserError as error:
-                print(f"left out: {name} {entry}: {error}", file=sys.stderr)
+                _leave_out(plan, f"{name} {entry}", error)
                 continue
-            _add(plan, cell, run, suite.seeds, settings.out, sum(splits.read_split(file).class_counts))
+            _add(plan, cell, run, suite.seeds, split, settings.out)
     if not matched:
         raise UserError(f"suite '{suite_name}': no entry matches --only {' '.join(settings.only)}")
-    if len(missing) == len(suite.splits):
-        raise UserError(f"suite '{suite_name}': none of its splits can be drawn: {missing[0]}")
+    if len(plan.left_out) >= len(suite.splits) and not plan.lengths:
+        raise UserError(f"suite '{suite_name}': none of its runs can be made: {plan.left_out[0]}")
     return plan
+
+
+def _leave_out(plan: Plan, what: str, error: UserError) -> None:
+    plan.left_out.append(f"{what}: {error}")
+    print(f"left out: {what}: {error}", file=sys.stderr)
 
 
 def _matches(entry: str, patterns: Sequence[str]) -> bool:
     return not patterns or any(fnmatch.fnmatchcase(entry, pattern) for pattern in patterns)
 
 
-def _add(plan: Plan, cell: Cell, run: Run, seeds: Sequence[int], out: Path, images: int) -> None:
-    folders, first_recipe, second_recipe = cells.folders(cell, run.split, out), cell.recipe.train, cell.recipe.finetune
+def _add(plan: Plan, cell: Cell, run: Run, seeds: Sequence[int], split: Split, out: Path) -> None:
+    from harness.engine.stages import run_info  # imports torch
+
+    folders, images = cells.folders(cell, run.split, out), sum(split.class_counts)
+    first_epochs = cell.recipe.train.for_images(images).epochs
+    second_epochs = cell.recipe.finetune.for_images(images).epochs if cell.recipe.finetune else 0
     for seed in seeds:
-        if _is_done(folders.records / f"seed{seed}.json"):
+        record = _read(folders.records / f"seed{seed}.json", run_info(cell, split, seed, cell.stages[-1]).run_key)
+        if record and record.status != "failed":
             continue
-        second = dataclasses.replace(run, seed=seed)
-        # A first stage runs backward through the backbone too: about three times the work of a frozen one.
-        plan.lengths[second] = images * second_recipe.for_images(images).epochs if second_recipe else 0.0
-        key = (folders.first.as_posix(), seed)
+        second, key = dataclasses.replace(run, seed=seed), (folders.first.as_posix(), seed)
+        first = dataclasses.replace(second, stage="train")
+        plan.lengths[second] = 0.0 if record else float(images * second_epochs)
         if key not in plan.after:
-            first = dataclasses.replace(second, stage="train")
-            plan.lengths[first] = 3.0 * images * first_recipe.for_images(images).epochs
-            plan.keys[first], plan.after[key] = key, []
+            plan.keys[first], plan.after[key], plan.lengths[first] = key, [], 0.0
             plan.ready.append(first)
+        if not record:  # runs that have failed before come last
+            owner = next(item for item, its_key in plan.keys.items() if its_key == key)
+            # A first stage runs backward through the backbone too: about three times the work of a frozen one.
+            plan.lengths[owner] = 3.0 * images * first_epochs
         plan.after[key].append(second)
 
 
-def _is_done(record: Path) -> bool:
-    """Whether there is a record, and not of a failure: that is tried again."""
+def _read(path: Path, run_key: str) -> Record | None:
+    """The record of the run with that key; None for another one, or none."""
     try:
-        return read_record(record).status != "failed"
+        record = read_record(path)
     except UserError:
-        return False
+        return None
+    return record if record.run_key == run_key else None
 
 
 # ---- who runs them --------------------------------------------------------------------------------------------------
 
 
-@contextlib.contextmanager
-def _workers(settings: Settings, runs: int) -> Iterator[list[Connection]]:
+class _Workers:
     """Worker processes, each waiting for runs; in the end they are stopped wherever they are."""
-    spawn = multiprocessing.get_context("spawn")  # CUDA does not survive a fork
-    processes, ends = [], []
-    for device in _slots(settings)[:runs]:
+
+    def __init__(self, settings: Settings, runs: int) -> None:
+        self._settings = settings
+        slots = _slots(settings)[:runs]
+        self._at_once = {device: slots.count(device) for device in slots}
+        self._processes: dict[Connection, tuple[SpawnProcess, str]] = {}
+        self._idle: list[Connection] = []
+        self.busy: dict[Connection, Run] = {}
+        self._slots = slots
+
+    def __enter__(self) -> _Workers:
+        for device in self._slots:
+            self._hire(device)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for process, _device in self._processes.values():
+            process.terminate()
+        for process, _device in self._processes.values():
+            process.join()
+
+    def _hire(self, device: str) -> None:
+        spawn = multiprocessing.get_context("spawn")  # CUDA does not survive a fork
         ours, theirs = spawn.Pipe()
-        process = spawn.Process(target=work, args=(theirs, settings.out, device))
+        process = spawn.Process(target=work, args=(theirs, self._settings.out, device, self._at_once[device]))
         process.start()
         theirs.close()
-        processes.append(process)
-        ends.append(ours)
-    try:
-        yield ends
-    finally:
-        for process in processes:
-            process.terminate()
-        for process in processes:
-            process.join()
+        self._processes[ours] = process, device
+        self._idle.append(ours)
+
+    def start(self, plan: Plan) -> None:
+        """Gives each idle worker a run."""
+        while plan.ready and self._idle:
+            worker, run = self._idle.pop(), plan.take()
+            worker.send(run)
+            self.busy[worker] = run
+
+    def finished(self, until: float, progress: Reporter) -> Iterator[tuple[Run, str]]:
+        """Waits for news, and gives the runs that are over with how they ended."""
+        for heard in wait(list(self.busy), timeout=max(0.0, until - time.monotonic())):
+            worker = cast(Connection, heard)
+            try:
+                kind, arguments = worker.recv()
+            except EOFError:
+                yield self._lost(worker)
+                continue
+            if kind == "done":
+                self._idle.append(worker)
+                yield self.busy.pop(worker), str(arguments[0])
+            else:
+                getattr(progress, kind)(*arguments)
+
+    def _lost(self, worker: Connection) -> tuple[Run, str]:
+        """A worker died: its run has failed, and another worker takes its place."""
+        run, (process, device) = self.busy.pop(worker), self._processes.pop(worker)
+        process.join()
+        self._hire(device)
+        reason = f"its process ended with code {process.exitcode}, for want of memory perhaps"
+        return run, _fail(run, self._settings.out, reason)
 
 
 def _slots(settings: Settings) -> list[str]:
@@ -231,30 +279,49 @@ def _slots(settings: Settings) -> list[str]:
     return devices * (settings.per_device or ON_CUDA)
 
 
-def work(connection: Connection, out: Path, device_name: str) -> None:
+def work(connection: Connection, out: Path, device_name: str, at_once: int) -> None:
     """A worker's life: takes runs, does them, says how they ended."""
     from harness.engine import stages
     from harness.engine.device import pick_device
     from harness.engine.side_by_side import Sender, become_dependent
 
     become_dependent()
-    place = stages.Workplace(pick_device(device_name), Sender(connection), out / "work" / ".scratch")
+    scratch = out / "work" / ".scratch"
+    place = stages.Workplace(pick_device(device_name), Sender(connection), scratch, at_once=at_once)
     while True:
         run: Run = connection.recv()
         try:
-            connection.send(("done", (_do(run, out, place),)))
-        except UserError as error:
-            connection.send(("user_error", (f"{run}: {error}",)))
+            how = _do(run, out, place)
+        except UserError as error:  # an image that cannot be read, say: this run fails, the others go on
+            how = _fail(run, out, str(error))
+        connection.send(("done", (how,)))
 
 
 def _do(run: Run, out: Path, place: Any) -> str:
+    """Runs it; says how it ended."""
     from harness.engine import stages
-    from harness.records.evaluate import evaluate
 
-    cell = resolve(parse_entry(run.entry), run.dataset, run.overrides)
-    file, folders = out / "splits" / f"{run.split}.json", cells.folders(cell, run.split, out)
+    cell, file, folders = _where(run, out)
     if run.stage == "train":
         return stages.train(cell, file, [run.seed], folders.first, place)[0].status
     outcome = stages.finetune(cell, file, [run.seed], folders.first, folders.last, place)[0]
     evaluate(file, [folders.first, folders.last], [run.seed], folders.records)
     return outcome.status if outcome.failure is None else f"{outcome.status}: {outcome.failure.reason}"
+
+
+def _fail(run: Run, out: Path, reason: str) -> str:
+    """Writes the failure down: of a first stage for those that wait for it, else as the run's record."""
+    from harness.engine import stages
+
+    cell, file, folders = _where(run, out)
+    if run.stage == "train":
+        stages.record_failure(cell, file, run.seed, "train", folders.first, reason)
+    else:
+        stages.record_failure(cell, file, run.seed, cell.stages[-1], folders.last, reason)
+        evaluate(file, [folders.first, folders.last], [run.seed], folders.records)
+    return f"failed: {reason}"
+
+
+def _where(run: Run, out: Path) -> tuple[Cell, Path, cells.Folders]:
+    cell = resolve(parse_entry(run.entry), run.dataset, run.overrides)
+    return cell, out / "splits" / f"{run.split}.json", cells.folders(cell, run.split, out)

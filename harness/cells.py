@@ -16,7 +16,7 @@ from harness.data import splits, store
 from harness.datasets.base import Dataset
 from harness.entries import Entry, parse_entry
 from harness.errors import RunFailed, UserError
-from harness.files import sha256_json, write_json
+from harness.files import locked, sha256_json, write_json
 from harness.metrics.selection import SELECTION_RULES
 from harness.metrics.shots import GROUPS
 from harness.progress import reporter
@@ -131,9 +131,11 @@ def run_alone(
     from harness.engine.device import pick_device
 
     chosen_device = pick_device(device)
-    create_backbone(cell.recipe.backbone, dataset.image_shape)  # refused before anything is fetched or written
+    size = cell.recipe.image_size
+    shape = (size, size, dataset.image_shape[2]) if size else dataset.image_shape
+    create_backbone(cell.recipe.backbone, shape)  # refused before anything is fetched or written
     split_file, places = ensure_split(name, dataset, out), folders(cell, name, out)
-    with reporter() as progress:
+    with locked(out), reporter() as progress:
         place = stages.Workplace(chosen_device, progress, places.scratch, side_by_side=True)
         stages.train(cell, split_file, seeds, places.first, place)
         outcomes = stages.finetune(cell, split_file, seeds, places.first, places.last, place)

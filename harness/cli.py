@@ -237,7 +237,7 @@ def _imported(folder: Path) -> list[str]:
     from harness.suites import SPLITS
 
     found = import_campaign(folder, SPLITS)
-    print(f"{IMPORTED / folder.name}: {len(found.taken)} records imported, {len(found.known)} were there")
+    print(f"{IMPORTED / folder.resolve().name}: {len(found.taken)} records imported, {len(found.known)} were there")
     for reason in found.refused:
         print(f"refused: {reason}", file=sys.stderr)
     return found.refused
@@ -326,10 +326,14 @@ def bench(
 @app.command()
 def campaign(
     suite: Annotated[str, typer.Argument(help="suite in harness/suites.yaml (ltbench list suites)")],
-    budget: Annotated[float, typer.Option(help="seconds of wall time; the same command goes on with what is left")],
+    budget: Annotated[
+        float, typer.Option(min=0, help="seconds of wall time; the same command goes on with what is left")
+    ],
     out: Annotated[Path, typer.Option(help="folder for everything the campaign leaves")],
     device: Device = "auto",
-    per_device: Annotated[int, typer.Option(help="runs at once on each device; default one a core, four a GPU")] = 0,
+    per_device: Annotated[
+        int, typer.Option(min=0, help="runs at once on each device; default one a core, four a GPU")
+    ] = 0,
     only: Annotated[list[str] | None, typer.Option(metavar="PATTERN", help="entries, e.g. 'ce@*'")] = None,
     set_: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="for every recipe")] = None,
 ) -> None:
@@ -337,8 +341,11 @@ def campaign(
     from harness import campaign as module
 
     settings = module.Settings(out, device, per_device, tuple(only or ()), tuple(set_ or ()))
-    made, left = module.campaign(suite, budget, settings)
-    print(f"{out / 'records'}: {made} records made, {left} left{'; the same command goes on' if left else ''}")
+    done = module.campaign(suite, budget, settings)
+    more = "; the same command goes on" if done.left else ""
+    print(f"{out / 'records'}: {done.made} records made, {done.left} left{more}")
+    if done.failed or done.left_out:
+        raise RunFailed(f"{done.failed} runs failed, {done.left_out} were left out: see above")
 
 
 @app.command()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import hashlib
 import json
 import os
@@ -56,6 +57,24 @@ def write_bytes(path: Path, data: bytes) -> None:
     """Writes `data` atomically."""
     with atomic_path(path) as temporary:
         temporary.write_bytes(data)
+
+
+@contextlib.contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Keeps other processes that ask for it out of a folder.
+
+    Raises:
+        UserError: one is in it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / ".lock", "w", encoding="ascii") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(
+                f"{shown(folder)}: another command is at work there; wait for it, or take another folder"
+            ) from None
+        yield
 
 
 def write_text(path: Path, text: str) -> None:

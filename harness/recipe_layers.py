@@ -32,7 +32,7 @@ Layers = list[tuple[str, dict[str, Any]]]  # where it stands, its keys
 class AppliesTo:
     """Where a variant makes sense; everywhere by default."""
 
-    track: str = ""
+    tracks: list[str] = field(default_factory=list)
     datasets: list[str] = field(default_factory=list)
 
 
@@ -173,7 +173,7 @@ def _applies(plugin: Plugin, name: str, variant: Any, track: str, dataset: str) 
     where = f"{shown(plugin.folder / 'recipes.yaml')}: variants.{name}"
     value = _mapping(variant, where).get("applies_to", {})
     limits = config.build(AppliesTo, value, f"{where}.applies_to")
-    return limits.track in ("", track) and (not limits.datasets or dataset in limits.datasets)
+    return all(not allowed or name in allowed for allowed, name in ((limits.tracks, track), (limits.datasets, dataset)))
 
 
 def _mapping(value: Any, where: str) -> dict[str, Any]:

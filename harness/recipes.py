@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from harness import config
 from harness.data.store import recipes_of
-from harness.engine.schedules import SCHEDULES
+from harness.engine.schedules import SCHEDULES, whole_epochs
 from harness.entries import Entry
 from harness.errors import UserError, unknown
 from harness.files import sha256_json
@@ -103,6 +103,9 @@ class StageRecipe:
             raise ValueError(f"warmup_epochs {self.warmup_epochs} must not be more than epochs {self.epochs}")
         if self.epochs and self.iterations:
             raise ValueError(f"either epochs ({self.epochs}) or iterations ({self.iterations}) must be 0")
+        if self.iterations and self.warmup_iterations > self.iterations:
+            found = f"{self.warmup_iterations} must not be more than iterations {self.iterations}"
+            raise ValueError(f"warmup_iterations {found}")
         if self.nesterov and not self.momentum:
             raise ValueError("nesterov needs a momentum above 0")
 
@@ -110,8 +113,10 @@ class StageRecipe:
         """The recipe in whole epochs for a training part of so many images."""
         if not self.iterations:
             return self
-        batches = -(-count // self.batch_size) if self.count_partial_batch else max(1, count // self.batch_size)
-        epochs, warmup = -(-self.iterations // batches), -(-self.warmup_iterations // batches)
+        epochs, warmup = (
+            whole_epochs(steps, count, self.batch_size, count_partial_batch=self.count_partial_batch)
+            for steps in (self.iterations, self.warmup_iterations)
+        )
         return dataclasses.replace(self, epochs=epochs, warmup_epochs=warmup, iterations=0, warmup_iterations=0)
 
 
@@ -120,6 +125,7 @@ class _Layer(StageRecipe):
     """The keys that a recipe in YAML may have: those of the first stage, and these."""
 
     backbone: str = ""
+    image_size: int = 0
     precision: Literal["float32", "bfloat16"] = "float32"
     params: dict[str, Any] = field(default_factory=dict)
     finetune: dict[str, Any] = field(default_factory=dict)
@@ -133,6 +139,7 @@ class Recipe:
     """A resolved recipe: all that a run depends on besides its split, its seed and the code."""
 
     backbone: str
+    image_size: int  # pixels to which square images are resized; 0: as they are
     precision: Literal["float32", "bfloat16"]
     params: Any  # the method's own Params
     train: StageRecipe
@@ -164,6 +171,7 @@ class Cell:
             "method": self.first_stage.name,
             "params": config.as_dict(self.first_stage_params),
             "backbone": self.recipe.backbone,
+            "image_size": self.recipe.image_size,
             "precision": self.recipe.precision,
             "recipe": config.as_dict(self.recipe.train),
         }
@@ -227,7 +235,7 @@ def _check_layer(method: type[Method], layer: Mapping[str, Any], where: str) -> 
 
 def _build(params: Any, stages: tuple[Stage, ...], layers: Layers, what: str) -> Recipe:
     where, values = f"{what} ({files(layers)})", merged(layers)
-    extras = ("backbone", "precision", "params", "finetune")
+    extras = ("backbone", "image_size", "precision", "params", "finetune")
     first = {key: value for key, value in values.items() if key not in extras}
     if not values.get("backbone"):
         raise UserError(f"{where}: key 'backbone' is missing")
@@ -239,4 +247,7 @@ def _build(params: Any, stages: tuple[Stage, ...], layers: Layers, what: str) ->
     train = config.build(StageRecipe, first, where)
     if train.epochs < 1 and not train.iterations:
         raise UserError(f"{where}: epochs must be at least 1 in the first stage, found {train.epochs}")
-    return Recipe(values["backbone"], values.get("precision", "float32"), params, train, finetune)
+    size = values.get("image_size", 0)
+    if size < 0:
+        raise UserError(f"{where}: image_size must be at least 0, found {size}")
+    return Recipe(values["backbone"], size, values.get("precision", "float32"), params, train, finetune)

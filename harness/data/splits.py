@@ -106,9 +106,6 @@ def build_split(name: str, dataset: Dataset, parts: Mapping[str, AnyImages]) -> 
     members = members_of(pool, dataset.num_classes)
     counts = _class_counts(wanted, dataset, members)
     store.check_pool(dataset, str(wanted), wanted.imbalance_factor or 1.0, wanted.rule)
-    for c, (count, group) in enumerate(zip(counts, members, strict=True)):
-        if len(group) < count:
-            raise UserError(f"split '{name}': class {c} has {len(group)} images in its pool, {count} are needed")
     chosen = _draw(wanted, dataset, pool, members, counts)
     split = Split(
         schema=SCHEMA,
@@ -149,8 +146,16 @@ def _draw(
         rule = rule.removeprefix("pool-")
         factor = next(f for form in dataset.all_forms if (f := form.pool_min_imbalance_factor) is not None)
         held = exponential_class_counts(dataset.train_class_size, dataset.num_classes, factor)
+        _check_sizes(wanted, members, held)
         members = choose(pool, members, held, "hash:0")  # the same images where the full set is at hand
+    _check_sizes(wanted, members, counts)
     return choose(pool, members, counts, rule)
+
+
+def _check_sizes(wanted: SplitName, members: Sequence[Indices], counts: Sequence[int]) -> None:
+    for c, (count, group) in enumerate(zip(counts, members, strict=True)):
+        if len(group) < count:
+            raise UserError(f"split '{wanted}': class {c} has {len(group)} images in its pool, {count} are needed")
 
 
 def _class_names(dataset: Dataset, pool: AnyImages, members: Sequence[Indices]) -> list[str]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import resource
 import sys
+from pathlib import Path
 
 import torch
 
@@ -54,8 +56,17 @@ def device_name(device: torch.device) -> str:
     )
 
 
+def reset_peak_memory(device: torch.device) -> None:
+    """Makes `peak_memory_mb` start over: a process may do several runs."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    else:
+        with contextlib.suppress(OSError):  # Linux; elsewhere the peak stays that of the process
+            Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+
+
 def peak_memory_mb(device: torch.device) -> float:
-    """Most memory in use so far, in MB: of the device on CUDA, of this process on the CPU."""
+    """Most memory in use since `reset_peak_memory`, in MB: of the device on CUDA, of this process on the CPU."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 1e6
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

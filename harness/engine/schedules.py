@@ -67,6 +67,16 @@ SCHEDULES: dict[str, Callable[[int, int, int, float], float]] = {
 }  # fmt: skip
 
 
+def whole_epochs(iterations: int, images: int, batch_size: int, *, count_partial_batch: bool) -> int:
+    """Epochs that a published number of steps makes, rounded up (Balanced Softmax's code).
+
+    Args:
+        count_partial_batch: whether an epoch's last batch counts when it is not full.
+    """
+    batches = -(-images // batch_size) if count_partial_batch else max(1, images // batch_size)
+    return -(-iterations // batches)
+
+
 def learning_rate(
     schedule: str, base: float, *, epoch: int, epochs: int, step: int = 0, steps: int = 1, warmup: int = 0
 ) -> float:

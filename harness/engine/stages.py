@@ -19,10 +19,11 @@ import torch
 from harness import config
 from harness.api import Method, Stage
 from harness.data import store
+from harness.data.resize import resized
 from harness.data.splits import Split, read_split, select
 from harness.datasets.base import AnyImages
 from harness.engine.checkpoint import load_weights
-from harness.engine.device import device_name, peak_memory_mb
+from harness.engine.device import device_name, peak_memory_mb, reset_peak_memory
 from harness.engine.history import read_history
 from harness.engine.loop import StageJob, StageRun
 from harness.engine.side_by_side import Task, run_side_by_side, workers_for
@@ -129,8 +130,9 @@ def _run_cell(
         place.reporter.note(f"{info.title}: already done in {out}")
     left = [info for info in infos if info not in done and not (_scratch(place, info) / "run.json").is_file()]
     if left:
-        images = select(split, store.load(store.get_dataset(split.dataset)))
-        _run_all(left, place, lambda info, place: _run_one(cell, stage, split, images, info, place, start))
+        chosen = select(split, store.load(store.get_dataset(split.dataset)))
+        shaped, images = resized(split, chosen, cell.recipe.image_size)
+        _run_all(left, place, lambda info, place: _run_one(cell, stage, shaped, images, info, place, start))
     for info in infos:  # published together: an interrupted cell loses its `out`, never its finished seeds
         _publish(_scratch(place, info), out, info.seed)
     return [read_run_info(out / "predictions" / f"seed{info.seed}.json") for info in infos]
@@ -157,6 +159,13 @@ def _run_all(infos: Sequence[RunInfo], place: Workplace, run: Callable[[RunInfo,
             place.reporter.note(f"{info.title}: failed: {died[info.title]}")
             failed = dataclasses.replace(info, status="failed", failure=Failure(died[info.title]))
             _write_outcome(_scratch(place, info), failed)
+
+
+def record_failure(cell: Cell, split_file: Path, seed: int, stage: Stage, out: Path, reason: str) -> None:
+    """Writes down a failure that the stage itself could not: its process died, or its data cannot be read."""
+    info = run_info(cell, read_split(split_file), seed, stage)
+    failed = dataclasses.replace(info, status="failed", failure=Failure(reason))
+    _write_info(out / "predictions" / f"seed{seed}.json", failed)
 
 
 def _is_finished(out: Path, info: RunInfo, reporter: Reporter) -> bool:
@@ -189,6 +198,7 @@ def _run_one(
 ) -> None:
     """One seed; in the end `run.json` in its scratch folder says what became of it."""
     folder = _scratch(place, info)
+    reset_peak_memory(place.device)
     try:
         weights = _first_stage_weights(start, info) if start else {}
         run = StageRun(_job(cell, stage, info, weights), split, images, place.device, folder)

@@ -46,16 +46,17 @@ def import_campaign(folder: Path, splits: Path, root: Path = IMPORTED) -> Import
         except UserError as error:
             found.refused.append(str(error))
             continue
-        _take(path, root / folder.name / record.split / entry.path / f"seed{record.seed}.json", found)
+        _take(path, root / folder.resolve().name / record.split / entry.path / f"seed{record.seed}.json", found)
     return found
 
 
 def _check(record: Record, path: Path, their_splits: Path, our_splits: Path) -> Entry:
-    from harness.recipes import resolve  # imports the method, and torch with it
+    from harness.engine.stages import run_info  # imports torch
+    from harness.recipes import resolve
 
     entry = parse_entry(record.entry, where=str(path))
-    recipe = resolve(entry, record.dataset).recipe
-    if record.recipe_sha256 != recipe.sha256() or sha256_json(record.recipe) != record.recipe_sha256:
+    cell = resolve(entry, record.dataset)
+    if record.recipe_sha256 != cell.recipe.sha256() or sha256_json(record.recipe) != record.recipe_sha256:
         raise UserError(f"{path}: measured with another recipe of {entry} than this checkout's")
     current = code_version(get_plugin(entry.method).folder)
     if record.code_version != current:
@@ -64,6 +65,9 @@ def _check(record: Record, path: Path, their_splits: Path, our_splits: Path) -> 
     split = read_split(ours if ours.is_file() else their_splits / f"{record.split}.json")
     if (split.id, split.sha256, split.class_counts) != (record.split, record.split_sha256, record.class_counts):
         raise UserError(f"{path}: measured on split {record.split_sha256}, {split.id} has {split.sha256} here")
+    info = run_info(cell, split, record.seed, cell.stages[-1])
+    if (record.stage1_key, record.run_key) != (info.stage1_key, info.run_key):
+        raise UserError(f"{path}: another run key than this checkout's: its first stage was trained with other code")
     if not ours.is_file():
         write_split(split, ours)
     return entry

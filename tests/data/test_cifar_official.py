@@ -118,6 +118,14 @@ def test_a_split_is_the_same_from_either_archive(both: Dataset, data: Path, tmp_
         np.testing.assert_array_equal(one.pixels, other.pixels)
 
 
+def test_a_redrawn_pool_that_is_too_small_is_refused(both: Dataset, tmp_path: Path) -> None:
+    """With the full archive at hand, too: the images are drawn from what the pool would hold."""
+    store.fetch(both, tmp_path / "data", tmp_path / "mirror")
+    for name in ("cifar10-lt-if5-pool-hash1", "cifar10-lt-if20-step-pool-hash1"):
+        with pytest.raises(UserError, match="images in its pool"):
+            drawn(name, both)
+
+
 def test_published_rules_follow_the_official_order(both: Dataset, tmp_path: Path) -> None:
     store.fetch(both, tmp_path / "data", tmp_path / "mirror")
     counts = exponential_class_counts(PER_CLASS, 10, 5)

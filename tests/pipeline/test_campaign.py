@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
 import pytest
 
-from harness import campaign, suites
-from harness.campaign import Settings, make_plan
+from harness import campaign, cells, suites
+from harness.campaign import Outcome, Settings, make_plan
+from harness.data.splits import read_split
+from harness.engine.stages import run_info
+from harness.entries import parse_entry
 from harness.errors import UserError
+from harness.files import locked
+from harness.recipes import resolve
 from harness.records.imports import import_campaign
-from harness.records.schema import read_record
+from harness.records.schema import read_record, write_record
+from tests.factories import make_record
 
 pytest.importorskip("mlxtend", reason="the extra 'pipeline' (mlxtend) is not installed")
 ROOT = Path(__file__).parents[2]
@@ -55,18 +62,17 @@ def test_only_and_nothing_that_matches(tmp_path: Path) -> None:
 
 
 def test_a_suite_without_its_data_is_one_line(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="suite 'absent': none of its splits can be drawn"):
+    with pytest.raises(UserError, match="suite 'absent': none of its runs can be made"):
         make_plan("absent", Settings(tmp_path / "out"))
 
 
 @pytest.mark.pipeline
 def test_a_campaign_goes_on_where_its_budget_ended_and_is_imported(tmp_path: Path) -> None:
     out, settings = tmp_path / "night", Settings(tmp_path / "night", only=("ce@*", "tau_norm@*"))
-    made, left = campaign.campaign("one", 0.0, settings)
-    assert (made, left) == (0, 4)
-    made, left = campaign.campaign("one", 300.0, settings)
-    assert (made, left) == (4, 0)
+    assert campaign.campaign("one", 0.0, settings) == Outcome(left=4)
+    assert campaign.campaign("one", 300.0, settings) == Outcome(made=4)
     assert make_plan("one", settings).left == 0
+    assert json.loads(next(out.glob("records/**/seed0.run.json")).read_text())["runs_at_once"] >= 1
     records = sorted(out.glob("records/**/seed?.json"))
     assert [read_record(path).status for path in records] == ["ok"] * 4
 
@@ -80,6 +86,7 @@ def test_a_campaign_goes_on_where_its_budget_ended_and_is_imported(tmp_path: Pat
         ({"code_version": "0" * 64}, "code version"),
         ({"recipe_sha256": "0" * 64}, "another recipe"),
         ({"split_sha256": "0" * 64}, "measured on split"),
+        ({"stage1_key": "0" * 16}, "another run key"),
     ):
         value = json.loads(records[0].read_text()) | change
         records[0].with_name("seed7.json").write_text(json.dumps(value | {"seed": 7}))
@@ -87,6 +94,38 @@ def test_a_campaign_goes_on_where_its_budget_ended_and_is_imported(tmp_path: Pat
         assert len(refused) == 1
         assert reason in refused[0]
         records[0].with_name("seed7.json").unlink()
+
+
+@pytest.mark.pipeline
+def test_a_run_that_cannot_be_done_fails_alone(tmp_path: Path) -> None:
+    """The worker records a failure, the campaign goes on to its end, and the next call tries again."""
+    settings = Settings(tmp_path / "out", only=("ce@*",), overrides=("recipe.epochs=1", "recipe.backbone=resnet1000"))
+    outcome = campaign.campaign("one", 300.0, settings)
+    assert (outcome.made, outcome.failed, outcome.left) == (2, 2, 0)
+    records = [read_record(path) for path in sorted(settings.out.glob("records/**/seed?.json"))]
+    assert [record.status for record in records] == ["failed"] * 2
+    assert records[0].failure is not None
+    assert "resnet1000" in records[0].failure.reason
+    assert make_plan("one", settings).left == 2
+
+
+def test_records_of_other_code_are_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = Settings(tmp_path / "out", only=("ce@*",))
+    plan = make_plan("one", settings)
+    assert plan.left == 2
+    cell = resolve(parse_entry("ce@common"), "mnist5k")
+    folder = cells.folders(cell, "mnist5k-lt-if100", settings.out)
+    info = run_info(cell, read_split(settings.out / "splits/mnist5k-lt-if100.json"), 0, "train")
+    found = make_record(seed=0, run_key=info.run_key)
+    write_record(folder.records / "seed0.json", found)
+    assert make_plan("one", settings).left == 1
+    write_record(folder.records / "seed0.json", dataclasses.replace(found, run_key="0" * 16))
+    assert make_plan("one", settings).left == 2
+
+
+def test_two_campaigns_in_one_folder(tmp_path: Path) -> None:
+    with locked(tmp_path / "out"), pytest.raises(UserError, match="another command is at work there"):
+        campaign.campaign("one", 1.0, Settings(tmp_path / "out"))
 
 
 def test_importing_from_an_empty_folder(tmp_path: Path) -> None:

@@ -350,9 +350,9 @@ def test_a_variant_of_another_track_or_data_set_is_refused(plugins: Path) -> Non
         title: t
         tracks: {common: {}}
         variants:
-          code: {applies_to: {track: paper}, lr: 0.5}
+          code: {applies_to: {tracks: [paper]}, lr: 0.5}
           other: {applies_to: {datasets: [other]}, lr: 0.5}
-          here: {applies_to: {track: common, datasets: [toy]}, lr: 0.5}
+          here: {applies_to: {tracks: [common], datasets: [toy]}, lr: 0.5}
     """
     toys.write_plugin(plugins, "plain", recipes=text)
     for name in ("code", "other"):
@@ -381,4 +381,7 @@ def test_epochs_and_iterations_exclude_each_other(plugins: Path) -> None:
     toys.write_plugin(plugins, "plain")
     message = refused("plain@common", ["iterations=5"])
     assert "either epochs (10) or iterations (5) must be 0" in message
-    assert resolved("plain@common", ["iterations=5", "epochs=0", "warmup_epochs=0"]).recipe.train.iterations == 5
+    steps = ["iterations=5", "epochs=0", "warmup_epochs=0"]
+    assert resolved("plain@common", steps).recipe.train.iterations == 5
+    message = refused("plain@common", [*steps, "warmup_iterations=6"])
+    assert "warmup_iterations 6 must not be more than iterations 5" in message

@@ -32,9 +32,7 @@ def resized(split: Split, images: Mapping[str, AnyImages], size: int) -> tuple[S
     found: dict[str, AnyImages] = {}
     for part, some in images.items():
         if not isinstance(some, Images):
-            raise UserError(
-                f"image_size {size}: images that stay files cannot be resized"
-            )
+            raise UserError(f"image_size {size}: images that stay files cannot be resized")
         found[part] = Images(_resize(some.pixels, size), some.labels)
     return dataclasses.replace(split, image_shape=[size, size, channels]), found
 

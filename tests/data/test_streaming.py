@@ -449,7 +449,7 @@ def test_processes_end_when_the_run_is_killed(deadly: signal.Signals, files: Ima
 def struck(run: subprocess.Popen[str], deadly: signal.Signals) -> int:
     """Sends the signal to the group until the process ends; returns how often that took.
 
-    Python swallows a KeyboardInterrupt that falls into a destructor; then a person presses the keys again.
+    Once, on a busy machine, the first Ctrl-C did not end it (why is not known); a person then presses the keys again.
     """
     for blows in range(1, 6):
         os.killpg(run.pid, deadly) if deadly == signal.SIGINT else run.kill()

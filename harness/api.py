@@ -145,6 +145,14 @@ class Method:
         """Logits that predict after that stage, shape (B, C), from the head's. Their softmax is the confidence."""
         return logits
 
+    def class_quantities(self, model: Classifier) -> dict[str, Tensor]:
+        """Numbers of each class that a trained model holds, by name, shape (C,): the report shows them against class
+        frequency. Default: the norms of the head's weight vectors."""
+        weight = getattr(model.head, "weight", None)
+        if not isinstance(weight, Tensor) or weight.ndim != 2 or len(weight) != self.task.num_classes:
+            return {}
+        return {"weight norm": weight.norm(dim=1)}
+
     def sampler(self, labels: np.ndarray, stage: Stage) -> Sampler:
         """The order of images in an epoch; default instance-balanced."""
         return Sampler(labels, self.task.num_classes)

@@ -27,6 +27,7 @@ from harness.data.splits import Split
 from harness.entries import parse_entry
 from harness.errors import UserError
 from harness.files import locked
+from harness.processes import become_dependent
 from harness.progress import Reporter, reporter
 from harness.recipes import Cell, resolve
 from harness.records.evaluate import evaluate
@@ -283,7 +284,7 @@ def work(connection: Connection, out: Path, device_name: str, at_once: int) -> N
     """A worker's life: takes runs, does them, says how they ended."""
     from harness.engine import stages
     from harness.engine.device import pick_device
-    from harness.engine.side_by_side import Sender, become_dependent
+    from harness.engine.side_by_side import Sender
 
     become_dependent()
     scratch = out / "work" / ".scratch"

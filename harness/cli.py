@@ -266,7 +266,10 @@ def _record_roots(named: list[Path] | None) -> list[Path]:
     for root in named or []:
         if not root.is_dir():
             raise UserError(f"{root}: no such folder; name folders with records")
-    return named or [Path("results/records"), Path("results/imported")]
+    usual = [Path("results/records"), Path("results/imported")]
+    if not named and not any(root.is_dir() for root in usual):
+        raise UserError(f"{usual[0]}: no such folder; call this in a checkout, or name folders with records")
+    return named or usual
 
 
 @app.command()
@@ -343,6 +346,7 @@ def campaign(
     settings = module.Settings(out, device, per_device, tuple(only or ()), tuple(set_ or ()))
     done = module.campaign(suite, budget, settings)
     more = "; the same command goes on" if done.left else ""
+    more += " (the budget ended before the first run did)" if done.left and not done.made else ""
     print(f"{out / 'records'}: {done.made} records made, {done.left} left{more}")
     if done.failed or done.left_out:
         raise RunFailed(f"{done.failed} runs failed, {done.left_out} were left out: see above")

@@ -19,6 +19,7 @@ from torch import Tensor
 from harness.api import Batch, Classifier, Method, StepContext, Task
 from harness.data.splits import Part, Split
 from harness.datasets.base import Images
+from harness.engine.history import CLASS, read_history
 from harness.engine.loop import StageJob, StageRun
 from harness.entries import parse_entry
 from harness.progress import Reporter
@@ -256,6 +257,18 @@ def test_same_seed_same_bits_also_after_a_kill_in_the_middle_of_an_epoch(
     for stage in get_method(name).stages:
         for file in ("weights.safetensors", "predictions.npz"):
             assert (tmp_path / "whole" / stage / file).read_bytes() == (tmp_path / "parts" / stage / file).read_bytes()
+
+
+@pytest.mark.parametrize("name", SOUND)
+def test_class_quantities_are_one_number_a_class(
+    name: str, small_split: tuple[Split, dict[str, Images]], tmp_path: Path
+) -> None:
+    """The report draws them against class frequency."""
+    run = _run(name, tmp_path, small_split)
+    found = read_history(tmp_path / get_method(name).stages[-1] / "predictions.npz")
+    quantities = {key: values for key, values in found.items() if key.startswith(CLASS)}
+    assert len(quantities) == len(run.method.class_quantities(run.model))
+    assert all(values.shape == (4,) and np.isfinite(values).all() for values in quantities.values())
 
 
 @pytest.mark.parametrize("name", SOUND)

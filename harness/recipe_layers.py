@@ -8,6 +8,7 @@ starts over from a published recipe of that file. The track `short` is the commo
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 import re
 from collections.abc import Mapping
@@ -108,13 +109,23 @@ def own_layers(entry: Entry, dataset: str) -> Layers:
         raise unknown(f"variant of '{entry.method}'", entry.variant, file.variants, where=path)
     if not has_recipe(entry, dataset):
         what = f"'{entry.method}'" + (f", variant '{entry.variant}'," if entry.variant else "")
-        raise UserError(f"{path}: {what} has no recipe on track '{entry.track}' for data set '{dataset}'")
+        missing = f"{what} has no recipe on track '{entry.track}' for data set '{dataset}'"
+        raise UserError(f"{path}: {missing}; it has: {_recipes_there_are(entry)}")
     layers = method_layers(entry.method, entry.track, dataset)
     if entry.variant:
         where = f"{path}: variants.{entry.variant}"
         variant = _mapping(file.variants[entry.variant], where)
         layers.append((where, {key: value for key, value in variant.items() if key != "applies_to"}))
     return layers
+
+
+def _recipes_there_are(entry: Entry) -> str:
+    """The tracks and data sets for which an entry's method and variant have a recipe, for a message."""
+    found = {
+        track: [name for name in available_datasets() if has_recipe(dataclasses.replace(entry, track=track), name)]
+        for track in TRACKS
+    }
+    return "; ".join(f"@{track}: {', '.join(names)}" for track, names in found.items() if names) or "none"
 
 
 def method_layers(method: str, track: str, dataset: str) -> Layers:

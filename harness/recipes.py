@@ -6,6 +6,7 @@ The layers are those of `harness.recipe_layers`, and last `--backbone` and `--se
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
@@ -78,6 +79,8 @@ class StageRecipe:
     drop_last: bool = False  # leave out an epoch's last batch when it is not full
     eval_every: int = 1  # epochs; the last one is always evaluated
     frozen_bn: Literal["eval", "train_as_published"] = "eval"  # BatchNorm of a frozen backbone
+    redraw: str = ""  # stage 2 only: trains on another subset, drawn by this rule (hash:<k> or pool-hash:<k>)
+    flip_average: bool = False  # predict from the mean logits of an image and its mirror image
 
     def __post_init__(self) -> None:
         if self.schedule not in SCHEDULES:
@@ -106,6 +109,8 @@ class StageRecipe:
         if self.iterations and self.warmup_iterations > self.iterations:
             found = f"{self.warmup_iterations} must not be more than iterations {self.iterations}"
             raise ValueError(f"warmup_iterations {found}")
+        if not re.fullmatch(r"((pool-)?hash:\d+)?", self.redraw):
+            raise ValueError(f"redraw must be hash:<k>, pool-hash:<k> or empty, found {self.redraw!r}")
         if self.nesterov and not self.momentum:
             raise ValueError("nesterov needs a momentum above 0")
 
@@ -187,7 +192,9 @@ def resolve(entry: Entry, dataset: str, overrides: Sequence[str] = (), backbone:
         UserError: no recipe for this track and data set, an unknown key or variant, a value of the wrong type or out
             of its domain; the message names the file and the key.
     """
-    method, dataset = get_method(entry.method), recipes_of(dataset)
+    method, given, dataset = get_method(entry.method), dataset, recipes_of(dataset)
+    if given != dataset and entry.track == "paper":
+        raise UserError(f"{entry}: no paper has a recipe for {given}; the common one is {entry.path.name}@common")
     own = own_layers(entry, dataset)
     own += [("--backbone", {"backbone": backbone})] if backbone else []
     own += [(f"--set {item}", parse_override(item)) for item in overrides]
@@ -196,7 +203,7 @@ def resolve(entry: Entry, dataset: str, overrides: Sequence[str] = (), backbone:
     layers = with_bases([*shared_layers(entry, dataset, first_stage.name), *own])
     for where, layer in layers:
         _check_layer(method, layer, where)
-    recipe = _build(params, stages, layers, f"recipe of {entry} on {dataset}")
+    recipe = _build(params, stages, layers, f"recipe of {entry} on {given}")
     first_params = _first_stage_params(entry, dataset, params, first_stage)
     return Cell(entry, recipe, method, first_stage, first_params, stages)
 
@@ -247,6 +254,8 @@ def _build(params: Any, stages: tuple[Stage, ...], layers: Layers, what: str) ->
     train = config.build(StageRecipe, first, where)
     if train.epochs < 1 and not train.iterations:
         raise UserError(f"{where}: epochs must be at least 1 in the first stage, found {train.epochs}")
+    if train.redraw:
+        raise UserError(f"{where}: redraw is for the second stage; write it under 'finetune'")
     size = values.get("image_size", 0)
     if size < 0:
         raise UserError(f"{where}: image_size must be at least 0, found {size}")

@@ -115,14 +115,23 @@ def has_bfloat16() -> bool:
     return any(capabilities.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16"))
 
 
+@pytest.mark.parametrize("compiled", [False, True], ids=["eager", "compiled"])
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.title)
 def test_loop(
-    benchmark: BenchmarkFixture, case: Case, precision: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    benchmark: BenchmarkFixture,
+    case: Case,
+    precision: str,
+    compiled: bool,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """An epoch of `StageRun` against one of the plain loop, which is always float32, and the floor of stage 1."""
     if precision == "bfloat16" and not has_bfloat16():
         pytest.skip("no bfloat16 here")
+    if compiled and (device().type == "cpu" or case.augment == Augment()):
+        pytest.skip("compiling gains nothing on a processor, or where features are kept")
+    monkeypatch.setenv("LTBENCH_COMPILE", str(int(compiled)))
     monkeypatch.setenv("LTBENCH_CHECKPOINT_SECONDS", "1e9")
     split, images = material()
     job = StageJob(
@@ -143,7 +152,7 @@ def test_loop(
     count = len(images["train"].labels)
     benchmark.extra_info |= {
         "part": "loop",
-        "case": case.title,
+        "case": f"{case.title}, compiled" if compiled else case.title,
         "precision": precision,
         "backbone": sizes().backbone,
         "data": split.id,

@@ -77,7 +77,7 @@ def loop_table(rows: list[Row], kind: str) -> Table:
         table.add_column(column, justify="left" if column in ("what", "precision") else "right")
     for row in rows:
         speed, floor = row["images_per_second"], row["of_floor"]
-        aim = LOOP_AIMS[kind, row["precision"]] if row["case"] == "stage 1" else None
+        aim = LOOP_AIMS[kind, row["precision"]] if row["case"].startswith("stage 1") else None
         table.add_row(
             row["case"],
             row["precision"],

@@ -12,19 +12,18 @@ import multiprocessing
 import os
 import signal
 import sys
-import threading
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
-from multiprocessing.connection import wait as wait_for_sentinels
 
 import torch
 from torch import Tensor
 
 from harness.data.image_reader import ImageReader, ReadPlan
 from harness.errors import RunFailed, UserError
+from harness.processes import become_dependent
 
 CHUNK = 8  # images that a process reads at a time: many enough that a task's own cost vanishes
 MOST_WORKERS = 16
@@ -202,17 +201,8 @@ _worker: tuple[ImageReader, Tensor]  # of a worker process: what it reads with, 
 def _start_worker(reader: ImageReader, pixels: Tensor) -> None:
     global _worker
     _worker = reader, pixels
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the run's own process answers it, and ends its workers
+    become_dependent()  # a run that is killed leaves nothing behind: its queue would never tell its workers
     torch.set_num_threads(1)
-    threading.Thread(target=_die_with_parent, daemon=True).start()
-
-
-def _die_with_parent() -> None:
-    """A run that is killed leaves nothing behind: its queue would never tell its workers."""
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    wait_for_sentinels([parent.sentinel])
-    os._exit(1)
 
 
 def _work(buffer: int, request: Request) -> None:

@@ -156,7 +156,8 @@ def _origin(dataset: Dataset, form: Dataset, name: str, mirror: Path | None) -> 
 
 def _advice(dataset: Dataset, path: Path) -> str:
     others = "".join(f" or {', '.join(form.files)}" for form in dataset.forms if path.name not in form.files)
-    return f"put the file at {path} yourself, or point --mirror at a folder that has it{others}"
+    mirror = "LTBENCH_MIRROR (--mirror of `ltbench fetch`)"
+    return f"put the file at {path} yourself, or point {mirror} at a folder that has it{others}"
 
 
 def _unpack(origin: Path, target: Path) -> None:
@@ -201,20 +202,21 @@ def locate(dataset: Dataset) -> Path:
         UserError: not fetched yet, a file missing, or a file whose hash is wrong; with the command that repairs it.
     """
     form = find(dataset)
-    folder, repair = folder_of(form), repair_command(dataset)
+    folder = folder_of(form)
     for name, pin in form.files.items():
         path = folder / name
         if not path.is_file():
-            raise UserError(f"{path}: missing ({pins.expected(pin)}); to bring it here: {repair}")
+            raise UserError(f"{path}: missing ({pins.expected(pin)}); to bring it here: {bringing_command(dataset)}")
         if fault := pins.wrong(path, pin):
-            raise UserError(f"{path}: wrong content: {fault}; to repair it: {repair}")
+            raise UserError(f"{path}: wrong content: {fault}; to repair it: {bringing_command(dataset, repair=True)}")
     return folder
 
 
-def repair_command(dataset: Dataset) -> str:
-    """The command that brings a data set's files here, or mends them."""
-    tracked = folder_of(find(dataset)).parent == PINNED
-    return "dvc repro datasets.dvc" if tracked else f"ltbench fetch {dataset.name} --repair"
+def bringing_command(dataset: Dataset, *, repair: bool = False) -> str:
+    """The command that brings a data set's missing files here, or replaces its damaged ones too."""
+    if folder_of(find(dataset)).parent == PINNED:
+        return "dvc repro datasets.dvc"
+    return f"ltbench fetch {dataset.name}{' --repair' if repair else ''}"
 
 
 def load(dataset: Dataset) -> Mapping[str, AnyImages]:

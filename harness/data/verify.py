@@ -73,9 +73,11 @@ def verify(dataset: Dataset, *, quick: bool = False) -> Report:
     for name, pin in form.files.items():
         path = store.folder_of(form) / name
         if not path.is_file():
-            report.missing.append(f"{path} ({pins.expected(pin)}); to bring it here: {store.repair_command(dataset)}")
+            report.missing.append(f"{path} ({pins.expected(pin)}); to bring it here: {store.bringing_command(dataset)}")
         elif fault := pins.wrong(path, pin):
-            report.damaged.append(f"{path}: wrong content: {fault}; to repair it: {store.repair_command(dataset)}")
+            report.damaged.append(
+                f"{path}: wrong content: {fault}; to repair it: {store.bringing_command(dataset, repair=True)}"
+            )
             report.damaged += archive_faults(path)
     if report.sound:
         _check_images(dataset, report, quick)

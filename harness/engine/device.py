@@ -12,6 +12,8 @@ import torch
 
 from harness.errors import UserError
 
+DETERMINISTIC = "LTBENCH_DETERMINISTIC"
+
 
 def pick_device(name: str = "auto") -> torch.device:
     """The device named, or with "auto" CUDA where there is one, else the CPU; and the CPU's number of threads is fixed.
@@ -20,6 +22,7 @@ def pick_device(name: str = "auto") -> torch.device:
         UserError: no such device here.
     """
     _set_threads()
+    _set_determinism()
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
@@ -44,6 +47,26 @@ def _set_threads() -> None:
     if not text.isdecimal() or int(text) < 1:
         raise UserError(f"LTBENCH_THREADS={text}: expected a whole number above 0")
     torch.set_num_threads(int(text))
+
+
+def switched_on(variable: str) -> bool:
+    """Whether an environment variable is 1.
+
+    Raises:
+        UserError: it is neither 1, 0 nor empty.
+    """
+    text = os.environ.get(variable, "")
+    if text not in ("", "0", "1"):
+        raise UserError(f"{variable}={text}: expected 1 (on) or 0 (off)")
+    return text == "1"
+
+
+def _set_determinism() -> None:
+    """On a processor the same run always gives the same bits; a GPU does so where `LTBENCH_DETERMINISTIC` is 1, and
+    is slower then."""
+    if switched_on(DETERMINISTIC):
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS reads it when it is first used
+        torch.use_deterministic_algorithms(True)
 
 
 def device_name(device: torch.device) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import zipfile
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from harness.files import write_bytes
 
 LOGIT_CLASSES = 200  # all logits up to this many classes, the largest TOP_K beyond
 TOP_K = 20
+CLASS = "class/"  # before the name of an array that holds a number of each class
 
 
 @dataclass
@@ -29,8 +31,19 @@ class History:
     val: list[npt.NDArray[np.integer]] = field(default_factory=list)
     ece: list[float] = field(default_factory=list)  # on the test part
 
-    def save(self, path: Path, logits: npt.NDArray[np.float32], run_key: str) -> None:
-        """Writes everything as one compressed file. `logits`: final model on the test part, (N_test, C)."""
+    def save(
+        self,
+        path: Path,
+        logits: npt.NDArray[np.float32],
+        run_key: str,
+        quantities: Mapping[str, npt.NDArray[np.float32]] | None = None,
+    ) -> None:
+        """Writes everything as one compressed file.
+
+        Args:
+            logits: of the final model on the test part, (N_test, C).
+            quantities: numbers of each class, (C,) each, by name (`Method.class_quantities`).
+        """
         arrays: dict[str, Any] = {
             "run_key": np.array(run_key),
             "loss": np.array(self.loss),
@@ -46,6 +59,7 @@ class History:
             top = np.argsort(-logits, axis=1, kind="stable")[:, :TOP_K]
             arrays["top_classes"] = top.astype(np.uint16)
             arrays["top_logits"] = np.take_along_axis(logits, top, axis=1).astype(np.float16)
+        arrays |= {CLASS + name: values for name, values in (quantities or {}).items()}
         buffer = io.BytesIO()
         np.savez_compressed(buffer, allow_pickle=False, **arrays)
         write_bytes(path, buffer.getvalue())
@@ -60,7 +74,8 @@ ARRAYS = {"run_key", "loss", "learning_rate", "epochs", "test", "val", "ece"}
 
 
 def read_history(path: Path) -> dict[str, npt.NDArray]:
-    """The arrays of a finished run: see `History`, plus `run_key` and `logits` (or `top_classes`, `top_logits`).
+    """The arrays of a finished run: see `History`, plus `run_key`, `logits` (or `top_classes`, `top_logits`)
+    and quantities of the classes, whose names begin with `CLASS`.
 
     Raises:
         UserError: missing or damaged; every byte is checked against the file's own checksums.
@@ -73,7 +88,7 @@ def read_history(path: Path) -> dict[str, npt.NDArray]:
         with np.load(path, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
         final = {"top_classes", "top_logits"} if "top_classes" in arrays else {"logits"}
-        if arrays.keys() != ARRAYS | final:
+        if {name for name in arrays if not name.startswith(CLASS)} != ARRAYS | final:
             raise ValueError(f"it holds {', '.join(sorted(arrays)) or 'nothing'}")
     except FileNotFoundError:
         raise UserError(f"{path}: missing; the run has not been finished") from None

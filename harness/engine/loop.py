@@ -24,6 +24,7 @@ from harness.datasets.base import AnyImages
 from harness.engine.backbones import create_backbone
 from harness.engine.calibration import expected_calibration_error
 from harness.engine.checkpoint import load_state, save_state, save_weights
+from harness.engine.compiling import compiled
 from harness.engine.history import History, class_dtype
 from harness.engine.schedules import learning_rate
 from harness.engine.seeding import seed_for
@@ -89,7 +90,7 @@ class StageRun:
         self.history, self.costs = History(), Costs()
         self._saved_at = self._ticked_at = time.monotonic()
         self._last_logits: Tensor | None = None
-        self._kept_features: dict[str, list[Tensor]] = {}
+        self._kept_features: dict[tuple[str, bool], list[Tensor]] = {}  # by part, and whether mirrored
         self._train_features: Tensor | None = None
         self.epoch, self.step = 0, 0
         self.losses: list[Tensor] = []  # of the running epoch; on the device, so that no step waits for its loss
@@ -127,6 +128,7 @@ class StageRun:
             self.model.load_state_dict(self.model.state_dict() | kept)
         self.model.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.method.on_stage_start(self.model, job.stage)
+        self._compiled = compiled(self.model.backbone)
         self._build_optimizer()
         torch.manual_seed(seed_for(job.seed, job.stage, "forward"))  # dropout and the like
 
@@ -145,6 +147,7 @@ class StageRun:
             momentum=recipe.momentum,
             weight_decay=recipe.weight_decay,
             nesterov=recipe.nesterov,
+            fused=self.device.type == "cuda",  # one kernel for all parameters
         )
 
     # ---- training -----------------------------------------------------------------------------------------------
@@ -216,6 +219,8 @@ class StageRun:
             self.model.backbone.eval()
 
     def _train_step(self, plan: EpochPlan, where: slice, steps: int) -> None:
+        if self._compiled is not None:
+            torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call]
         step, train = self.step_context, self.data["train"]
         step.epoch, step.step, step.learning_rate = self.epoch, self.step, self._set_learning_rate(steps)
         index = self.method.choose(plan.order[where], step)
@@ -241,18 +246,27 @@ class StageRun:
         low = self.job.precision == "bfloat16"
         no_grad = torch.no_grad() if self.frozen_backbone else contextlib.nullcontext()
         with no_grad, torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=low):
-            features: Tensor = self.model.backbone(images)
+            features: Tensor = self._network(images)
         return features.float() if low else features
 
-    def _part_features(self, part: str) -> Iterable[Tensor]:
+    def _network(self, images: Tensor) -> Tensor:
+        """The backbone; a compiled one takes full batches only, the shape that nearly all of the time goes to."""
+        if self._compiled is None or len(images) != self.job.recipe.batch_size:
+            return self.model.backbone(images)  # type: ignore[no-any-return]
+        return self._compiled(images)
+
+    def _part_features(self, part: str, *, mirrored: bool = False) -> Iterable[Tensor]:
         """Features of a part's images as they are, in batches; of a backbone that never changes they are kept."""
-        if part in self._kept_features:
-            return self._kept_features[part]
-        features = (self._extract(images) for images in in_order(self.data[part], EVAL_BATCH[self.device.type]))
+        if (part, mirrored) in self._kept_features:
+            return self._kept_features[part, mirrored]
+        images = in_order(self.data[part], EVAL_BATCH[self.device.type])
+        features = (self._extract(batch.flip(-1) if mirrored else batch) for batch in images)
         if not self.fixed_features:
             return features
-        self._kept_features[part] = list(features)
-        return self._kept_features[part]
+        self._kept_features[part, mirrored] = [
+            some.clone() for some in features
+        ]  # a graph writes into its memory again
+        return self._kept_features[part, mirrored]
 
     def _batch_features(self, images: Tensor, index: Tensor) -> Tensor:
         """Features of a training batch; where they are the same in every epoch they are computed once."""
@@ -327,16 +341,21 @@ class StageRun:
     def _predict(self, part: str) -> Tensor:
         """Logits as inference uses them, on the CPU in float32, shape (N, C)."""
         self.model.eval()
-        chunks = [
-            self.method.inference(self.model.head(features), self.job.stage).float().cpu()
-            for features in self._part_features(part)
-        ]
-        logits = torch.cat(chunks) if len(self.data[part]) else torch.empty(0, self.split.num_classes)
+        logits = self._logits(part)
+        if self.job.recipe.flip_average:
+            logits = (logits + self._logits(part, mirrored=True)) / 2
         if not bool(torch.isfinite(logits).all()):
             raise RunFailed(
                 f"logits on the {part} part are not finite after epoch {self.epoch + 1}", epoch=self.epoch + 1
             )
         return logits
+
+    def _logits(self, part: str, *, mirrored: bool = False) -> Tensor:
+        chunks = [
+            self.method.inference(self.model.head(features), self.job.stage).float().cpu()
+            for features in self._part_features(part, mirrored=mirrored)
+        ]
+        return torch.cat(chunks) if len(self.data[part]) else torch.empty(0, self.split.num_classes)
 
     # ---- files --------------------------------------------------------------------------------------------------
 
@@ -416,5 +435,7 @@ class StageRun:
     def _finish(self) -> None:
         logits = self._predict("test") if self._last_logits is None else self._last_logits
         save_weights(self.folder / "weights.safetensors", self.model, self.job.run_key, self.method.state_dict())
-        self.history.save(self.folder / "predictions.npz", logits.numpy(), self.job.run_key)
+        quantities = self.method.class_quantities(self.model).items()
+        by_class = {name: values.detach().float().cpu().numpy() for name, values in quantities}
+        self.history.save(self.folder / "predictions.npz", logits.numpy(), self.job.run_key, by_class)
         self._tick()

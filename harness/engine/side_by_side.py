@@ -10,13 +10,13 @@ import multiprocessing
 import os
 import signal
 import sys
-import threading
 from collections.abc import Callable, Mapping
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkProcess
 from typing import Any
 
 from harness.errors import UserError
+from harness.processes import become_dependent
 from harness.progress import Reporter
 
 Task = Callable[[Reporter], None]
@@ -107,16 +107,3 @@ def _child(task: Task, connection: Connection) -> None:
         task(Sender(connection))
     except UserError as error:
         connection.send(("user_error", (str(error),)))
-
-
-def become_dependent() -> None:
-    """Makes this process die with the one that started it, and leaves Ctrl-C to that one."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_die_with_parent, daemon=True).start()
-
-
-def _die_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    wait([parent.sentinel])
-    os._exit(1)

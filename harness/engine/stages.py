@@ -20,10 +20,11 @@ from harness import config
 from harness.api import Method, Stage
 from harness.data import store
 from harness.data.resize import resized
-from harness.data.splits import Split, read_split, select
+from harness.data.splits import Split, build_split, parse_split_name, read_split, select
 from harness.datasets.base import AnyImages
 from harness.engine.checkpoint import load_weights
-from harness.engine.device import device_name, peak_memory_mb, reset_peak_memory
+from harness.engine.compiling import COMPILE
+from harness.engine.device import DETERMINISTIC, device_name, peak_memory_mb, reset_peak_memory, switched_on
 from harness.engine.history import read_history
 from harness.engine.loop import StageJob, StageRun
 from harness.engine.side_by_side import Task, run_side_by_side, workers_for
@@ -130,12 +131,23 @@ def _run_cell(
         place.reporter.note(f"{info.title}: already done in {out}")
     left = [info for info in infos if info not in done and not (_scratch(place, info) / "run.json").is_file()]
     if left:
-        chosen = select(split, store.load(store.get_dataset(split.dataset)))
-        shaped, images = resized(split, chosen, cell.recipe.image_size)
+        shaped, images = _images(cell, stage, split)
         _run_all(left, place, lambda info, place: _run_one(cell, stage, shaped, images, info, place, start))
     for info in infos:  # published together: an interrupted cell loses its `out`, never its finished seeds
         _publish(_scratch(place, info), out, info.seed)
     return [read_run_info(out / "predictions" / f"seed{info.seed}.json") for info in infos]
+
+
+def _images(cell: Cell, stage: Stage, split: Split) -> tuple[Split, Mapping[str, AnyImages]]:
+    """The split's images as the stage takes them; a second stage may train on a subset drawn anew."""
+    dataset = store.get_dataset(split.dataset)
+    parts = store.load(dataset)
+    chosen = select(split, parts)
+    rule = cell.recipe.finetune.redraw if stage == "finetune" and cell.recipe.finetune else ""
+    if rule:
+        name = str(dataclasses.replace(parse_split_name(split.id), rule=rule))
+        chosen["train"] = select(build_split(name, store.find(dataset), parts), parts)["train"]
+    return resized(split, chosen, cell.recipe.image_size)
 
 
 def _scratch(place: Workplace, info: RunInfo) -> Path:
@@ -251,6 +263,8 @@ def _write_costs(folder: Path, run: StageRun, info: RunInfo, place: Workplace) -
             "precision": run.job.precision,
             "threads": torch.get_num_threads(),
             "runs_at_once": place.at_once,
+            "compiled": switched_on(COMPILE),
+            "deterministic": place.device.type == "cpu" or switched_on(DETERMINISTIC),
             "wall_seconds": round(costs.wall_seconds, 3),
             "train_seconds": round(costs.train_seconds, 3),
             "eval_seconds": round(costs.eval_seconds, 3),

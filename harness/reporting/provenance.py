@@ -15,6 +15,9 @@ COSTS = {
     "images_per_second": "Images/s",
     "peak_memory_mb": "Peak memory (MB)",
     "threads": "Threads",
+    "runs_at_once": "Runs at once",
+    "compiled": "Compiled",
+    "deterministic": "Same bits each time",
     "commit": "Commit",
 }
 LONGEST = 200

@@ -104,6 +104,10 @@ class BALMS(Method):
         """Mean Balanced Softmax loss, with the counts of the training part."""
         return balanced_softmax_loss(logits, target, self.task.class_counts)
 
+    def class_quantities(self, model: Classifier) -> dict[str, Tensor]:
+        """The rates psi_c at which the sampler ended as well."""
+        return {**super().class_quantities(model), "sampling rate": torch.sigmoid(self.omega.detach())}
+
     def state_dict(self) -> dict[str, Any]:
         """The rates and their optimiser."""
         return {"omega": self.omega.detach(), "adam": self.adam.state_dict()}

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from harness.api import Method, Sampler, Stage, second_stage
+from harness.api import Classifier, Method, Sampler, Stage, second_stage
 from harness.data.samplers import ClassAwareSampler
 from harness.engine.heads import CosineHead, cosine_similarity
 
@@ -78,6 +78,10 @@ class WCDAS(Method):
     def continues_head(self) -> bool:
         """Weights, concentrations and scale go on."""
         return True
+
+    def class_quantities(self, model: Classifier) -> dict[str, Tensor]:
+        """The concentrations rho_c as well."""
+        return {**super().class_quantities(model), "concentration": torch.sigmoid(model.head.raw_gamma)}
 
     def sampler(self, labels: np.ndarray, stage: Stage) -> Sampler:
         """Class-aware sampling in stage 2."""

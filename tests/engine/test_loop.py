@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -311,3 +313,39 @@ def test_features_of_a_backbone_that_changes_are_not_kept(
     for changes, method in (({}, Plain), ({"frozen_bn": "train_as_published"}, HeadOnly)):
         run = finish(job(method, **changes), tiny_split, tiny_images, tmp_path / method.__name__)
         assert not run._kept_features
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="compiling needs a C++ compiler")
+def test_a_compiled_backbone_trains_the_same_up_to_rounding(
+    tiny_split: Split, tiny_images: ImagesByPart, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    eager = finish(job(Plain, epochs=2), tiny_split, tiny_images, tmp_path / "eager")
+    monkeypatch.setenv("LTBENCH_COMPILE", "1")
+    fused = finish(job(Plain, epochs=2), tiny_split, tiny_images, tmp_path / "compiled")
+    assert eager._compiled is None
+    assert fused._compiled is not None
+    np.testing.assert_allclose(fused.history.loss, eager.history.loss, rtol=1e-3)
+
+
+def test_compiling_is_asked_for_by_1(
+    tiny_split: Split, tiny_images: ImagesByPart, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LTBENCH_COMPILE", "yes")
+    with pytest.raises(UserError, match=r"LTBENCH_COMPILE=yes: expected 1 \(on\)"):
+        start(job(Plain), tiny_split, tiny_images, tmp_path)
+
+
+def test_flip_average_predicts_from_the_mean_logits_of_both_images(
+    tiny_split: Split, tiny_images: ImagesByPart, tmp_path: Path
+) -> None:
+    test = tiny_images["test"]
+    mirrored = tiny_images | {"test": dataclasses.replace(test, pixels=test.pixels[:, :, ::-1].copy())}
+    cases = {"plain": (tiny_images, False), "mirrored": (mirrored, False), "both": (tiny_images, True)}
+    logits, losses = {}, []
+    for name, (images, flip_average) in cases.items():
+        run = finish(job(Plain, epochs=1, flip_average=flip_average), tiny_split, images, tmp_path / name)
+        logits[name] = read_history(tmp_path / name / "predictions.npz")["logits"].astype(float)
+        losses.append(run.history.loss)
+    np.testing.assert_allclose(logits["both"], (logits["plain"] + logits["mirrored"]) / 2, atol=4e-3)
+    assert not np.allclose(logits["plain"], logits["mirrored"], atol=4e-3)
+    assert losses[0] == losses[1] == losses[2]

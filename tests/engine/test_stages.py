@@ -7,10 +7,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from harness.cells import run_stage
+from harness.data.splits import read_split
+from harness.datasets.base import Images
 from harness.engine import loop, stages
 from harness.entries import parse_entry
 from harness.errors import RunFailed, UserError
@@ -201,3 +204,26 @@ def test_side_by_side_gives_the_same_bits_as_alone(tmp_path: Path) -> None:
     together, alone = (next(tmp_path.glob(f"{folder}/records/**/seed1.json")) for folder in ("together", "alone"))
     assert together.read_bytes() == alone.read_bytes()
     assert json.loads(together.with_name("seed1.run.json").read_text())["runs_at_once"] == 2
+
+
+def test_a_second_stage_may_train_on_a_subset_drawn_anew(place: stages.Workplace) -> None:
+    split = read_split(SPLIT)
+    toy = cell("toy@common", "finetune.redraw=hash:1")
+    first, second, again = (
+        stages._images(toy, "train", split)[1],
+        stages._images(toy, "finetune", split)[1],
+        stages._images(cell("toy@common"), "finetune", split)[1],
+    )
+    for images in (first, second, again):
+        assert isinstance(images["train"], Images)
+    assert np.array_equal(first["train"].labels, second["train"].labels)
+    assert not np.array_equal(first["train"].pixels, second["train"].pixels)
+    assert np.array_equal(first["train"].pixels, again["train"].pixels)
+    assert np.array_equal(first["test"].pixels, second["test"].pixels)
+
+
+def test_only_a_second_stage_can_be_drawn_anew(workspace: Path) -> None:
+    with pytest.raises(UserError, match="redraw is for the second stage"):
+        cell("toy@common", "redraw=hash:1")
+    with pytest.raises(UserError, match=r"redraw must be hash:<k>, pool-hash:<k> or empty, found 'numpy0'"):
+        cell("toy@common", "finetune.redraw=numpy0")

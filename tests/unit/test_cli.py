@@ -180,6 +180,12 @@ def test_collect_refuses_a_folder_that_is_not_there(ltbench: Command, tmp_path: 
     assert (tmp_path / "table.csv").read_text() == "old"
 
 
+def test_collect_outside_of_a_checkout(ltbench: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert_one_error(ltbench("collect"), "results/records: no such folder")
+
+
 def test_a_damaged_record_is_reported_and_the_rest_collected(ltbench: Command, tmp_path: Path) -> None:
     write_record(tmp_path / "records" / "a.json", make_record())
     (tmp_path / "records" / "b.json").write_text("{")

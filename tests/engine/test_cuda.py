@@ -1,0 +1,87 @@
+"""What holds on CUDA. Without a GPU these tests skip; run them with `pytest -m gpu`."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from harness.api import Method
+from harness.data.splits import Split
+from harness.datasets.base import Images
+from harness.engine.device import pick_device
+from harness.engine.loop import StageRun
+from harness.errors import UserError
+from harness.progress import Reporter
+from harness.registry import available_methods, get_method
+from tests.engine.toys import job
+
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+ImagesByPart = dict[str, Images]
+
+
+def run_on(device: str, method: type[Method], split: Split, images: ImagesByPart, folder: Path) -> StageRun:
+    """A run of one epoch."""
+    run = StageRun(job(method, epochs=1), split, images, torch.device(device), folder)
+    run.run(Reporter())
+    return run
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("name", available_methods())
+def test_first_stage_agrees_with_the_cpu(
+    name: str, tiny_split: Split, tiny_images: ImagesByPart, tmp_path: Path
+) -> None:
+    """Augmentation is drawn on the CPU and weights come from one seed, so only rounding differs (and GCL's noise)."""
+    if name == "gcl":
+        pytest.skip("its noise comes from the device's generator")
+    method = get_method(name)
+    if method.first_stage:
+        method = get_method(method.first_stage)
+    on_cpu, on_cuda = (run_on(d, method, tiny_split, tiny_images, tmp_path / d) for d in ("cpu", "cuda"))
+    np.testing.assert_allclose(on_cuda.history.loss, on_cpu.history.loss, rtol=2e-2)
+
+
+@pytest.mark.gpu
+def test_no_step_waits_for_the_device(tiny_split: Split, tiny_images: ImagesByPart, tmp_path: Path) -> None:
+    """PyTorch raises where a step of the loop would synchronise."""
+    run = StageRun(job(get_method("ce"), epochs=1), tiny_split, tiny_images, torch.device("cuda"), tmp_path)
+    plan = run._plan()
+    run._set_modes()
+    run._train_step(plan, slice(0, 16), 3)  # allocations and cuDNN's choices
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        run._train_step(plan, slice(16, 32), 3)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+CELL = "run --dataset mnist5k --method ce --seeds {seed} --device cuda --set recipe.epochs=1 --out {out}"
+
+
+@pytest.mark.gpu
+def test_in_deterministic_mode_runs_beside_others_give_the_bits_of_runs_alone(tmp_path: Path) -> None:
+    environment = os.environ | {"LTBENCH_DETERMINISTIC": "1"}
+
+    def begin(seed: int, out: Path) -> subprocess.Popen[bytes]:
+        command = [sys.executable, "-m", "harness", *CELL.format(seed=seed, out=out).split()]
+        return subprocess.Popen(command, env=environment)
+
+    for seed in (0, 1):
+        assert begin(seed, tmp_path / f"alone{seed}").wait() == 0
+    together = [begin(seed, tmp_path / f"together{seed}") for seed in (0, 1)]
+    assert [process.wait() for process in together] == [0, 0]
+    for seed in (0, 1):
+        alone, beside = (sorted((tmp_path / f"{how}{seed}").rglob("seed*.npz")) for how in ("alone", "together"))
+        assert [path.read_bytes() for path in alone] == [path.read_bytes() for path in beside] != []
+
+
+@pytest.mark.gpu
+def test_a_device_that_is_not_there_is_named() -> None:
+    with pytest.raises(UserError, match="cuda:99"):
+        pick_device("cuda:99")

@@ -18,12 +18,14 @@ from harness.entries import Entry, parse_entry
 from harness.errors import RunFailed, UserError
 from harness.files import locked, sha256_json, write_json
 from harness.metrics.selection import SELECTION_RULES
-from harness.metrics.shots import GROUPS
+from harness.metrics.shots import DEFAULT_POLICY, GROUPS
 from harness.progress import reporter
+from harness.provenance import code_version
 from harness.recipes import Cell, resolve
 from harness.records.evaluate import evaluate
 from harness.records.runs import RunInfo
 from harness.records.schema import Failure, Record, read_record
+from harness.registry import get_plugin
 from harness.suites import SPLITS, failed_cells, parse_seeds
 
 if TYPE_CHECKING:
@@ -126,6 +128,16 @@ def run_alone(
     name = str(splits.name_split(dataset, imbalance_factor))
     splits.parse_split_name(name, where="--imbalance-factor")
     cell = resolve(entry, dataset.name, overrides, backbone)
+    paths, outcomes = _whole_path(cell, name, dataset, seeds, out, device)
+    print_table([read_record(path) for path in paths])
+    print(f"records: {paths[0].parent}  (as a page: ltbench report {out / 'records'} --out {out / 'report'})")
+    _raise_failures(outcomes)
+
+
+def _whole_path(
+    cell: Cell, split: str, dataset: Dataset, seeds: Sequence[int], out: Path, device: str, policy: str = DEFAULT_POLICY
+) -> tuple[list[Path], list[RunInfo]]:
+    """Everything from the split to the records; their paths, and what became of each run."""
     from harness.engine import stages  # imports torch
     from harness.engine.backbones import create_backbone
     from harness.engine.device import pick_device
@@ -134,15 +146,49 @@ def run_alone(
     size = cell.recipe.image_size
     shape = (size, size, dataset.image_shape[2]) if size else dataset.image_shape
     create_backbone(cell.recipe.backbone, shape)  # refused before anything is fetched or written
-    split_file, places = ensure_split(name, dataset, out), folders(cell, name, out)
+    split_file, places = ensure_split(split, dataset, out), folders(cell, split, out)
     with locked(out), reporter() as progress:
         place = stages.Workplace(chosen_device, progress, places.scratch, side_by_side=True)
         stages.train(cell, split_file, seeds, places.first, place)
         outcomes = stages.finetune(cell, split_file, seeds, places.first, places.last, place)
-    paths = evaluate(split_file, [places.first, places.last], seeds, places.records)
-    print_table([read_record(path) for path in paths])
-    print(f"records: {places.records}  (as a page: ltbench report {out / 'records'} --out {out / 'report'})")
+    return evaluate(split_file, [places.first, places.last], seeds, places.records, policy), outcomes
+
+
+def reproduce(path: Path, out: Path, device: str) -> None:
+    """Runs a record's run again, from the data on, and compares the two records.
+
+    Raises:
+        UserError: this checkout would run something else: another recipe, or another split.
+        RunFailed: the run failed, or its numbers are not the record's.
+    """
+    record = read_record(path)
+    entry, dataset = parse_entry(record.entry, where=str(path)), store.get_dataset(record.dataset, where=str(path))
+    cell = resolve(entry, dataset.name)
+    if cell.recipe.sha256() != record.recipe_sha256:
+        raise UserError(f"{path}: its recipe {record.recipe_sha256[:8]} is not this checkout's of {entry}")
+    drawn = splits.read_split(ensure_split(record.split, dataset, out))
+    if drawn.sha256 != record.split_sha256:
+        raise UserError(f"{path}: measured on split {record.split_sha256}, {record.split} is {drawn.sha256} here")
+    code = code_version(get_plugin(entry.method).folder)
+    if code != record.code_version:
+        print(f"note: measured with code {record.code_version}, this checkout has {code}; the numbers may differ")
+    (again,), outcomes = _whole_path(cell, record.split, dataset, [record.seed], out, device, record.shot_policy)
     _raise_failures(outcomes)
+    differences = _differences(record, read_record(again))
+    if differences:
+        raise RunFailed(f"{path}: measured again ({again}), it differs: {'; '.join(differences)}")
+    print(f"{path}: measured again, and every number is the same ({again})")
+
+
+def _differences(first: Record, second: Record) -> list[str]:
+    """The numbers in which two records of one run differ."""
+    found: list[str] = []
+    for rule in SELECTION_RULES:
+        scores = (record.results.get(rule) for record in (first, second))
+        one, other = (dataclasses.asdict(some) if some else {} for some in scores)
+        keys = [key for key in sorted({*one, *other}) if one.get(key) != other.get(key)]
+        found += [f"{rule} {key} was {one.get(key)}, now {other.get(key)}" for key in keys]
+    return found
 
 
 @dataclass(frozen=True)

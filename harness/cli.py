@@ -246,20 +246,32 @@ def _imported(folder: Path) -> list[str]:
 @app.command()
 def report(
     roots: Annotated[list[Path] | None, typer.Argument(help="folders with records")] = None,
-    out: Annotated[Path, typer.Option()] = Path("reports"),
+    out: Annotated[Path, typer.Option(help="folder that can be served as static pages as it is")] = Path("reports"),
+    open_: Annotated[bool, typer.Option("--open", help="show it in the browser")] = False,
 ) -> None:
-    """The leaderboard as one self-contained HTML file, and its tables as Markdown, LaTeX and CSV."""
-    from harness.provenance import code_version
+    """The leaderboard as one self-contained HTML file, its tables as Markdown, LaTeX and CSV, its figures as SVG."""
     from harness.records.collect import collect as read
-    from harness.registry import find_plugins
-    from harness.reporting.claims import load_claims
+    from harness.reporting.checkout import sources
     from harness.reporting.report import build_report
-    from harness.reporting.speed import FOLDER
 
-    folders = {name: plugin.folder for name, plugin in find_plugins().items()}
-    current = {name: code_version(folder) for name, folder in folders.items()}
-    benches = sorted(FOLDER.glob("*.json"))
-    print(f"report: {build_report(read(*_record_roots(roots)), load_claims(folders), out, current, benches)}")
+    page = build_report(read(*_record_roots(roots)), out, sources())
+    print(f"report: {page}")
+    if open_ and not typer.launch(page.resolve().as_uri()) == 0:
+        raise RunFailed(f"no browser could be started; open {page} yourself")
+
+
+@app.command()
+def show(
+    roots: Annotated[list[Path] | None, typer.Argument(help="folders with records")] = None,
+    suite: Annotated[str, typer.Option(help="only the splits and entries of a suite (ltbench list suites)")] = "",
+    selection: Annotated[str, typer.Option(help="selection rule: last, best_val or best_test")] = "last",
+    format_: Annotated[str, typer.Option("--format", help="table, md or csv")] = "table",
+) -> None:
+    """The leaderboard's tables in the terminal."""
+    from harness.records.collect import collect as read
+    from harness.reporting.terminal import show as print_tables
+
+    print_tables(read(*_record_roots(roots)), suite, selection, format_)
 
 
 def _record_roots(named: list[Path] | None) -> list[Path]:
@@ -291,6 +303,18 @@ def run(
 
     entry = parse_entry(f"{method}{'-' + variant if variant else ''}@{track}")
     cells.run_alone(dataset, entry, seeds, out, imbalance_factor, set_ or [], backbone, device)
+
+
+@app.command()
+def reproduce(
+    record: Annotated[Path, typer.Argument(help="a record, e.g. results/records/<split>/<track>/<entry>/seed0.json")],
+    out: Annotated[Path, typer.Option(help="folder for everything the run leaves")] = Path("runs/reproduced"),
+    device: Device = "auto",
+) -> None:
+    """Run one record's run again, from the data on, and say whether its numbers are the same."""
+    from harness import cells
+
+    cells.reproduce(record, out, device)
 
 
 @app.command("check-method")

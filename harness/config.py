@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import functools
 import types
 import typing
 from collections.abc import Mapping
@@ -42,7 +43,7 @@ def check(cls: type, values: Mapping[str, Any], where: str) -> dict[str, Any]:
     """
     if not isinstance(values, Mapping):
         raise UserError(f"{where}: expected keys and values, found {values!r}")
-    hints = typing.get_type_hints(cls)
+    hints = _hints(cls)
     names = [field.name for field in dataclasses.fields(cls)]
     for key in values:
         if key not in names:
@@ -50,6 +51,11 @@ def check(cls: type, values: Mapping[str, Any], where: str) -> dict[str, Any]:
             hint = f"closest is '{near[0]}'; " if near else ""
             raise UserError(f"{where}: unknown key {key!r} ({hint}known: {', '.join(names) or 'none'})")
     return {key: _convert(hints[key], value, f"{where}.{key}") for key, value in values.items()}
+
+
+@functools.cache
+def _hints(cls: type) -> dict[str, Any]:
+    return typing.get_type_hints(cls)
 
 
 def as_dict(value: Any) -> dict[str, Any]:

@@ -122,7 +122,7 @@ def sha256_file(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-class _Loader(yaml.SafeLoader):
+class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc] # the same, ten times as fast
     """YAML as people expect it: 5e-4 is a number, and a key that stands twice is a mistake."""
 
 

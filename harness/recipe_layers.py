@@ -43,6 +43,9 @@ class MethodFile:
 
     title: str
     summary: str = ""
+    equation: str = ""  # as plain text
+    paper: str = ""  # authors, title, where it appeared
+    link: str = ""
     params: dict[str, Any] = field(default_factory=dict)
     variants: dict[str, Any] = field(default_factory=dict)
     tracks: dict[str, Any] = field(default_factory=dict)

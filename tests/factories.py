@@ -10,6 +10,8 @@ from typing import Any
 from harness.metrics.shots import GROUPS, group_of_class, group_sizes
 from harness.records.collect import Collected
 from harness.records.schema import SCHEMA, Failure, Record, Scores
+from harness.reporting.claims import Claim
+from harness.reporting.report import Sources
 
 CLASS_COUNTS = [380, 227, 136, 81, 49, 29, 17, 10, 6, 3]  # exponential, imbalance factor about 100
 
@@ -88,3 +90,8 @@ def collected(*records: Record, left_out: Sequence[tuple[Path, str]] = ()) -> Co
     """The records as if read from files named after their entry and seed."""
     paths = [Path(f"results/records/{i:03}-{r.method}-{r.seed}.json") for i, r in enumerate(records)]
     return Collected(list(zip(paths, records, strict=True)), list(left_out))
+
+
+def sources(claims: Sequence[Claim] = (), **others: Any) -> Sources:
+    """What a report is made from besides its records, without this project's own cards."""
+    return Sources(list(claims), **({"cards": Path("no cards")} | others))

@@ -18,7 +18,7 @@ from harness.files import read_json, write_json
 from harness.provenance import machine
 
 SCHEMA = 1
-PARTS = ("losses", "loader", "loop")
+PARTS = ("losses", "loader", "loop", "report")
 
 
 def bench(part: str, device: str, threads: int | None, json_file: Path | None, quick: bool) -> None:

@@ -26,6 +26,8 @@ def show(report: dict[str, Any]) -> None:
         console.print(loader_table(parts["loader"]))
     if parts["loop"]:
         console.print(loop_table(parts["loop"], kind))
+    if parts["report"]:
+        console.print(report_table(parts["report"]))
 
 
 def loss_table(rows: list[Row]) -> Table:
@@ -87,6 +89,18 @@ def loop_table(rows: list[Row], kind: str) -> Table:
             _span(row["ratio"]),
             f"{aim:g}" if aim else "",
             f"{floor['median']:.2f}" if floor else "",
+        )
+    return table
+
+
+def report_table(rows: list[Row]) -> Table:
+    """Seconds, memory and size of a report."""
+    table = Table(title="ltbench report, from records to a finished page")
+    for column in ("records", "seconds", "peak memory (MB)", "page (MB)"):
+        table.add_column(column, justify="right")
+    for row in rows:
+        table.add_row(
+            f"{row['records']:,}", f"{row['seconds']:.1f}", _whole(row["peak_memory_mb"]), f"{row['page_mb']}"
         )
     return table
 

@@ -16,9 +16,11 @@ from harness.files import read_json, write_json
 from harness.metrics.f1 import macro_f1
 from harness.metrics.selection import SELECTION_RULES
 from harness.metrics.shots import DEFAULT_POLICY, group_sizes, per_class_accuracy, shot_accuracy
+from harness.records.evidence import evidence_path, gather, write_evidence
 from harness.records.runs import RunInfo, read_run_info
 from harness.records.schema import SCHEMA, Record, Scores, costs_path, write_record
 
+Arrays = dict[str, npt.NDArray[Any]]
 SUMMED = ("wall_seconds", "train_seconds", "eval_seconds", "peak_memory_mb")
 
 
@@ -29,7 +31,7 @@ def evaluate(
 
     Args:
         runs: folders of the cell's stages, first to last; the last one's predictions are scored.
-        out: folder for `seed<n>.json` and `seed<n>.run.json`.
+        out: folder for `seed<n>.json`, `seed<n>.run.json` and `seed<n>.npz` (see `harness.records.evidence`).
 
     Raises:
         UserError: a run is missing, damaged, or not of this split.
@@ -37,24 +39,28 @@ def evaluate(
     split = read_split(split_file)
     paths = []
     for seed in seeds:
-        record, costs = _score(split, runs[-1] / "predictions" / f"seed{seed}", policy), _costs(runs, seed)
+        record, evidence = _score(split, runs[-1] / "predictions" / f"seed{seed}", policy)
+        costs = _costs(runs, seed)
         path = out / f"seed{seed}.json"
+        evidence_path(path).unlink(missing_ok=True)  # of a run that was here before
+        if evidence:
+            write_evidence(evidence_path(path), evidence)
         write_record(path, record)
         write_json(costs_path(path), costs)
         paths.append(path)
     return paths
 
 
-def _score(split: Split, stem: Path, policy: str) -> Record:
+def _score(split: Split, stem: Path, policy: str) -> tuple[Record, Arrays]:
     info = read_run_info(stem.with_suffix(".json"))
     if info.split_sha256 != split.sha256:
         raise UserError(
             f"{stem}.json: measured on split {info.split_sha256}, "
             f"but {split.id} is now {split.sha256}; run its stages again"
         )
-    results = _results(split, info, stem.with_suffix(".npz"), policy) if info.status == "ok" else {}
+    results, evidence = _results(split, info, stem.with_suffix(".npz"), policy) if info.status == "ok" else ({}, {})
     two_stages = "finetune" in info.stages
-    return Record(
+    record = Record(
         schema=SCHEMA,
         status=info.status,
         **split_facts(split),
@@ -75,9 +81,10 @@ def _score(split: Split, stem: Path, policy: str) -> Record:
         results=results,
         failure=info.failure,
     )
+    return record, evidence
 
 
-def _results(split: Split, info: RunInfo, path: Path, policy: str) -> dict[str, Scores | None]:
+def _results(split: Split, info: RunInfo, path: Path, policy: str) -> tuple[dict[str, Scores | None], Arrays]:
     history = read_history(path)
     if str(history["run_key"]) != info.run_key:
         raise UserError(
@@ -88,11 +95,13 @@ def _results(split: Split, info: RunInfo, path: Path, policy: str) -> dict[str, 
         raise UserError(f"{path}: predictions do not fit split {split.id}; run its stage again")
     if max(part.max(initial=0) for part in (history["test"], history["val"])) >= split.num_classes:
         raise UserError(f"{path}: predictions of classes that split {split.id} does not have; run its stage again")
-    results: dict[str, Scores | None] = {}
-    for rule, (_, choose) in SELECTION_RULES.items():
-        row = choose(history["test"], test, history["val"], val)
-        results[rule] = None if row is None else _scores(history, row, test, split.class_counts, policy)
-    return results
+    rows = {rule: choose(history["test"], test, history["val"], val) for rule, (_, choose) in SELECTION_RULES.items()}
+    results = {
+        rule: None if row is None else _scores(history, row, test, split.class_counts, policy)
+        for rule, row in rows.items()
+    }
+    applicable = {rule: row for rule, row in rows.items() if row is not None}
+    return results, gather(history, applicable, test, val)
 
 
 def _scores(

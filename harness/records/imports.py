@@ -11,6 +11,7 @@ from harness.entries import Entry, parse_entry
 from harness.errors import UserError
 from harness.files import sha256_json, write_bytes
 from harness.provenance import code_version
+from harness.records.evidence import evidence_path
 from harness.records.schema import Record, costs_path, read_record, record_paths
 from harness.registry import get_plugin
 
@@ -83,5 +84,7 @@ def _take(path: Path, target: Path, found: Imported) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     if costs_path(path).is_file():
         shutil.copyfile(costs_path(path), costs_path(target))
+    if evidence_path(path).is_file():
+        shutil.copyfile(evidence_path(path), evidence_path(target))
     write_bytes(target, path.read_bytes())
     found.taken.append(target)

@@ -25,6 +25,11 @@ BACKBONES: Final = {
     "resnet34cifarstem": "resnet34cifar",
     "resnext50": "resnext5032x4d",
 }
+DATASETS: Final = {"inaturalist2018": "inat2018"}  # as BACKBONES, of data sets
+PROFILES: Final = ("exponential", "given")  # of every published data set
+
+Identity = tuple[str, float, str, str]
+"""Data set, imbalance factor, method and variant, so spelled that a claim and a row about the same thing are equal."""
 
 
 @dataclass(frozen=True)
@@ -119,31 +124,68 @@ class Comparison:
     measured: tuple[Measured, ...]
 
 
+@dataclass(frozen=True)
+class Setting:
+    """What, beside its identity, decides whether a row may stand beside a claim."""
+
+    track: str
+    backbone: str
+    profile: str
+    shot_policy: str
+
+    def differences(self, claim: Claim) -> list[str]:
+        """What differs from the claim's setting, in words; empty if the two are comparable.
+
+        A group means the same classes only under the same shot policy; all images do not depend on it.
+        """
+        found = []
+        if self.track != TRACK:
+            found.append(f"recipe: {self.track} track")
+        if _backbone(self.backbone) != _backbone(claim.backbone):
+            found.append(f"backbone {self.backbone}, paper {claim.backbone}")
+        if self.profile not in PROFILES:
+            found.append(f"profile {self.profile}")
+        if claim.group != "all" and claim.shot_policy not in (None, self.shot_policy):
+            found.append(f"shot policy {self.shot_policy}, paper {claim.shot_policy}")
+        return found
+
+
+def index_rows(sections: list[Section]) -> dict[Identity, dict[Setting, list[tuple[Section, Row]]]]:
+    """The rows of all sections, so that those of a claim are found without a search."""
+    rows: dict[Identity, dict[Setting, list[tuple[Section, Row]]]] = defaultdict(lambda: defaultdict(list))
+    for section in sections:
+        p = section.protocol
+        for row in section.rows:
+            first = row.first
+            identity = (dataset_identity(p.dataset), p.imbalance_factor, first.method, first.variant)
+            setting = Setting(p.track, first.backbone, p.profile, p.shot_policy)
+            rows[identity][setting].append((section, row))
+    return {identity: dict(by_setting) for identity, by_setting in rows.items()}
+
+
+def claim_identity(claim: Claim) -> Identity:
+    """The key of a claim in `index_rows`."""
+    return dataset_identity(claim.dataset), claim.imbalance_factor, claim.method, claim.variant
+
+
+def dataset_identity(name: str) -> str:
+    """CIFAR-100-LT and cifar100 are one data set; the tail is described by the imbalance factor."""
+    plain = _plain(name)
+    return DATASETS.get(plain, plain).removesuffix("lt")
+
+
 def compare(claims: list[Claim], sections: list[Section]) -> list[Comparison]:
     """Finds the comparable rows of each claim: same method, data set, imbalance factor, backbone, track `paper`.
 
     The outcome is in a fixed order that does not depend on the order of the claims.
     """
-    rows: dict[tuple[Any, ...], list[tuple[Section, Row]]] = defaultdict(list)
-    for section in sections:
-        if section.protocol.track == TRACK:
-            for row in section.rows:
-                rows[_row_identity(section, row)].append((section, row))
-    return [_comparison(claim, rows.get(_claim_identity(claim), [])) for claim in sorted(claims, key=_order)]
+    rows = index_rows(sections)
+    return [_comparison(claim, rows.get(claim_identity(claim), {})) for claim in sorted(claims, key=_order)]
 
 
 def _order(c: Claim) -> tuple[Any, ...]:
     place = ("all", *GROUPS).index(c.group)
     return c.method, c.variant, c.dataset, -c.imbalance_factor, c.backbone, place, c.source, c.location, c.value
-
-
-def _row_identity(section: Section, row: Row) -> tuple[Any, ...]:
-    first, p = row.first, section.protocol
-    return _dataset(p.dataset), p.imbalance_factor, _backbone(first.backbone), first.method, first.variant
-
-
-def _claim_identity(claim: Claim) -> tuple[Any, ...]:
-    return _dataset(claim.dataset), claim.imbalance_factor, _backbone(claim.backbone), claim.method, claim.variant
 
 
 def _plain(name: str) -> str:
@@ -155,18 +197,8 @@ def _backbone(name: str) -> str:
     return BACKBONES.get(_plain(name), _plain(name))
 
 
-def _dataset(name: str) -> str:
-    """CIFAR-100-LT and cifar100 are one data set; the tail is described by the imbalance factor."""
-    return _plain(name).removesuffix("lt")
-
-
-def _comparison(claim: Claim, candidates: list[tuple[Section, Row]]) -> Comparison:
-    """A group means the same classes only under the same shot policy; all images do not depend on it."""
-    usable = [
-        (section, row)
-        for section, row in candidates
-        if claim.group == "all" or claim.shot_policy in (None, section.protocol.shot_policy)
-    ]
+def _comparison(claim: Claim, candidates: dict[Setting, list[tuple[Section, Row]]]) -> Comparison:
+    usable = [pair for setting, rows in candidates.items() if not setting.differences(claim) for pair in rows]
     measured = tuple(
         Measured(section, row, stat, stat.mean - claim.value / 100)
         for section, row in usable

@@ -6,6 +6,7 @@ import base64
 import hashlib
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,23 +15,46 @@ from markupsafe import Markup
 
 from harness.errors import UserError
 from harness.metrics.selection import SELECTION_RULES
-from harness.metrics.shots import POLICIES, group_of_class
+from harness.metrics.shots import GROUPS, POLICIES, group_of_class
 from harness.records.schema import HEADLINE
 from harness.reporting import provenance, tables
-from harness.reporting.claims import NOT_STATED, Comparison
+from harness.reporting.methods import MethodView
+from harness.reporting.paper_tables import FilledTable
 from harness.reporting.speed import SpeedReport
-from harness.reporting.summary import METRICS, Metric, Section, Stat
+from harness.reporting.summary import COSTS, METRICS, Cost, Metric, Row, Section, Stat
+from harness.reporting.views import Curve, RowView, SectionView
 
 TEMPLATES = Path(__file__).parent / "templates"
+SCRIPTS = ("state", "boards", "charts", "methods", "compare", "copying", "start")
+COMPARED = ("all", *GROUPS, "macro_f1", "ece")
 DIGITS = 1
 
 
-def render(
-    sections: list[Section],
-    comparisons: list[Comparison],
-    left_out: list[tuple[str, str]],
-    speed: Sequence[SpeedReport] = (),
-) -> str:
+@dataclass(frozen=True)
+class Across:
+    """Methods over several data sets (`harness.reporting.significance.CriticalDifference`), best first."""
+
+    track: str
+    blocks: int
+    p: float
+    critical_difference: float
+    ranks: list[tuple[str, float]]
+
+
+@dataclass(frozen=True)
+class Page:
+    """All that stands on the page."""
+
+    sections: list[Section]
+    views: list[SectionView]  # of each section
+    papers: list[FilledTable] = field(default_factory=list)
+    methods: list[MethodView] = field(default_factory=list)
+    speed: Sequence[SpeedReport] = ()
+    left_out: list[tuple[str, str]] = field(default_factory=list)  # file, reason
+    across: Across | str = ""  # methods over all data sets, or why that is not shown
+
+
+def render(page: Page) -> str:
     """The whole page as text."""
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES),
@@ -40,22 +64,22 @@ def render(
         lstrip_blocks=True,
     )
     environment.globals.update(
-        cell=_cell, percent=_percent, header=tables.header, seeds=tables.seeds, facts=provenance.seed_facts,
-        recipe=provenance.recipe, chart=_chart, embed=embed,
+        cell=_cell, number_text=_cell, percent=_percent, header=tables.header, seeds=tables.seeds,
+        recipe=provenance.recipe, shared=provenance.shared, by_seed=provenance.by_seed, cost=_cost,
+        data=_data, embed=embed,
     )  # fmt: skip
-    style, script = _asset("leaderboard.css") + _switch(), _asset("leaderboard.js")
+    style, script = _style(), _script()
     return environment.get_template("leaderboard.html.j2").render(
-        sections=sections,
-        comparisons=_by_method(comparisons),
-        left_out=left_out,
-        speed=speed,
-        runs=[run for section in sections for row in section.rows for run in row.runs],
-        methods={row.first.method for section in sections for row in section.rows},
+        page=page,
+        sections=list(zip(page.sections, page.views, strict=True)),
+        runs=sum(len(row.runs) for section in page.sections for row in section.rows),
+        methods={row.first.method for section in page.sections for row in section.rows},
+        filters=_filters(page.sections),
         metrics=METRICS,
+        costs=COSTS,
         rules={rule: description for rule, (description, _) in SELECTION_RULES.items()},
         policies={name: description for name, (description, _) in POLICIES.items()},
         headline=HEADLINE,
-        not_stated=NOT_STATED,
         digits=DIGITS,
         style=style,
         script=script,
@@ -63,17 +87,19 @@ def render(
     )
 
 
-def _asset(name: str) -> Markup:
-    """A template's own style or script, which is not untrusted text."""
-    return Markup((TEMPLATES / name).read_text(encoding="utf-8"))  # noqa: S704 - a file of this package
-
-
-def _switch() -> Markup:
+def _style() -> Markup:
     """Cells hold a value for each selection rule; the page shows the chosen one. Works without the script, too."""
     shown = (
         f':root[data-selection="{rule}"] .r:not([data-rule="{rule}"]){{display:none}}\n' for rule in SELECTION_RULES
     )
-    return Markup("".join(shown))  # noqa: S704 - names from this package
+    style = (TEMPLATES / "leaderboard.css").read_text(encoding="utf-8")
+    return Markup(style + "".join(shown))  # noqa: S704 - a file of this package, names from this package
+
+
+def _script() -> Markup:
+    """The parts share one scope, and nothing of it is visible from outside."""
+    parts = ((TEMPLATES / f"{name}.js").read_text(encoding="utf-8") for name in SCRIPTS)
+    return Markup('"use strict";\n(() => {\n' + "\n".join(parts) + "})();\n")  # noqa: S704 - files of this package
 
 
 def _csp_hash(text: str) -> str:
@@ -99,39 +125,70 @@ def _percent(value: float, *, signed: bool = False) -> str:
     return tables.percent(value, DIGITS, signed=signed).replace("-", "\N{MINUS SIGN}")
 
 
-def _chart(section: Section) -> dict[str, Any]:
-    """Per-class accuracy in percent, classes from the most to the least frequent."""
+def _cost(row: Row, cost: Cost) -> tuple[str, float | None]:
+    """What a cost prints as, and the value that sorts."""
+    stat = row.cost(cost.key)
+    return (tables.NONE, None) if stat is None else (f"{stat.mean:,.{cost.digits}f}", stat.mean)
+
+
+def _filters(sections: list[Section]) -> list[tuple[str, str, list[str]]]:
+    """Name, title and choices of each filter that has something to choose from."""
+    protocols = [section.protocol for section in sections]
+    choices = [
+        ("dataset", "Data set", {p.dataset for p in protocols}),
+        ("factor", "Imbalance factor", {f"{p.imbalance_factor:g}" for p in protocols}),
+        ("track", "Track", {p.track for p in protocols}),
+        ("policy", "Shot policy", {p.shot_policy for p in protocols}),
+        ("backbone", "Backbone", {row.first.backbone for section in sections for row in section.rows}),
+    ]
+    return [(name, title, sorted(values)) for name, title, values in choices if len(values) > 1]
+
+
+def _data(section: Section, view: SectionView) -> dict[str, Any]:
+    """What the charts and the comparison draw from; classes from the most to the least frequent."""
     counts = section.protocol.class_counts
     order = sorted(range(len(counts)), key=lambda c: (-counts[c], c))
     try:
         groups = group_of_class(counts, section.protocol.shot_policy)
     except UserError:  # a policy of another version: the chart goes without its bands
         groups = ["" for _ in counts]
-    series = [
-        {
-            "name": name,
-            "key": row.key,
-            "values": {rule: _points(row.per_class[rule], order) for rule in SELECTION_RULES},
-        }
-        for name, row in zip(section.labels(), section.rows, strict=True)
-        if row.ok_runs
-    ]
+    rows = list(zip(section.labels(), section.rows, view.rows, range(len(view.rows)), strict=True))
     return {
+        "title": f"{section.protocol.split}, {section.protocol.track} track",
         "classes": order,
         "counts": [counts[c] for c in order],
         "groups": [groups[c] for c in order],
-        "series": series,
+        "series": [_series(label, row, seen, order, index) for label, row, seen, index in rows if row.ok_runs],
+        "pairs": view.pairs,
     }
+
+
+def _series(label: str, row: Row, seen: RowView, order: list[int], index: int) -> dict[str, Any]:
+    return {
+        "name": label,
+        "key": row.key,
+        "row": index,
+        "method": row.first.method,
+        "values": {rule: _points(row.per_class[rule], order) for rule in SELECTION_RULES},
+        "scores": {rule: {key: _score(row.stats[rule][key]) for key in COMPARED} for rule in SELECTION_RULES},
+        "curves": {name: _curve(curve, 1 if name == "loss" else 100) for name, curve in seen.curves.items()},
+        "quantities": {name: [values[c] for c in order] for name, values in seen.quantities.items()},
+        "confusions": seen.confusions,
+    }
+
+
+def _score(stat: Stat | None) -> list[float | int | None] | None:
+    if stat is None:
+        return None
+    return [round(stat.mean * 100, 3), None if stat.std is None else round(stat.std * 100, 3), stat.n]
+
+
+def _curve(curve: Curve, factor: int) -> list[list[float]]:
+    mean, std = ([round(value * factor, 3) for value in values] for values in (curve.mean, curve.std))
+    return [[*curve.epochs], mean, std]
 
 
 def _points(values: list[float | None] | None, order: list[int]) -> list[float | None] | None:
     if values is None:
         return None
     return [None if (value := values[c]) is None else round(value * 100, 2) for c in order]
-
-
-def _by_method(comparisons: list[Comparison]) -> dict[str, list[Comparison]]:
-    grouped: dict[str, list[Comparison]] = {}
-    for comparison in comparisons:
-        grouped.setdefault(comparison.claim.method, []).append(comparison)
-    return grouped

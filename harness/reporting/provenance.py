@@ -25,14 +25,15 @@ LONGEST = 200
 
 def recipe(row: Row) -> list[tuple[str, str]]:
     """The resolved recipe as dotted keys and plain values."""
-    return list(_flat(row.first.recipe))
+    return list(flat(row.first.recipe))
 
 
-def _flat(value: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+def flat(value: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    """Nested keys as dotted ones, values as people read them."""
     for key, item in sorted(value.items(), key=lambda pair: str(pair[0])):
         name = f"{prefix}{key}"
         if isinstance(item, Mapping) and item:
-            yield from _flat(item, f"{name}.")
+            yield from flat(item, f"{name}.")
         else:
             yield name, _text(item)
 
@@ -45,6 +46,19 @@ def _text(value: Any) -> str:
     if isinstance(value, list):
         return ", ".join(map(_text, value)) or "none"
     return str(value) if not isinstance(value, Mapping) else "none"
+
+
+def shared(row: Row) -> list[tuple[str, str]]:
+    """The facts that all runs of a row have in common."""
+    facts = [dict(seed_facts(run)) for run in row.runs]
+    return [(name, text) for name, text in facts[0].items() if all(one.get(name) == text for one in facts)]
+
+
+def by_seed(row: Row) -> tuple[list[str], list[list[str]]]:
+    """The other facts: their names, and a line of texts for each run."""
+    facts, common = [dict(seed_facts(run)) for run in row.runs], dict(shared(row))
+    names = list(dict.fromkeys(name for one in facts for name in one if name not in common))
+    return names, [[one.get(name, "-") for name in names] for one in facts]
 
 
 def seed_facts(run: Run) -> list[tuple[str, str]]:

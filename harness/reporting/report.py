@@ -1,54 +1,127 @@
-"""Records and published numbers -> `leaderboard.html` and `tables/`. The same records give the same bytes."""
+"""Records and published numbers -> `leaderboard.html`, `tables/`, `figures/`. The same records give the same bytes."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+
+import numpy as np
 
 from harness.errors import UserError
 from harness.files import write_text
 from harness.records.collect import Collected
-from harness.records.schema import Record
+from harness.records.evidence import Evidence, evidence_path, read_evidence
+from harness.records.schema import HEADLINE, Record
 from harness.reporting import html, tables
+from harness.reporting.cards import load_cards
 from harness.reporting.claims import Claim, compare
+from harness.reporting.figures import write_figures
+from harness.reporting.methods import ResolveRecipe, method_views, read_about
+from harness.reporting.paper_tables import fill, load_tables, present
+from harness.reporting.significance import critical_difference
 from harness.reporting.speed import read_speed
-from harness.reporting.summary import Run, summarize
+from harness.reporting.summary import Run, Section, summarize
+from harness.reporting.views import SectionView, view
+
+CARDS = Path("results/reported")
 
 
-def build_report(
-    collected: Collected,
-    claims: list[Claim],
-    out: Path,
-    current: Mapping[str, str] | None = None,
-    benches: Sequence[Path] = (),
-) -> Path:
-    """Writes the page and its tables under `out`, and returns the page's path.
+@dataclass(frozen=True)
+class Sources:
+    """What a report is made from besides the records; everything may be left out.
 
-    Args:
+    Attributes:
+        claims: the methods' published numbers.
+        folders: the methods' folders, for what they are and for paper tables of their own.
         current: code version of each method as it is now; a record measured with another one is marked.
+        resolve: the recipe that an entry has now.
+        cards: folder with numbers that can only be reported.
         benches: files that `ltbench bench --json` wrote.
     """
+
+    claims: list[Claim] = field(default_factory=list)
+    folders: Mapping[str, Path] = field(default_factory=dict)
+    current: Mapping[str, str] | None = None
+    resolve: ResolveRecipe | None = None
+    cards: Path = CARDS
+    benches: Sequence[Path] = ()
+
+
+def build_report(collected: Collected, out: Path, sources: Sources | None = None) -> Path:
+    """Writes the page, its tables and its figures under `out`, and returns the page's path."""
+    sources = sources or Sources()
     label = _Labels(collected)
-    left_out = [(label(path), label.within(reason)) for path, reason in collected.left_out]
+    sections, views, left_out = ranked_sections(collected, sources.current)
+    comparisons = compare(sources.claims, sections)
+    cards, damaged = load_cards(sources.cards)
+    left_out += [(path.as_posix(), reason) for path, reason in damaged]
+    papers = present(fill(load_tables(sources.folders), sources.claims, cards, sections))
+    methods = method_views(sections, comparisons, read_about(sources.folders), sources.resolve)
     speed = []
-    for path in benches:
+    for path in sources.benches:
         try:
             speed.append(read_speed(path))
         except UserError as error:
             left_out.append((label(path), label.within(str(error))))
-    runs = [Run(label(path), r, collected.costs(path), _note(r, current)) for path, r in collected.records]
-    sections = summarize(runs)
-    comparisons = compare(claims, sections)
-    for section in sections:
-        for rule in section.rules():
-            _write(out / "tables" / f"{section.slug}.{rule}.md", tables.markdown(section, rule))
-            _write(out / "tables" / f"{section.slug}.{rule}.tex", tables.latex(section, rule))
-    _write(out / "tables" / "leaderboard.csv", tables.leaderboard_csv(sections))
-    _write(out / "tables" / "published.csv", tables.claims_csv(comparisons))
+    for name, text in tables.all_files(sections, comparisons, papers).items():
+        _write(out / "tables" / name, text)
+    write_figures(sections, views, out / "figures")
     page = out / "leaderboard.html"
-    _write(page, html.render(sections, comparisons, sorted(left_out), speed))
+    across = _across(sections)
+    _write(page, html.render(html.Page(sections, views, papers, methods, speed, sorted(left_out), across)))
     return page
+
+
+def ranked_sections(
+    collected: Collected, current: Mapping[str, str] | None = None
+) -> tuple[list[Section], list[SectionView], list[tuple[str, str]]]:
+    """The tables, ranked by paired tests; what the evidence beside the records adds; files left out, with reasons."""
+    label = _Labels(collected)
+    left_out = [(label(path), label.within(reason)) for path, reason in collected.left_out]
+    paths = {label(path): path for path, _ in collected.records}
+
+    def read(run: Run) -> Evidence | None:
+        try:
+            return read_evidence(evidence_path(paths[run.path]), run.record.run_key)
+        except UserError as error:
+            left_out.append((label(evidence_path(paths[run.path])), label.within(str(error))))
+            return None
+
+    runs = [Run(label(path), r, collected.costs(path), _note(r, current)) for path, r in collected.records]
+    sections, views = [], []
+    for section in summarize(runs):
+        seen = view(section, read)
+        ranks = {
+            rule: {i: row.ties[rule].rank for i, row in enumerate(seen.rows) if rule in row.ties}
+            for rule in section.rules()
+        }
+        sections.append(replace(section, tied_ranks={rule: of_rows for rule, of_rows in ranks.items() if of_rows}))
+        views.append(seen)
+    return sections, views, left_out
+
+
+def _across(sections: list[Section]) -> html.Across | str:
+    """The methods over data sets, on the track with the most of them, or why there is nothing to say.
+
+    A block is a data set, by the table of it with most rows: tables of one data set are not independent.
+    """
+    tables_of: dict[str, dict[str, dict[str, float]]] = {}
+    for section in sections:
+        accuracies = {row.name: stat.mean for row in section.rows if (stat := row.stats[HEADLINE]["all"])}
+        blocks = tables_of.setdefault(section.protocol.track, {})
+        blocks[section.protocol.dataset] = max(blocks.get(section.protocol.dataset, {}), accuracies, key=len)
+    if not tables_of:
+        return "there is no record"
+    track, blocks = max(tables_of.items(), key=lambda item: (len(item[1]), item[0]))
+    names = sorted(set.intersection(*(set(block) for block in blocks.values())))
+    found = critical_difference(np.array([[block[name] for name in names] for block in blocks.values()]))
+    if isinstance(found, str):
+        return found
+    order = np.argsort(found.average_ranks, kind="stable")
+    ranks = [(names[i], float(found.average_ranks[i])) for i in order]
+    return html.Across(track, found.blocks, found.p, found.difference, ranks)
 
 
 def _note(record: Record, current: Mapping[str, str] | None) -> str:

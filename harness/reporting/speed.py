@@ -38,6 +38,7 @@ class SpeedReport:
     facts: str  # threads, versions, commit
     rows: list[SpeedRow]
     losses: list[tuple[str, dict[int, float]]]  # method and stage, times plain cross-entropy by number of classes
+    reports: list[tuple[int, float, float, float]]  # records, seconds, peak memory (MB), page (MB)
 
 
 def read_speed(path: Path) -> SpeedReport:
@@ -54,7 +55,13 @@ def read_speed(path: Path) -> SpeedReport:
         facts = f"{machine['threads']} torch threads, torch {machine['versions']['torch']}, commit {machine['commit']}"
         rows = [_row(row) for row in (*parts["loop"], *parts["loader"])]
         return SpeedReport(
-            path.name, str(machine["device"]), str(machine["processor"]), facts, rows, _losses(parts["losses"])
+            path.name,
+            str(machine["device"]),
+            str(machine["processor"]),
+            facts,
+            rows,
+            _losses(parts["losses"]),
+            [_report(row) for row in parts.get("report", [])],
         )
     except (KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{path}: not a benchmark file ({type(error).__name__}: {error})") from None
@@ -68,6 +75,10 @@ def _row(row: dict[str, Any]) -> SpeedRow:
         what, row["precision"] if loop else "", speed["ours"], speed["plain"], speed.get("floor"), ratio["median"],
         ratio["low"], ratio["high"],
     )  # fmt: skip
+
+
+def _report(row: dict[str, Any]) -> tuple[int, float, float, float]:
+    return int(row["records"]), float(row["seconds"]), float(row["peak_memory_mb"]), float(row["page_mb"])
 
 
 def _losses(rows: Sequence[dict[str, Any]]) -> list[tuple[str, dict[int, float]]]:

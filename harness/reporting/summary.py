@@ -9,7 +9,7 @@ import re
 import statistics
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from typing import Any, Literal
 
@@ -29,6 +29,16 @@ class Metric:
     value: Callable[[Record, str], float | None]
     best: Literal["high", "low"] | None = "high"
     signed: bool = False  # a difference in points, printed with its sign
+
+
+@dataclass(frozen=True)
+class Cost:
+    """A column of what a row cost: a key of the file beside each record, times a factor for people."""
+
+    key: str
+    title: str
+    unit: str
+    digits: int = 0
 
 
 @dataclass(frozen=True)
@@ -96,6 +106,18 @@ class Row:
         """Number of runs with a result."""
         return sum(run.record.status == "ok" for run in self.runs)
 
+    def cost(self, key: str) -> Stat | None:
+        """One of the costs over the runs that have it."""
+        values = [run.costs.get(key) for run in self.runs if run.record.status == "ok"]
+        numbers = [float(v) for v in values if isinstance(v, int | float) and not isinstance(v, bool)]
+        return stat([number for number in numbers if math.isfinite(number)])
+
+    @property
+    def device(self) -> str:
+        """CPU, GPU, both, or nothing where it is not known."""
+        names = {str(device) for run in self.runs if (device := run.costs.get("device"))}
+        return " and ".join(sorted({"CPU" if name.startswith("CPU") else "GPU" for name in names}))
+
     @cached_property
     def key(self) -> str:
         """A short name that stays the same when other rows come or go."""
@@ -110,9 +132,18 @@ class Section:
     rows: tuple[Row, ...]  # by headline rank
     slug: str
     conflicts: tuple[str, ...] = ()  # what differs from other tables of the same split and track
+    tied_ranks: dict[str, dict[int, int]] = field(
+        default_factory=dict
+    )  # selection rule -> row -> rank of its tie group
 
     def ranks(self, rule: str) -> list[int | None]:
-        """Rank of each row by mean accuracy over all images; equal means share a rank, no result has none."""
+        """Rank of each row; no result has none.
+
+        Rows that paired tests cannot tell from the best of their group share its rank. Where no predictions are stored
+        to test with, the mean accuracy over all images decides, and equal means share a rank.
+        """
+        if rule in self.tied_ranks:
+            return [self.tied_ranks[rule].get(index) for index in range(len(self.rows))]
         means = [value.mean if (value := row.stats[rule]["all"]) else None for row in self.rows]
         ordered = sorted(-mean for mean in means if mean is not None)
         return [None if mean is None else 1 + bisect.bisect_left(ordered, -mean) for mean in means]
@@ -162,6 +193,13 @@ METRICS = (
     Metric("macro_f1", "Macro-F1", _score("macro_f1")),
     Metric("ece", "ECE", _score("ece"), best="low"),
     Metric("optimism", "Optimism of best-on-test", _optimism, best=None, signed=True),
+)
+
+
+COSTS = (
+    Cost("wall_seconds", "Time", "s"),
+    Cost("images_per_second", "Speed", "images/s"),
+    Cost("peak_memory_mb", "Memory", "MB"),
 )
 
 
@@ -253,7 +291,8 @@ def _per_class(scores: list[Scores]) -> list[float | None] | None:
     if not scores:
         return None
     columns = zip(*(score.per_class for score in scores), strict=True)
-    return [mean.mean if (mean := stat(column)) else None for column in columns]
+    present = ([value for value in column if value is not None] for column in columns)
+    return [statistics.fmean(values) if values else None for values in present]
 
 
 def _marks(records: list[Record], runs: Sequence[Run]) -> list[str]:

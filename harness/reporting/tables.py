@@ -5,10 +5,11 @@ from __future__ import annotations
 import csv
 import io
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from harness.metrics.shots import GROUPS
 from harness.reporting.claims import Comparison
+from harness.reporting.paper_tables import Cell, FilledTable
 from harness.reporting.summary import METRICS, Metric, Row, Section, Stat
 
 DIGITS = 2
@@ -55,7 +56,7 @@ def _notes(section: Section) -> list[str]:
     return [f"{row.name}: {'; '.join(row.marks)}" for row in section.rows if row.marks]
 
 
-def _body(section: Section, rule: str, plus_minus: str) -> Iterable[tuple[list[str], list[str], list[bool]]]:
+def body(section: Section, rule: str, plus_minus: str) -> Iterable[tuple[list[str], list[str], list[bool]]]:
     """For each row: its text cells (untrusted), its number cells, and which of the numbers are best."""
     best = [section.best(rule, metric, DIGITS) for metric in METRICS]
     for index, (rank, row) in enumerate(zip(section.ranks(rule), section.rows, strict=True)):
@@ -69,7 +70,7 @@ def markdown(section: Section, rule: str) -> str:
     titles = ["Rank", "Method", "Backbone", *(header(section, metric) for metric in METRICS), "n"]
     lines = [f"**{escape_markdown(caption(section, rule))}**", ""]
     lines += [f"| {' | '.join(titles)} |", "|" + "---|" * 3 + "---:|" * (len(titles) - 3)]
-    for texts, numbers, best in _body(section, rule, "±"):
+    for texts, numbers, best in body(section, rule, "±"):
         marked = [f"**{number}**" if top else number for number, top in zip(numbers, best, strict=True)]
         lines.append(f"| {' | '.join([*map(escape_markdown, texts), *marked])} |")
     notes = [f"- {escape_markdown(note)}" for note in _notes(section)]
@@ -100,7 +101,7 @@ def latex(section: Section, rule: str) -> str:
     titles = ["Rank", "Method", "Backbone", *(header(section, metric) for metric in METRICS), "$n$"]
     lines = [f"% {escape_latex(caption(section, rule))}", rf"\begin{{tabular}}{{rll{'r' * (len(titles) - 3)}}}"]
     lines += [r"\toprule", f"{' & '.join(titles)} \\\\", r"\midrule"]
-    for texts, numbers, best in _body(section, rule, r"$\pm$"):
+    for texts, numbers, best in body(section, rule, r"$\pm$"):
         signs = [n if n == NONE else n.replace("-", "$-$", 1) for n in numbers]
         marked = [rf"\textbf{{{n}}}" if top else n for n, top in zip(signs, best, strict=True)]
         lines.append(f"{' & '.join([*map(escape_latex, texts), *marked])} \\\\")
@@ -110,15 +111,15 @@ def latex(section: Section, rule: str) -> str:
     return "\n".join([*lines, r"\end{tabular}"]) + "\n"
 
 
-def leaderboard_csv(sections: list[Section]) -> str:
-    """Every section and selection rule as one long table, numbers in percent."""
+def leaderboard_csv(sections: list[Section], only_rule: str | None = None) -> str:
+    """Every section and selection rule (or only one rule) as one long table, numbers in percent."""
     columns = [f"{metric.key}{part}" for metric in METRICS for part in ("", "_std", "_n")]
     head = ["split", "track", "selection", "rank", "method", "variant", "backbone", "status", "seeds", *columns]
     head += ["shot_policy", "split_sha256", "recipe_sha256", "notes"]
     table: list[list[str | int]] = []
     for section in sections:
         p = section.protocol
-        for rule in section.rules():
+        for rule in [only_rule] if only_rule else section.rules():
             for rank, row in zip(section.ranks(rule), section.rows, strict=True):
                 first, place = row.first, "" if rank is None else rank
                 numbers = [text for m in METRICS for text in _csv_stat(row.stats[rule][m.key])]
@@ -135,6 +136,70 @@ def leaderboard_csv(sections: list[Section]) -> str:
                 ]
                 ends = (p.shot_policy, p.split_sha256, first.recipe_sha256, "; ".join(row.marks))
                 table.append([*line, *map(text_cell, ends)])
+    return _csv(head, table)
+
+
+def all_files(sections: list[Section], comparisons: list[Comparison], papers: Sequence[FilledTable]) -> dict[str, str]:
+    """Every table as a file, by name."""
+    files = {"leaderboard.csv": leaderboard_csv(sections), "published.csv": claims_csv(comparisons)}
+    for section in sections:
+        for rule in section.rules():
+            files[f"{section.slug}.{rule}.md"] = markdown(section, rule)
+            files[f"{section.slug}.{rule}.tex"] = latex(section, rule)
+    for filled in papers:
+        lines = _paper_lines(filled)
+        files[f"paper-{filled.table.id}.md"] = _paper_markdown(filled, lines)
+        files[f"paper-{filled.table.id}.tex"] = _paper_latex(filled, lines)
+    files["papers.csv"] = papers_csv(papers)
+    return files
+
+
+def _paper_lines(filled: FilledTable) -> list[list[str]]:
+    """Header and rows; a cell is "published / measured ± deviation (n) / difference / status"."""
+    head = ["Method", *(column.title for column in filled.table.columns)]
+    return [head, *([line.row.label, *map(_paper_cell, line.cells)] for line in filled.rows)]
+
+
+def _paper_cell(found: Cell | None) -> str:
+    if found is None:
+        return NONE
+    value = f"{found.claim.value:.{DIGITS}f}"
+    if found.stat is None or found.delta is None:
+        return f"{value} / {found.status}"
+    measured = f"{cell(found.stat, DIGITS, '±')} ({found.n})"
+    return f"{value} / {measured} / {percent(found.delta, DIGITS, signed=True)} / {found.status}"
+
+
+def _paper_markdown(filled: FilledTable, lines: list[list[str]]) -> str:
+    head, *rows = ([escape_markdown(text) for text in line] for line in lines)
+    title = f"**{escape_markdown(filled.table.title)}**: published / measured (n) / difference / status"
+    body = [f"| {' | '.join(line)} |" for line in rows]
+    return "\n".join([title, "", f"| {' | '.join(head)} |", "|" + "---|" * len(head), *body]) + "\n"
+
+
+def _paper_latex(filled: FilledTable, lines: list[list[str]]) -> str:
+    head, *rows = (f"{' & '.join(map(escape_latex, line))} \\\\" for line in lines)
+    start = [f"% {escape_latex(filled.table.title)}", rf"\begin{{tabular}}{{{'l' * len(lines[0])}}}", r"\toprule"]
+    return "\n".join([*start, head, r"\midrule", *rows, r"\bottomrule", r"\end{tabular}"]) + "\n"
+
+
+def papers_csv(papers: Sequence[FilledTable]) -> str:
+    """Every cell of every paper table as a line, numbers in percent."""
+    head = ["table", "row", "method", "variant", "column", "published", "measured", "measured_std", "measured_n"]
+    head += ["delta", "status", "reason", "marks"]
+    table: list[list[str | int]] = []
+    for filled in papers:
+        for line in filled.rows:
+            for column, found in zip(filled.table.columns, line.cells, strict=True):
+                if found is None:
+                    continue
+                row = line.row
+                names = [filled.table.id, row.label, row.method or "", row.variant or "", column.title]
+                delta = "" if found.delta is None else percent(found.delta, DIGITS)
+                numbers = [f"{found.claim.value:.{DIGITS}f}", *_csv_stat(found.stat), delta, found.status]
+                table.append(
+                    [*map(text_cell, names), *numbers, text_cell(found.reason), text_cell("; ".join(found.marks))]
+                )
     return _csv(head, table)
 
 

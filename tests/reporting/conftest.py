@@ -6,10 +6,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
-from harness.records.collect import Collected
-from harness.records.schema import Record
+from harness.records.collect import Collected, collect
+from harness.records.evidence import evidence_path, write_evidence
+from harness.records.schema import Record, Scores, write_record
 from harness.reporting.claims import Claim
 from tests.factories import collected, make_record
 
@@ -64,3 +66,74 @@ def claims() -> list[Claim]:
         Claim(dataset="CIFAR-10-LT", method="balanced_softmax", value=90.9, **facts, **origin),
         Claim(dataset="CIFAR-100-LT", method="balanced_softmax", value=63.1, **facts, **origin),
     ]
+
+
+PAPER_TABLES = """
+tables:
+- id: a-paper-table-2
+  title: A paper, Table 2
+  source: A paper <script>alert(1)</script>
+  location: Table 2
+  caption: By imbalance factor.
+  columns:
+  - {title: "CIFAR-10-LT, 10", dataset: CIFAR-10-LT, imbalance_factor: 10}
+  - {title: "CIFAR-100-LT, 10", dataset: CIFAR-100-LT, imbalance_factor: 10}
+  rows:
+  - {label: Balanced Softmax, method: balanced_softmax, known: its augmentation}
+"""
+
+
+@pytest.fixture
+def folders(tmp_path: Path) -> dict[str, Path]:
+    """A method's folder with a paper table of its own."""
+    folder = tmp_path / "methods" / "balanced_softmax"
+    folder.mkdir(parents=True)
+    (folder / "tables.yaml").write_text(PAPER_TABLES)
+    (folder / "recipes.yaml").write_text(
+        "title: Balanced Softmax\nsummary: Adds log counts.\nequation: L = 1\npaper: Ren et al.\n"
+        "link: https://arxiv.org/abs/2007.10740\ntracks: {paper: {}}\n"
+    )
+    return {"balanced_softmax": folder}
+
+
+TEST_IMAGES = 500
+
+
+def store(folder: Path, method: str, seed: int, accuracies: list[float], **facts: Any) -> Path:
+    """A record with evidence: 50 test images a class, of which a share is right, the same ones in every method."""
+    targets = np.repeat(np.arange(10), TEST_IMAGES // 10)
+    hits = [round(TEST_IMAGES / 10 * accuracy) for accuracy in accuracies]
+    predicted = np.concatenate([[c] * hit + [(c + 1) % 10] * (TEST_IMAGES // 10 - hit) for c, hit in enumerate(hits)])
+    share = float((predicted == targets).mean())
+    plain = make_record(method, seed, share, test_images=TEST_IMAGES, **facts)
+    per_class = [hit / (TEST_IMAGES / 10) for hit in hits]
+    scores = Scores(**{**vars(plain.results["last"]), "all": share, "macro": share, "per_class": per_class})
+    record = replace(plain, results={"last": scores, "best_val": None, "best_test": scores})
+    path = folder / method / f"seed{seed}.json"
+    write_record(path, record)
+    arrays = {
+        "run_key": np.array(record.run_key),
+        "targets": targets.astype(np.uint8),
+        "rules": np.array(["last", "best_test"]),
+        "row": np.array([0, 0]),
+        "predictions": predicted[None].astype(np.uint8),
+        "loss": np.array([2.0, 1.0 + 0.1 * seed, 0.5]),
+        "learning_rate": np.array([0.1, 0.05, 0.0]),
+        "epochs": np.array([1, 2, 3]),
+        "test": np.array([0.3, 0.5, share]),
+        "val": np.empty(0),
+        "class/weight norm": np.linspace(2, 1, 10).astype(np.float32),
+    }
+    write_evidence(evidence_path(path), arrays)
+    return path
+
+
+@pytest.fixture
+def measured(tmp_path: Path) -> Collected:
+    """Three methods with evidence: two that no test tells apart, one that is clearly worse on the tail."""
+    folder = tmp_path / "records"
+    for seed in range(3):
+        store(folder, "balanced_softmax", seed, [0.9] * 10)
+        store(folder, "crt", seed, [0.9] * 9 + [0.88])
+        store(folder, "ce", seed, [0.96] * 3 + [0.5] * 7)
+    return collect(folder)

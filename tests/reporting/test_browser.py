@@ -14,6 +14,7 @@ from harness.records.collect import Collected
 from harness.reporting.claims import Claim
 from harness.reporting.report import build_report
 from harness.reporting.summary import METRICS
+from tests.factories import sources
 from tests.reporting.conftest import HOSTILE
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
@@ -90,7 +91,7 @@ class Visit:
 
 @pytest.fixture
 def path(made: Collected, claims: list[Claim], tmp_path: Path) -> Path:
-    return build_report(made, claims, tmp_path)
+    return build_report(made, tmp_path, sources(claims))
 
 
 @pytest.fixture
@@ -163,7 +164,7 @@ def test_the_best_of_a_column_is_bold(visit: Visit) -> None:
 
 def test_hostile_text_is_shown_and_not_run(visit: Visit) -> None:
     assert f"{HOSTILE}-{HOSTILE}" in visit.column("method")
-    assert f"{HOSTILE}-{HOSTILE}" in visit.page.locator(".legend").last.inner_text()
+    assert f"{HOSTILE}-{HOSTILE}" in visit.page.locator("figure.chart .legend").last.inner_text()
 
 
 def test_chart_and_its_table_show_the_same_numbers(visit: Visit) -> None:
@@ -219,4 +220,128 @@ def test_without_script_the_headline_numbers_stand(browser: Any, path: Path) -> 
         "balanced_softmax",
         "86.5",
     ]
+    visit.context.close()
+
+
+@pytest.fixture
+def rich(browser: Any, measured: Collected, claims: list[Claim], folders: dict[str, Path], tmp_path: Path) -> Any:
+    """A page whose records have evidence, with a paper table."""
+    visit = Visit(browser, build_report(measured, tmp_path / "rich", sources(claims, folders=folders)))
+    yield visit
+    visit.context.close()
+    assert visit.trouble == []
+    assert {url.partition("#")[0] for url in visit.requests} == {visit.url}
+
+
+def shown_rows(visit: Visit) -> list[str]:
+    return list(visit.page.locator("table.board tbody tr:visible th").all_inner_texts())
+
+
+def test_filters_hide_rows_and_stay_in_the_link(visit: Visit, browser: Any) -> None:
+    before = len(shown_rows(visit))
+    visit.page.locator("input[name=q]").fill("BALANCED")
+    assert all("balanced" in name for name in shown_rows(visit))
+    assert len(shown_rows(visit)) == 2 < before
+    visit.page.locator("select[name=dataset]").select_option("cifar10")
+    assert len(shown_rows(visit)) == 1
+    link = visit.page.evaluate("location.href")
+    assert link.endswith("#q=BALANCED&dataset=cifar10")
+    again = Visit(browser, Path(visit.url.removeprefix("file://")))
+    again.page.goto(link)
+    assert len(shown_rows(again)) == 1
+    assert again.page.locator("input[name=q]").input_value() == "BALANCED"
+    again.context.close()
+    visit.page.locator("button[type=reset]").click()
+    visit.page.wait_for_timeout(200)
+    assert len(shown_rows(visit)) == before
+
+
+def test_filters_that_fit_nothing_say_so(visit: Visit) -> None:
+    visit.page.locator("input[name=q]").fill("no such method")
+    assert visit.page.locator(".nothing").is_visible()
+    assert shown_rows(visit) == []
+
+
+@pytest.mark.parametrize(
+    ("kind", "start"),
+    [("md", "| Rank ↑ | Method | All"), ("tex", "\\begin{tabular}{llr"), ("csv", "Rank ↑,Method,All")],
+)
+def test_a_table_is_copied_as_it_is_shown(rich: Visit, kind: str, start: str) -> None:
+    rich.page.evaluate("window.copied = null; navigator.clipboard.writeText = async text => { window.copied = text; }")
+    rich.page.locator("input[name=q]").fill("c")
+    button = rich.page.locator(f"section.table button[data-copy={kind}]")
+    button.click()
+    rich.page.wait_for_timeout(200)
+    copied = rich.page.evaluate("window.copied")
+    assert copied.startswith(start.replace(" ↑", ""))
+    assert "balanced" in copied
+    assert len(copied.strip().splitlines()) == {"md": 5, "csv": 4, "tex": 9}[kind]
+    assert button.inner_text() == "Copied"
+
+
+def test_copying_works_where_the_clipboard_is_refused(rich: Visit) -> None:
+    rich.page.evaluate("() => { navigator.clipboard.writeText = async () => { throw new Error('no'); }; }")
+    button = rich.page.locator("section.table button[data-copy=md]")
+    button.click()
+    rich.page.wait_for_timeout(200)
+    assert button.inner_text() == "Copied"
+    assert rich.page.locator("textarea").count() == 0
+
+
+def test_any_two_rows_are_compared(rich: Visit) -> None:
+    form, result = rich.page.locator("form.compare"), rich.page.locator(".comparison")
+    assert "balanced_softmax" in result.inner_text()
+    assert "cannot be told apart" in result.inner_text()
+    form.locator("select[name=second]").select_option(label="ce")
+    assert "the two differ" in result.inner_text()
+    cells = result.locator("tbody tr").first.locator("td").all_inner_texts()
+    assert cells == ["90.0 ± 0.0", "63.8 ± 0.0", "\u221226.2"]
+    assert result.locator("figure.picture").count() == 4
+    assert "compare=mnist5k-lt-if100-paper:" in rich.page.evaluate("location.hash")
+    rich.page.reload()
+    assert form.locator("select[name=second] option:checked").inner_text() == "ce"
+
+
+def test_a_method_view_draws_its_runs(rich: Visit) -> None:
+    view = rich.page.locator("#method-balanced_softmax")
+    view.locator("summary").first.click()
+    view.locator("figure.picture").first.wait_for()
+    titles = view.locator("figure.picture figcaption").all_inner_texts()
+    assert titles == [
+        "Accuracy of each class (%) at last",
+        "Test accuracy (%), mean and deviation over seeds",
+        "Training loss",
+        "Weight norm of each class",
+    ]
+    assert view.locator(".equation").inner_text() == "L = 1"
+    assert view.locator("a[href='https://arxiv.org/abs/2007.10740']").count() == 1
+    assert "ltbench run --dataset mnist5k --imbalance-factor 100" in view.locator(".command").first.inner_text()
+    assert "NaN" not in view.inner_html()
+
+
+def test_paper_tables_state_what_was_found(
+    browser: Any, made: Collected, claims: list[Claim], folders: dict[str, Path], tmp_path: Path
+) -> None:
+    visit = Visit(browser, build_report(made, tmp_path / "papers", sources(claims, folders=folders)))
+    table = visit.page.locator("#paper-a-paper-table-2")
+    assert table.get_attribute("open") is not None
+    cells = table.locator("tbody td")
+    assert cells.first.inner_text().split("\n")[:4] == ["90.90", "88.7 ± 0.2 (3)", "\u22122.2", "differs"]
+    assert cells.last.inner_text().split("\n") == ["63.10", "not run"]
+    assert visit.trouble == []
+    visit.context.close()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_no_serious_fault(
+    browser: Any, measured: Collected, claims: list[Claim], folders: dict[str, Path], tmp_path: Path, scheme: str
+) -> None:
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe is not installed")
+    page = build_report(measured, tmp_path / "axe", sources(claims, folders=folders))
+    visit = Visit(browser, page, color_scheme=scheme, bypass_csp=True)
+    visit.page.evaluate("document.querySelectorAll('details').forEach(one => { one.open = true; })")
+    visit.page.wait_for_timeout(300)
+    found = axe.Axe().run(visit.page).response["violations"]
+    serious = [(one["id"], one["nodes"][0]["html"][:200]) for one in found if one["impact"] in ("serious", "critical")]
+    assert serious == []
     visit.context.close()

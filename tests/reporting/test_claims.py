@@ -13,8 +13,10 @@ import pytest
 import yaml
 
 from harness.errors import UserError
+from harness.files import read_json
 from harness.records.schema import Record
 from harness.reporting import import_claims
+from harness.reporting.cards import load_cards
 from harness.reporting.claims import Claim, Comparison, compare, load_claims
 from harness.reporting.summary import Run, summarize
 from tests.factories import make_record
@@ -74,6 +76,21 @@ def test_committed_files_are_what_the_script_generates() -> None:
     assert load_claims({name: import_claims.METHODS / name for name in others}) == []
 
 
+def test_committed_cards_are_what_the_script_generates() -> None:
+    for slug, card in import_claims.generate_cards().items():
+        assert read_json(import_claims.CARDS / f"{slug}.json", "card") == card, slug
+    assert load_cards(import_claims.CARDS)[1] == []
+
+
+def test_the_script_writes_claims_and_cards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(import_claims, "METHODS", tmp_path / "methods")
+    monkeypatch.setattr(import_claims, "CARDS", tmp_path / "cards")
+    import_claims.main()
+    assert {path.parent.name for path in tmp_path.glob("methods/*/claims.yaml")} == set(COUNTS)
+    for path in tmp_path.glob("cards/*.json"):
+        assert path.read_bytes() == (import_claims.CARDS / path.name).read_bytes(), path.name
+
+
 def test_every_method_has_its_claims() -> None:
     assert Counter(claim.method for claim in committed()) == COUNTS
 
@@ -90,6 +107,35 @@ def test_every_published_row_is_accounted_for() -> None:
         source["document"] for source in mapping["sources"]
     }
     assert sum(rows[key] for key, name in names.items() if "method" in name) == sum(COUNTS.values())
+
+
+def test_every_published_row_is_a_claim_of_a_method_or_in_a_card() -> None:
+    generated = import_claims.generate_cards().values()
+    carded = [claim for card in load_cards(import_claims.CARDS)[0] for claim in card.claims]
+    names = {card["name"] for card in generated}
+    found = Counter(
+        (claim.dataset, claim.imbalance_factor, claim.group, claim.value)
+        for claim in [*committed(), *(claim for claim in carded if claim.method in names)]
+    )
+    rows = published()
+    assert len(rows) == 630
+    assert found == Counter(
+        (row["dataset"], float(row["imbalance_factor"]), row["group"], float(row["top1_accuracy_percent"]))
+        for row in rows
+    )
+
+
+def test_cards_give_the_reason_and_claim_no_epochs_of_the_source() -> None:
+    cards = {card.name: card for card in load_cards(import_claims.CARDS)[0]}
+    assert cards["BBN"].reason == "two branches with a cumulative schedule"
+    ours, quoted = (
+        {c for c in cards["BBN"].claims if c.source.startswith(source)} for source in ("GCL", "Weight balancing")
+    )
+    assert {(c.selection, c.epochs) for c in ours} == {("best_test", None)}
+    assert {(c.selection, c.epochs) for c in quoted} == {("not stated", None)}
+    assert all(c.note.startswith("quoted there") for c in quoted)
+    decoupled = cards["Balanced Softmax, decoupled + Meta Reweighter"]
+    assert {c.epochs for c in decoupled.claims} == {"13,000 + 2,000 iterations"}
 
 
 def test_values_reach_the_claims_unchanged() -> None:
@@ -239,11 +285,17 @@ def test_a_comparable_row_stands_beside_the_claim() -> None:
     assert measured.stat.n == 3
 
 
+def test_another_spelling_of_a_data_set_is_the_same() -> None:
+    facts = {"dataset": "inat2018", "imbalance_factor": 500.0, "backbone": "resnet50", "profile": "given"}
+    claim = replace(CLAIM, dataset="iNaturalist-2018", imbalance_factor=500, backbone="ResNet-50")
+    assert compared(claim, make_record(**facts)).status == "measured"
+
+
 @pytest.mark.parametrize(
     "other",
     [
         {"dataset": "cifar10"}, {"imbalance_factor": 50.0}, {"backbone": "resnet34"}, {"track": "common"},
-        {"variant": "cosine"}, {"method": "gcl"},
+        {"variant": "cosine"}, {"method": "gcl"}, {"profile": "step"},
     ],
 )  # fmt: skip
 def test_another_protocol_is_not_comparable(other: dict[str, Any]) -> None:

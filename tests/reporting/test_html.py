@@ -17,7 +17,7 @@ from harness.records.schema import costs_path, write_record
 from harness.reporting.claims import Claim
 from harness.reporting.html import embed
 from harness.reporting.report import build_report
-from tests.factories import collected, make_record
+from tests.factories import collected, make_record, sources
 from tests.reporting.conftest import HOSTILE
 
 BREAKOUT = "</script><script>alert(1)</script>"
@@ -50,13 +50,13 @@ class Outline(HTMLParser):
 
 
 def build(made: Collected, claims: list[Claim], out: Path) -> str:
-    return build_report(made, claims, out).read_text(encoding="utf-8")
+    return build_report(made, out, sources(claims)).read_text(encoding="utf-8")
 
 
 def test_two_builds_are_the_same_bytes(made: Collected, claims: list[Claim], tmp_path: Path) -> None:
-    first = build_report(made, claims, tmp_path / "a").read_bytes()
+    first = build_report(made, tmp_path / "a", sources(claims)).read_bytes()
     backwards = Collected(made.records[::-1], made.left_out[::-1])
-    assert build_report(backwards, claims[::-1], tmp_path / "b").read_bytes() == first
+    assert build_report(backwards, tmp_path / "b", sources(claims[::-1])).read_bytes() == first
 
 
 def test_the_page_does_not_know_where_it_was_built(tmp_path: Path) -> None:
@@ -116,10 +116,10 @@ def test_failures_claims_and_damaged_files_are_on_the_page(
 ) -> None:
     text = Outline(build(made, claims, tmp_path)).text
     assert "2 of 3 seeds; seed 1 failed: loss is NaN" in text
-    assert "1 record file was left out" in text
+    assert "1 file was left out" in text
     assert "results/records/cut.json" in text
     assert f"not a record {HOSTILE}" in text
-    assert "2 published numbers, 1 measured here" in text
+    assert "2 published numbers" in text
     assert "not run" in text
 
 
@@ -156,6 +156,17 @@ def test_damaged_costs_stop_nothing(content: str, tmp_path: Path) -> None:
     assert "Peak memory" not in build(collect(tmp_path / "records"), [], tmp_path / "out")
 
 
+def test_the_drawer_says_once_what_all_runs_share(tmp_path: Path) -> None:
+    for seed in range(2):
+        path = tmp_path / "records" / f"{seed}.json"
+        write_record(path, make_record("ce", seed))
+        write_json(costs_path(path), {"device": "one device", "wall_seconds": 10.0 + seed})
+    text = Outline(build(collect(tmp_path / "records"), [], tmp_path / "out")).text
+    assert text.count("one device") == 1
+    assert "10.0" in text
+    assert "11.0" in text
+
+
 def test_half_a_character_stops_nothing(tmp_path: Path) -> None:
     assert "broken ?" in build(collected(make_record(failure="broken \ud800")), [], tmp_path)
 
@@ -171,9 +182,9 @@ def test_reporting_needs_no_torch() -> None:
 
 def test_a_record_of_other_code_or_of_a_lost_method_is_marked(tmp_path: Path) -> None:
     now = make_record("ce")
-    page = build_report(collected(now, make_record("lost")), [], tmp_path, {"ce": "0123456789abcdef"})
+    page = build_report(collected(now, make_record("lost")), tmp_path, sources(current={"ce": "0123456789abcdef"}))
     text = Outline(page.read_text()).text
     assert f"measured with code {now.code_version}, which is now 0123456789abcdef" in text
     assert "its method is no longer here" in text
-    page = build_report(collected(now), [], tmp_path, {"ce": now.code_version})
+    page = build_report(collected(now), tmp_path, sources(current={"ce": now.code_version}))
     assert "measured with code" not in page.read_text()

@@ -12,6 +12,7 @@ from harness.errors import UserError
 from harness.records.collect import collect
 from harness.reporting.report import build_report
 from harness.reporting.speed import read_speed
+from tests.factories import sources
 
 RATIO = {"median": 2.5, "low": 2.25, "high": 2.75}
 FIGURES: dict[str, Any] = {
@@ -51,7 +52,7 @@ def test_figures_are_read(tmp_path: Path) -> None:
 
 
 def test_they_stand_on_the_page_as_text(tmp_path: Path) -> None:
-    page = build_report(collect(), [], tmp_path / "out", benches=[written(tmp_path)]).read_text()
+    page = build_report(collect(), tmp_path / "out", sources(benches=[written(tmp_path)])).read_text()
     assert '<section id="speed"' in page
     assert "1,234" in page
     assert "2.25 to 2.75" in page
@@ -66,10 +67,10 @@ def test_what_means_nothing_is_left_out_with_its_reason(tmp_path: Path, changes:
     path = written(tmp_path, **changes)
     with pytest.raises(UserError, match=reason):
         read_speed(path)
-    page = build_report(collect(), [], tmp_path / "out", benches=[path]).read_text()
+    page = build_report(collect(), tmp_path / "out", sources(benches=[path])).read_text()
     assert '<section id="speed"' not in page
     assert reason in page
 
 
 def test_no_figures_no_section(tmp_path: Path) -> None:
-    assert '<section id="speed"' not in build_report(collect(), [], tmp_path / "out").read_text()
+    assert '<section id="speed"' not in build_report(collect(), tmp_path / "out", sources()).read_text()

@@ -14,14 +14,14 @@ from harness.reporting import tables
 from harness.reporting.claims import Claim
 from harness.reporting.report import build_report
 from harness.reporting.summary import Stat
-from tests.factories import collected, make_record
+from tests.factories import collected, make_record, sources
 
 GOLDEN = Path(__file__).parent / "golden"
 
 
-def test_golden_tables(made: Collected, claims: list[Claim], tmp_path: Path) -> None:
+def test_golden_tables(made: Collected, claims: list[Claim], folders: dict[str, Path], tmp_path: Path) -> None:
     """After a change that is meant: run this with LTBENCH_UPDATE_GOLDEN=1 in the environment, then read the diff."""
-    build_report(made, claims, tmp_path)
+    build_report(made, tmp_path, sources(claims, folders=folders))
     built = {path.name: path.read_text(encoding="utf-8") for path in (tmp_path / "tables").iterdir()}
     if os.environ.get("LTBENCH_UPDATE_GOLDEN"):
         for name, text in built.items():
@@ -33,7 +33,7 @@ def test_golden_tables(made: Collected, claims: list[Claim], tmp_path: Path) -> 
 
 
 def test_a_rule_that_applies_to_no_row_has_no_table(made: Collected, tmp_path: Path) -> None:
-    build_report(made, [], tmp_path)
+    build_report(made, tmp_path, sources())
     names = {path.name for path in (tmp_path / "tables").glob("cifar10*")}
     assert names == {f"cifar10-lt-if10-paper.{rule}.{end}" for rule in ("last", "best_test") for end in ("md", "tex")}
 
@@ -68,7 +68,7 @@ def test_text_cells_are_no_formulas(text: str, safe: str) -> None:
 
 def test_csv_numbers_stay_numbers_and_commas_stay_in_their_cell(tmp_path: Path) -> None:
     record = make_record("=cmd", optimism=-0.004, variant='a,"b"')
-    build_report(collected(record), [], tmp_path)
+    build_report(collected(record), tmp_path, sources())
     rows = list(csv.DictReader(io.StringIO((tmp_path / "tables" / "leaderboard.csv").read_text(encoding="utf-8"))))
     assert {row["method"] for row in rows} == {"'=cmd"}
     assert {row["variant"] for row in rows} == {'a,"b"'}
@@ -90,7 +90,7 @@ def test_latex_shows_hostile_text_as_it_stands() -> None:
 
 
 def test_every_markdown_row_has_as_many_cells_as_the_header(made: Collected, tmp_path: Path) -> None:
-    build_report(made, [], tmp_path)
+    build_report(made, tmp_path, sources())
     text = (tmp_path / "tables" / "mnist5k-lt-if100-paper.last.md").read_text(encoding="utf-8")
     rows = [line.replace(r"\|", "") for line in text.splitlines() if line.startswith("|")]
     assert len(rows) == 8

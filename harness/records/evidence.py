@@ -1,0 +1,124 @@
+"""The evidence beside a record: the predictions that its numbers rest on, the curves of its run, and class quantities.
+
+`seed<n>.npz` holds, as small arrays,
+
+- `run_key`: of the run, as in the record;
+- `targets` (N,): class of each test image, in the order of the split (by class, then by identity);
+- `rules` (R,) and `row` (R,): each selection rule that applies, and its row in `predictions`;
+- `predictions` (rows, N): predicted classes of the epochs that the rules select, each epoch once;
+- `loss`, `learning_rate` (epochs,); `epochs`, `test`, `val` (evaluated epochs,): accuracy over all images of the part;
+- `class/<name>` (C,): what the method says of each class (`Method.class_quantities`).
+
+With it paired tests, confusions and any other score can be computed again wherever the record goes.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from harness.errors import UserError
+from harness.files import write_bytes
+
+SUFFIX = ".npz"
+CLASS = "class/"
+CURVES = ("loss", "learning_rate", "epochs", "test", "val")
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What is known of a run beyond its record."""
+
+    run_key: str
+    targets: npt.NDArray[np.integer]
+    predictions: dict[str, npt.NDArray[np.integer]]  # by selection rule, (N,)
+    curves: dict[str, npt.NDArray[np.floating]]  # loss, learning_rate, epochs, test, val
+    quantities: dict[str, npt.NDArray[np.floating]]  # (C,) each
+
+    def correct(self, rule: str) -> npt.NDArray[np.bool_] | None:
+        """Which test images are predicted right at a rule, (N,); None where the rule does not apply."""
+        predicted = self.predictions.get(rule)
+        return None if predicted is None else predicted == self.targets
+
+
+def evidence_path(record: Path) -> Path:
+    """The file beside a record."""
+    return record.with_suffix(SUFFIX)
+
+
+def gather(
+    history: Mapping[str, npt.NDArray[Any]],
+    rows: Mapping[str, int],
+    test_targets: npt.NDArray[np.integer],
+    val_targets: npt.NDArray[np.integer],
+) -> dict[str, npt.NDArray[Any]]:
+    """The arrays of the file.
+
+    Args:
+        history: as `harness.engine.history.read_history` gives it.
+        rows: the evaluated epoch, as a row of the history, of each selection rule that applies.
+    """
+    chosen = sorted(set(rows.values()))
+    dtype = history["test"].dtype
+    return {
+        "run_key": history["run_key"],
+        "targets": test_targets.astype(dtype),
+        "rules": np.array(list(rows)),
+        "row": np.array([chosen.index(row) for row in rows.values()], np.int64),
+        "predictions": history["test"][chosen],
+        "loss": history["loss"].astype(np.float32),
+        "learning_rate": history["learning_rate"].astype(np.float32),
+        "epochs": history["epochs"],
+        "test": _accuracies(history["test"], test_targets),
+        "val": _accuracies(history["val"], val_targets),
+    } | {name: values for name, values in history.items() if name.startswith(CLASS)}
+
+
+def _accuracies(predictions: npt.NDArray[Any], targets: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+    if not len(targets):
+        return np.empty(0, np.float32)
+    shares: npt.NDArray[np.float32] = (predictions == targets).mean(1).astype(np.float32)
+    return shares
+
+
+def write_evidence(path: Path, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
+    """Writes the file atomically; equal arrays give equal bytes."""
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, allow_pickle=False, **arrays)
+    write_bytes(path, buffer.getvalue())
+
+
+def read_evidence(path: Path, run_key: str) -> Evidence | None:
+    """The evidence of the run with this key; None where there is none.
+
+    Raises:
+        UserError: damaged, or of another run.
+    """
+    if not path.is_file():
+        return None
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {name: file[name] for name in file.files}
+        found = str(arrays["run_key"])
+        rows = dict(zip(arrays["rules"].tolist(), arrays["row"].tolist(), strict=True))
+        evidence = Evidence(
+            found,
+            arrays["targets"],
+            {rule: arrays["predictions"][row] for rule, row in rows.items()},
+            {name: arrays[name] for name in CURVES},
+            {name.removeprefix(CLASS): values for name, values in arrays.items() if name.startswith(CLASS)},
+        )
+        if any(values.shape != evidence.targets.shape for values in evidence.predictions.values()):
+            raise ValueError("predictions and targets differ in shape")
+    except Exception as error:  # damaged bytes raise whatever the reader happens to stumble on
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise UserError(f"{path}: damaged evidence ({reason}); run `ltbench evaluate` of its cell again") from None
+    if found != run_key:
+        raise UserError(f"{path}: evidence of run {found}, its record is of run {run_key}")
+    return evidence

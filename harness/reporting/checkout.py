@@ -1,0 +1,42 @@
+"""What a report takes from this checkout besides the records."""
+
+from __future__ import annotations
+
+import re
+from functools import cache
+
+from harness.entries import parse_entry
+from harness.errors import UserError
+from harness.provenance import code_version
+from harness.registry import find_plugins
+from harness.reporting.claims import load_claims
+from harness.reporting.methods import Recipe
+from harness.reporting.report import Sources
+from harness.reporting.speed import FOLDER
+
+
+def sources() -> Sources:
+    """Claims, descriptions and code versions of the methods found, and the benchmark files."""
+    folders = {name: plugin.folder for name, plugin in find_plugins().items()}
+    current = {name: code_version(folder) for name, folder in folders.items()}
+    return Sources(load_claims(folders), folders, current, recipe_now, benches=sorted(FOLDER.glob("*.json")))
+
+
+@cache
+def _known() -> frozenset[str]:
+    return frozenset(find_plugins())
+
+
+@cache
+def recipe_now(entry: str, dataset: str) -> Recipe | None:
+    """The recipe that an entry has now; None where it has none, or its method does not import."""
+    from harness.recipe_layers import has_recipe
+    from harness.recipes import resolve
+
+    if re.split("[-@]", entry)[0] not in _known():
+        return None
+    try:
+        parsed = parse_entry(entry)
+        return resolve(parsed, dataset).recipe.as_dict() if has_recipe(parsed, dataset) else None
+    except UserError:
+        return None

@@ -1,0 +1,41 @@
+// Events, and the first drawing.
+for (const radio of radios) {
+  radio.addEventListener("change", () => {
+    state.selection = radio.value;
+    writeHash();
+    apply();
+    for (const view of methodViews) if (view.open) fillMethod(view);
+  });
+}
+for (const table of boards.values()) {
+  table.tHead.addEventListener("click", (event) => {
+    const button = event.target.closest("button");
+    if (button) onSort(table, button);
+  });
+}
+function onFilter() {
+  state.filters.clear();
+  for (const { name, value } of filters) if (value.trim()) state.filters.set(name, value.trim());
+  writeHash();
+  announce(`${filter()} rows`);
+}
+for (const field of filters) field.addEventListener("input", onFilter);
+controls.addEventListener("reset", () => setTimeout(() => {
+  state.filters.clear();
+  apply();
+  writeHash();
+}));
+document.addEventListener("click", (event) => {
+  const target = document.getElementById(event.target.closest("a[href^='#row-'], a[href^='#method-']")?.hash.slice(1) ?? "");
+  if (!target) return;
+  event.preventDefault(); // the hash keeps the state of the page
+  const section = target.closest("section.table");
+  if (section) section.hidden = false;
+  target.open = true;
+  target.scrollIntoView({ block: "start" });
+  target.querySelector("summary").focus({ preventScroll: true });
+});
+window.addEventListener("hashchange", () => readHash() && apply());
+for (const form of document.forms) form.addEventListener("submit", (event) => event.preventDefault());
+readHash();
+apply();

@@ -1,0 +1,74 @@
+"""`ltbench show`: the leaderboard's tables in a terminal, as Markdown, or as CSV."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from harness.entries import parse_entry
+from harness.errors import UserError, unknown
+from harness.metrics.selection import SELECTION_RULES
+from harness.records.collect import Collected
+from harness.records.schema import Record
+from harness.reporting import tables
+from harness.reporting.report import ranked_sections
+from harness.reporting.summary import METRICS, Section
+
+FORMATS = ("table", "md", "csv")
+
+
+def show(collected: Collected, suite: str, selection: str, form: str) -> None:
+    """Prints every table.
+
+    Raises:
+        UserError: no such suite, selection rule or format, or no record to show.
+    """
+    if selection not in SELECTION_RULES:
+        raise unknown("selection rule", selection, SELECTION_RULES, where="--selection")
+    if form not in FORMATS:
+        raise unknown("format", form, FORMATS, where="--format")
+    chosen = [(path, r) for path, r in collected.records if not suite or _belongs(r, suite)]
+    sections, _, left_out = ranked_sections(replace(collected, records=chosen))
+    if not sections:
+        raise UserError(f"no record{f' of suite {suite!r}' if suite else ''} to show; `make repro` makes some")
+    if form == "csv":
+        print(tables.leaderboard_csv(sections, selection), end="")
+        return
+    console = Console()
+    if not console.is_terminal:  # a file or a pipe has no width; rich would take 80 columns
+        console = Console(width=160)
+    for section in sections:
+        if form == "md":
+            print(tables.markdown(section, selection))
+        else:
+            console.print(_table(section, selection))
+    for path, reason in left_out:
+        Console(stderr=True).print(f"left out: {path}: {reason}", markup=False, highlight=False)
+
+
+def _belongs(record: Record, suite: str) -> bool:
+    from harness.suites import entries_for, get_suite
+
+    wanted = get_suite(suite)
+    if record.split not in wanted.splits:
+        return False
+    try:
+        return parse_entry(record.entry) in entries_for(wanted, record.dataset)
+    except UserError:  # of a method that is no longer here
+        return False
+
+
+def _table(section: Section, rule: str) -> Table:
+    table = Table(title=Text(tables.caption(section, rule)), title_justify="left")
+    for title in ("Rank", "Method"):
+        table.add_column(title, justify="right" if title == "Rank" else "left")
+    for metric in METRICS:
+        table.add_column(tables.header(section, metric), justify="right")
+    table.add_column("n", justify="right")
+    for texts, numbers, best in tables.body(section, rule, "±"):
+        marked = [Text(number, style="bold" if top else "") for number, top in zip(numbers, best, strict=True)]
+        table.add_row(texts[0], Text(texts[1]), *marked)
+    return table

@@ -1,0 +1,164 @@
+"""What the evidence beside records adds to a table: tie groups, intervals, curves, class quantities, confusions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from harness.records.evidence import Evidence
+from harness.records.schema import HEADLINE
+from harness.reporting.significance import bootstrap_interval, pair_matrix, tie_groups
+from harness.reporting.summary import Row, Run, Section
+
+MOST_PAIRS = 40  # rows of a table up to which every pair of them is tested for the compare view
+TAIL = 10  # rarest classes whose confusions are shown
+CONFUSED_WITH = 3
+CURVE_POINTS = 50
+DRAWS = 500  # of the bootstrap: the bounds of an interval then vary by a few hundredths of its width
+
+ReadEvidence = Callable[[Run], Evidence | None]
+Floats = npt.NDArray[np.floating[Any]]
+
+
+@dataclass(frozen=True)
+class Tie:
+    """Where a row stands at a selection rule."""
+
+    rank: int
+    p: float | None  # against the leader of the group above, adjusted (Holm); None: nothing to test with
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Mean and sample standard deviation over seeds, in the unit of the values."""
+
+    epochs: list[int]
+    mean: list[float]
+    std: list[float]
+
+
+@dataclass(frozen=True)
+class RowView:
+    """What the evidence of one row says. Everything is empty for runs without evidence."""
+
+    interval: tuple[float, float] | None = None  # of the accuracy at `last`, over images and seeds
+    ties: dict[str, Tie] = field(default_factory=dict)  # by selection rule; none where no two rows can be tested
+    curves: dict[str, Curve] = field(default_factory=dict)  # loss, test, val
+    quantities: dict[str, list[float]] = field(default_factory=dict)  # mean over seeds of each class, in class order
+    confusions: list[tuple[int, list[tuple[int, float]]]] = field(default_factory=list)
+    """The rarest classes, each with the classes that its test images are taken for and their shares, at `last`."""
+
+
+@dataclass(frozen=True)
+class SectionView:
+    """The rows' views, in the order of the section's rows."""
+
+    rows: tuple[RowView, ...]
+    pairs: list[list[float | None]] | None  # two-sided p of each pair at `last`, not adjusted; None: too many rows
+
+
+def view(section: Section, read: ReadEvidence) -> SectionView:
+    """Reads the evidence of a section's runs and keeps only what is shown."""
+    found = [_evidence(row, read) for row in section.rows]
+    ties = {rule: _ties(section, found, rule) for rule in section.rules()}
+    bits = [_correct(evidence, HEADLINE) for evidence in found]
+    intervals = _intervals(bits)
+    counts = section.protocol.class_counts
+    rows = tuple(
+        RowView(
+            interval=intervals[i],
+            ties={rule: tie for rule, by_row in ties.items() if (tie := by_row.get(i))},
+            curves=_curves(list(evidence.values())),
+            quantities=_quantities(list(evidence.values()), len(counts)),
+            confusions=_confusions(list(evidence.values()), counts),
+        )
+        for i, evidence in enumerate(found)
+    )
+    return SectionView(rows, _pairs(bits) if len(bits) <= MOST_PAIRS else None)
+
+
+def _evidence(row: Row, read: ReadEvidence) -> dict[int, Evidence]:
+    """By seed."""
+    found = {run.record.seed: read(run) for run in row.runs if run.record.status == "ok"}
+    return {seed: evidence for seed, evidence in found.items() if evidence is not None}
+
+
+def _correct(evidence: Mapping[int, Evidence], rule: str) -> dict[int, npt.NDArray[np.bool_]]:
+    bits = {seed: one.correct(rule) for seed, one in evidence.items()}
+    return {seed: correct for seed, correct in bits.items() if correct is not None}
+
+
+def _ties(section: Section, found: list[dict[int, Evidence]], rule: str) -> dict[int, Tie]:
+    means = {i: stat.mean for i, row in enumerate(section.rows) if (stat := row.stats[rule]["all"])}
+    order = sorted(means, key=lambda i: (-means[i], i))
+    groups = tie_groups([_correct(found[i], rule) for i in order])
+    if not groups.tested.any():
+        return {}
+    return {
+        i: Tie(int(groups.rank[at]), None if np.isnan(groups.p[at]) else float(groups.p[at]))
+        for at, i in enumerate(order)
+        if groups.tested[at]
+    }
+
+
+def _intervals(bits: list[dict[int, npt.NDArray[np.bool_]]]) -> list[tuple[float, float] | None]:
+    some = [i for i, by_seed in enumerate(bits) if by_seed]
+    intervals = bootstrap_interval([np.stack(list(bits[i].values())) for i in some], DRAWS) if some else []
+    by_row = dict(zip(some, intervals, strict=True))
+    return [by_row.get(i) for i in range(len(bits))]
+
+
+def _pairs(bits: list[dict[int, npt.NDArray[np.bool_]]]) -> list[list[float | None]]:
+    return [[None if np.isnan(p) else float(f"{p:.2g}") for p in row] for row in pair_matrix(bits).p]
+
+
+def _curves(evidence: list[Evidence]) -> dict[str, Curve]:
+    """Loss of each epoch, accuracy of the evaluated ones; only runs of one length are averaged."""
+    curves = {}
+    for name in ("loss", "test", "val"):
+        values = [one.curves[name] for one in evidence if len(one.curves[name])]
+        if not values or any(len(v) != len(values[0]) for v in values):
+            continue
+        epochs = evidence[0].curves["epochs"] if name != "loss" else np.arange(1, len(values[0]) + 1)
+        if len(epochs) == len(values[0]) > 1:
+            curves[name] = _thinned(np.asarray(epochs), np.stack(values))
+    return curves
+
+
+def _thinned(epochs: npt.NDArray[np.integer[Any]], values: Floats) -> Curve:
+    kept = np.unique(np.linspace(0, len(epochs) - 1, min(CURVE_POINTS, len(epochs))).round().astype(int))
+    std = values.std(0, ddof=1) if len(values) > 1 else np.zeros(values.shape[1])
+    return Curve(epochs[kept].tolist(), _rounded(values.mean(0)[kept]), _rounded(std[kept]))
+
+
+def _rounded(values: Floats) -> list[float]:
+    return [float(f"{value:.4g}") for value in values]
+
+
+def _quantities(evidence: list[Evidence], num_classes: int) -> dict[str, list[float]]:
+    names = sorted({name for one in evidence for name in one.quantities})
+    found = {name: [one.quantities[name] for one in evidence if name in one.quantities] for name in names}
+    return {
+        name: _rounded(np.stack(values).mean(0))
+        for name, values in found.items()
+        if all(value.shape == (num_classes,) and np.isfinite(value).all() for value in values)
+    }
+
+
+def _confusions(evidence: list[Evidence], counts: tuple[int, ...]) -> list[tuple[int, list[tuple[int, float]]]]:
+    predictions = [(one.targets, one.predictions[HEADLINE]) for one in evidence if HEADLINE in one.predictions]
+    if not predictions:
+        return []
+    targets, predicted = (np.concatenate(some) for some in zip(*predictions, strict=True))
+    rarest = sorted(range(len(counts)), key=lambda c: (counts[c], c))[:TAIL]
+    rows = []
+    for c in rarest:
+        hits = np.bincount(predicted[targets == c], minlength=len(counts))
+        if hits.sum():
+            top = np.argsort(-hits, kind="stable")[:CONFUSED_WITH]
+            rows.append((c, [(int(k), round(float(hits[k] / hits.sum()), 4)) for k in top if hits[k]]))
+    return rows

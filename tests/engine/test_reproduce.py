@@ -1,0 +1,55 @@
+"""`ltbench reproduce`: a record's run again, from the data on."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from harness import cells
+from harness.entries import parse_entry
+from harness.errors import RunFailed, UserError
+
+
+@pytest.fixture
+def record(workspace: Path) -> Path:
+    """The record of a run of two stages."""
+    cells.run_alone("tiny", parse_entry("toy@common"), "1", Path("out"), 10.0, [], None, "cpu")
+    return next(Path("out/records").rglob("seed1.json"))
+
+
+def edited(record: Path, **changes: object) -> Path:
+    path = Path("edited/seed1.json")
+    path.parent.mkdir()
+    path.write_text(json.dumps(json.loads(record.read_text()) | changes))
+    return path
+
+
+def test_a_record_is_measured_again_to_the_same_bytes(record: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    cells.reproduce(record, Path("again"), "cpu")
+    assert "every number is the same" in capsys.readouterr().out
+    again = next(Path("again/records").rglob("seed1.json"))
+    assert again.read_bytes() == record.read_bytes()
+    assert again.with_suffix(".npz").read_bytes() == record.with_suffix(".npz").read_bytes()
+
+
+def test_a_number_that_differs_is_named(record: Path) -> None:
+    results = json.loads(record.read_text())["results"]
+    results["last"]["all"] = 0.125
+    with pytest.raises(RunFailed, match=r"it differs: last all was 0.125, now"):
+        cells.reproduce(edited(record, results=results), Path("again"), "cpu")
+
+
+def test_another_recipe_or_split_is_refused_before_anything_runs(record: Path) -> None:
+    with pytest.raises(UserError, match="its recipe ffff is not this checkout's of toy@common"):
+        cells.reproduce(edited(record, recipe_sha256="ffff"), Path("again"), "cpu")
+    Path("edited/seed1.json").unlink()
+    Path("edited").rmdir()
+    with pytest.raises(UserError, match="measured on split ffff, tiny-lt-if10 is"):
+        cells.reproduce(edited(record, split_sha256="ffff"), Path("again"), "cpu")
+
+
+def test_other_code_is_said(record: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    cells.reproduce(edited(record, code_version="0123"), Path("again"), "cpu")
+    assert "measured with code 0123, this checkout has" in capsys.readouterr().out

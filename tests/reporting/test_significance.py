@@ -1,0 +1,454 @@
+"""Paired tests, tie groups, intervals and ranks over data sets, against scipy, brute force and cases by hand."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
+from scipy import stats
+
+from harness.reporting import significance
+from harness.reporting.significance import (
+    average_ranks,
+    bootstrap_interval,
+    critical_difference,
+    discordant,
+    discordant_counts,
+    holm,
+    mcnemar_one_sided,
+    pair_matrix,
+    paired_p,
+    paired_p_many,
+    tie_groups,
+)
+
+COUNTS = st.lists(st.tuples(st.integers(0, 400), st.integers(0, 400)), min_size=1, max_size=6)
+P_VALUES = st.lists(st.floats(0, 1) | st.just(float("nan")), max_size=12)
+
+
+def run(right, images=200):
+    """A run with the given images right: a number means the first so many."""
+    bits = np.zeros(images, dtype=bool)
+    bits[slice(right) if isinstance(right, int) else list(right)] = True
+    return bits
+
+
+def rows_from(seed, rows, seeds=3, images=300):
+    """Rows of different strength on shared image difficulties, best first; some lack seeds, some have none."""
+    rng = np.random.default_rng(seed)
+    difficulty = rng.random(images)
+    made = []
+    for strength in rng.uniform(0.2, 0.9, rows):
+        kept = [s for s in range(seeds) if rng.random() < 0.8]
+        made.append({s: rng.random(images) < 0.5 * strength + 0.5 * (difficulty < strength) for s in kept})
+    return sorted(made, key=lambda runs: -np.mean([run.mean() for run in runs.values()] or [0]))
+
+
+def p_of_pair(one, other):
+    """The same p-value, written out with scipy's binomial test."""
+    common = sorted(one.keys() & other.keys())
+    if not common:
+        return float("nan")
+    sides = []
+    for a, b in ((one, other), (other, one)):
+        each = []
+        for seed in common:
+            wins, losses = int((a[seed] & ~b[seed]).sum()), int((b[seed] & ~a[seed]).sum())
+            n = wins + losses
+            each.append(stats.binomtest(wins, n, alternative="greater").pvalue if n else 1.0)
+        sides.append(each[0] if len(each) == 1 else min(1, 2 * np.mean(each)))
+    return min(1, 2 * min(sides))
+
+
+# Discordant images
+
+
+@given(arrays.arrays(bool, st.tuples(st.integers(0, 5), st.integers(0, 90))))
+def test_the_matrix_of_discordant_counts_is_that_of_the_pairs(correct):
+    counts = discordant_counts(correct)
+    assert counts.dtype == np.int64
+    for i in range(len(correct)):
+        for j in range(len(correct)):
+            assert (counts[i, j], counts[j, i]) == discordant(correct[i], correct[j])
+
+
+def test_discordant_counts_do_not_depend_on_the_blocks(monkeypatch):
+    correct = np.random.default_rng(0).random((7, 101)) < 0.6
+    whole = discordant_counts(correct)
+    monkeypatch.setattr(significance, "BLOCK_BYTES", 7 * 4 * 10)
+    np.testing.assert_array_equal(discordant_counts(correct), whole)
+
+
+def test_runs_over_different_images_are_refused():
+    with pytest.raises(ValueError, match="different images"):
+        discordant(run(3, 10), run(3, 11))
+    with pytest.raises(ValueError, match=r"\[10, 11\]"):
+        tie_groups([{0: run(3, 10)}, {0: run(3, 11)}])
+    with pytest.raises(ValueError, match=r"\[10, 11\]"):
+        pair_matrix([{0: run(3, 10)}, {1: run(3, 11)}])
+    with pytest.raises(ValueError, match=r"\[10, 11\]"):
+        bootstrap_interval([np.ones((1, 10), bool), np.ones((1, 11), bool)])
+
+
+@given(st.integers(1, 300), st.integers(0, 2**32))
+def test_packed_bits_are_counted_exactly(images, seed):
+    rng = np.random.default_rng(seed)
+    bits = rng.random((4, images)) < rng.random()
+    packed = significance._pack([{0: row} for row in bits])[0]
+    np.testing.assert_array_equal(packed.totals, bits.sum(axis=1))
+    np.testing.assert_array_equal(significance._shared(packed.words, packed.words[1]), (bits & bits[1]).sum(axis=1))
+
+
+# Tests
+
+
+@given(COUNTS)
+def test_the_one_sided_test_is_the_binomial_tail(counts):
+    wins, losses = np.array(counts).T
+    expected = stats.binom.sf(wins - 1, wins + losses, 0.5)
+    np.testing.assert_allclose(mcnemar_one_sided(wins, losses), expected, rtol=1e-9)
+
+
+def test_the_one_sided_test_at_its_ends():
+    np.testing.assert_allclose(mcnemar_one_sided([0, 0, 5, 3], [0, 7, 0, 1]), [1, 1, 1 / 32, 5 / 16])
+    assert 0 < mcnemar_one_sided(1000, 0) < 1e-300
+
+
+@given(st.integers(0, 300), st.integers(0, 300))
+def test_one_seed_is_the_exact_two_sided_test(wins, losses):
+    expected = stats.binomtest(wins, wins + losses).pvalue if wins + losses else 1.0
+    assert paired_p([wins], [losses]) == pytest.approx(expected, rel=1e-9)
+
+
+@given(COUNTS)
+def test_a_paired_p_is_symmetric_and_a_probability(counts):
+    wins, losses = np.array(counts).T
+    p = paired_p(wins, losses)
+    assert 0 <= p <= 1
+    assert p == paired_p(losses, wins)
+    assert p == pytest.approx(paired_p(wins[::-1], losses[::-1]))
+
+
+def test_seeds_are_combined_by_twice_the_mean_by_hand():
+    # one-sided 1/32 and 1/8: mean 5/64, twice that 10/64, both directions 20/64
+    assert paired_p([5, 3], [0, 0]) == pytest.approx(20 / 64)
+    assert paired_p([5, 0], [0, 5]) == 1  # seeds that contradict each other
+
+
+def test_many_pairs_leave_out_what_is_not_common():
+    wins, losses = np.array([[8, 8, 8], [1, 1, 1]]), np.array([[0, 0, 0], [9, 9, 9]])
+    common = np.array([[True, True, False], [True, False, False]])
+    p = paired_p_many(wins, losses, common)
+    assert p[0] == paired_p([8, 1], [0, 9])
+    assert p[1] == paired_p([8], [0])
+    assert np.isnan(p[2])
+    assert np.isnan(paired_p([], []))
+    assert paired_p_many(np.zeros((2, 0)), np.zeros((2, 0))).shape == (0,)
+
+
+def test_the_level_holds_with_seeds_that_are_the_same_run():
+    """Complete dependence is the case that a product or a sum of logarithms over seeds gets wrong."""
+    rng = np.random.default_rng(0)
+    wins = rng.binomial(200, 0.5, 4000)
+    for seeds in (1, 3):
+        repeated = np.tile(wins, (seeds, 1))
+        assert (paired_p_many(repeated, 200 - repeated) <= 0.05).mean() <= 0.055
+    independent = rng.binomial(200, 0.5, (3, 4000))
+    assert (paired_p_many(independent, 200 - independent) <= 0.05).mean() <= 0.055
+
+
+@pytest.mark.parametrize(
+    ("p", "expected"),
+    [
+        ([0.01, 0.04, 0.03, 0.005], [0.03, 0.06, 0.06, 0.02]),
+        ([0.02, 0.02, 0.02], [0.06, 0.06, 0.06]),
+        ([0.9, 0.01], [0.9, 0.02]),
+        ([0.6, 0.5, 0.7], [1.0, 1.0, 1.0]),
+        ([0.04], [0.04]),
+        ([np.nan, 0.02, np.nan, 0.03], [np.nan, 0.04, np.nan, 0.04]),
+        ([np.nan], [np.nan]),
+        ([], []),
+    ],
+)
+def test_holm_by_hand(p, expected):
+    np.testing.assert_allclose(holm(p), expected)
+
+
+@given(P_VALUES, st.randoms(use_true_random=False))
+def test_holm_lies_between_raw_and_bonferroni_and_keeps_the_order(p, random):
+    raw = np.array(p, dtype=float)
+    adjusted = holm(raw)
+    np.testing.assert_array_equal(np.isnan(adjusted), np.isnan(raw))
+    kept = ~np.isnan(raw)
+    assert (adjusted[kept] >= raw[kept]).all()
+    assert (adjusted[kept] <= np.minimum(1, raw[kept] * kept.sum())).all()
+    assert (np.diff(adjusted[kept][np.argsort(raw[kept])]) >= 0).all()
+    order = list(range(len(p)))
+    random.shuffle(order)
+    np.testing.assert_array_equal(holm(raw[order]), adjusted[order])
+
+
+# Tie groups
+
+
+def test_groups_by_hand():
+    ties = tie_groups([{0: run(n)} for n in (150, 149, 147, 100, 98, 20)])
+    assert ties.rank.tolist() == [1, 1, 1, 4, 4, 6]
+    assert ties.leader.tolist() == [0, 0, 0, 3, 3, 5]
+    assert ties.ties_with.tolist() == [0, 0, 0, 3, 3, 5]
+    assert ties.tested.all()
+    assert np.isnan(ties.p[0])
+    # five tests against the first: 130, 52 and 50 images lost and none won, then 3 and 1
+    assert ties.p[2] == pytest.approx(2 * 2 * 0.5**3)
+    assert ties.p[3] == pytest.approx(2 * 0.5**50 * 3)
+    assert ties.p[4] == pytest.approx(2 * 0.5**2 * 1)  # 2 images, the larger of two p-values against the second leader
+    assert ties.p[5] == pytest.approx(2 * 0.5**78)
+
+
+def test_a_row_that_ties_with_an_earlier_leader_stays_below_the_row_above_it():
+    leader = run(100)
+    below = run(88)  # 12 lost, none won
+    noisy = run([*range(50), *range(100, 137)])  # 87 right, 50 lost and 37 won: no difference to the first
+    last = run(10)
+    ties = tie_groups([{0: row} for row in (leader, below, noisy, last)])
+    assert ties.rank.tolist() == [1, 2, 2, 4]
+    assert ties.leader.tolist() == [0, 1, 1, 3]
+    assert ties.ties_with.tolist() == [0, 1, 0, 3]
+
+
+def test_a_row_without_evidence_ends_no_group():
+    a, b = {0: run(150)}, {0: run(149)}
+    ties = tie_groups([{}, a, {}, b, {7: run(140)}, {0: run(50)}, {}])
+    assert ties.rank.tolist() == [1, 2, 3, 2, 5, 6, 7]
+    assert ties.leader.tolist() == [-1, 1, -1, 1, -1, 5, -1]
+    assert ties.tested.tolist() == [False, True, False, True, False, True, False]
+    assert np.isnan(ties.p[[0, 1, 2, 4, 6]]).all()
+    assert ties.ties_with.tolist() == [-1, 1, -1, 1, -1, 5, -1]
+
+
+def test_a_leader_that_nobody_shares_a_seed_with_hands_over():
+    ties = tie_groups([{9: run(160)}, {0: run(150)}, {0: run(149)}, {0: run(20)}])
+    assert ties.rank.tolist() == [1, 2, 2, 4]
+    assert ties.tested.tolist() == [False, True, True, True]
+
+
+def test_a_row_better_on_the_common_seeds_is_not_worse():
+    first = {0: run(100), 1: run(199), 2: run(199)}
+    ties = tie_groups([first, {0: run(150)}])
+    assert ties.p[1] < 0.001
+    assert ties.rank.tolist() == [1, 1]
+
+
+def test_nothing_to_test():
+    assert tie_groups([]).rank.shape == (0,)
+    for rows in ([{}], [{0: run(10)}], [{}, {}], [{0: run(3, 0)}]):
+        ties = tie_groups(rows)
+        assert ties.rank.tolist() == list(range(1, len(rows) + 1))
+        assert not ties.tested.any()
+        assert (ties.leader == -1).all()
+
+
+def test_runs_without_images_tie():
+    assert tie_groups([{0: run(0, 0)}, {0: run(0, 0)}]).rank.tolist() == [1, 1]
+
+
+def test_alpha_is_the_level():
+    rows = [{0: run(150)}, {0: run(144)}]  # 6 lost, none won: p = 2 / 64
+    assert tie_groups(rows).rank.tolist() == [1, 2]
+    assert tie_groups(rows, alpha=2 / 64).rank.tolist() == [1, 2]
+    assert tie_groups(rows, alpha=0.03).rank.tolist() == [1, 1]
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 2**32), st.integers(0, 12))
+def test_groups_are_those_of_the_definition(seed, number):
+    rows = rows_from(seed, number)
+    ties = tie_groups(rows)
+    tested = np.flatnonzero(ties.tested)
+    assert (np.diff(ties.rank[tested]) >= 0).all()
+    np.testing.assert_array_equal(ties.rank[~ties.tested], np.flatnonzero(~ties.tested) + 1)
+    np.testing.assert_array_equal(ties.rank[tested], ties.leader[tested] + 1)
+    leaders = sorted(set(ties.leader[tested]))
+    for at, leader in enumerate(leaders):
+        p = holm([p_of_pair(rows[leader], row) for row in rows[leader + 1 :]])
+        members = [row for row in tested if ties.leader[row] == leader and row != leader]
+        np.testing.assert_allclose(ties.p[members], p[[row - leader - 1 for row in members]], rtol=1e-9)
+        for row in members:
+            common = rows[leader].keys() & rows[row].keys()
+            assert ties.p[row] > 0.05 or sum(rows[row][s].sum() for s in common) >= sum(
+                rows[leader][s].sum() for s in common
+            )
+        following = leaders[at + 1] if at + 1 < len(leaders) else None
+        if following is not None and not np.isnan(ties.p[following]):
+            assert ties.p[following] == pytest.approx(p[following - leader - 1])
+            assert ties.p[following] <= 0.05
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(0, 2**32))
+def test_groups_do_not_depend_on_seed_names_or_on_the_order_of_images(seed):
+    rows = rows_from(seed, 8)
+    order = np.random.default_rng(seed).permutation(300)
+    renamed = [{10 - s: bits[order] for s, bits in runs.items()} for runs in rows]
+    one, other = tie_groups(rows), tie_groups(renamed)
+    np.testing.assert_array_equal(one.rank, other.rank)
+    np.testing.assert_array_equal(one.ties_with, other.ties_with)
+    np.testing.assert_allclose(one.p, other.p, rtol=1e-9)
+
+
+def test_tests_are_only_against_leaders(monkeypatch):
+    calls = []
+    real = significance._against
+    monkeypatch.setattr(significance, "_against", lambda *args: calls.append(args[0]) or real(*args))
+    ties = tie_groups([{s: run(n, 1000) for s in range(3)} for n in range(900, 700, -1)])
+    assert calls == sorted(set(ties.leader.tolist()))
+    assert len(calls) < 25
+
+
+@pytest.mark.parametrize("rows", [2, 8])
+def test_equal_rows_are_rarely_parted_from_the_best(rows):
+    """A given row, equal to all others, leaves the first group with probability at most alpha."""
+    rng = np.random.default_rng(1)
+    parted = []
+    for _ in range(150):
+        difficulty = rng.random(500)
+        made = [{0: rng.random(500) < difficulty} for _ in range(rows)]
+        made.sort(key=lambda runs: -runs[0].mean())
+        parted.append((tie_groups(made).rank > 1).mean())
+    assert np.mean(parted) <= 0.05
+
+
+# All pairs
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(0, 2**32))
+def test_the_pair_matrix_is_that_of_the_pairs(seed):
+    rows = [*rows_from(seed, 4, images=80), {}]
+    pairs = pair_matrix(rows)
+    np.testing.assert_array_equal(pairs.p, pairs.p.T)
+    np.testing.assert_array_equal(pairs.margin, -pairs.margin.T)
+    for i, one in enumerate(rows):
+        for j, other in enumerate(rows):
+            np.testing.assert_allclose(pairs.p[i, j], p_of_pair(one, other), rtol=1e-9)
+            common = one.keys() & other.keys()
+            margin = np.mean([one[s].sum() - other[s].sum() for s in common]) if common else np.nan
+            np.testing.assert_allclose(pairs.margin[i, j], margin)
+    order = np.random.default_rng(seed).permutation(len(rows))
+    np.testing.assert_array_equal(pair_matrix([rows[i] for i in order]).p, pairs.p[np.ix_(order, order)])
+
+
+def test_a_pair_matrix_of_nothing():
+    assert pair_matrix([]).p.shape == (0, 0)
+    assert np.isnan(pair_matrix([{}, {}]).p).all()
+
+
+# Intervals
+
+
+def test_one_seed_is_the_binomial_interval():
+    correct = run(700, 1000)[None]
+    ((low, high),) = bootstrap_interval([correct], draws=4000)
+    expected = stats.binom.ppf([0.025, 0.975], 1000, 0.7) / 1000
+    np.testing.assert_allclose([low, high], expected, atol=0.004)
+
+
+def test_seeds_that_differ_widen_the_interval():
+    alike = np.stack([run(100), run(100), run(100)])
+    apart = np.stack([run(60), run(100), run(140)])
+    (one, other) = bootstrap_interval([alike, apart])
+    assert one == bootstrap_interval([alike[:1]])[0]  # equal seeds add nothing
+    assert other[1] - other[0] > 1.5 * (one[1] - one[0])
+
+
+def test_intervals_are_deterministic_and_a_row_does_not_depend_on_the_others(monkeypatch):
+    rng = np.random.default_rng(3)
+    correct = [rng.random((seeds, 150)) < 0.5 for seeds in (1, 3, 2, 3, 0, 1)]
+    whole = bootstrap_interval(correct, draws=200)
+    assert whole[:4] == bootstrap_interval(correct[:4], draws=200)
+    assert whole[::-1][2:] == bootstrap_interval(correct[3::-1], draws=200)
+    assert whole[:4] != bootstrap_interval(correct[:4], draws=200, seed=1)
+    monkeypatch.setattr(significance, "BLOCK_BYTES", 150 * 4 * 4)  # four draws, or four runs, at a time
+    np.testing.assert_array_equal(bootstrap_interval(correct, draws=200), whole)
+
+
+def test_intervals_without_runs_or_images():
+    assert bootstrap_interval([]) == []
+    assert np.isnan(bootstrap_interval([np.zeros((0, 10), bool)])).all()
+    assert np.isnan(bootstrap_interval([np.zeros((2, 0), bool)])).all()
+    assert bootstrap_interval([np.ones((2, 10), bool)]) == [(1.0, 1.0)]
+    with pytest.raises(ValueError, match="at least one draw"):
+        bootstrap_interval([np.ones((1, 10), bool)], draws=0)
+
+
+def test_a_higher_level_is_wider():
+    correct = [np.random.default_rng(0).random((2, 200)) < 0.4]
+    ((low, high),) = bootstrap_interval(correct)
+    ((lower, higher),) = bootstrap_interval(correct, level=0.99)
+    assert lower < low < correct[0].mean() < high < higher
+
+
+def test_the_interval_covers_the_truth():
+    rng = np.random.default_rng(5)
+    covered = 0
+    for trial in range(150):
+        ((low, high),) = bootstrap_interval([rng.random((1, 300)) < 0.6], draws=300, seed=trial)
+        covered += low <= 0.6 <= high
+    assert 0.89 <= covered / 150 <= 0.99
+
+
+# Several data sets
+
+
+def test_average_ranks_share_ties():
+    accuracies = np.array([[0.9, 0.8, 0.7], [0.5, 0.5, 0.1]])
+    assert average_ranks(accuracies).tolist() == [1.25, 1.75, 3.0]
+    with pytest.raises(ValueError, match="at least one block"):
+        average_ranks(np.zeros((0, 3)))
+
+
+@pytest.mark.parametrize(("methods", "q"), [(3, 2.343), (5, 2.728), (10, 3.164)])
+def test_the_critical_difference_is_that_of_the_published_table(methods, q):
+    """Demšar (2006), table 5a."""
+    result = critical_difference(np.random.default_rng(0).random((8, methods)))
+    assert not isinstance(result, str)
+    assert result.difference == pytest.approx(q * np.sqrt(methods * (methods + 1) / 48), rel=5e-4)
+
+
+def test_friedman_and_cliques():
+    # the first always wins; the other three take turns
+    rest = [(3, 2, 1), (2, 1, 3), (1, 3, 2)] * 4
+    accuracies = np.array([(10, *each) for each in rest], dtype=float)
+    result = critical_difference(accuracies)
+    assert not isinstance(result, str)
+    assert result.average_ranks.tolist() == [1, 3, 3, 3]
+    assert result.statistic == pytest.approx(12 * 12 / 20 * (1 + 27) - 3 * 12 * 5)
+    assert result.p == pytest.approx(stats.chi2.sf(result.statistic, 3))
+    assert result.blocks == 12
+    assert result.cliques == ((1, 2, 3),)
+
+
+def test_cliques_may_overlap():
+    assert significance._cliques(np.array([3.0, 1.0, 2.0, 9.0]), 1.5) == ((1, 2), (2, 0))
+    assert significance._cliques(np.array([1.0, 2.0, 3.0]), 2.5) == ((0, 1, 2),)
+    assert significance._cliques(np.array([1.0, 2.0]), 1.0) == ()  # the critical difference itself is significant
+
+
+def test_methods_that_are_all_alike():
+    result = critical_difference(np.tile(np.arange(6.0)[:, None], (1, 4)))
+    assert not isinstance(result, str)
+    assert (result.statistic, result.p) == (0, 1)
+    assert result.cliques == ((0, 1, 2, 3),)
+
+
+def test_why_there_is_no_diagram():
+    needs = "a critical-difference diagram needs"
+    assert critical_difference(np.zeros((4, 5))) == f"4 data-set blocks; {needs} at least 6"
+    assert critical_difference(np.zeros((1, 5))) == f"1 data-set block; {needs} at least 6"
+    assert critical_difference(np.zeros((0, 0))) == f"0 data-set blocks; {needs} at least 6"
+    assert critical_difference(np.zeros((6, 2))) == f"2 methods; {needs} at least 3"
+    holes = np.zeros((6, 3))
+    holes[0, 0] = np.nan
+    assert critical_difference(holes) == f"1 result missing; {needs} every method on every data-set block"

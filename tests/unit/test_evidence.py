@@ -1,0 +1,84 @@
+"""The evidence beside a record: what is stored, what comes back, and what is refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from harness.errors import UserError
+from harness.records.evidence import evidence_path, gather, read_evidence, write_evidence
+
+TARGETS = np.array([0, 0, 1, 1])
+HISTORY: dict[str, Any] = {
+    "run_key": np.array("key"),
+    "loss": np.array([1.0, 0.5, 0.25]),
+    "learning_rate": np.array([0.1, 0.05, 0.0]),
+    "epochs": np.array([1, 2, 3]),
+    "test": np.array([[0, 0, 0, 0], [0, 0, 1, 1], [0, 1, 1, 1]], np.uint8),
+    "val": np.array([[0], [1], [1]], np.uint8),
+    "ece": np.array([0.1, 0.1, 0.1]),
+    "logits": np.zeros((4, 2), np.float16),
+    "class/weight norm": np.array([1.0, 0.5], np.float32),
+}
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    path = evidence_path(tmp_path / "seed0.json")
+    write_evidence(path, gather(HISTORY, {"last": 2, "best_test": 1}, TARGETS, np.array([1])))
+    return path
+
+
+def test_what_is_stored_comes_back(path: Path) -> None:
+    evidence = read_evidence(path, "key")
+    assert evidence is not None
+    assert path.name == "seed0.npz"
+    np.testing.assert_array_equal(evidence.targets, TARGETS)
+    np.testing.assert_array_equal(evidence.predictions["last"], HISTORY["test"][2])
+    np.testing.assert_array_equal(evidence.predictions["best_test"], HISTORY["test"][1])
+    np.testing.assert_array_equal(evidence.correct("last"), [True, False, True, True])  # type: ignore[arg-type]
+    assert evidence.correct("best_val") is None
+    np.testing.assert_allclose(evidence.curves["test"], [0.5, 1.0, 0.75])
+    np.testing.assert_allclose(evidence.curves["val"], [0, 1, 1])
+    np.testing.assert_allclose(evidence.curves["loss"], HISTORY["loss"])
+    np.testing.assert_allclose(evidence.quantities["weight norm"], [1, 0.5])
+
+
+def test_one_epoch_chosen_by_every_rule_is_stored_once(path: Path) -> None:
+    arrays = gather(HISTORY, {"last": 2, "best_val": 2, "best_test": 2}, TARGETS, np.array([1]))
+    assert arrays["predictions"].shape == (1, 4)
+    assert arrays["row"].tolist() == [0, 0, 0]
+
+
+def test_no_validation_part_has_no_curve() -> None:
+    history = HISTORY | {"val": np.empty((3, 0), np.uint8)}
+    assert gather(history, {"last": 2}, TARGETS, np.empty(0, np.int64))["val"].shape == (0,)
+
+
+def test_equal_arrays_are_equal_bytes(path: Path, tmp_path: Path) -> None:
+    write_evidence(tmp_path / "again.npz", gather(HISTORY, {"last": 2, "best_test": 1}, TARGETS, np.array([1])))
+    assert path.read_bytes() == (tmp_path / "again.npz").read_bytes()
+
+
+def test_none_is_no_error(tmp_path: Path) -> None:
+    assert read_evidence(tmp_path / "seed0.npz", "key") is None
+
+
+def test_that_of_another_run_is_refused(path: Path) -> None:
+    with pytest.raises(UserError, match="evidence of run key, its record is of run other"):
+        read_evidence(path, "other")
+
+
+@pytest.mark.parametrize("damage", ["cut", "text", "missing array"])
+def test_damage_is_named(path: Path, damage: str) -> None:
+    if damage == "cut":
+        path.write_bytes(path.read_bytes()[:-100])
+    elif damage == "text":
+        path.write_text("nothing")
+    else:
+        np.savez_compressed(path, run_key=np.array("key"))
+    with pytest.raises(UserError, match=r"seed0.npz: damaged evidence"):
+        read_evidence(path, "key")

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import fnmatch
+import math
 import multiprocessing
 import os
 import sys
@@ -84,7 +85,7 @@ class Plan:
     left_out: list[str] = field(default_factory=list)
 
     def take(self) -> Run:
-        """The longest of the runs that can start."""
+        """The longest of the runs that can start, but first those that train nothing."""
         run = max(self.ready, key=lambda item: self.lengths[item])
         self.ready.remove(run)
         return run
@@ -180,7 +181,8 @@ def _add(plan: Plan, cell: Cell, run: Run, seeds: Sequence[int], split: Split, o
             continue
         second, key = dataclasses.replace(run, seed=seed), (folders.first.as_posix(), seed)
         first = dataclasses.replace(second, stage="train")
-        plan.lengths[second] = 0.0 if record else float(images * second_epochs)
+        # What trains nothing takes seconds and leaves a record, which the end of the budget must not forestall.
+        plan.lengths[second] = 0.0 if record else float(images * second_epochs) or math.inf
         if key not in plan.after:
             plan.keys[first], plan.after[key], plan.lengths[first] = key, [], 0.0
             plan.ready.append(first)

@@ -16,7 +16,7 @@ from harness.data import splits, store
 from harness.datasets.base import Dataset
 from harness.entries import Entry, parse_entry
 from harness.errors import RunFailed, UserError
-from harness.files import locked, sha256_json, write_json
+from harness.files import locked, read_json, sha256_json, write_json
 from harness.metrics.selection import SELECTION_RULES
 from harness.metrics.shots import DEFAULT_POLICY, GROUPS
 from harness.progress import reporter
@@ -154,18 +154,31 @@ def _whole_path(
     return evaluate(split_file, [places.first, places.last], seeds, places.records, policy), outcomes
 
 
-def reproduce(path: Path, out: Path, device: str) -> None:
+def reproduce(path: Path, out: Path | None, device: str) -> None:
     """Runs a record's run again, from the data on, and compares the two records.
+
+    Args:
+        out: an empty folder, or that of the same call that was stopped; default `runs/reproduced/<run key>`.
 
     Raises:
         UserError: this checkout would run something else: another recipe, or another split.
         RunFailed: the run failed, or its numbers are not the record's.
     """
     record = read_record(path)
+    if record.status != "ok":
+        raise UserError(f"{path}: its run {record.status}; there is no number to measure again")
     entry, dataset = parse_entry(record.entry, where=str(path)), store.get_dataset(record.dataset, where=str(path))
     cell = resolve(entry, dataset.name)
     if cell.recipe.sha256() != record.recipe_sha256:
-        raise UserError(f"{path}: its recipe {record.recipe_sha256[:8]} is not this checkout's of {entry}")
+        raise UserError(
+            f"{path}: its recipe {record.recipe_sha256[:8]} is not this checkout's of {entry} "
+            "(a run with --set or --backbone cannot be reproduced from its record alone)"
+        )
+    out = out or Path("runs/reproduced") / record.run_key
+    marker = out / "reproducing.json"
+    if out.is_dir() and any(out.iterdir()) and (not marker.is_file() or read_json(marker, "marker") != record.run_key):
+        raise UserError(f"--out {out}: not empty; what lies there would not be measured again; name a new folder")
+    write_json(marker, record.run_key)  # the same command goes on where it was stopped
     drawn = splits.read_split(ensure_split(record.split, dataset, out))
     if drawn.sha256 != record.split_sha256:
         raise UserError(f"{path}: measured on split {record.split_sha256}, {record.split} is {drawn.sha256} here")
@@ -174,6 +187,7 @@ def reproduce(path: Path, out: Path, device: str) -> None:
         print(f"note: measured with code {record.code_version}, this checkout has {code}; the numbers may differ")
     (again,), outcomes = _whole_path(cell, record.split, dataset, [record.seed], out, device, record.shot_policy)
     _raise_failures(outcomes)
+    marker.unlink()
     differences = _differences(record, read_record(again))
     if differences:
         raise RunFailed(f"{path}: measured again ({again}), it differs: {'; '.join(differences)}")

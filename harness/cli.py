@@ -308,7 +308,7 @@ def run(
 @app.command()
 def reproduce(
     record: Annotated[Path, typer.Argument(help="a record, e.g. results/records/<split>/<track>/<entry>/seed0.json")],
-    out: Annotated[Path, typer.Option(help="folder for everything the run leaves")] = Path("runs/reproduced"),
+    out: Annotated[Path | None, typer.Option(help="a new folder; default runs/reproduced/<run key>")] = None,
     device: Device = "auto",
 ) -> None:
     """Run one record's run again, from the data on, and say whether its numbers are the same."""

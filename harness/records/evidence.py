@@ -25,6 +25,7 @@ import numpy.typing as npt
 
 from harness.errors import UserError
 from harness.files import write_bytes
+from harness.records.schema import Record
 
 SUFFIX = ".npz"
 CLASS = "class/"
@@ -94,11 +95,11 @@ def write_evidence(path: Path, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
     write_bytes(path, buffer.getvalue())
 
 
-def read_evidence(path: Path, run_key: str) -> Evidence | None:
-    """The evidence of the run with this key; None where there is none.
+def read_evidence(path: Path, record: Record) -> Evidence | None:
+    """The evidence of a record; None where there is none.
 
     Raises:
-        UserError: damaged, or of another run.
+        UserError: damaged, of another run, or its predictions are not what the record's numbers were counted from.
     """
     if not path.is_file():
         return None
@@ -114,11 +115,26 @@ def read_evidence(path: Path, run_key: str) -> Evidence | None:
             {name: arrays[name] for name in CURVES},
             {name.removeprefix(CLASS): values for name, values in arrays.items() if name.startswith(CLASS)},
         )
-        if any(values.shape != evidence.targets.shape for values in evidence.predictions.values()):
-            raise ValueError("predictions and targets differ in shape")
+        _check(evidence)
     except Exception as error:  # damaged bytes raise whatever the reader happens to stumble on
         reason = " ".join(str(error).split()) or type(error).__name__
         raise UserError(f"{path}: damaged evidence ({reason}); run `ltbench evaluate` of its cell again") from None
-    if found != run_key:
-        raise UserError(f"{path}: evidence of run {found}, its record is of run {run_key}")
+    if found != record.run_key:
+        raise UserError(f"{path}: evidence of run {found}, its record is of run {record.run_key}")
+    for rule, scores in record.results.items():
+        correct = evidence.correct(rule)
+        if scores and (
+            correct is None or len(correct) != record.test_images or abs(correct.mean() - scores.all) > 1e-6
+        ):
+            raise UserError(f"{path}: its predictions do not give the accuracy at {rule} that its record states")
     return evidence
+
+
+def _check(evidence: Evidence) -> None:
+    if evidence.targets.ndim != 1 or not np.issubdtype(evidence.targets.dtype, np.integer):
+        raise ValueError("targets are not a list of classes")
+    if any(values.shape != evidence.targets.shape for values in evidence.predictions.values()):
+        raise ValueError("predictions and targets differ in shape")
+    for name, values in (evidence.curves | evidence.quantities).items():
+        if values.ndim != 1 or not np.issubdtype(values.dtype, np.number) or not np.isfinite(values).all():
+            raise ValueError(f"{name} is not a list of numbers")

@@ -85,6 +85,8 @@ class Record:
     def __post_init__(self) -> None:
         if not 1 <= self.imbalance_factor < float("inf"):
             raise ValueError(f"imbalance_factor must be a number of at least 1, found {self.imbalance_factor}")
+        if min(self.class_counts, default=-1) < 0 or not any(self.class_counts):
+            raise ValueError(f"class_counts must be numbers of images, found {self.class_counts[:5]}")
         if self.status == "ok" and self.results.get(HEADLINE) is None:
             raise ValueError(f"status is ok, but there are no scores for '{HEADLINE}'")
         for rule, scores in self.results.items():

@@ -10,7 +10,7 @@ from harness.errors import UserError
 from harness.provenance import code_version
 from harness.registry import find_plugins
 from harness.reporting.claims import load_claims
-from harness.reporting.methods import Recipe
+from harness.reporting.provenance import Recipe
 from harness.reporting.report import Sources
 from harness.reporting.speed import FOLDER
 

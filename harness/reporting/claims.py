@@ -14,6 +14,7 @@ from harness.files import read_yaml
 from harness.metrics.selection import SELECTION_RULES
 from harness.metrics.shots import GROUPS, POLICIES
 from harness.records.schema import HEADLINE
+from harness.reporting.provenance import ResolveRecipe, flat
 from harness.reporting.summary import Row, Section, Stat
 
 CLAIMS_FILE = "claims.yaml"
@@ -27,6 +28,7 @@ BACKBONES: Final = {
 }
 DATASETS: Final = {"inaturalist2018": "inat2018"}  # as BACKBONES, of data sets
 PROFILES: Final = ("exponential", "given")  # of every published data set
+PROFILED: Final = ("cifar10", "cifar100")  # those that are cut to their tail; the others have it already
 
 Identity = tuple[str, float, str, str]
 """Data set, imbalance factor, method and variant, so spelled that a claim and a row about the same thing are equal."""
@@ -132,6 +134,7 @@ class Setting:
     backbone: str
     profile: str
     shot_policy: str
+    changed: str = ""  # how its recipe differs from the one that its entry has
 
     def differences(self, claim: Claim) -> list[str]:
         """What differs from the claim's setting, in words; empty if the two are comparable.
@@ -143,24 +146,44 @@ class Setting:
             found.append(f"recipe: {self.track} track")
         if _backbone(self.backbone) != _backbone(claim.backbone):
             found.append(f"backbone {self.backbone}, paper {claim.backbone}")
-        if self.profile not in PROFILES:
+        if self.changed:
+            found.append(f"recipe changed: {self.changed}")
+        if self.profile not in PROFILES or (self.profile == "given" and dataset_identity(claim.dataset) in PROFILED):
             found.append(f"profile {self.profile}")
         if claim.group != "all" and claim.shot_policy not in (None, self.shot_policy):
             found.append(f"shot policy {self.shot_policy}, paper {claim.shot_policy}")
         return found
 
 
-def index_rows(sections: list[Section]) -> dict[Identity, dict[Setting, list[tuple[Section, Row]]]]:
-    """The rows of all sections, so that those of a claim are found without a search."""
+def index_rows(
+    sections: list[Section], resolve: ResolveRecipe | None = None
+) -> dict[Identity, dict[Setting, list[tuple[Section, Row]]]]:
+    """The rows of all sections, so that those of a claim are found without a search.
+
+    Args:
+        resolve: the recipe that an entry has; a row with another one (`--set`, or an older recipe) is no paper's.
+    """
     rows: dict[Identity, dict[Setting, list[tuple[Section, Row]]]] = defaultdict(lambda: defaultdict(list))
     for section in sections:
         p = section.protocol
         for row in section.rows:
             first = row.first
             identity = (dataset_identity(p.dataset), p.imbalance_factor, first.method, first.variant)
-            setting = Setting(p.track, first.backbone, p.profile, p.shot_policy)
+            changed = _changed(row, resolve) if resolve and p.track == TRACK else ""
+            setting = Setting(p.track, first.backbone, p.profile, p.shot_policy, changed)
             rows[identity][setting].append((section, row))
     return {identity: dict(by_setting) for identity, by_setting in rows.items()}
+
+
+def _changed(row: Row, resolve: ResolveRecipe) -> str:
+    """The keys in which a row's recipe is not its entry's, with both values."""
+    entry = resolve(row.first.entry, row.first.dataset)
+    if entry is None:
+        return f"{row.first.entry} has none here"
+    own, expected = dict(flat(row.first.recipe)), dict(flat(entry))
+    keys = [key for key in sorted({*own, *expected}) if own.get(key) != expected.get(key)]
+    shown = [f"{key} {own.get(key, '-')} instead of {expected.get(key, '-')}" for key in keys[:3]]
+    return ", ".join([*shown, f"{len(keys) - 3} more"] if keys[3:] else shown)
 
 
 def claim_identity(claim: Claim) -> Identity:
@@ -174,12 +197,12 @@ def dataset_identity(name: str) -> str:
     return DATASETS.get(plain, plain).removesuffix("lt")
 
 
-def compare(claims: list[Claim], sections: list[Section]) -> list[Comparison]:
+def compare(claims: list[Claim], sections: list[Section], resolve: ResolveRecipe | None = None) -> list[Comparison]:
     """Finds the comparable rows of each claim: same method, data set, imbalance factor, backbone, track `paper`.
 
     The outcome is in a fixed order that does not depend on the order of the claims.
     """
-    rows = index_rows(sections)
+    rows = index_rows(sections, resolve)
     return [_comparison(claim, rows.get(claim_identity(claim), {})) for claim in sorted(claims, key=_order)]
 
 

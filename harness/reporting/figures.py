@@ -20,6 +20,7 @@ MOST_LINES = 6  # rows of a picture, the best ones; more cannot be told apart by
 COLOURS = ("#0067a5", "#c14a00", "#007a5a", "#a23b7e", "#7a6200", "#4b5563")  # the page's, safe for colour-blind eyes
 WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 760, 320, 48, 172, 28, 44
 LINE, SWATCH = 14, 18  # of the legend
+KINDS = ("classes", "curves")
 
 
 @dataclass(frozen=True)
@@ -58,9 +59,10 @@ def write_figures(sections: list[Section], views: list[SectionView], folder: Pat
         for name, text in _figures(section, seen, rows):
             written.append(folder / f"{section.slug}.{name}.svg")
             write_text(written[-1], text)
-    for path in sorted(folder.glob("*.svg")):
-        if path not in written:
-            path.unlink()
+    for kind in KINDS:
+        for path in sorted(folder.glob(f"*.{kind}.svg")):
+            if path not in written:
+                path.unlink()
     return written
 
 

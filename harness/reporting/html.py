@@ -53,6 +53,11 @@ class Page:
     left_out: list[tuple[str, str]] = field(default_factory=list)  # file, reason
     across: Across | str = ""  # methods over all data sets, or why that is not shown
 
+    @property
+    def nothing_measured(self) -> bool:
+        """Whether no cell of the papers' tables has a measured value."""
+        return not any(cell and cell.stat for table in self.papers for row in table.rows for cell in row.cells)
+
 
 def render(page: Page) -> str:
     """The whole page as text."""
@@ -177,10 +182,11 @@ def _series(label: str, row: Row, seen: RowView, order: list[int], index: int) -
     }
 
 
-def _score(stat: Stat | None) -> list[float | int | None] | None:
+def _score(stat: Stat | None) -> list[str] | None:
+    """Mean and deviation with the digits of the boards; "" for no deviation."""
     if stat is None:
         return None
-    return [round(stat.mean * 100, 3), None if stat.std is None else round(stat.std * 100, 3), stat.n]
+    return [tables.percent(stat.mean, DIGITS), "" if stat.std is None else tables.percent(stat.std, DIGITS)]
 
 
 def _curve(curve: Curve, factor: int) -> list[list[float]]:

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from harness import config
 from harness.errors import UserError
 from harness.files import read_yaml, shown
 from harness.records.schema import entry_name
 from harness.reporting.claims import Comparison
-from harness.reporting.provenance import flat
+from harness.reporting.provenance import Recipe, ResolveRecipe, flat
 from harness.reporting.summary import Row, Section
 
-Recipe = Mapping[str, Any]
-ResolveRecipe = Callable[[str, str], Recipe | None]  # entry, data set -> this checkout's recipe, if there is one
 OTHERS = ("common", "paper")  # tracks that a row's recipe is held against
 
 

@@ -32,6 +32,7 @@ from harness.reporting.claims import (
     dataset_identity,
     index_rows,
 )
+from harness.reporting.provenance import ResolveRecipe
 from harness.reporting.summary import Row, Section, Stat
 
 PAPERS = Path(__file__).parent / "papers"
@@ -183,9 +184,16 @@ def load_tables(folders: Mapping[str, Path]) -> list[PaperTable]:
 
 
 def fill(
-    tables: Iterable[PaperTable], claims: Iterable[Claim], cards: Iterable[Card], sections: list[Section]
+    tables: Iterable[PaperTable],
+    claims: Iterable[Claim],
+    cards: Iterable[Card],
+    sections: list[Section],
+    resolve: ResolveRecipe | None = None,
 ) -> list[FilledTable]:
     """Puts the claims into the tables' cells, and beside each what was measured.
+
+    Args:
+        resolve: the recipe that an entry has; without it a changed recipe is not noticed.
 
     Raises:
         UserError: more than one claim fits a cell.
@@ -198,7 +206,7 @@ def fill(
             by_source[claim.source].append(_Published(claim, card))
     pools = {
         identity: {setting: _Pool(rows) for setting, rows in by_setting.items()}
-        for identity, by_setting in index_rows(sections).items()
+        for identity, by_setting in index_rows(sections, resolve).items()
     }
     return [_fill(table, by_source[table.source], pools) for table in tables]
 
@@ -317,25 +325,32 @@ def _measured(claim: Claim, section: Section, row: Row, comparable: int, table: 
     stat = row.stats[claim.rule][claim.group]
     assert stat is not None  # only rows that have a value come here
     delta = stat.mean - claim.value / 100
-    agrees = _agrees(stat, delta)
+    agrees, known = _agrees(stat, delta), line.known or table.known
+    marks = [f"measured at {claim.rule}", *_marks(claim, section, row, comparable), *row.marks]
+    if agrees and abs(delta) > TOLERANCE + 1e-9:
+        marks.append(f"95 % interval of the mean ± {100 * _reach(stat):.1f}")
+    if agrees and known:
+        marks.append(known)
     cell = Cell(
         claim,
         "reproduced" if agrees else "differs",
         stat,
         delta,
         stat.n,
-        tuple(_marks(claim, section, row, comparable)),
-        "" if agrees else line.known or table.known or UNEXPLAINED,
+        tuple(marks),
+        "" if agrees else known or UNEXPLAINED,
     )
     return _at(cell, section, row)
 
 
 def _agrees(stat: Stat, delta: float) -> bool:
     """Within the tolerance, or the published value lies in the t-interval of the measured mean."""
-    reach = TOLERANCE
-    if stat.std is not None:
-        reach = max(reach, _quantile(stat.n) * stat.std / math.sqrt(stat.n))
-    return abs(delta) <= reach + 1e-9  # a difference of exactly the tolerance is within it
+    return abs(delta) <= max(TOLERANCE, _reach(stat)) + 1e-9  # a difference of exactly the tolerance is within it
+
+
+def _reach(stat: Stat) -> float:
+    """Half the t-interval of the mean; 0 for one seed, which has none."""
+    return 0.0 if stat.std is None else _quantile(stat.n) * stat.std / math.sqrt(stat.n)
 
 
 @cache
@@ -346,7 +361,7 @@ def _quantile(n: int) -> float:
 def _marks(claim: Claim, section: Section, row: Row, comparable: int) -> Iterator[str]:
     first = row.first
     if claim.selection == NOT_STATED:
-        yield f"selection not stated there, measured at {claim.rule}"
+        yield "selection not stated there"
     if dataset_identity(claim.dataset).startswith("cifar"):
         yield f"subset {section.protocol.subset_rule}"
     if claim.selection == "best_test" and first.stage1_selection not in (None, "best_test"):

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from harness.metrics.selection import SELECTION_RULES
 from harness.reporting.summary import Row, Run
 
+Recipe = Mapping[str, Any]
+ResolveRecipe = Callable[[str, str], Recipe | None]  # entry, data set -> this checkout's recipe, if there is one
 COSTS = {
     "device": "Device",
     "precision": "Precision",

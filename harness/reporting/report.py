@@ -18,8 +18,9 @@ from harness.reporting import html, tables
 from harness.reporting.cards import load_cards
 from harness.reporting.claims import Claim, compare
 from harness.reporting.figures import write_figures
-from harness.reporting.methods import ResolveRecipe, method_views, read_about
+from harness.reporting.methods import method_views, read_about
 from harness.reporting.paper_tables import fill, load_tables, present
+from harness.reporting.provenance import ResolveRecipe
 from harness.reporting.significance import critical_difference
 from harness.reporting.speed import read_speed
 from harness.reporting.summary import Run, Section, summarize
@@ -54,10 +55,10 @@ def build_report(collected: Collected, out: Path, sources: Sources | None = None
     sources = sources or Sources()
     label = _Labels(collected)
     sections, views, left_out = ranked_sections(collected, sources.current)
-    comparisons = compare(sources.claims, sections)
+    comparisons = compare(sources.claims, sections, sources.resolve)
     cards, damaged = load_cards(sources.cards)
     left_out += [(path.as_posix(), reason) for path, reason in damaged]
-    papers = present(fill(load_tables(sources.folders), sources.claims, cards, sections))
+    papers = present(fill(load_tables(sources.folders), sources.claims, cards, sections, sources.resolve))
     methods = method_views(sections, comparisons, read_about(sources.folders), sources.resolve)
     speed = []
     for path in sources.benches:
@@ -65,13 +66,12 @@ def build_report(collected: Collected, out: Path, sources: Sources | None = None
             speed.append(read_speed(path))
         except UserError as error:
             left_out.append((label(path), label.within(str(error))))
+    page = html.render(html.Page(sections, views, papers, methods, speed, sorted(left_out), _across(sections)))
     for name, text in tables.all_files(sections, comparisons, papers).items():
         _write(out / "tables" / name, text)
     write_figures(sections, views, out / "figures")
-    page = out / "leaderboard.html"
-    across = _across(sections)
-    _write(page, html.render(html.Page(sections, views, papers, methods, speed, sorted(left_out), across)))
-    return page
+    _write(out / "leaderboard.html", page)
+    return out / "leaderboard.html"
 
 
 def ranked_sections(
@@ -84,7 +84,7 @@ def ranked_sections(
 
     def read(run: Run) -> Evidence | None:
         try:
-            return read_evidence(evidence_path(paths[run.path]), run.record.run_key)
+            return read_evidence(evidence_path(paths[run.path]), run.record)
         except UserError as error:
             left_out.append((label(evidence_path(paths[run.path])), label.within(str(error))))
             return None

@@ -52,7 +52,8 @@ def caption(section: Section, rule: str) -> str:
     )
 
 
-def _notes(section: Section) -> list[str]:
+def notes(section: Section) -> list[str]:
+    """What a reader must know of its rows, a line each."""
     return [f"{row.name}: {'; '.join(row.marks)}" for row in section.rows if row.marks]
 
 
@@ -73,8 +74,8 @@ def markdown(section: Section, rule: str) -> str:
     for texts, numbers, best in body(section, rule, "±"):
         marked = [f"**{number}**" if top else number for number, top in zip(numbers, best, strict=True)]
         lines.append(f"| {' | '.join([*map(escape_markdown, texts), *marked])} |")
-    notes = [f"- {escape_markdown(note)}" for note in _notes(section)]
-    return "\n".join([*lines, *(["", *notes] if notes else [])]) + "\n"
+    below = [f"- {escape_markdown(note)}" for note in notes(section)]
+    return "\n".join([*lines, *(["", *below] if below else [])]) + "\n"
 
 
 def escape_markdown(text: str) -> str:
@@ -106,7 +107,7 @@ def latex(section: Section, rule: str) -> str:
         marked = [rf"\textbf{{{n}}}" if top else n for n, top in zip(signs, best, strict=True)]
         lines.append(f"{' & '.join([*map(escape_latex, texts), *marked])} \\\\")
     lines.append(r"\bottomrule")
-    for note in _notes(section):
+    for note in notes(section):
         lines.append(rf"\multicolumn{{{len(titles)}}}{{p{{\linewidth}}}}{{\footnotesize {escape_latex(note)}}} \\")
     return "\n".join([*lines, r"\end{tabular}"]) + "\n"
 
@@ -163,7 +164,7 @@ def _paper_lines(filled: FilledTable) -> list[list[str]]:
 def _paper_cell(found: Cell | None) -> str:
     if found is None:
         return NONE
-    value = f"{found.claim.value:.{DIGITS}f}"
+    value = f"{found.claim.value:g}"
     if found.stat is None or found.delta is None:
         return f"{value} / {found.status}"
     measured = f"{cell(found.stat, DIGITS, '±')} ({found.n})"
@@ -196,7 +197,7 @@ def papers_csv(papers: Sequence[FilledTable]) -> str:
                 row = line.row
                 names = [filled.table.id, row.label, row.method or "", row.variant or "", column.title]
                 delta = "" if found.delta is None else percent(found.delta, DIGITS)
-                numbers = [f"{found.claim.value:.{DIGITS}f}", *_csv_stat(found.stat), delta, found.status]
+                numbers = [f"{found.claim.value:g}", *_csv_stat(found.stat), delta, found.status]
                 table.append(
                     [*map(text_cell, names), *numbers, text_cell(found.reason), text_cell("; ".join(found.marks))]
                 )
@@ -223,7 +224,7 @@ def claims_csv(comparisons: list[Comparison]) -> str:
             text_cell(c.backbone),
             c.group,
             c.selection,
-            f"{c.value:.{DIGITS}f}",
+            f"{c.value:g}",
         ]
         ends = [text_cell(c.source), text_cell(c.location)]
         for measured in comparison.measured:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
 
 from rich.console import Console
@@ -33,7 +34,8 @@ def show(collected: Collected, suite: str, selection: str, form: str) -> None:
     chosen = [(path, r) for path, r in collected.records if not suite or _belongs(r, suite)]
     sections, _, left_out = ranked_sections(replace(collected, records=chosen))
     if not sections:
-        raise UserError(f"no record{f' of suite {suite!r}' if suite else ''} to show; `make repro` makes some")
+        how = f"`ltbench campaign {suite}` makes some" if suite not in ("", "default") else "`make repro` makes some"
+        raise UserError(f"no record{f' of suite {suite!r}' if suite else ''} to show; {how}")
     if form == "csv":
         print(tables.leaderboard_csv(sections, selection), end="")
         return
@@ -45,8 +47,10 @@ def show(collected: Collected, suite: str, selection: str, form: str) -> None:
             print(tables.markdown(section, selection))
         else:
             console.print(_table(section, selection))
-    for path, reason in left_out:
-        Console(stderr=True).print(f"left out: {path}: {reason}", markup=False, highlight=False)
+            for note in tables.notes(section):
+                console.print(note, markup=False, highlight=False)
+    for _, reason in left_out[len(collected.left_out) :]:  # those of `collect` have been named
+        print(f"left out: {reason}", file=sys.stderr)
 
 
 def _belongs(record: Record, suite: str) -> bool:
@@ -70,5 +74,5 @@ def _table(section: Section, rule: str) -> Table:
     table.add_column("n", justify="right")
     for texts, numbers, best in tables.body(section, rule, "±"):
         marked = [Text(number, style="bold" if top else "") for number, top in zip(numbers, best, strict=True)]
-        table.add_row(texts[0], Text(texts[1]), *marked)
+        table.add_row(texts[0], Text(" ".join(texts[1].split())), *marked)
     return table

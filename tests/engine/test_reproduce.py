@@ -20,7 +20,7 @@ def record(workspace: Path) -> Path:
 
 
 def edited(record: Path, **changes: object) -> Path:
-    path = Path("edited/seed1.json")
+    path = Path(f"edited-{len(list(Path().iterdir()))}/seed1.json")
     path.parent.mkdir()
     path.write_text(json.dumps(json.loads(record.read_text()) | changes))
     return path
@@ -44,10 +44,30 @@ def test_a_number_that_differs_is_named(record: Path) -> None:
 def test_another_recipe_or_split_is_refused_before_anything_runs(record: Path) -> None:
     with pytest.raises(UserError, match="its recipe ffff is not this checkout's of toy@common"):
         cells.reproduce(edited(record, recipe_sha256="ffff"), Path("again"), "cpu")
-    Path("edited/seed1.json").unlink()
-    Path("edited").rmdir()
     with pytest.raises(UserError, match="measured on split ffff, tiny-lt-if10 is"):
         cells.reproduce(edited(record, split_sha256="ffff"), Path("again"), "cpu")
+    failed = edited(record, status="failed", results={}, failure={"reason": "none"})
+    with pytest.raises(UserError, match="there is no number to measure again"):
+        cells.reproduce(failed, Path("other"), "cpu")
+
+
+def test_what_was_measured_before_is_not_taken_for_a_new_measurement(record: Path) -> None:
+    cells.reproduce(record, Path("again"), "cpu")
+    with pytest.raises(UserError, match="--out again: not empty"):
+        cells.reproduce(record, Path("again"), "cpu")
+    with pytest.raises(UserError, match="--out out: not empty"):
+        cells.reproduce(record, Path("out"), "cpu")
+
+
+def test_a_stopped_one_goes_on(
+    record: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr("harness.cells.evaluate", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            cells.reproduce(record, None, "cpu")
+    cells.reproduce(record, None, "cpu")
+    assert "every number is the same" in capsys.readouterr().out
 
 
 def test_other_code_is_said(record: Path, capsys: pytest.CaptureFixture[str]) -> None:

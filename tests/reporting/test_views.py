@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -99,3 +100,19 @@ def test_figures_of_tables_that_are_gone_are_removed(measured: Collected, tmp_pa
     build_report(measured, tmp_path / "out", sources())
     build_report(collected(), tmp_path / "out", sources())
     assert list((tmp_path / "out" / "figures").iterdir()) == []
+
+
+def test_a_number_that_its_predictions_do_not_give_has_no_evidence(measured: Collected, tmp_path: Path) -> None:
+    path = tmp_path / "records" / "ce" / "seed0.json"
+    value = json.loads(path.read_text())
+    value["results"]["last"]["all"] = 0.99
+    path.write_text(json.dumps(value))
+    _, _, left_out = ranked_sections(collect(tmp_path / "records"))
+    assert [name for name, _ in left_out] == ["ce/seed0.npz"]
+
+
+def test_figures_of_others_are_left_alone(measured: Collected, tmp_path: Path) -> None:
+    (tmp_path / "out" / "figures").mkdir(parents=True)
+    (tmp_path / "out" / "figures" / "logo.svg").write_text("mine")
+    build_report(measured, tmp_path / "out", sources())
+    assert (tmp_path / "out" / "figures" / "logo.svg").read_text() == "mine"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,8 @@ import pytest
 
 from harness.errors import UserError
 from harness.records.evidence import evidence_path, gather, read_evidence, write_evidence
+from harness.records.schema import Record
+from tests.factories import make_record, make_scores
 
 TARGETS = np.array([0, 0, 1, 1])
 HISTORY: dict[str, Any] = {
@@ -25,6 +28,14 @@ HISTORY: dict[str, Any] = {
 }
 
 
+RECORD = make_record(
+    run_key="key",
+    test_images=4,
+    class_counts=[5, 5],
+    results={"last": make_scores(0.75, class_counts=[5, 5]), "best_test": make_scores(1.0, class_counts=[5, 5])},
+)
+
+
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     path = evidence_path(tmp_path / "seed0.json")
@@ -33,7 +44,7 @@ def path(tmp_path: Path) -> Path:
 
 
 def test_what_is_stored_comes_back(path: Path) -> None:
-    evidence = read_evidence(path, "key")
+    evidence = read_evidence(path, RECORD)
     assert evidence is not None
     assert path.name == "seed0.npz"
     np.testing.assert_array_equal(evidence.targets, TARGETS)
@@ -64,12 +75,12 @@ def test_equal_arrays_are_equal_bytes(path: Path, tmp_path: Path) -> None:
 
 
 def test_none_is_no_error(tmp_path: Path) -> None:
-    assert read_evidence(tmp_path / "seed0.npz", "key") is None
+    assert read_evidence(tmp_path / "seed0.npz", RECORD) is None
 
 
 def test_that_of_another_run_is_refused(path: Path) -> None:
     with pytest.raises(UserError, match="evidence of run key, its record is of run other"):
-        read_evidence(path, "other")
+        read_evidence(path, replace(RECORD, run_key="other"))
 
 
 @pytest.mark.parametrize("damage", ["cut", "text", "missing array"])
@@ -81,4 +92,28 @@ def test_damage_is_named(path: Path, damage: str) -> None:
     else:
         np.savez_compressed(path, run_key=np.array("key"))
     with pytest.raises(UserError, match=r"seed0.npz: damaged evidence"):
-        read_evidence(path, "key")
+        read_evidence(path, RECORD)
+
+
+@pytest.mark.parametrize(
+    "record",
+    [replace(RECORD, test_images=5), replace(RECORD, results={"last": make_scores(0.5, class_counts=[5, 5])})],
+    ids=["another number of images", "another accuracy"],
+)
+def test_predictions_that_are_not_the_record_s_are_refused(path: Path, record: Record) -> None:
+    with pytest.raises(UserError, match="do not give the accuracy at last that its record states"):
+        read_evidence(path, record)
+
+
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [
+        ("loss", np.array([1.0, np.nan, 0.5])),
+        ("class/weight norm", np.array(["a", "b"])),
+        ("class/weight norm", np.ones((2, 2))),
+    ],
+)
+def test_arrays_that_nothing_can_be_drawn_from_are_refused(path: Path, name: str, values: np.ndarray) -> None:
+    write_evidence(path, gather(HISTORY | {name: values}, {"last": 2, "best_test": 1}, TARGETS, np.array([1])))
+    with pytest.raises(UserError, match="is not a list of numbers"):
+        read_evidence(path, RECORD)

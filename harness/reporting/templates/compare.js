@@ -64,10 +64,11 @@ class Comparison {
 
   scores(a, b) {
     const titles = { all: "All", many: "Many", medium: "Medium", few: "Few", macro_f1: "Macro-F1", ece: "ECE" };
-    const text = (score) => (score ? `${score[0].toFixed(1)}${score[1] === null ? "" : ` ± ${score[1].toFixed(1)}`}` : "-");
+    const text = (score) => (score ? `${score[0]}${score[1] && ` ± ${score[1]}`}` : "-");
+    const signed = (value) => (Number(value) === 0 ? value.replace("-", "") : value.startsWith("-") ? `\u2212${value.slice(1)}` : `+${value}`);
     const lines = Object.entries(titles).map(([key, title]) => {
       const [one, other] = [a, b].map((row) => row.scores[state.selection][key]);
-      const difference = one && other ? `${other[0] >= one[0] ? "+" : "\u2212"}${Math.abs(other[0] - one[0]).toFixed(1)}` : "-";
+      const difference = one && other ? signed((other[0] - one[0]).toFixed(1)) : "-"; // of the numbers as they are printed
       return html("tr", {}, html("th", { scope: "row" }, title), ...[text(one), text(other), difference].map((cell) => html("td", { class: "number" }, cell)));
     });
     const head = html("tr", {}, html("th", { scope: "col" }, `At ${state.selection}, percent`), ...[a.name, b.name, "Second minus first"].map((name) => html("th", { scope: "col", class: "number" }, name)));

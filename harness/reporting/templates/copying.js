@@ -13,7 +13,8 @@ const FORMS = {
   // A text that a spreadsheet would take for a formula gets an apostrophe; numbers stay numbers.
   csv: (rows) => rows.map((cells) => cells.map((text) => {
     const plain = text.replaceAll("\u2212", "-");
-    const safe = /^[=+@-]/.test(plain) && Number.isNaN(Number(plain)) ? `'${plain}` : plain;
+    if (plain === "-") return "";
+    const safe = /^[=+@-]/.test(plain) && !/^[+-]?[\d.]+( ± [\d.]+)?$/.test(plain) ? `'${plain}` : plain;
     return /[",\n]/.test(safe) ? `"${safe.replaceAll('"', '""')}"` : safe;
   }).join(",")).join("\n"),
 };

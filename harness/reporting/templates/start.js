@@ -26,16 +26,18 @@ controls.addEventListener("reset", () => setTimeout(() => {
   writeHash();
 }));
 document.addEventListener("click", (event) => {
-  const target = document.getElementById(event.target.closest("a[href^='#row-'], a[href^='#method-']")?.hash.slice(1) ?? "");
-  if (!target) return;
-  event.preventDefault(); // the hash keeps the state of the page
-  const section = target.closest("section.table");
-  if (section) section.hidden = false;
-  target.open = true;
-  target.scrollIntoView({ block: "start" });
-  target.querySelector("summary").focus({ preventScroll: true });
+  const link = event.target.closest("a[href^='#']");
+  if (!link || !document.getElementById(link.hash.slice(1))) return;
+  event.preventDefault();
+  state.open = link.hash.slice(1);
+  writeHash();
+  reveal();
 });
-window.addEventListener("hashchange", () => readHash() && apply());
+function onHash() {
+  readHash();
+  apply();
+  reveal();
+}
+window.addEventListener("hashchange", onHash);
 for (const form of document.forms) form.addEventListener("submit", (event) => event.preventDefault());
-readHash();
-apply();
+onHash();

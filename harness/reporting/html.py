@@ -69,8 +69,8 @@ def render(page: Page) -> str:
         lstrip_blocks=True,
     )
     environment.globals.update(
-        cell=_cell, number_text=_cell, percent=_percent, header=tables.header, seeds=tables.seeds,
-        recipe=provenance.recipe, shared=provenance.shared, by_seed=provenance.by_seed, cost=_cost,
+        cell=_cell, number_text=_cell, percent=_percent, header=tables.header, published=tables.published,
+        seeds=tables.seeds, recipe=provenance.recipe, shared=provenance.shared, by_seed=provenance.by_seed, cost=_cost,
         data=_data, embed=embed,
     )  # fmt: skip
     style, script = _style(), _script()

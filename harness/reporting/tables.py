@@ -22,6 +22,12 @@ def percent(value: float, digits: int, *, signed: bool = False) -> str:
     return f"{number:+.{digits}f}" if signed and number else f"{number:.{digits}f}"
 
 
+def published(value: float) -> str:
+    """A published percentage, with no more digits than it has and at least one."""
+    text = f"{value:g}"
+    return text if "." in text else f"{text}.0"
+
+
 def cell(stat: Stat | None, digits: int, plus_minus: str, *, signed: bool = False) -> str:
     """Mean and deviation as people read them; "-" for what does not exist."""
     if stat is None:
@@ -164,7 +170,7 @@ def _paper_lines(filled: FilledTable) -> list[list[str]]:
 def _paper_cell(found: Cell | None) -> str:
     if found is None:
         return NONE
-    value = f"{found.claim.value:g}"
+    value = published(found.claim.value)
     if found.stat is None or found.delta is None:
         return f"{value} / {found.status}"
     measured = f"{cell(found.stat, DIGITS, '±')} ({found.n})"
@@ -197,7 +203,7 @@ def papers_csv(papers: Sequence[FilledTable]) -> str:
                 row = line.row
                 names = [filled.table.id, row.label, row.method or "", row.variant or "", column.title]
                 delta = "" if found.delta is None else percent(found.delta, DIGITS)
-                numbers = [f"{found.claim.value:g}", *_csv_stat(found.stat), delta, found.status]
+                numbers = [published(found.claim.value), *_csv_stat(found.stat), delta, found.status]
                 table.append(
                     [*map(text_cell, names), *numbers, text_cell(found.reason), text_cell("; ".join(found.marks))]
                 )
@@ -224,7 +230,7 @@ def claims_csv(comparisons: list[Comparison]) -> str:
             text_cell(c.backbone),
             c.group,
             c.selection,
-            f"{c.value:g}",
+            published(c.value),
         ]
         ends = [text_cell(c.source), text_cell(c.location)]
         for measured in comparison.measured:

@@ -38,6 +38,10 @@ def test_a_rule_that_applies_to_no_row_has_no_table(made: Collected, tmp_path: P
     assert names == {f"cifar10-lt-if10-paper.{rule}.{end}" for rule in ("last", "best_test") for end in ("md", "tex")}
 
 
+def test_published_numbers_keep_their_digits() -> None:
+    assert [tables.published(value) for value in (40.0, 70.7, 51.83, 100.0)] == ["40.0", "70.7", "51.83", "100.0"]
+
+
 @pytest.mark.parametrize(
     ("value", "signed", "text"),
     [

@@ -261,6 +261,21 @@ def report(
 
 
 @app.command()
+def tables(
+    files: Annotated[list[Path], typer.Argument(help="Markdown files with <!-- table NAME RULE --> blocks")],
+    records: Annotated[list[Path] | None, typer.Option(help="folders with records")] = None,
+) -> None:
+    """Put the current numbers into the tables of hand-written Markdown files."""
+    from harness.records.collect import collect as read
+    from harness.reporting.documents import refresh_files
+    from harness.reporting.report import ranked_sections
+
+    changed = refresh_files(files, ranked_sections(read(*_record_roots(records)))[0])
+    for path in files:
+        print(f"{path}: {'changed' if path in changed else 'as it was'}")
+
+
+@app.command()
 def show(
     roots: Annotated[list[Path] | None, typer.Argument(help="folders with records")] = None,
     suite: Annotated[str, typer.Option(help="only the splits and entries of a suite (ltbench list suites)")] = "",

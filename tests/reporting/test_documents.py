@@ -1,0 +1,67 @@
+"""Tables inside hand-written Markdown."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from harness.errors import UserError
+from harness.records.collect import Collected, collect
+from harness.reporting.documents import refresh, refresh_files
+from harness.reporting.report import ranked_sections
+
+ROOT = Path(__file__).parents[2]
+BLOCK = "Before.\n\n<!-- table mnist5k-lt-if100-paper last -->\nold\n<!-- /table -->\n\nAfter.\n"
+
+
+def test_only_the_table_changes(measured: Collected) -> None:
+    text = refresh(BLOCK, ranked_sections(measured)[0], "doc.md")
+    assert text.startswith(
+        "Before.\n\n<!-- table mnist5k-lt-if100-paper last -->\n| Rank | Method | All | Many (3 classes) |"
+    )
+    assert text.endswith("<!-- /table -->\n\nAfter.\n")
+    assert "| 1 | `balanced_softmax` | 90.0 ± 0.0 |" in text
+    assert "| 3 | `ce` | 63.8 ± 0.0 |" in text
+    assert "old" not in text
+    assert refresh(text, ranked_sections(measured)[0], "doc.md") == text
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (BLOCK.replace("-paper", "-common"), "no table is named 'mnist5k-lt-if100-common'"),
+        (BLOCK.replace(" last", " first"), "no selection rule is named 'first'"),
+        ("Nothing here.", "doc.md: no table to refresh"),
+    ],
+)
+def test_mistakes_name_the_file(measured: Collected, text: str, message: str) -> None:
+    with pytest.raises(UserError) as caught:
+        refresh(text, ranked_sections(measured)[0], "doc.md")
+    assert message in str(caught.value)
+    assert "doc.md" in str(caught.value)
+
+
+def test_nothing_is_written_if_one_file_has_a_mistake(measured: Collected, tmp_path: Path) -> None:
+    (tmp_path / "a.md").write_text(BLOCK)
+    (tmp_path / "b.md").write_text("Nothing here.")
+    with pytest.raises(UserError):
+        refresh_files([tmp_path / "a.md", tmp_path / "b.md"], ranked_sections(measured)[0])
+    assert (tmp_path / "a.md").read_text() == BLOCK
+
+
+def test_the_documents_of_this_project_have_the_numbers_of_its_records() -> None:
+    """If it fails: `ltbench tables README.md`, then read the prose again.
+
+    Another processor may round differently; so records that were measured again here are not held against the documents.
+    """
+    git = ["git", "-C", str(ROOT), "status", "--porcelain", "--", "results"]
+    if shutil.which("git") is None or (done := subprocess.run(git, capture_output=True, check=False)).returncode:
+        pytest.skip("not a checkout")
+    if done.stdout:
+        pytest.skip("results/ is not as committed")
+    sections = ranked_sections(collect(ROOT / "results/records", ROOT / "results/imported"))[0]
+    for path in (path for path in ROOT.glob("*.md") if "<!-- table " in path.read_text()):
+        assert refresh(path.read_text(), sections, path.name) == path.read_text(), path.name

@@ -55,7 +55,7 @@ def test_nothing_is_written_if_one_file_has_a_mistake(measured: Collected, tmp_p
 def test_the_documents_of_this_project_have_the_numbers_of_its_records() -> None:
     """If it fails: `ltbench tables README.md`, then read the prose again.
 
-    Another processor may round differently; so records that were measured again here are not held against the documents.
+    Another processor may round differently, so records that were measured again here are not held against them.
     """
     git = ["git", "-C", str(ROOT), "status", "--porcelain", "--", "results"]
     if shutil.which("git") is None or (done := subprocess.run(git, capture_output=True, check=False)).returncode:

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from harness.api import Stage
+from harness.bench.gang import Gang
 from harness.bench.material import CROP_AND_FLIP, CrossEntropy, classifier, material, recipe
 from harness.bench.plain import PlainLoop, plain_loader
 from harness.bench.sizes import device, sizes
@@ -133,26 +134,45 @@ def test_loop(
         pytest.skip("compiling gains nothing on a processor, or where features are kept")
     monkeypatch.setenv("LTBENCH_COMPILE", str(int(compiled)))
     monkeypatch.setenv("LTBENCH_CHECKPOINT_SECONDS", "1e9")
-    split, images = material()
-    job = StageJob(
-        case.stage,
-        CrossEntropy,
-        CrossEntropy.Params(),
-        recipe(case.augment),
-        sizes().backbone,
-        precision,
-        seed=0,
-        run_key="bench",
-    )
     others: dict[str, Work] = {"plain": plain_loop(case, best_workers()).epoch}
     if case.stage == "train":
         others["floor"] = Floor(precision)
-    with Paced(StageRun(job, split, images, device(), tmp_path)) as ours:
+    with Paced(run_of(case, precision, tmp_path)) as ours:
         seconds = interleaved(benchmark, ours, others, sizes().rounds, device())
+    note(benchmark, f"{case.title}, compiled" if compiled else case.title, precision, seconds)
+
+
+def test_runs_at_once(benchmark: BenchmarkFixture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As many runs as there are cores, one thread each, against one of the plain loop with all of them.
+
+    This is how the seeds of a cell are trained on a processor. A round is an epoch of every run.
+    """
+    if device().type != "cpu":
+        pytest.skip("runs at once on a GPU are measured by campaigns")
+    monkeypatch.setenv("LTBENCH_CHECKPOINT_SECONDS", "1e9")
+    count = max(2, torch.get_num_threads())
+    others: dict[str, Work] = {"plain": plain_loop(CASES[0], best_workers()).epoch}
+    with Gang(count, tmp_path) as ours:
+        seconds = interleaved(benchmark, ours, others, sizes().rounds, device())
+    seconds[SUBJECT] = [value / count for value in seconds[SUBJECT]]  # of one run's epoch
+    note(benchmark, f"stage 1, {count} runs at once", "float32", seconds)
+
+
+def run_of(case: Case, precision: str, folder: Path, seed: int = 0) -> StageRun:
+    """A run of the harness's loop, not yet under way."""
+    split, images = material()
+    method, params = CrossEntropy, CrossEntropy.Params()
+    job = StageJob(case.stage, method, params, recipe(case.augment), sizes().backbone, precision, seed, "bench")
+    return StageRun(job, split, images, device(), folder)
+
+
+def note(benchmark: BenchmarkFixture, case: str, precision: str, seconds: dict[str, list[float]]) -> None:
+    """Writes down what was measured: the seconds of each round, by who took them."""
+    split, images = material()
     count = len(images["train"].labels)
     benchmark.extra_info |= {
         "part": "loop",
-        "case": f"{case.title}, compiled" if compiled else case.title,
+        "case": case,
         "precision": precision,
         "backbone": sizes().backbone,
         "data": split.id,

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from harness.api import Classifier, Method, Sampler, Stage, StepContext
+from harness.data.samplers import make_sampler
 from harness.engine.losses import balanced_softmax_loss
 from methods.balms.meta_sampler import draw_slots, inner_gradient
 
@@ -31,19 +32,28 @@ class BALMS(Method):
 
     @dataclass(frozen=True)
     class Params:
-        """initial_power a: psi starts at p^-a / (min + max of it), p_c = n_c / N; 0 is instance-balanced."""
+        """initial_power a: psi starts at p^-a / (min + max of it), p_c = n_c / N; 0 is instance-balanced.
+
+        sampler: the learned one, or a fixed one in its place, to be held against it.
+        """
 
         meta_learning_rate: float = 0.01
         meta_batch_size: int = 512
         adam_beta2: float = 0.999
         initial_power: float = 0.0
         meta_source: Literal["train", "val"] = "train"
+        sampler: Literal["meta", "class_balanced", "class_aware", "instance_balanced"] = "meta"
 
         def __post_init__(self) -> None:
             if not 0 <= self.adam_beta2 < 1:
                 raise ValueError(f"adam_beta2 must lie in [0, 1), found {self.adam_beta2}")
             if not self.meta_learning_rate > 0 or self.meta_batch_size < 1:
                 raise ValueError(f"{self.meta_learning_rate=} must be above 0, {self.meta_batch_size=} at least 1")
+
+    @property
+    def meta(self) -> bool:
+        """Whether class rates are learned."""
+        return bool(self.params.sampler == "meta")
 
     def on_stage_start(self, model: Classifier, stage: Stage) -> None:
         """Starts the class rates."""
@@ -54,12 +64,14 @@ class BALMS(Method):
         self.adam = torch.optim.Adam([self.omega], lr=self.params.meta_learning_rate, betas=betas)
 
     def sampler(self, labels: np.ndarray, stage: Stage) -> Sampler:
-        """The planned order is not used; its labels are."""
+        """The Meta Sampler uses the labels of the planned order and not that order; the fixed ones plan it."""
         self.labels = torch.from_numpy(labels)
-        return super().sampler(labels, stage)
+        return make_sampler("instance_balanced" if self.meta else self.params.sampler, labels, self.task.num_classes)
 
     def choose(self, index: Tensor, step: StepContext) -> Tensor:
         """Draws with replacement, slots independent, an image of class c at rate psi_c / sum of all images' psi."""
+        if not self.meta:
+            return index
         labels = self.labels.to(index.device)
         log_psi = F.logsigmoid(self.omega.detach())
         chosen, self.weight, self.class_share = draw_slots(log_psi, labels, len(index), step.generator)
@@ -68,6 +80,8 @@ class BALMS(Method):
     @torch.no_grad()
     def before_step(self, step: StepContext) -> None:
         """The meta step: inner step of the head, meta loss on a held-out batch, closed form back to omega."""
+        if not self.meta:
+            return
         assert step.batch is not None
         assert step.features is not None
         head, features, target = step.model.head, step.features, step.batch.target
@@ -106,7 +120,8 @@ class BALMS(Method):
 
     def class_quantities(self, model: Classifier) -> dict[str, Tensor]:
         """The rates psi_c at which the sampler ended as well."""
-        return {**super().class_quantities(model), "sampling rate": torch.sigmoid(self.omega.detach())}
+        learned = {"sampling rate": torch.sigmoid(self.omega.detach())} if self.meta else {}
+        return {**super().class_quantities(model), **learned}
 
     def state_dict(self) -> dict[str, Any]:
         """The rates and their optimiser."""

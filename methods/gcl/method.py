@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from harness.api import Method, Sampler, Stage, StepContext, second_stage
+from harness.api import Classifier, Method, Sampler, Stage, StepContext, second_stage
 from harness.data.samplers import cloud_size, make_sampler
 from harness.engine.heads import NormedHead
 from harness.engine.losses import check_batch
@@ -53,6 +53,19 @@ def gcl_loss(
     return ((1 - torch.exp(-ce.detach())).pow(focal_gamma) * ce).mean()
 
 
+class ScaledNormedHead(NormedHead):
+    """Logits f_c s cos_c with one learned factor for each class, starting at 1: LWS on a head of cosines."""
+
+    def __init__(self, feature_dim: int, num_classes: int, scale: float) -> None:
+        super().__init__(feature_dim, num_classes)
+        self.scale = scale
+        self.class_scale = nn.Parameter(torch.ones(num_classes))
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Logits, shape (B, C)."""
+        return self.scale * self.class_scale * super().forward(features)
+
+
 class GCL(Method):
     """Noise blurs each class's logit by a cloud that is larger for rarer classes; then the head is re-balanced."""
 
@@ -63,7 +76,10 @@ class GCL(Method):
 
     @dataclass(frozen=True)
     class Params:
-        """The suffix _2 marks stage 2. head_2: go on with the head (the code), or a new linear one (paper's text)."""
+        """The suffix _2 marks stage 2. head_2: go on with the head (the code), or a new linear one (paper's text).
+
+        With head_2 "scaled" only a factor for each class is learned, by cross-entropy, as in LWS (Table 5).
+        """
 
         scale: float = 30.0
         noise_scale: float = 0.5
@@ -72,7 +88,7 @@ class GCL(Method):
         margin_2: float = second_stage(0.1)
         focal_gamma_2: float = second_stage(1.0)
         sampler_2: Literal["cben", "effective_number", "class_balanced", "instance_balanced"] = second_stage("cben")
-        head_2: Literal["continued", "linear"] = second_stage("continued")
+        head_2: Literal["continued", "linear", "scaled"] = second_stage("continued")
         retrain: bool = second_stage(True)
 
         def __post_init__(self) -> None:
@@ -84,16 +100,25 @@ class GCL(Method):
         """One stage when nothing is retrained."""
         return cls.stages if params.retrain else ("train",)
 
-    def _linear(self, stage: Stage) -> bool:
-        return stage == "finetune" and self.params.head_2 == "linear"
+    def _plain(self, stage: Stage) -> bool:
+        """Whether the head gives logits and cross-entropy trains it, instead of clouded cosines."""
+        return stage == "finetune" and self.params.head_2 != "continued"
 
     def head(self, stage: Stage) -> nn.Module:
-        """Cosines; or a linear head where the paper's text is followed in stage 2."""
-        return super().head(stage) if self._linear(stage) else NormedHead(self.task.feature_dim, self.task.num_classes)
+        """Cosines; or a linear head where the paper's text is followed in stage 2; or scaled cosines."""
+        size = (self.task.feature_dim, self.task.num_classes)
+        if not self._plain(stage):
+            return NormedHead(*size)
+        return super().head(stage) if self.params.head_2 == "linear" else ScaledNormedHead(*size, self.params.scale)
 
     def continues_head(self) -> bool:
         """As the code does."""
-        return bool(self.params.head_2 == "continued")
+        return bool(self.params.head_2 != "linear")
+
+    def param_groups(self, model: Classifier, stage: Stage) -> list[dict[str, Any]]:
+        """The factors alone, where there are some."""
+        scaled = isinstance(model.head, ScaledNormedHead)
+        return [{"params": [model.head.class_scale]}] if scaled else super().param_groups(model, stage)
 
     def sampler(self, labels: np.ndarray, stage: Stage) -> Sampler:
         """Instance-balanced, then the class-based effective number or another."""
@@ -107,7 +132,7 @@ class GCL(Method):
 
     def loss(self, logits: Tensor, target: Tensor, step: StepContext) -> Tensor:
         """Clouded logits with fresh noise for every image and class on each call."""
-        if self._linear(step.stage):
+        if self._plain(step.stage):
             return super().loss(logits, target, step)
         p, second = self.params, step.stage == "finetune"
         noise = SIGMA * torch.empty_like(logits).normal_(generator=step.generator)
@@ -124,7 +149,7 @@ class GCL(Method):
         )
 
     def inference(self, logits: Tensor, stage: Stage) -> Tensor:
-        """Clean cosines at the stage's scale; a linear head's logits as they are."""
-        if self._linear(stage):
+        """Clean cosines at the stage's scale; logits as they are."""
+        if self._plain(stage):
             return logits
         return logits * float(self.params.scale if stage == "train" else self.params.scale_2)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -28,11 +28,13 @@ def wrapped_cauchy_density(cosine: Tensor, rho: Tensor | float, pi: float = math
 
 
 class WCDASHead(CosineHead):
-    """Logits s * f_c with a trainable concentration rho_c = sigmoid(raw_gamma_c) for each class."""
+    """Logits s * f_c with a trainable concentration rho_c = sigmoid(raw_gamma_c) for each class, or one for all."""
 
-    def __init__(self, feature_dim: int, num_classes: int, initial_gamma: float, fixed_scale: float | None) -> None:
+    def __init__(
+        self, feature_dim: int, num_classes: int, initial_gamma: float, fixed_scale: float | None, shared: bool = False
+    ) -> None:
         super().__init__(feature_dim, num_classes)
-        self.raw_gamma = nn.Parameter(torch.full((num_classes,), initial_gamma))
+        self.raw_gamma = nn.Parameter(torch.full((1 if shared else num_classes,), initial_gamma))
         self.fixed_scale = fixed_scale
         if fixed_scale is not None:
             self.scale.requires_grad_(False)
@@ -55,10 +57,14 @@ class WCDAS(Method):
 
     @dataclass(frozen=True)
     class Params:
-        """initial_gamma: raw concentration at the start. fixed_scale: the scale, or None to train it."""
+        """initial_gamma: raw concentration at the start. fixed_scale: the scale, or None to train it.
+
+        concentration: one for each class, or one for all, which takes from the method what is its own.
+        """
 
         initial_gamma: float = 0.0
         fixed_scale: float | None = None
+        concentration: Literal["per_class", "shared"] = "per_class"
         retrain: bool = second_stage(True)
 
         def __post_init__(self) -> None:
@@ -72,8 +78,8 @@ class WCDAS(Method):
 
     def head(self, stage: Stage) -> nn.Module:
         """The same head in both stages."""
-        params = self.params
-        return WCDASHead(self.task.feature_dim, self.task.num_classes, params.initial_gamma, params.fixed_scale)
+        p, shared = self.params, self.params.concentration == "shared"
+        return WCDASHead(self.task.feature_dim, self.task.num_classes, p.initial_gamma, p.fixed_scale, shared)
 
     def continues_head(self) -> bool:
         """Weights, concentrations and scale go on."""
@@ -81,7 +87,8 @@ class WCDAS(Method):
 
     def class_quantities(self, model: Classifier) -> dict[str, Tensor]:
         """The concentrations rho_c as well."""
-        return {**super().class_quantities(model), "concentration": torch.sigmoid(model.head.raw_gamma)}
+        concentration = torch.sigmoid(model.head.raw_gamma).expand(self.task.num_classes)
+        return {**super().class_quantities(model), "concentration": concentration}
 
     def sampler(self, labels: np.ndarray, stage: Stage) -> Sampler:
         """Class-aware sampling in stage 2."""

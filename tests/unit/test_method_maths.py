@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ from harness.api import Batch, Classifier, StepContext, Task
 from harness.engine.heads import cosine_similarity
 from methods.balms.method import BALMS, draw_slots
 from methods.focal.method import focal_loss
-from methods.gcl.method import CLOUD_SIZES, cloud_size, gcl_loss
+from methods.gcl.method import CLOUD_SIZES, GCL, cloud_size, gcl_loss
 from methods.ldam_drw.method import ldam_margins
 from methods.wcdas.method import WCDASHead, wrapped_cauchy_density
 from methods.weight_balancing.method import class_balanced_loss, max_norm_, max_norm_radius, tau_normalize
@@ -72,6 +73,19 @@ def test_wcdas_head_is_that_function_and_trains_its_concentration() -> None:
     assert all(p.grad is not None for p in head.parameters())
     fixed = WCDASHead(6, 5, 1.0, 250.0)
     assert {name for name, p in fixed.named_parameters() if p.requires_grad} == {"weight", "raw_gamma"}
+
+
+def test_wcdas_shared_concentration_is_one_number_for_all_classes() -> None:
+    head, shared = WCDASHead(6, 5, -1.0, None), WCDASHead(6, 5, -1.0, None, shared=True)
+    shared.load_state_dict(head.state_dict() | {"raw_gamma": torch.tensor([-1.0])})
+    features = SHARED["features"].float()
+    torch.testing.assert_close(shared(features), head(features))  # at the start the two are one function ...
+    for which in (head, shared):
+        which(features)[:, 0].sum().backward()
+    assert head.raw_gamma.grad is not None
+    assert shared.raw_gamma.grad is not None
+    assert int(head.raw_gamma.grad.count_nonzero()) == 1  # ... and here one class moves alone, there all move
+    torch.testing.assert_close(shared.raw_gamma.grad, head.raw_gamma.grad.sum()[None])
 
 
 @pytest.mark.parametrize("case", cases("gcl"))
@@ -145,6 +159,22 @@ def test_ldam_margins() -> None:
     assert margins.tolist() == pytest.approx([0.5 / 5, 0.5 / 2, 0.5])
 
 
+def test_gcl_heads_of_stage_2() -> None:
+    """The code's cosines go on; the paper's linear head is new; LWS learns C factors."""
+    task, features = Task(3, 4, torch.tensor([9, 4, 2])), torch.randn(5, 4)
+    cosines = GCL(task, GCL.Params()).head("train")
+    scaled, linear = (GCL(task, GCL.Params(head_2=name)) for name in ("scaled", "linear"))
+    assert scaled.continues_head()
+    assert not linear.continues_head()
+    model = Classifier(nn.Identity(), scaled.head("finetune"))
+    model.head.load_state_dict(model.head.state_dict() | cosines.state_dict())
+    torch.testing.assert_close(scaled.inference(model(features), "finetune"), 30 * cosines(features))
+    (group,) = scaled.param_groups(model, "finetune")
+    assert [tuple(p.shape) for p in group["params"]] == [(3,)]
+    target, step = torch.tensor([0, 1, 2, 0, 1]), cast(StepContext, SimpleNamespace(stage="finetune"))
+    assert torch.equal(scaled.loss(model(features), target, step), F.cross_entropy(model(features), target))
+
+
 # ---- the Meta Sampler -----------------------------------------------------------------------------------------------
 
 LABELS = torch.repeat_interleave(torch.arange(3), torch.tensor([12, 5, 3]))
@@ -188,6 +218,21 @@ def meta_step(nesterov: bool) -> tuple[BALMS, StepContext, Tensor, Tensor]:
     meta_loss = F.cross_entropy(meta @ stepped[0].T + stepped[1], held_out.target)
     (expected,) = torch.autograd.grad(meta_loss, method.omega)
     return method, step, index, expected
+
+
+def test_balms_with_a_fixed_sampler_follows_its_plan_and_learns_no_rates() -> None:
+    method = BALMS(Task(3, 4, torch.tensor([12, 5, 3])), BALMS.Params(sampler="class_balanced"))
+    model = Classifier(nn.Identity(), nn.Linear(4, 3))
+    sampler = method.sampler(LABELS.numpy(), "finetune")
+    drawn = np.concatenate([LABELS[sampler.order(np.random.default_rng(epoch))] for epoch in range(200)])
+    assert np.bincount(drawn) / len(drawn) == pytest.approx([1 / 3] * 3, abs=0.04)
+    method.on_stage_start(model, "finetune")
+    step = cast(StepContext, SimpleNamespace())
+    index = torch.tensor([3, 1, 2])
+    assert torch.equal(method.choose(index, step), index)
+    method.before_step(step)
+    assert not method.omega.grad
+    assert "sampling rate" not in method.class_quantities(model)
 
 
 @pytest.mark.parametrize("nesterov", [False, True])

@@ -262,15 +262,22 @@ def report(
 
 @app.command()
 def tables(
-    files: Annotated[list[Path], typer.Argument(help="Markdown files with <!-- table NAME RULE --> blocks")],
+    files: Annotated[
+        list[Path],
+        typer.Argument(
+            help="Markdown files with <!-- table NAME RULE -->, <!-- study ID --> or <!-- findings --> blocks"
+        ),
+    ],
     records: Annotated[list[Path] | None, typer.Option(help="folders with records")] = None,
 ) -> None:
     """Put the current numbers into the tables of hand-written Markdown files."""
     from harness.records.collect import collect as read
+    from harness.reporting.checkout import sources
     from harness.reporting.documents import refresh_files
-    from harness.reporting.report import ranked_sections
+    from harness.reporting.report import ranked_sections, study_results
 
-    changed = refresh_files(files, ranked_sections(read(*_record_roots(records)))[0])
+    ranked = ranked_sections(read(*_record_roots(records)))
+    changed = refresh_files(files, ranked.sections, study_results(ranked, sources().folders))
     for path in files:
         print(f"{path}: {'changed' if path in changed else 'as it was'}")
 

@@ -1,49 +1,72 @@
-"""Tables inside hand-written Markdown: the prose is a person's, the numbers are the records'.
+"""Blocks inside hand-written Markdown: the prose is a person's, the numbers are the records'.
 
     <!-- table mnist5k-lt-if100-common last -->
     (what stands here is replaced)
     <!-- /table -->
 
-The name is that of a table on the page (`#<name>` in its address), then the selection rule.
+The name is that of a table on the page (`#<name>` in its address), then the selection rule. Likewise `study ID`, for
+the picture, the contrasts and the findings of a study, and `findings`, for all contrasts by size.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 from harness.errors import UserError, unknown
 from harness.files import write_text
 from harness.metrics.selection import SELECTION_RULES
 from harness.metrics.shots import GROUPS
 from harness.reporting import tables
+from harness.reporting.effects import Effect
+from harness.reporting.studies import ENOUGH, SCORES, Measured, Result, Study, number, ranked
 from harness.reporting.summary import METRICS, Section
 
-BLOCK = re.compile(r"(?P<start><!-- table (?P<name>\S+) (?P<rule>\S+) -->\n).*?(?P<end><!-- /table -->)", re.DOTALL)
+BLOCK = re.compile(
+    r"(?P<start><!-- (?P<kind>table|study|findings)(?P<names>(?: \S+)*?) -->\n).*?(?P<end><!-- /(?P=kind) -->)",
+    re.DOTALL,
+)
+WORDS = {"table": 2, "study": 1, "findings": 0}  # that follow the kind of a block
+FIGURES = "reports/figures"
+T = TypeVar("T")
 SHOWN = ("all", *GROUPS)
 DIGITS = 1
 
 
-def refresh(text: str, sections: Sequence[Section], where: str) -> str:
-    """The document with its tables as the records have them now.
+def refresh(text: str, sections: Sequence[Section], studies: Sequence[Result], where: str) -> str:
+    """The document with its blocks as the records have them now.
 
     Raises:
-        UserError: no such table or selection rule, or no table at all.
+        UserError: no such table, selection rule or study, or no block at all.
     """
     by_name = {section.slug: section for section in sections}
+    by_id = {result.study.id: result for result in studies}
 
     def block(match: re.Match[str]) -> str:
-        name, rule = match["name"], match["rule"]
-        if name not in by_name:
-            raise unknown("table", name, by_name, where=where)
-        if rule not in SELECTION_RULES:
-            raise unknown("selection rule", rule, SELECTION_RULES, where=where)
-        return f"{match['start']}{brief(by_name[name], rule)}{match['end']}"
+        kind, names = match["kind"], match["names"].split()
+        if len(names) != WORDS[kind]:
+            raise UserError(f"{where}: <!-- {kind}{match['names']} --> has {len(names)} names, not {WORDS[kind]}")
+        if kind == "table":
+            inside = brief(_look_up(kind, names[0], by_name), _rule(names[1]))
+        else:
+            inside = findings(studies) if kind == "findings" else study(_look_up(kind, names[0], by_id))
+        return f"{match['start']}{inside}{match['end']}"
+
+    def _look_up(kind: str, name: str, known: Mapping[str, T]) -> T:
+        if name not in known:
+            raise unknown(kind, name, known, where=where)
+        return known[name]
+
+    def _rule(name: str) -> str:
+        if name not in SELECTION_RULES:
+            raise unknown("selection rule", name, SELECTION_RULES, where=where)
+        return name
 
     found, count = BLOCK.subn(block, text)
     if not count:
-        raise UserError(f"{where}: no table to refresh; a block begins with <!-- table NAME RULE -->")
+        raise UserError(f"{where}: no block to refresh; one begins with, for example, <!-- table NAME RULE -->")
     return found
 
 
@@ -60,7 +83,53 @@ def brief(section: Section, rule: str) -> str:
     return "\n".join(lines) + "\n"
 
 
-def refresh_files(paths: Sequence[Path], sections: Sequence[Section]) -> list[Path]:
+def study(result: Result) -> str:
+    """Picture, contrasts and findings of a study, as Markdown."""
+    parts = [f"![{result.study.title}]({FIGURES}/study-{result.study.id}.svg)\n"] if result.started else []
+    if result.quantities:
+        alt = f"{result.study.title}: {result.study.quantity}"
+        parts.append(f"![{alt}]({FIGURES}/study-{result.study.id}.quantity.svg)\n")
+    parts.append(_table(["Contrast"], [([one.contrast.label], one) for one in result.measured]))
+    if result.findings:
+        parts.append("\n".join(f"- {text}" for text in result.findings) + "\n")
+    if result.withdrawn:
+        parts.append(f"{result.withdrawn} of its findings are not supported by these records and are left out.\n")
+    return "\n".join(parts)
+
+
+def findings(results: Sequence[Result]) -> str:
+    """Every contrast with enough seeds by the size of its difference, as Markdown; those not resolved apart."""
+    resolved, others = ranked(results)
+    parts = [_table(["Study", "Contrast"], _named(resolved))] if resolved else []
+    if others:
+        parts.append("Not resolved at this length and number of seeds:\n")
+        parts.append(_table(["Study", "Contrast"], _named(others)))
+    return "\n".join(parts)
+
+
+def _named(pairs: Sequence[tuple[Study, Measured]]) -> list[tuple[list[str], Measured]]:
+    return [([study.title, one.contrast.label], one) for study, one in pairs]
+
+
+def _table(titles: Sequence[str], lines: Sequence[tuple[list[str], Measured]]) -> str:
+    scores = [score for score in SCORES if any(one.effects.get(score) for _, one in lines)] or ["all"]
+    head = [*titles, *(score.capitalize() for score in scores), "n"]
+    rows = [f"| {' | '.join(head)} |", f"|{' --- |' * len(titles)}{' ---: |' * (len(scores) + 1)}"]
+    for names, one in lines:
+        effects = [_effect(one.effects.get(score)) for score in scores]
+        if one.missing:
+            effects = [f"not run: {one.missing}", *("-" for _ in scores[1:])]
+        few = f"{one.n} (too few)" if 0 < one.n < ENOUGH else str(one.n or "-")
+        rows.append(f"| {' | '.join([*map(tables.escape_markdown, names), *effects, few])} |")
+    return "\n".join(rows) + "\n"
+
+
+def _effect(found: Effect | None) -> str:
+    text = number(found)
+    return f"**{text}**" if found and found.verdict != "not resolved" else text
+
+
+def refresh_files(paths: Sequence[Path], sections: Sequence[Section], studies: Sequence[Result] = ()) -> list[Path]:
     """Refreshes each file; returns those that changed. Nothing is written if one of them has a mistake."""
     texts = {}
     for path in paths:
@@ -68,7 +137,7 @@ def refresh_files(paths: Sequence[Path], sections: Sequence[Section]) -> list[Pa
             texts[path] = path.read_text(encoding="utf-8")
         except OSError as error:
             raise UserError(f"{path}: cannot be read: {error.strerror}") from None
-    fresh = {path: refresh(text, sections, str(path)) for path, text in texts.items()}
+    fresh = {path: refresh(text, sections, studies, str(path)) for path, text in texts.items()}
     changed = [path for path in paths if fresh[path] != texts[path]]
     for path in changed:
         write_text(path, fresh[path])

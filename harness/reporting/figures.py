@@ -106,7 +106,7 @@ def _curves(section: Section, seen: SectionView, rows: list[int]) -> str:
     bounds = [m + sign * s for line in lines for m, s in zip(line.y, line.spread, strict=True) for sign in (-1, 1) if m]
     epochs = [epoch for line in lines for epoch in line.x]
     frame = _Frame(min(epochs), max(epochs), math.floor(min(bounds)), math.ceil(max(bounds)))
-    ticks = [(value, f"{value:g}") for value in _round_values(frame.first, frame.last)]
+    ticks = [(value, f"{value:g}") for value in round_values(frame.first, frame.last)]
     title = (
         f"{section.protocol.split}, {section.protocol.track} track: test accuracy (%), mean and deviation over seeds"
     )
@@ -118,7 +118,7 @@ def _labelled(section: Section, rows: list[int]) -> list[tuple[Row, str, str]]:
     return [(section.rows[i], labels[i], COLOURS[place]) for place, i in enumerate(rows)]
 
 
-def _round_values(low: float, high: float) -> list[float]:
+def round_values(low: float, high: float) -> list[float]:
     """Four to ten values that people would choose for an axis."""
     span = high - low or 1
     unit = 10 ** math.floor(math.log10(span / 4))
@@ -133,7 +133,7 @@ def _picture(
     grid = "".join(
         f'<path d="M{LEFT} {frame.y(v)}H{WIDTH - RIGHT}" stroke="#d9dee3"/>'
         f'<text x="{LEFT - 6}" y="{frame.y(v) + 4:.1f}" text-anchor="end">{v:g}</text>'
-        for v in _round_values(frame.low, frame.high)
+        for v in round_values(frame.low, frame.high)
     )
     marks = "".join(f'<text x="{frame.x(v)}" y="{bottom + 16}" text-anchor="middle">{text}</text>' for v, text in ticks)
     legend = "".join(

@@ -21,6 +21,8 @@ from harness.reporting import provenance, tables
 from harness.reporting.methods import MethodView
 from harness.reporting.paper_tables import FilledTable
 from harness.reporting.speed import SpeedReport
+from harness.reporting.studies import SCORES, Result, number, ranked
+from harness.reporting.study_figures import pictures
 from harness.reporting.summary import COSTS, METRICS, Cost, Metric, Row, Section, Stat
 from harness.reporting.views import Curve, RowView, SectionView
 
@@ -49,6 +51,7 @@ class Page:
     views: list[SectionView]  # of each section
     papers: list[FilledTable] = field(default_factory=list)
     methods: list[MethodView] = field(default_factory=list)
+    studies: list[Result] = field(default_factory=list)
     speed: Sequence[SpeedReport] = ()
     left_out: list[tuple[str, str]] = field(default_factory=list)  # file, reason
     across: Across | str = ""  # methods over all data sets, or why that is not shown
@@ -71,7 +74,7 @@ def render(page: Page) -> str:
     environment.globals.update(
         cell=_cell, number_text=_cell, percent=_percent, header=tables.header, published=tables.published,
         seeds=tables.seeds, recipe=provenance.recipe, shared=provenance.shared, by_seed=provenance.by_seed, cost=_cost,
-        data=_data, embed=embed,
+        data=_data, embed=embed, difference=number, pictures=_pictures,
     )  # fmt: skip
     style, script = _style(), _script()
     return environment.get_template("leaderboard.html.j2").render(
@@ -80,6 +83,8 @@ def render(page: Page) -> str:
         runs=sum(len(row.runs) for section in page.sections for row in section.rows),
         methods={row.first.method for section in page.sections for row in section.rows},
         filters=_filters(page.sections),
+        findings=ranked(page.studies),
+        group_scores=SCORES,
         metrics=METRICS,
         costs=COSTS,
         rules={rule: description for rule, (description, _) in SELECTION_RULES.items()},
@@ -116,6 +121,11 @@ def embed(value: Any) -> Markup:
     """JSON for a script element: nothing in it can end the element or open a comment."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)  # ASCII only
     return Markup(text.replace("&", r"\u0026").replace("<", r"\u003c").replace(">", r"\u003e"))  # noqa: S704
+
+
+def _pictures(result: Result) -> list[Markup]:
+    """The pictures of a study; all text in them is escaped where they are made."""
+    return [Markup(svg) for _, svg in pictures(result)]  # noqa: S704
 
 
 def _cell(stat: Stat | None, metric: Metric) -> dict[str, str]:

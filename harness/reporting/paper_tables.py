@@ -366,9 +366,6 @@ def _marks(claim: Claim, section: Section, row: Row, comparable: int) -> Iterato
         yield f"subset {section.protocol.subset_rule}"
     if claim.selection == "best_test" and first.stage1_selection not in (None, "best_test"):
         yield f"stage 1 taken at {first.stage1_selection}"
-    stage = first.recipe.get(first.stages[-1]) if first.stages else None
-    if isinstance(stage, dict) and stage.get("flip_average"):
-        yield "logits averaged over the image and its mirror image"
     if first.variant != claim.variant:
         yield f"measured as {row.name}"
     if row.status == "partial":

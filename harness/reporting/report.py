@@ -6,6 +6,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -23,8 +24,10 @@ from harness.reporting.paper_tables import fill, load_tables, present
 from harness.reporting.provenance import ResolveRecipe
 from harness.reporting.significance import critical_difference
 from harness.reporting.speed import read_speed
+from harness.reporting.studies import Result, carry_out, load_studies
+from harness.reporting.study_figures import write_study_figures
 from harness.reporting.summary import Run, Section, summarize
-from harness.reporting.views import SectionView, view
+from harness.reporting.views import ReadEvidence, SectionView, view
 
 CARDS = Path("results/reported")
 
@@ -35,7 +38,7 @@ class Sources:
 
     Attributes:
         claims: the methods' published numbers.
-        folders: the methods' folders, for what they are and for paper tables of their own.
+        folders: the methods' folders, for what they are and for paper tables and studies of their own.
         current: code version of each method as it is now; a record measured with another one is marked.
         resolve: the recipe that an entry has now.
         cards: folder with numbers that can only be reported.
@@ -54,7 +57,9 @@ def build_report(collected: Collected, out: Path, sources: Sources | None = None
     """Writes the page, its tables and its figures under `out`, and returns the page's path."""
     sources = sources or Sources()
     label = _Labels(collected)
-    sections, views, left_out = ranked_sections(collected, sources.current)
+    ranked = ranked_sections(collected, sources.current)
+    sections, views, left_out = ranked.sections, ranked.views, ranked.left_out
+    studies = study_results(ranked, sources.folders)
     comparisons = compare(sources.claims, sections, sources.resolve)
     cards, damaged = load_cards(sources.cards)
     left_out += [(path.as_posix(), reason) for path, reason in damaged]
@@ -66,18 +71,35 @@ def build_report(collected: Collected, out: Path, sources: Sources | None = None
             speed.append(read_speed(path))
         except UserError as error:
             left_out.append((label(path), label.within(str(error))))
-    page = html.render(html.Page(sections, views, papers, methods, speed, sorted(left_out), _across(sections)))
+    page = html.render(html.Page(sections, views, papers, methods, studies, speed, sorted(left_out), _across(sections)))
     for name, text in tables.all_files(sections, comparisons, papers).items():
         _write(out / "tables" / name, text)
     write_figures(sections, views, out / "figures")
+    write_study_figures(studies, out / "figures")
     _write(out / "leaderboard.html", page)
     return out / "leaderboard.html"
 
 
-def ranked_sections(
-    collected: Collected, current: Mapping[str, str] | None = None
-) -> tuple[list[Section], list[SectionView], list[tuple[str, str]]]:
-    """The tables, ranked by paired tests; what the evidence beside the records adds; files left out, with reasons."""
+class Ranked(NamedTuple):
+    """The tables, ranked by paired tests, and what the evidence beside the records adds."""
+
+    sections: list[Section]
+    views: list[SectionView]
+    left_out: list[tuple[str, str]]  # file, reason; grows where evidence turns out damaged
+    read: ReadEvidence
+
+
+def study_results(tables: Ranked, folders: Mapping[str, Path]) -> list[Result]:
+    """The studies that are described, with what the records say."""
+    return carry_out(load_studies(folders), tables.sections, tables.views, tables.read)
+
+
+def ranked_sections(collected: Collected, current: Mapping[str, str] | None = None) -> Ranked:
+    """Tables from records.
+
+    Args:
+        current: code version of each method as it is now; a record measured with another one is marked.
+    """
     label = _Labels(collected)
     left_out = [(label(path), label.within(reason)) for path, reason in collected.left_out]
     paths = {label(path): path for path, _ in collected.records}
@@ -86,7 +108,9 @@ def ranked_sections(
         try:
             return read_evidence(evidence_path(paths[run.path]), run.record)
         except UserError as error:
-            left_out.append((label(evidence_path(paths[run.path])), label.within(str(error))))
+            why = (label(evidence_path(paths[run.path])), label.within(str(error)))
+            if why not in left_out:  # tables and studies read it, each for its own
+                left_out.append(why)
             return None
 
     runs = [Run(label(path), r, collected.costs(path), _note(r, current)) for path, r in collected.records]
@@ -99,7 +123,7 @@ def ranked_sections(
         }
         sections.append(replace(section, tied_ranks={rule: of_rows for rule, of_rows in ranks.items() if of_rows}))
         views.append(seen)
-    return sections, views, left_out
+    return Ranked(sections, views, left_out, read)
 
 
 def _across(sections: list[Section]) -> html.Across | str:
@@ -107,14 +131,14 @@ def _across(sections: list[Section]) -> html.Across | str:
 
     A block is a data set, by the table of it with most rows: tables of one data set are not independent.
     """
-    tables_of: dict[str, dict[str, dict[str, float]]] = {}
+    rankedof: dict[str, dict[str, dict[str, float]]] = {}
     for section in sections:
         accuracies = {row.name: stat.mean for row in section.rows if (stat := row.stats[HEADLINE]["all"])}
-        blocks = tables_of.setdefault(section.protocol.track, {})
+        blocks = rankedof.setdefault(section.protocol.track, {})
         blocks[section.protocol.dataset] = max(blocks.get(section.protocol.dataset, {}), accuracies, key=len)
-    if not tables_of:
+    if not rankedof:
         return "there is no record"
-    track, blocks = max(tables_of.items(), key=lambda item: (len(item[1]), item[0]))
+    track, blocks = max(rankedof.items(), key=lambda item: (len(item[1]), item[0]))
     names = sorted(set.intersection(*(set(block) for block in blocks.values())))
     found = critical_difference(np.array([[block[name] for name in names] for block in blocks.values()]))
     if isinstance(found, str):

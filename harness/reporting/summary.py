@@ -296,7 +296,7 @@ def _per_class(scores: list[Scores]) -> list[float | None] | None:
 
 
 def _marks(records: list[Record], runs: Sequence[Run]) -> list[str]:
-    marks = sorted({run.note for run in runs if run.note})
+    marks = [*_protocol_marks(records[0]), *sorted({run.note for run in runs if run.note})]
     broken = [record for record in records if record.status != "ok"]
     if broken:
         reasons = (f"seed {record.seed} {record.status}: {_reason(record)}" for record in broken)
@@ -305,6 +305,17 @@ def _marks(records: list[Record], runs: Sequence[Run]) -> list[str]:
     if len(versions) > 1:
         marks.append(f"{len(versions)} code versions: {', '.join(version[:12] for version in versions)}")
     return marks
+
+
+def _protocol_marks(record: Record) -> Iterable[str]:
+    """What a recipe does that the other rows of a table do not, though it is no part of a method."""
+    for stage in record.stages:
+        recipe = record.recipe.get(stage)
+        if isinstance(recipe, dict) and recipe.get("redraw"):
+            yield f"stage 2 trains on other images than stage 1, drawn by {recipe['redraw']}"
+    last = record.recipe.get(record.stages[-1]) if record.stages else None
+    if isinstance(last, dict) and last.get("flip_average"):
+        yield "predicts from the mean logits of an image and its mirror image"
 
 
 def _reason(record: Record) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -11,14 +12,15 @@ import pytest
 from harness.errors import UserError
 from harness.records.collect import Collected, collect
 from harness.reporting.documents import refresh, refresh_files
-from harness.reporting.report import ranked_sections
+from harness.reporting.report import ranked_sections, study_results
 
+BLOCK_START = re.compile("<!-- (table|study|findings)")
 ROOT = Path(__file__).parents[2]
 BLOCK = "Before.\n\n<!-- table mnist5k-lt-if100-paper last -->\nold\n<!-- /table -->\n\nAfter.\n"
 
 
 def test_only_the_table_changes(measured: Collected) -> None:
-    text = refresh(BLOCK, ranked_sections(measured)[0], "doc.md")
+    text = refresh(BLOCK, ranked_sections(measured).sections, [], "doc.md")
     assert text.startswith(
         "Before.\n\n<!-- table mnist5k-lt-if100-paper last -->\n| Rank | Method | All | Many (3 classes) |"
     )
@@ -26,7 +28,7 @@ def test_only_the_table_changes(measured: Collected) -> None:
     assert "| 1 | `balanced_softmax` | 90.0 ± 0.0 |" in text
     assert "| 3 | `ce` | 63.8 ± 0.0 |" in text
     assert "old" not in text
-    assert refresh(text, ranked_sections(measured)[0], "doc.md") == text
+    assert refresh(text, ranked_sections(measured).sections, [], "doc.md") == text
 
 
 @pytest.mark.parametrize(
@@ -34,12 +36,12 @@ def test_only_the_table_changes(measured: Collected) -> None:
     [
         (BLOCK.replace("-paper", "-common"), "no table is named 'mnist5k-lt-if100-common'"),
         (BLOCK.replace(" last", " first"), "no selection rule is named 'first'"),
-        ("Nothing here.", "doc.md: no table to refresh"),
+        ("Nothing here.", "doc.md: no block to refresh"),
     ],
 )
 def test_mistakes_name_the_file(measured: Collected, text: str, message: str) -> None:
     with pytest.raises(UserError) as caught:
-        refresh(text, ranked_sections(measured)[0], "doc.md")
+        refresh(text, ranked_sections(measured).sections, [], "doc.md")
     assert message in str(caught.value)
     assert "doc.md" in str(caught.value)
 
@@ -48,7 +50,7 @@ def test_nothing_is_written_if_one_file_has_a_mistake(measured: Collected, tmp_p
     (tmp_path / "a.md").write_text(BLOCK)
     (tmp_path / "b.md").write_text("Nothing here.")
     with pytest.raises(UserError):
-        refresh_files([tmp_path / "a.md", tmp_path / "b.md"], ranked_sections(measured)[0])
+        refresh_files([tmp_path / "a.md", tmp_path / "b.md"], ranked_sections(measured).sections)
     assert (tmp_path / "a.md").read_text() == BLOCK
 
 
@@ -62,6 +64,7 @@ def test_the_documents_of_this_project_have_the_numbers_of_its_records() -> None
         pytest.skip("not a checkout")
     if done.stdout:
         pytest.skip("results/ is not as committed")
-    sections = ranked_sections(collect(ROOT / "results/records", ROOT / "results/imported"))[0]
-    for path in (path for path in ROOT.glob("*.md") if "<!-- table " in path.read_text()):
-        assert refresh(path.read_text(), sections, path.name) == path.read_text(), path.name
+    ranked = ranked_sections(collect(ROOT / "results/records", ROOT / "results/imported"))
+    studies = study_results(ranked, {path.name: path for path in (ROOT / "methods").iterdir()})
+    for path in (path for path in ROOT.glob("*.md") if BLOCK_START.search(path.read_text())):
+        assert refresh(path.read_text(), ranked.sections, studies, path.name) == path.read_text(), path.name

@@ -285,7 +285,7 @@ def test_where_stage_1_was_taken_is_a_mark() -> None:
 def test_averaging_over_flips_is_a_mark() -> None:
     recipe = {"train": {"flip_average": False}, "finetune": {"flip_average": True}}
     flipped = cell(CLAIM, *runs(0.45, recipe=recipe, stages=["train", "finetune"]))
-    assert "logits averaged over the image and its mirror image" in flipped.marks
+    assert "predicts from the mean logits of an image and its mirror image" in flipped.marks
     assert cell(CLAIM, *runs(0.45, recipe=recipe)).marks == ("measured at last", "subset hash:0")
 
 

@@ -16,7 +16,7 @@ from tests.reporting.conftest import store
 
 
 def test_rows_that_no_test_tells_apart_share_a_rank(measured: Collected) -> None:
-    (section,), (seen,), left_out = ranked_sections(measured)
+    (section,), (seen,), left_out, _ = ranked_sections(measured)
     assert [row.name for row in section.rows] == ["balanced_softmax", "crt", "ce"]
     assert section.ranks("last") == [1, 1, 3]
     assert seen.rows[2].ties["last"].p is not None
@@ -25,7 +25,7 @@ def test_rows_that_no_test_tells_apart_share_a_rank(measured: Collected) -> None
 
 
 def test_intervals_hold_the_mean(measured: Collected) -> None:
-    (section,), (seen,), _ = ranked_sections(measured)
+    (section,), (seen,), *_ = ranked_sections(measured)
     for row, view in zip(section.rows, seen.rows, strict=True):
         stat = row.stats["last"]["all"]
         assert stat is not None
@@ -34,7 +34,7 @@ def test_intervals_hold_the_mean(measured: Collected) -> None:
 
 
 def test_curves_are_means_over_seeds(measured: Collected) -> None:
-    _, (seen,), _ = ranked_sections(measured)
+    _, (seen,), *_ = ranked_sections(measured)
     loss = seen.rows[0].curves["loss"]
     assert (loss.epochs, loss.mean) == ([1, 2, 3], pytest.approx([2.0, 1.1, 0.5]))
     assert loss.std == pytest.approx([0, 0.1, 0])
@@ -42,7 +42,7 @@ def test_curves_are_means_over_seeds(measured: Collected) -> None:
 
 
 def test_class_quantities_and_confusions(measured: Collected) -> None:
-    _, (seen,), _ = ranked_sections(measured)
+    _, (seen,), *_ = ranked_sections(measured)
     assert seen.rows[0].quantities["weight norm"][0] == 2
     rarest, taken_for = seen.rows[2].confusions[0]
     assert rarest == 9
@@ -50,7 +50,7 @@ def test_class_quantities_and_confusions(measured: Collected) -> None:
 
 
 def test_pairs_are_symmetric(measured: Collected) -> None:
-    _, (seen,), _ = ranked_sections(measured)
+    _, (seen,), *_ = ranked_sections(measured)
     assert seen.pairs is not None
     pairs = np.array(seen.pairs, dtype=float)
     np.testing.assert_array_equal(pairs, pairs.T)
@@ -58,7 +58,7 @@ def test_pairs_are_symmetric(measured: Collected) -> None:
 
 
 def test_without_evidence_the_mean_decides() -> None:
-    (section,), (seen,), _ = ranked_sections(collected(make_record("ce", 0, 0.7), make_record("crt", 0, 0.8)))
+    (section,), (seen,), *_ = ranked_sections(collected(make_record("ce", 0, 0.7), make_record("crt", 0, 0.8)))
     assert section.ranks("last") == [1, 2]
     assert seen.rows[0].interval is None
     assert seen.pairs == [[None, None], [None, None]]
@@ -67,13 +67,13 @@ def test_without_evidence_the_mean_decides() -> None:
 def test_a_row_without_evidence_has_no_rank_beside_rows_with_it(measured: Collected, tmp_path: Path) -> None:
     for seed in range(3):
         evidence_path(tmp_path / "records" / "crt" / f"seed{seed}.json").unlink()
-    (section,), _, _ = ranked_sections(collect(tmp_path / "records"))
+    (section,), *_ = ranked_sections(collect(tmp_path / "records"))
     assert dict(zip([row.name for row in section.rows], section.ranks("last"), strict=True))["crt"] is None
 
 
 def test_damaged_evidence_is_named_and_stops_nothing(measured: Collected, tmp_path: Path) -> None:
     evidence_path(tmp_path / "records" / "ce" / "seed1.json").write_bytes(b"nothing")
-    (section,), _, left_out = ranked_sections(collect(tmp_path / "records"))
+    (section,), _, left_out, _ = ranked_sections(collect(tmp_path / "records"))
     assert section.ranks("last") == [1, 1, 3]
     assert [path for path, _ in left_out] == ["ce/seed1.npz"]
     page = build_report(collect(tmp_path / "records"), tmp_path / "out", sources()).read_text()
@@ -83,7 +83,7 @@ def test_damaged_evidence_is_named_and_stops_nothing(measured: Collected, tmp_pa
 def test_evidence_of_another_run_is_not_used(measured: Collected, tmp_path: Path) -> None:
     other = store(tmp_path / "other", "ce", 7, [0.1] * 10)
     evidence_path(other).replace(evidence_path(tmp_path / "records" / "ce" / "seed0.json"))
-    _, _, left_out = ranked_sections(collect(tmp_path / "records"))
+    left_out = ranked_sections(collect(tmp_path / "records")).left_out
     assert "its record is of run" in left_out[0][1]
 
 
@@ -107,7 +107,7 @@ def test_a_number_that_its_predictions_do_not_give_has_no_evidence(measured: Col
     value = json.loads(path.read_text())
     value["results"]["last"]["all"] = 0.99
     path.write_text(json.dumps(value))
-    _, _, left_out = ranked_sections(collect(tmp_path / "records"))
+    left_out = ranked_sections(collect(tmp_path / "records")).left_out
     assert [name for name, _ in left_out] == ["ce/seed0.npz"]
 
 

@@ -1,0 +1,284 @@
+"""Studies: what a choice is worth, one part of a method or of the protocol changed and all else the same.
+
+A study is a list of contrasts, each between two rows of one table, and findings in words. Studies of the protocol stand
+in `harness/reporting/studies.yaml`, those of a method in its folder's `studies.yaml`. They hold no numbers: a finding
+takes its numbers from the contrasts, says what must hold for it to be true, and is withdrawn where that does not.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final, TypeAlias, get_args
+
+import numpy as np
+import numpy.typing as npt
+
+from harness import config
+from harness.errors import UserError, unknown
+from harness.files import read_yaml
+from harness.metrics.selection import SELECTION_RULES
+from harness.metrics.shots import GROUPS, group_of_class
+from harness.records.evidence import Evidence
+from harness.records.schema import HEADLINE
+from harness.reporting.effects import Effect, Verdict, effect
+from harness.reporting.summary import Row, Run, Section
+from harness.reporting.tables import percent
+from harness.reporting.views import RowView, SectionView
+
+STUDIES: Final = Path(__file__).with_name("studies.yaml")
+STUDIES_FILE: Final = "studies.yaml"
+SCORES: Final = ("all", *GROUPS)
+ENOUGH: Final = 3  # seeds; with fewer a contrast is shown, and supports no finding
+PLACEHOLDER: Final = re.compile(r"\{([^{} ]+)(?: (all|many|medium|few))?\}")
+
+ReadEvidence: TypeAlias = Callable[[Run], Evidence | None]
+Bits: TypeAlias = dict[int, npt.NDArray[np.bool_]]
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """One row against another of the same table; where the two are one row, at two selection rules."""
+
+    label: str
+    row: str  # as on the leaderboard: the entry without its track
+    against: str
+    at: str = HEADLINE
+    against_at: str = HEADLINE
+    name: str = ""  # by which findings call it; empty: the row's
+
+    def __post_init__(self) -> None:
+        for key in ("at", "against_at"):
+            if getattr(self, key) not in SELECTION_RULES:
+                raise ValueError(str(unknown("selection rule", getattr(self, key), SELECTION_RULES)))
+        if (self.row, self.at) == (self.against, self.against_at):
+            raise ValueError(f"'{self.row}' is held against itself at the same selection rule")
+
+    @property
+    def key(self) -> str:
+        """By which findings call it."""
+        return self.name or self.row
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A sentence. `{name}` and `{name few}` become a contrast's difference; `holds` says which verdicts it rests on."""
+
+    text: str
+    holds: dict[str, str]  # "name" or "name few" -> better, worse, not resolved
+
+    def __post_init__(self) -> None:
+        for key, verdict in self.holds.items():
+            if verdict not in get_args(Verdict):
+                raise ValueError(f"holds.{key} must be one of {', '.join(get_args(Verdict))}, found '{verdict}'")
+        if not self.holds:
+            raise ValueError("a finding names at least one contrast under 'holds'")
+
+
+@dataclass(frozen=True)
+class Study:
+    """A question that contrasts of one table answer."""
+
+    id: str
+    title: str
+    question: str
+    split: str
+    track: str
+    contrasts: tuple[Contrast, ...]
+    findings: tuple[Finding, ...] = ()
+    quantity: str = ""  # of each class, as methods keep them; shown by class
+    quantity_rows: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch("[a-z0-9-]+", self.id):
+            raise ValueError(f"id must be of small letters, digits and '-', found '{self.id}'")
+        keys = [contrast.key for contrast in self.contrasts]
+        if len(set(keys)) < len(keys):
+            raise ValueError(f"two contrasts have one name; give them a 'name' each: {', '.join(keys)}")
+        for finding in self.findings:
+            named = [*finding.holds, *(match[1] for match in PLACEHOLDER.finditer(finding.text))]
+            for name in named:
+                if name.split(" ")[0] not in keys:
+                    raise ValueError(str(unknown("contrast", name.split(" ")[0], keys)))
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A contrast with what the records say of it."""
+
+    contrast: Contrast
+    effects: dict[str, Effect | None] = field(default_factory=dict)  # all, many, medium, few
+    level: float | None = None  # mean accuracy of the row over all images
+    base: float | None = None  # of the row it is held against
+    marks: tuple[str, ...] = ()  # what a reader must know of either row
+    missing: str = ""  # why there is no effect
+
+    @property
+    def n(self) -> int:
+        """Seeds that both rows have; 0 without an effect."""
+        over_all = self.effects.get("all")
+        return over_all.n if over_all else 0
+
+
+@dataclass(frozen=True)
+class Result:
+    """A study with its numbers."""
+
+    study: Study
+    measured: tuple[Measured, ...]
+    findings: tuple[str, ...] = ()
+    withdrawn: int = 0  # findings that these records do not support
+    slug: str = ""  # of the table, where there is one
+    counts: tuple[int, ...] = ()  # training images of each class
+    quantities: dict[str, list[float]] = field(default_factory=dict)  # row -> value of each class
+
+    @property
+    def started(self) -> bool:
+        """Whether any contrast has been measured."""
+        return any(one.effects.get("all") for one in self.measured)
+
+
+def load_studies(folders: Mapping[str, Path]) -> list[Study]:
+    """The protocol's studies, then those of the method folders, by method name.
+
+    Raises:
+        UserError: a damaged file, an unknown key, a wrong value, or an id that is there twice.
+    """
+    own = (folder / STUDIES_FILE for _, folder in sorted(folders.items()))
+    studies: dict[str, Study] = {}
+    for path in [STUDIES, *filter(Path.exists, own)]:
+        for study in _read(path):
+            if study.id in studies:
+                raise UserError(f"{path}: another study has the id '{study.id}'")
+            studies[study.id] = study
+    return list(studies.values())
+
+
+def _read(path: Path) -> list[Study]:
+    values = read_yaml(path)
+    entries = values.get("studies")
+    if set(values) != {"studies"} or not isinstance(entries, list):
+        found = ", ".join(map(str, values)) or "nothing"
+        raise UserError(f"{path}: expected one key 'studies' with a list, found {found}")
+    return [config.build(Study, entry, f"{path}: studies[{index}]") for index, entry in enumerate(entries)]
+
+
+def carry_out(
+    studies: Iterable[Study], sections: Sequence[Section], views: Sequence[SectionView], read: ReadEvidence
+) -> list[Result]:
+    """Each study with what the records say."""
+    tables = list(zip(sections, views, strict=True))
+    return [_carry_out(study, tables, read) for study in studies]
+
+
+def ranked(results: Iterable[Result]) -> tuple[list[tuple[Study, Measured]], list[tuple[Study, Measured]]]:
+    """The contrasts that are resolved over all images, largest first; and those that are not, likewise."""
+    pairs = [(result.study, one) for result in results for one in result.measured if one.n >= ENOUGH]
+    pairs.sort(key=lambda pair: -abs(_over_all(pair[1]).mean))
+    resolved = [pair for pair in pairs if _over_all(pair[1]).verdict != "not resolved"]
+    return resolved, [pair for pair in pairs if _over_all(pair[1]).verdict == "not resolved"]
+
+
+def number(found: Effect | None) -> str:
+    """A difference in points with its interval, as text."""
+    if found is None:
+        return "-"
+    mean, low, high = (percent(value, 1, signed=True) for value in (found.mean, found.low, found.high))
+    return f"{mean} ({low} to {high})"
+
+
+def _over_all(one: Measured) -> Effect:
+    found = one.effects["all"]
+    assert found is not None  # n counts its seeds
+    return found
+
+
+def _carry_out(study: Study, tables: Sequence[tuple[Section, SectionView]], read: ReadEvidence) -> Result:
+    fitting = [
+        pair for pair in tables if (pair[0].protocol.split, pair[0].protocol.track) == (study.split, study.track)
+    ]
+    if len(fitting) != 1:
+        reason = f"{len(fitting)} tables of this split and track" if fitting else "nothing of this split and track"
+        return Result(study, tuple(Measured(contrast, missing=reason) for contrast in study.contrasts))
+    section, seen = fitting[0]
+    measured = tuple(_measure(contrast, section, read) for contrast in study.contrasts)
+    by_key = {one.contrast.key: one for one in measured}
+    findings = [text for finding in study.findings if (text := _sentence(finding, by_key))]
+    return Result(
+        study,
+        measured,
+        tuple(findings),
+        len(study.findings) - len(findings),
+        section.slug,
+        section.protocol.class_counts,
+        dict(_quantities(study, section, seen)),
+    )
+
+
+def _measure(contrast: Contrast, section: Section, read: ReadEvidence) -> Measured:
+    rows = []
+    for name in (contrast.row, contrast.against):
+        found = [row for row in section.rows if row.name == name and row.ok_runs]
+        if len(found) != 1:
+            reason = f"{len(found)} rows are called {name}" if found else f"{name} has not been measured"
+            return Measured(contrast, missing=reason)
+        rows.append(found[0])
+    row, against = rows
+    found_bits = [_correct(row, contrast.at, read), _correct(against, contrast.against_at, read)]
+    (bits, targets), (other_bits, other_targets) = found_bits
+    if targets is None or other_targets is None:
+        return Measured(contrast, missing="no predictions are stored of one of the two")
+    groups = group_of_class(section.protocol.class_counts, section.protocol.shot_policy)
+    effects = {
+        score: effect(bits, other_bits, targets, None if score == "all" else _classes(groups, score))
+        for score in SCORES
+    }
+    level, base = row.stats[contrast.at]["all"], against.stats[contrast.against_at]["all"]
+    return Measured(
+        contrast,
+        effects,
+        level.mean if level else None,
+        base.mean if base else None,
+        tuple(dict.fromkeys([*row.marks, *against.marks])),
+        "" if effects["all"] else "fewer than two seeds in common",
+    )
+
+
+def _classes(groups: Sequence[Any], group: str) -> list[int]:
+    return [c for c, of_class in enumerate(groups) if of_class == group]
+
+
+def _correct(row: Row, rule: str, read: ReadEvidence) -> tuple[Bits, npt.NDArray[np.integer[Any]] | None]:
+    """By seed, and the classes of the test images."""
+    bits: Bits = {}
+    targets = None
+    for run in row.runs:
+        evidence = read(run) if run.record.status == "ok" else None
+        correct = evidence.correct(rule) if evidence else None
+        if evidence is not None and correct is not None:
+            bits[run.record.seed], targets = correct, evidence.targets
+    return bits, targets
+
+
+def _sentence(finding: Finding, measured: Mapping[str, Measured]) -> str | None:
+    """The finding with its numbers; None where the records do not support it."""
+
+    def looked_up(name: str) -> Effect | None:
+        key, _, group = name.partition(" ")
+        one = measured[key]
+        return one.effects.get(group or "all") if one.n >= ENOUGH else None
+
+    for name, verdict in finding.holds.items():
+        found = looked_up(name)
+        if found is None or found.verdict != verdict:
+            return None
+    return PLACEHOLDER.sub(lambda m: number(looked_up(f"{m[1]} {m[2] or 'all'}")), finding.text)
+
+
+def _quantities(study: Study, section: Section, seen: SectionView) -> Iterator[tuple[str, list[float]]]:
+    views: dict[str, RowView] = dict(zip((row.name for row in section.rows), seen.rows, strict=True))
+    for name in study.quantity_rows:
+        if name in views and study.quantity in views[name].quantities:
+            yield name, views[name].quantities[study.quantity]

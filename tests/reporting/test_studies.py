@@ -1,0 +1,182 @@
+"""Studies: contrasts between rows, findings that stand only while the records support them, and their blocks."""
+
+from __future__ import annotations
+
+import re
+import xml.etree.ElementTree as ET
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from harness import config
+from harness.data.split_names import parse_split_name
+from harness.entries import parse_entry
+from harness.errors import UserError
+from harness.recipes import resolve
+from harness.records.collect import Collected, collect
+from harness.registry import find_plugins
+from harness.reporting.documents import refresh
+from harness.reporting.report import build_report, ranked_sections
+from harness.reporting.studies import Result, Study, carry_out, load_studies, ranked
+from harness.reporting.study_figures import pictures, write_study_figures
+from tests.factories import sources
+from tests.reporting.conftest import store
+
+STUDY: dict[str, Any] = {
+    "id": "made",
+    "title": "A <made> study",
+    "question": "Which?",
+    "split": "mnist5k-lt-if100",
+    "track": "paper",
+    "contrasts": [
+        {"label": "Balanced", "row": "balanced_softmax", "against": "ce"},
+        {"label": "cRT & co", "row": "crt", "against": "balanced_softmax"},
+        {"label": "At its best", "row": "ce", "against": "ce", "at": "best_test", "name": "oracle"},
+        {"label": "Not there", "row": "gcl", "against": "ce"},
+    ],
+    "findings": [
+        {
+            "text": "It gains {balanced_softmax} and {balanced_softmax few}.",
+            "holds": {"balanced_softmax few": "better"},
+        },
+        {"text": "It loses {balanced_softmax}.", "holds": {"balanced_softmax": "worse"}},
+        {"text": "GCL gains {gcl}.", "holds": {"gcl": "better"}},
+    ],
+    "quantity": "weight norm",
+    "quantity_rows": ["ce", "gcl"],
+}
+
+
+def made(**changes: Any) -> Study:
+    return config.build(Study, STUDY | changes, "studies.yaml: studies[0]")
+
+
+def result(measured: Collected, **changes: Any) -> Result:
+    tables = ranked_sections(measured)
+    (found,) = carry_out([made(**changes)], tables.sections, tables.views, tables.read)
+    return found
+
+
+def test_contrasts_are_differences_of_the_rows_of_one_table(measured: Collected) -> None:
+    balanced, crt, oracle, gcl = result(measured).measured
+    found = balanced.effects["all"]
+    assert found is not None
+    assert (found.mean, found.n, found.verdict) == (pytest.approx(0.9 - 0.638), 3, "better")
+    assert (balanced.level, balanced.base) == (pytest.approx(0.9), pytest.approx(0.638))
+    few = balanced.effects["few"]
+    assert few is not None
+    assert few.mean == pytest.approx(0.4)
+    assert crt.effects["all"] is not None
+    assert crt.effects["all"].verdict == "not resolved"
+    assert oracle.effects["all"] is not None
+    assert oracle.effects["all"].mean == 0
+    assert gcl.missing == "gcl has not been measured"
+
+
+def test_findings_stand_only_where_their_verdicts_hold(measured: Collected) -> None:
+    found = result(measured)
+    assert found.withdrawn == 2
+    (text,) = found.findings
+    assert re.fullmatch(r"It gains \+26\.2 \(\+\d.* to \+.*\) and \+40\.0 \(.*\)\.", text)
+
+
+def test_two_seeds_support_no_finding(tmp_path: Path) -> None:
+    for seed in range(2):
+        store(tmp_path, "balanced_softmax", seed, [0.9] * 10)
+        store(tmp_path, "ce", seed, [0.5] * 10)
+    found = result(collect(tmp_path))
+    assert found.measured[0].n == 2
+    assert not found.findings
+    assert ranked([found]) == ([], [])
+
+
+def test_ranking_is_by_size_and_splits_off_what_is_not_resolved(measured: Collected) -> None:
+    resolved, others = ranked([result(measured)])
+    assert [one.contrast.key for _, one in resolved] == ["balanced_softmax"]
+    assert [one.contrast.key for _, one in others] == ["crt", "oracle"]
+
+
+def test_another_split_is_not_run(measured: Collected) -> None:
+    found = result(measured, split="mnist5k-lt-if10")
+    assert not found.started
+    assert {one.missing for one in found.measured} == {"nothing of this split and track"}
+    assert list(pictures(found)) == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"id": "A b"}, "id must be of small letters"),
+        ({"contrasts": [STUDY["contrasts"][0]] * 2}, "two contrasts have one name"),
+        ({"contrasts": [{"label": "x", "row": "ce", "against": "ce"}]}, "'ce' is held against itself"),
+        ({"findings": [{"text": "{lws}", "holds": {"gcl": "better"}}]}, "no contrast is named 'lws'"),
+        ({"findings": [{"text": "x", "holds": {"lws few": "better"}}]}, "no contrast is named 'lws'"),
+        ({"findings": [{"text": "x", "holds": {"gcl": "good"}}]}, "holds.gcl must be one of better, worse"),
+        ({"findings": [{"text": "x", "holds": {}}]}, "names at least one contrast"),
+        ({"quantum": 1}, "unknown key 'quantum'"),
+    ],
+)
+def test_mistakes_name_the_file_and_the_key(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=re.escape(message)) as caught:
+        made(**changes)
+    assert "studies.yaml: studies[0]" in str(caught.value)
+
+
+def test_one_id_twice_is_refused(tmp_path: Path) -> None:
+    folder = tmp_path / "methods" / "ours"
+    folder.mkdir(parents=True)
+    text = "studies:\n- {id: selection, title: T, question: Q, split: s, track: short, contrasts: []}\n"
+    (folder / "studies.yaml").write_text(text)
+    with pytest.raises(UserError, match="another study has the id 'selection'"):
+        load_studies({"ours": folder})
+
+
+def test_pictures_are_well_formed_and_show_text_as_it_stands(measured: Collected, tmp_path: Path) -> None:
+    (tmp_path / "study-gone.svg").write_text("old")
+    write_study_figures([result(measured)], tmp_path)
+    assert sorted(path.name for path in tmp_path.glob("*.svg")) == ["study-made.quantity.svg", "study-made.svg"]
+    root = ET.fromstring((tmp_path / "study-made.svg").read_text())
+    texts = [element.text for element in root.iter("{http://www.w3.org/2000/svg}text")]
+    assert {"A <made> study", "cRT & co", "Balanced", "At its best", "Few"} <= set(texts)
+    assert "Not there" not in texts
+    assert len(list(root.iter("{http://www.w3.org/2000/svg}circle"))) == 3 * 4
+
+
+def test_blocks_of_documents(measured: Collected) -> None:
+    text = "<!-- findings -->\n<!-- /findings -->\n\n<!-- study made -->\nold\n<!-- /study -->\n"
+    fresh = refresh(text, [], [result(measured)], "STUDIES.md")
+    assert "| A &lt;made&gt; study | Balanced | **+26.2 (" in fresh
+    assert "Not resolved at this length" in fresh
+    assert "![A <made> study](reports/figures/study-made.svg)" in fresh
+    assert "| Not there | not run: gcl has not been measured | - | - | - | - |" in fresh
+    assert "- It gains +26.2" in fresh
+    assert "2 of its findings are not supported" in fresh
+    assert refresh(fresh, [], [result(measured)], "STUDIES.md") == fresh
+    for wrong, message in (("study gone", "no study is named 'gone'"), ("findings x", "has 1 names, not 0")):
+        with pytest.raises(UserError, match=message):
+            refresh(f"<!-- {wrong} -->\n<!-- /{wrong.split()[0]} -->\n", [], [], "STUDIES.md")
+
+
+def test_the_page_shows_findings_and_what_is_not_run(measured: Collected, tmp_path: Path) -> None:
+    folder = tmp_path / "methods" / "ours"
+    folder.mkdir(parents=True)
+    (folder / "studies.yaml").write_text(yaml.safe_dump({"studies": [STUDY]}))
+    page = build_report(measured, tmp_path / "out", replace(sources(), folders={"ours": folder})).read_text()
+    assert 'id="study-made"' in page
+    assert "A &lt;made&gt; study" in page
+    assert "<made>" not in page
+    assert "It gains +26.2" in page
+    assert "2 of the findings written for this study are not supported" in page
+    assert "not run: gcl has not been measured" in page
+
+
+def test_every_row_of_the_shipped_studies_is_an_entry_with_a_recipe() -> None:
+    """A study of a variant that does not exist would be `not run` for ever."""
+    for study in load_studies({name: plugin.folder for name, plugin in find_plugins().items()}):
+        for contrast in study.contrasts:
+            for row in (contrast.row, contrast.against):
+                resolve(parse_entry(f"{row}@{study.track}"), parse_split_name(study.split).dataset)
+        assert set(study.quantity_rows) == set() or study.quantity

@@ -126,7 +126,7 @@ def _table(titles: Sequence[str], lines: Sequence[tuple[list[str], Measured]]) -
 
 def _effect(found: Effect | None) -> str:
     text = number(found)
-    return f"**{text}**" if found and found.verdict != "not resolved" else text
+    return f"**{text}**" if found and found.verdict in ("better", "worse") else text
 
 
 def refresh_files(paths: Sequence[Path], sections: Sequence[Section], studies: Sequence[Result] = ()) -> list[Path]:

@@ -25,7 +25,7 @@ from scipy import special
 
 CONFIDENCE: Final = 0.95
 
-Verdict = Literal["better", "worse", "not resolved"]
+Verdict = Literal["better", "worse", "same", "not resolved"]
 Floats: TypeAlias = npt.NDArray[np.float64]
 Classes: TypeAlias = npt.NDArray[np.integer[Any]]
 
@@ -41,7 +41,9 @@ class Effect:
 
     @property
     def verdict(self) -> Verdict:
-        """Whether the interval leaves out zero."""
+        """Whether the interval leaves out zero; the same: no image of any seed differs."""
+        if self.low == self.high == 0:
+            return "same"
         return "better" if self.low > 0 else "worse" if self.high < 0 else "not resolved"
 
 

@@ -15,6 +15,7 @@ With it paired tests, confusions and any other score can be computed again where
 from __future__ import annotations
 
 import io
+import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -104,6 +105,9 @@ def read_evidence(path: Path, record: Record) -> Evidence | None:
     if not path.is_file():
         return None
     try:
+        with zipfile.ZipFile(path) as archive:
+            if damaged := archive.testzip():  # numpy itself may stop reading before it reaches a checksum
+                raise ValueError(f"checksum of {damaged} is wrong")
         with np.load(path, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
         found = str(arrays["run_key"])

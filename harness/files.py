@@ -205,7 +205,8 @@ def parse_yaml(text: str, where: str) -> Any:
 
 def _check_size(text: str) -> None:
     """Counts values and levels from the parser's events, which need neither stack nor memory, whatever the text."""
-    open_sizes, anchors, anchored = [0], {}, [""]
+    open_sizes, anchored = [0], [""]
+    anchors: dict[str | None, int] = {}
     for event in yaml.parse(text, Loader=_Loader):
         if isinstance(event, yaml.AliasEvent):
             if event.anchor in anchored:

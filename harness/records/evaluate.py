@@ -12,7 +12,7 @@ import numpy.typing as npt
 from harness.data.splits import Split, read_split, split_facts
 from harness.engine.history import read_history
 from harness.errors import UserError
-from harness.files import read_json, stamped, write_json
+from harness.files import read_json, stamped, unstamped, write_json
 from harness.metrics.f1 import macro_f1
 from harness.metrics.selection import SELECTION_RULES
 from harness.metrics.shots import DEFAULT_POLICY, group_sizes, per_class_accuracy, shot_accuracy
@@ -126,9 +126,10 @@ def _costs(runs: Sequence[Path], seed: int) -> dict[str, Any]:
     for run in runs:
         path = run / "costs" / f"seed{seed}.json"
         if path.is_file():
-            costs = stages[run.name] = read_json(path, "costs")
+            costs = read_json(path, "costs")
             if not isinstance(costs, dict) or not all(isinstance(costs.get(key), (int, float)) for key in SUMMED):
                 raise UserError(f"{path}: not a cost file; run its stage again")
+            stages[run.name] = unstamped(costs, path)
     if not stages:
         return {"schema": SCHEMA, "stages": {}}
     last = list(stages.values())[-1]

@@ -68,6 +68,14 @@ def run(folder: Path, kill_after: float | None = None, target: Target = "all") -
     return End("report", 0)
 
 
+def command(folder: Path, arguments: tuple[str, ...]) -> int:
+    """One command, undisturbed; its exit code."""
+    folder.mkdir(parents=True, exist_ok=True)
+    code = _wait(_start(folder, arguments), None)
+    assert code is not None
+    return code
+
+
 def _start(folder: Path, arguments: tuple[str, ...]) -> int:
     sys.stdout.flush()
     pid = os.fork()

@@ -15,7 +15,6 @@ With it paired tests, confusions and any other score can be computed again where
 from __future__ import annotations
 
 import io
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +24,7 @@ import numpy as np
 import numpy.typing as npt
 
 from harness.errors import UserError
-from harness.files import write_bytes
+from harness.files import check_archive, write_bytes
 from harness.records.schema import Record
 
 SUFFIX = ".npz"
@@ -105,9 +104,7 @@ def read_evidence(path: Path, record: Record) -> Evidence | None:
     if not path.is_file():
         return None
     try:
-        with zipfile.ZipFile(path) as archive:
-            if damaged := archive.testzip():  # numpy itself may stop reading before it reaches a checksum
-                raise ValueError(f"checksum of {damaged} is wrong")
+        check_archive(path)
         with np.load(path, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
         found = str(arrays["run_key"])

@@ -183,6 +183,33 @@ def test_evidence_beside_a_record() -> None:
     assert not undetected(path, lambda: read_evidence(path, record), path.with_name("seed1.npz"))
 
 
+def swallow_last_entry(path: Path) -> None:
+    """Gives the last entry but one of an archive a comment as long as the last one: readers then do not see that."""
+    data = bytearray(path.read_bytes())
+    last = data.rindex(b"PK\x01\x02")
+    before = data.rindex(b"PK\x01\x02", 0, last)
+    data[before + 32 : before + 34] = (len(data) - 22 - last).to_bytes(2, "little")
+    write_bytes(path, bytes(data))
+    with np.load(path) as file:
+        assert not [name for name in file.files if name.startswith("class/")]
+
+
+@pytest.mark.usefixtures("measured")
+def test_evidence_with_an_entry_hidden() -> None:
+    path = evidence_path(RECORDS / "seed0.json")
+    swallow_last_entry(path)
+    with pytest.raises(UserError, match="entries are missing"):
+        read_evidence(path, read_record(RECORDS / "seed0.json"))
+
+
+@pytest.mark.usefixtures("measured")
+@pytest.mark.xfail(strict=True, reason=ENGINE)
+def test_predictions_with_an_entry_hidden() -> None:
+    swallow_last_entry(SECOND / "predictions" / "seed0.npz")
+    with pytest.raises(UserError, match="entries are missing"):
+        score()
+
+
 # ---- data ----------------------------------------------------------------------------------------------------------
 
 

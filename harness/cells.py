@@ -60,7 +60,7 @@ def run_stage(
     from harness.engine.device import pick_device
 
     with reporter() as progress:
-        place = stages.Workplace(pick_device(device), progress, side_by_side=True)
+        place = stages.Workplace(pick_device(device), progress, side_by_side=_may_fork())
         split_file = SPLITS / f"{split_name}.json"
         if stage == "train":
             outcomes = stages.train(cell, split_file, seeds, out, place)
@@ -70,6 +70,13 @@ def run_stage(
     if not keep_going:
         _raise_failures(outcomes)
     return None
+
+
+def _may_fork() -> bool:
+    """Whether seeds may run in forked processes: a second thread of OpenMP would wait there for ever."""
+    import torch
+
+    return torch.get_num_threads() == 1
 
 
 def _raise_failures(outcomes: Sequence[RunInfo]) -> None:
@@ -148,7 +155,7 @@ def _whole_path(
     create_backbone(cell.recipe.backbone, shape)  # refused before anything is fetched or written
     split_file, places = ensure_split(split, dataset, out), folders(cell, split, out)
     with locked(out), reporter() as progress:
-        place = stages.Workplace(chosen_device, progress, places.scratch, side_by_side=True)
+        place = stages.Workplace(chosen_device, progress, places.scratch, side_by_side=_may_fork())
         stages.train(cell, split_file, seeds, places.first, place)
         outcomes = stages.finetune(cell, split_file, seeds, places.first, places.last, place)
     return evaluate(split_file, [places.first, places.last], seeds, places.records, policy), outcomes

@@ -204,9 +204,11 @@ def evaluate(
     shots: Annotated[str, typer.Option(help="shot policy")] = "strict_100_20",
 ) -> None:
     """Score stored predictions: one record a run, for every selection rule. Needs no torch and no GPU."""
+    from harness.data.splits import parse_split_name
     from harness.records.evaluate import evaluate as score
     from harness.suites import SPLITS, parse_seeds
 
+    parse_split_name(split)
     runs = list(dict.fromkeys(run))
     for path in score(SPLITS / f"{split}.json", runs, parse_seeds(seeds), out, shots):
         print(path)

@@ -1,0 +1,105 @@
+"""`ltbench sweep`: the runs of a suite as an executor takes them, and what is left of them."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness import cells
+from harness.entries import parse_entry
+from harness.files import locked
+from harness.plans import Plan, Run, Settings, fail, make_plan
+from harness.progress import reporter
+from harness.recipes import resolve
+from harness.sweep.contract import Executor, Spec
+from harness.sweep.head import Head, Rules, Summary
+from harness.sweep.one import command
+
+
+@dataclass(frozen=True)
+class Share:
+    """What a run gets of a machine.
+
+    Attributes:
+        device: as the command line of a run names it.
+        at_once: runs that share the device, this one included.
+    """
+
+    device: str
+    at_once: int = 1
+
+    @property
+    def gpus(self) -> float:
+        """The part of a GPU."""
+        return 0.0 if self.device == "cpu" else 1 / self.at_once
+
+
+Opened = tuple[Executor, Share]
+
+
+def sweep(
+    suite: str, settings: Settings, rules: Rules, open_executor: Callable[[Path], Opened]
+) -> tuple[Summary, Plan]:
+    """Runs what is left of a suite.
+
+    Args:
+        open_executor: called with the sweep's folder once it is known that there is something to run.
+
+    Raises:
+        UserError: as `make_plan` says; another command is at work in the folder; the executor cannot be had.
+    """
+    out = settings.out.resolve()
+    with locked(out), reporter() as progress, contextlib.ExitStack() as stack:
+        plan = make_plan(suite, settings)
+        if not plan.left:
+            return Summary(), plan
+        executor, share = open_executor(out)
+        stack.callback(executor.close)
+        runs = {spec.key: (spec, run) for spec, run in specs_of(plan, out, share)}
+
+        def gave_up(spec: Spec, reason: str) -> None:
+            fail(runs[spec.key][1], out, reason)
+
+        head = Head(out, executor, rules, progress.note, gave_up)
+        return head.drive([spec for spec, _ in runs.values()]), plan
+
+
+def specs_of(plan: Plan, out: Path, share: Share) -> list[tuple[Spec, Run]]:
+    """The plan's runs, each with what an executor needs to know about it."""
+    firsts = {key: run for run, key in plan.keys.items()}
+    found = [(_spec(run, "", plan, out, share), run) for run in plan.ready]
+    for key, runs in plan.after.items():
+        found += [(_spec(run, _key(firsts[key]), plan, out, share), run) for run in runs]
+    return found
+
+
+def _spec(run: Run, after: str, plan: Plan, out: Path, share: Share) -> Spec:
+    folders, seed = _folders(run.split, run.dataset, run.entry, run.overrides), f"seed{run.seed}"
+    if run.stage == "train":
+        stem = folders.first
+        outputs = [stem / "predictions" / f"{seed}.json", stem / "predictions" / f"{seed}.npz"]
+        outputs += [stem / "checkpoint" / f"{seed}.safetensors", stem / "costs" / f"{seed}.json"]
+    else:
+        outputs = [folders.records / f"{seed}{suffix}" for suffix in (".json", ".npz", ".run.json")]
+    return Spec(
+        key=_key(run),
+        argv=command(run, out, share.device, share.at_once),
+        outputs=tuple(path.as_posix() for path in outputs),
+        after=after,
+        title=str(run),
+        length=plan.lengths[run],
+        gpus=share.gpus,
+    )
+
+
+def _key(run: Run) -> str:
+    """A first stage's results are of all that share it; a record is of its entry alone, whoever has the same key."""
+    return f"{run.run_key}-{'train' if run.stage == 'train' else run.entry}"
+
+
+@functools.lru_cache
+def _folders(split: str, dataset: str, entry: str, overrides: tuple[str, ...]) -> cells.Folders:
+    return cells.folders(resolve(parse_entry(entry), dataset, overrides), split, Path())

@@ -1,8 +1,8 @@
 """What every executor agrees on: a run is a command with a key, and a folder that ends with the file `DONE`.
 
-The folder is `<root>/sweep/<key>`: `spec.json` (what to run), `log.txt` (what its attempts printed), `lock`, and `DONE`,
-written in one step after the command has ended well and has left its first output. `DONE` names the outputs (a record
-and its evidence, say) with their size and sha256. Whoever wants the run done asks the disk, never the engine.
+The folder is `<root>/sweep/<key>`: `spec.json` (what to run), `log.txt` (what its attempts printed), `lock`, `DONE`.
+The last is written in one step once the command has ended well and its first output is there; it names the outputs (a
+record and its evidence, say) with their size and sha256. Whether a run is done is asked of the disk, not of an engine.
 """
 
 from __future__ import annotations
@@ -119,6 +119,12 @@ def done_files(root: Path, key: str) -> dict[str, dict[str, Any]] | None:
     except (UserError, OSError, KeyError, TypeError, AttributeError):
         return None
     return files if whole else None
+
+
+def damaged(root: Path, key: str) -> list[str]:
+    """The outputs of a finished run whose bytes are not those that it left."""
+    files = done_files(root, key) or {}
+    return [name for name, entry in files.items() if sha256_file(root / name) != entry["sha256"]]
 
 
 def last_line(folder: Path) -> str:

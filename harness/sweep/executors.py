@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import os
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -70,8 +69,9 @@ def _visible(device: str) -> str:
 
 
 def _ray(options: Options, settings: Settings, root: Path) -> Opened:
-    from harness.sweep.ray_tasks import RayExecutor
+    from harness.sweep.ray_tasks import RayExecutor, prepare
 
+    prepare(options.ray_address)
     executor = RayExecutor(engine("ray", "ray"), root, options.ray_address)
     wants_gpus = settings.device != "cpu" and (settings.device != "auto" or executor.gpus > 0)
     return executor, Share("cuda", settings.per_device or ON_CUDA) if wants_gpus else Share("cpu")

@@ -1,7 +1,9 @@
-"""The executor `ray`: each attempt is a Ray Core task, on whatever node has the cores and the part of a GPU it needs."""
+"""The executor `ray`: each attempt is a Ray Core task, on a node that has the cores and the part of a GPU it needs."""
 
 from __future__ import annotations
 
+import os
+import socket
 from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,6 +17,30 @@ LOOPBACK = "127.0.0.1"
 STORE_BYTES = 100 * 2**20  # nothing but exit codes travels through Ray
 WINDOW = 1000  # tasks given to Ray at once; waiting for one costs it time for each
 
+# Ray on Linux turns 127.0.0.1 into the machine's address and listens on every interface, unless it believes to be on a
+# system where clusters are not supported. It reads this once, when it is imported.
+ALONE = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+
+
+def prepare(address: str) -> None:
+    """To be called before Ray is imported: no usage statistics; and without an address, the loopback address only."""
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    if not address:
+        os.environ.update(ALONE)
+
+
+def _reach(address: str) -> None:
+    """Looks whether anything listens there, which Ray itself takes minutes to find out."""
+    if address in ("", "auto"):
+        return
+    host, colon, port = address.rpartition(":")
+    if not colon or not port.isdecimal() or "/" in host:
+        raise UserError(f"--ray-address {address}: expected HOST:PORT of the head, or auto")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
+    except (OSError, OverflowError) as error:
+        raise UserError(f"--ray-address {address}: nothing answers there: {error}") from None
+
 
 class RayExecutor:
     """Ray schedules; it repeats nothing, since the head does."""
@@ -23,9 +49,10 @@ class RayExecutor:
         """Joins the cluster at `address`, or starts Ray on this machine, to be reached from this machine only.
 
         Raises:
-            UserError: nothing answers at the address.
+            UserError: no Ray answers at the address, or Ray does not keep to the loopback address (see `prepare`).
         """
         self._ray, self._root = ray, root
+        _reach(address)
         quiet = {"log_to_driver": False, "logging_level": "ERROR"}
         try:
             if address:
@@ -41,6 +68,9 @@ class RayExecutor:
         except (ConnectionError, ValueError, RuntimeError) as error:
             reason = " ".join(str(error).split())[:200]
             raise UserError(f"--ray-address {address or 'none'}: no Ray there: {reason}") from None
+        if not address and ray.util.get_node_ip_address() != LOOPBACK:
+            ray.shutdown()
+            raise UserError(f"--executor ray: this Ray does not keep to {LOOPBACK}; start one yourself: --ray-address")
         self._task = ray.remote(max_retries=0)(supervise)
         self._queue: deque[Spec] = deque()
         self._under_way: dict[Any, str] = {}

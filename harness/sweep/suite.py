@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from harness import cells
@@ -15,7 +15,7 @@ from harness.plans import Plan, Run, Settings, fail, make_plan
 from harness.progress import reporter
 from harness.recipes import resolve
 from harness.sweep.contract import Executor, Spec
-from harness.sweep.head import Head, Rules, Summary
+from harness.sweep.head import Head, Rules
 from harness.sweep.one import command
 
 
@@ -40,9 +40,16 @@ class Share:
 Opened = tuple[Executor, Share]
 
 
-def sweep(
-    suite: str, settings: Settings, rules: Rules, open_executor: Callable[[Path], Opened]
-) -> tuple[Summary, Plan]:
+@dataclass
+class Outcome:
+    """What a sweep came to."""
+
+    made: int = 0  # records, those of failed runs included
+    failed: dict[str, str] = field(default_factory=dict)  # run -> reason
+    left_out: int = 0  # splits without data, entries without a recipe
+
+
+def sweep(suite: str, settings: Settings, rules: Rules, open_executor: Callable[[Path], Opened]) -> Outcome:
     """Runs what is left of a suite.
 
     Args:
@@ -54,8 +61,9 @@ def sweep(
     out = settings.out.resolve()
     with locked(out), reporter() as progress, contextlib.ExitStack() as stack:
         plan = make_plan(suite, settings)
-        if not plan.left:
-            return Summary(), plan
+        records, left_out = plan.left, len(plan.left_out)
+        if not records:
+            return Outcome(left_out=left_out)
         executor, share = open_executor(out)
         stack.callback(executor.close)
         runs = {spec.key: (spec, run) for spec, run in specs_of(plan, out, share)}
@@ -64,7 +72,9 @@ def sweep(
             fail(runs[spec.key][1], out, reason)
 
         head = Head(out, executor, rules, progress.note, gave_up)
-        return head.drive([spec for spec, _ in runs.values()]), plan
+        summary = head.drive([spec for spec, _ in runs.values()])
+    failed = {str(runs[key][1]): reason for key, reason in summary.failed.items()}
+    return Outcome(records, failed, left_out)
 
 
 def specs_of(plan: Plan, out: Path, share: Share) -> list[tuple[Spec, Run]]:
@@ -72,7 +82,7 @@ def specs_of(plan: Plan, out: Path, share: Share) -> list[tuple[Spec, Run]]:
     firsts = {key: run for run, key in plan.keys.items()}
     found = [(_spec(run, "", plan, out, share), run) for run in plan.ready]
     for key, runs in plan.after.items():
-        found += [(_spec(run, _key(firsts[key]), plan, out, share), run) for run in runs]
+        found += [(_spec(run, run_folder(firsts[key].run_key, "train"), plan, out, share), run) for run in runs]
     return found
 
 
@@ -85,7 +95,7 @@ def _spec(run: Run, after: str, plan: Plan, out: Path, share: Share) -> Spec:
     else:
         outputs = [folders.records / f"{seed}{suffix}" for suffix in (".json", ".npz", ".run.json")]
     return Spec(
-        key=_key(run),
+        key=run_folder(run.run_key, run.stage, run.entry),
         argv=command(run, out, share.device, share.at_once),
         outputs=tuple(path.as_posix() for path in outputs),
         after=after,
@@ -95,9 +105,9 @@ def _spec(run: Run, after: str, plan: Plan, out: Path, share: Share) -> Spec:
     )
 
 
-def _key(run: Run) -> str:
-    """A first stage's results are of all that share it; a record is of its entry alone, whoever has the same key."""
-    return f"{run.run_key}-{'train' if run.stage == 'train' else run.entry}"
+def run_folder(run_key: str, stage: str, entry: str = "") -> str:
+    """Key of a run: a first stage is of all that share it, a record of its entry alone."""
+    return f"{run_key}-{'train' if stage == 'train' else entry}"
 
 
 @functools.lru_cache

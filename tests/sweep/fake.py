@@ -1,5 +1,9 @@
-"""A run that takes milliseconds: `fake.py ROOT KEY WHAT`. Its row in ROOT/table.csv and ROOT/records/KEY.json are its result."""
+"""A run that takes milliseconds: `fake.py ROOT KEY WHAT`; its result is ROOT/records/KEY.json.
 
+ROOT/starts.txt has a line for each start of each run; ROOT/overlaps.txt one for each start while the same run was on.
+"""
+
+import fcntl
 import json
 import os
 import signal
@@ -24,6 +28,11 @@ def ancestor(generations: int) -> int:
 
 def main() -> int:
     root, key, what = Path(sys.argv[1]), sys.argv[2], sys.argv[3]
+    busy = os.open(root / f"busy-{key}", os.O_WRONLY | os.O_CREAT, 0o644)
+    try:
+        fcntl.flock(busy, fcntl.LOCK_EX | fcntl.LOCK_NB)  # until this process ends
+    except BlockingIOError:
+        append(root / "overlaps.txt", key)
     append(root / "starts.txt", key)
     first = (root / "starts.txt").read_text().split().count(key) == 1
     if what.startswith("killed") and first:
@@ -42,8 +51,8 @@ def main() -> int:
             time.sleep(0.02)
     if what != "leaves nothing":
         (root / "records").mkdir(exist_ok=True)
-        (root / f"records/{key}.json").write_text(json.dumps({"key": key}))
-        append(root / "table.csv", key)
+        (root / f"records/{key}.tmp").write_text(json.dumps({"key": key}))
+        (root / f"records/{key}.tmp").replace(root / f"records/{key}.json")
     return 0
 
 

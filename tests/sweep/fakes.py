@@ -44,8 +44,14 @@ def drive(root: Path, executor: Executor, specs: list[Spec]) -> Summary:
 
 
 def table(root: Path) -> list[str]:
-    """The rows, in the order in which they came."""
-    path = root / "table.csv"
+    """The runs that have a record, each on its own."""
+    assert not (root / "overlaps.txt").exists(), "a run was on twice at once"
+    return sorted(json.loads(path.read_text())["key"] for path in root.glob("records/*.json"))
+
+
+def starts(root: Path) -> list[str]:
+    """The key of each start of a command, in the order in which they came."""
+    path = root / "starts.txt"
     return path.read_text().split() if path.is_file() else []
 
 

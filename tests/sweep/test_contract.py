@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -15,11 +16,11 @@ from typing import Any
 import pytest
 
 from harness.sweep.contract import Executor, done_files, folder_of, write_spec
-from tests.sweep.fakes import drive, open_fake_executor, spec, table
+from tests.sweep.fakes import drive, open_fake_executor, spec, starts, table
 
 ROOT = Path(__file__).parents[2]
 REASONS = {"ray": "the extra 'ray' is not installed", "submitit": "the extra 'slurm' (submitit) is not installed"}
-Open = Callable[[], Executor]
+SMALL = {"include_dashboard": False, "object_store_memory": 80 * 2**20}
 
 
 @pytest.fixture(scope="module", params=["local", "ray", "slurm"])
@@ -40,22 +41,14 @@ def address(name: str) -> Iterator[str]:
         yield cluster.address
 
 
-def ray_cluster(cpus: int) -> Any:
-    """A cluster on this machine as a context."""
-    import contextlib
-
+@contextlib.contextmanager
+def ray_cluster(cpus: int) -> Iterator[Any]:
+    """A cluster of one node on this machine."""
     from ray.cluster_utils import Cluster
 
-    @contextlib.contextmanager
-    def started() -> Iterator[Any]:
-        cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": cpus, **SMALL})
-        yield cluster
-        cluster.shutdown()
-
-    return started()
-
-
-SMALL = {"include_dashboard": False, "object_store_memory": 80 * 2**20}
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": cpus, **SMALL})
+    yield cluster
+    cluster.shutdown()
 
 
 @pytest.fixture(autouse=True)
@@ -74,16 +67,15 @@ def test_every_run_ends_with_done_and_a_second_head_runs_nothing(executor: Execu
     specs = [spec(tmp_path, "first"), spec(tmp_path, "second", after="first"), spec(tmp_path, "other")]
     summary = drive(tmp_path, executor, specs)
     assert sorted(summary.done) == ["first", "other", "second"]
-    rows = table(tmp_path)
-    assert sorted(rows) == ["first", "other", "second"]
-    assert rows.index("first") < rows.index("second")
+    assert table(tmp_path) == ["first", "other", "second"]
+    assert starts(tmp_path).index("first") < starts(tmp_path).index("second")
     files = done_files(tmp_path, "second")
     assert files is not None
     assert list(files) == ["records/second.json"]
 
     again = drive(tmp_path, executor, specs)
     assert (sorted(again.skipped), again.done) == (["first", "other", "second"], [])
-    assert len(table(tmp_path)) == 3
+    assert len(starts(tmp_path)) == 3
 
 
 @pytest.mark.parametrize("who", ["command", "attempt", "engine"])
@@ -93,8 +85,8 @@ def test_a_worker_killed_with_sigkill_is_tried_again(executor: Executor, name: s
     what = f"killed {('command', 'attempt', 'engine').index(who)}"
     summary = drive(tmp_path, executor, [spec(tmp_path, "victim", what), spec(tmp_path, "bystander")])
     assert sorted(summary.done) == ["bystander", "victim"]
-    assert (tmp_path / "starts.txt").read_text().split().count("victim") == 2
-    assert sorted(table(tmp_path)) == ["bystander", "victim"]
+    assert starts(tmp_path).count("victim") == 2
+    assert table(tmp_path) == ["bystander", "victim"]
     assert "victim: " in (tmp_path / "notes.txt").read_text()
 
 
@@ -102,7 +94,7 @@ def test_a_run_submitted_twice_is_done_once(executor: Executor, tmp_path: Path) 
     twice = spec(tmp_path, "twice", "waits")
     write_spec(tmp_path, twice)
     executor.submit([twice])
-    wait_for(lambda: (tmp_path / "starts.txt").is_file())
+    wait_for(lambda: starts(tmp_path) == ["twice"])
     executor.submit([twice])
     time.sleep(0.5)  # for the second attempt to reach the lock
     (tmp_path / "go").touch()
@@ -110,7 +102,7 @@ def test_a_run_submitted_twice_is_done_once(executor: Executor, tmp_path: Path) 
     while len(codes) < 2:
         codes += [ended.code for ended in executor.ended(30)]
     assert codes == [0, 0]
-    assert table(tmp_path) == (tmp_path / "starts.txt").read_text().split() == ["twice"]
+    assert table(tmp_path) == starts(tmp_path) == ["twice"]
 
 
 def test_a_run_that_always_fails_is_given_up_and_the_others_finish(executor: Executor, tmp_path: Path) -> None:
@@ -126,8 +118,8 @@ def test_a_run_that_always_fails_is_given_up_and_the_others_finish(executor: Exe
     assert summary.failed["bad"] == "it ended with exit code 1: cannot do it"
     assert summary.failed["nan"] == "failed: loss is nan"
     assert "it ended well but left no records/empty.json" in summary.failed["empty"]
-    starts = (tmp_path / "starts.txt").read_text().split()
-    assert [starts.count(key) for key in ("bad", "nan", "empty")] == [3, 1, 3], "a failure as a result is not repeated"
+    tries = starts(tmp_path)
+    assert [tries.count(key) for key in ("bad", "nan", "empty")] == [3, 1, 3], "a failure as a result is not repeated"
     given_up = [line for line in (tmp_path / "notes.txt").read_text().split("\n") if line.startswith("gave up")]
     assert len(given_up) == 2
     assert done_files(tmp_path, "bad") is None
@@ -146,20 +138,16 @@ def test_a_head_that_is_killed_loses_nothing(name: str, address: str, tmp_path: 
     runs = json.dumps([["before0", "works"], ["before1", "works"], ["under_way", "waits"], ["after", "works"]])
     command = [sys.executable, "-m", "tests.sweep.fakes", str(tmp_path), name, address, runs]
     head = subprocess.Popen(command, cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)})
-    wait_for(lambda: "under_way" in (starts(tmp_path)) and done_files(tmp_path, "before0") is not None)
+    wait_for(lambda: "under_way" in starts(tmp_path) and done_files(tmp_path, "before0") is not None)
     head.send_signal(signal.SIGKILL)
     head.wait()
     heir = subprocess.Popen(command, cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)})
     time.sleep(0.5)
     (tmp_path / "go").touch()
     assert heir.wait(60) == 0
-    assert sorted(table(tmp_path)) == ["after", "before0", "before1", "under_way"]
+    assert table(tmp_path) == ["after", "before0", "before1", "under_way"]
     assert all(done_files(tmp_path, key) for key in table(tmp_path))
-
-
-def starts(root: Path) -> list[str]:
-    path = root / "starts.txt"
-    return path.read_text().split() if path.is_file() else []
+    assert starts(tmp_path).count("before0") == 1, "what was done is not run again"
 
 
 def wait_for(condition: Callable[[], bool], seconds: float = 60.0) -> None:

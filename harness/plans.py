@@ -24,6 +24,7 @@ from harness.errors import UserError
 from harness.recipes import Cell, resolve
 from harness.records.evaluate import evaluate
 from harness.records.schema import Record, read_record
+from harness.registry import unchanging
 from harness.suites import entries_for, get_suite
 
 if TYPE_CHECKING:
@@ -67,6 +68,8 @@ class Plan:
     after: dict[tuple[str, int], list[Run]] = field(default_factory=dict)  # first-stage folder and seed -> what follows
     lengths: dict[Run, float] = field(default_factory=dict)  # in image passes; only their order matters
     keys: dict[Run, tuple[str, int]] = field(default_factory=dict)  # of first stages
+    firsts: dict[tuple[str, int], Run] = field(default_factory=dict)  # the other way round
+    folders: dict[Run, cells.Folders] = field(default_factory=dict)
     left_out: list[str] = field(default_factory=list)
 
     def take(self) -> Run:
@@ -88,6 +91,11 @@ class Plan:
 
 def make_plan(suite_name: str, settings: Settings) -> Plan:
     """The suite's runs without those whose record is there, of this recipe, split and code; splits are drawn."""
+    with unchanging():
+        return _make_plan(suite_name, settings)
+
+
+def _make_plan(suite_name: str, settings: Settings) -> Plan:
     suite, plan, matched = get_suite(suite_name), Plan(), 0
     for name in suite.splits:
         dataset = store.get_dataset(splits.parse_split_name(name).dataset)
@@ -140,12 +148,13 @@ def _add(plan: Plan, cell: Cell, run: Run, seeds: Sequence[int], split: Split, o
         # What trains nothing takes seconds and leaves a record, which the end of the budget must not forestall.
         plan.lengths[second] = 0.0 if record else float(images * second_epochs) or math.inf
         if key not in plan.after:
-            plan.keys[first], plan.after[key], plan.lengths[first] = key, [], 0.0
+            plan.keys[first], plan.firsts[key], plan.after[key], plan.lengths[first] = key, first, [], 0.0
+            plan.folders[first] = folders
             plan.ready.append(first)
         if not record:  # runs that have failed before come last
-            owner = next(item for item, its_key in plan.keys.items() if its_key == key)
             # A first stage runs backward through the backbone too: about three times the work of a frozen one.
-            plan.lengths[owner] = 3.0 * images * first_epochs
+            plan.lengths[plan.firsts[key]] = 3.0 * images * first_epochs
+        plan.folders[second] = folders
         plan.after[key].append(second)
 
 

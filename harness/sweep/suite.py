@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import functools
+import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from harness import cells
-from harness.entries import parse_entry
 from harness.files import locked
 from harness.plans import Plan, Run, Settings, fail, make_plan
 from harness.progress import reporter
-from harness.recipes import resolve
 from harness.sweep.contract import Executor, Spec
 from harness.sweep.head import Head, Rules
 from harness.sweep.one import command
@@ -59,6 +56,7 @@ def sweep(suite: str, settings: Settings, rules: Rules, open_executor: Callable[
         UserError: as `make_plan` says; another command is at work in the folder; the executor cannot be had.
     """
     out = settings.out.resolve()
+    settings = dataclasses.replace(settings, out=out)
     with locked(out), reporter() as progress, contextlib.ExitStack() as stack:
         plan = make_plan(suite, settings)
         records, left_out = plan.left, len(plan.left_out)
@@ -79,15 +77,14 @@ def sweep(suite: str, settings: Settings, rules: Rules, open_executor: Callable[
 
 def specs_of(plan: Plan, out: Path, share: Share) -> list[tuple[Spec, Run]]:
     """The plan's runs, each with what an executor needs to know about it."""
-    firsts = {key: run for run, key in plan.keys.items()}
     found = [(_spec(run, "", plan, out, share), run) for run in plan.ready]
     for key, runs in plan.after.items():
-        found += [(_spec(run, run_folder(firsts[key].run_key, "train"), plan, out, share), run) for run in runs]
+        found += [(_spec(run, run_folder(plan.firsts[key].run_key, "train"), plan, out, share), run) for run in runs]
     return found
 
 
 def _spec(run: Run, after: str, plan: Plan, out: Path, share: Share) -> Spec:
-    folders, seed = _folders(run.split, run.dataset, run.entry, run.overrides), f"seed{run.seed}"
+    folders, seed = plan.folders[run], f"seed{run.seed}"
     if run.stage == "train":
         stem = folders.first
         outputs = [stem / "predictions" / f"{seed}.json", stem / "predictions" / f"{seed}.npz"]
@@ -97,7 +94,7 @@ def _spec(run: Run, after: str, plan: Plan, out: Path, share: Share) -> Spec:
     return Spec(
         key=run_folder(run.run_key, run.stage, run.entry),
         argv=command(run, out, share.device, share.at_once),
-        outputs=tuple(path.as_posix() for path in outputs),
+        outputs=tuple(path.relative_to(out).as_posix() for path in outputs),
         after=after,
         title=str(run),
         length=plan.lengths[run],
@@ -108,8 +105,3 @@ def _spec(run: Run, after: str, plan: Plan, out: Path, share: Share) -> Spec:
 def run_folder(run_key: str, stage: str, entry: str = "") -> str:
     """Key of a run: a first stage is of all that share it, a record of its entry alone."""
     return f"{run_key}-{'train' if stage == 'train' else entry}"
-
-
-@functools.lru_cache
-def _folders(split: str, dataset: str, entry: str, overrides: tuple[str, ...]) -> cells.Folders:
-    return cells.folders(resolve(parse_entry(entry), dataset, overrides), split, Path())

@@ -19,7 +19,10 @@ WINDOW = 1000  # tasks given to Ray at once; waiting for one costs it time for e
 
 # Ray on Linux turns 127.0.0.1 into the machine's address and listens on every interface, unless it believes to be on a
 # system where clusters are not supported. It reads this once, when it is imported.
-ALONE = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+ALONE = {
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+    "RAY_worker_niceness": "0",  # else 15: a sweep on a machine with other work would hardly get on
+}
 
 
 def prepare(address: str) -> None:

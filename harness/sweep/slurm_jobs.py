@@ -12,6 +12,7 @@ from harness.errors import UserError
 from harness.sweep.attempt import supervise
 from harness.sweep.contract import FOLDER, Ended, Spec, folder_of
 
+ARRAY = 1000  # jobs; Slurm takes 1,001 in an array unless it is told otherwise
 POLL = 0.1  # seconds; submitit itself asks Slurm far less often
 DEFAULTS = {"time": "1440", "array_parallelism": "256"}  # minutes; jobs of an array that run at once
 SAFE = (
@@ -69,8 +70,15 @@ class SlurmExecutor:
         for shape in dict.fromkeys((spec.cpus, spec.gpus) for spec in batch):
             same = [spec for spec in batch if (spec.cpus, spec.gpus) == shape]
             self._executor.update_parameters(**self._parameters(*shape))
-            jobs = self._executor.map_array(supervise, [str(folder_of(self._root, spec.key)) for spec in same])
-            self._under_way |= {job.job_id: (spec.key, job) for spec, job in zip(same, jobs, strict=True)}
+            for start in range(0, len(same), ARRAY):
+                self._submit_array(same[start : start + ARRAY])
+
+    def _submit_array(self, specs: Sequence[Spec]) -> None:
+        try:
+            jobs = self._executor.map_array(supervise, [str(folder_of(self._root, spec.key)) for spec in specs])
+        except (self._submitit.core.utils.FailedJobError, self._submitit.core.utils.FailedSubmissionError) as error:
+            raise UserError(f"--executor slurm: its jobs were refused: {' '.join(str(error).split())[:300]}") from None
+        self._under_way |= {job.job_id: (spec.key, job) for spec, job in zip(specs, jobs, strict=True)}
 
     def _parameters(self, cpus: int, gpus: float) -> dict[str, Any]:
         given = {f"slurm_{key}": value for key, value in self._options.items()}

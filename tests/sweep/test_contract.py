@@ -46,9 +46,11 @@ def ray_cluster(cpus: int) -> Iterator[Any]:
     """A cluster of one node on this machine."""
     from ray.cluster_utils import Cluster
 
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": cpus, **SMALL})
-    yield cluster
-    cluster.shutdown()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_worker_niceness", "0")  # else a busy machine starves them, and seconds become minutes
+        cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": cpus, **SMALL})
+        yield cluster
+        cluster.shutdown()
 
 
 @pytest.fixture(autouse=True)

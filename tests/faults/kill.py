@@ -16,6 +16,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -40,16 +41,16 @@ class Figures:
     faults: list[str] = field(default_factory=list)
 
 
-def campaign(kills: int, seed: int, minutes: float, root: Path) -> Figures:
+def campaign(kills: int, seed: int, minutes: float, root: Path, names: Sequence[str]) -> Figures:
     """Kills until there were enough of them, or the time is over; the last pipeline is let end."""
     random.seed(seed)
     began, figures = time.monotonic(), Figures()
-    expected = _undisturbed(root / "undisturbed", figures)
+    expected = _undisturbed(root / "undisturbed", figures, names)
     number, folder = 0, root / "0"
     while (figures.kills < kills and time.monotonic() - began < 60 * minutes) or folder.exists():
         enough = figures.kills >= kills or time.monotonic() - began >= 60 * minutes
         instant = None if enough else random.uniform(0, figures.undisturbed_seconds)
-        end = pipeline.run(folder, instant, random.choice(TARGETS))
+        end = pipeline.run(folder, instant, random.choice(TARGETS), names)
         if end.killed:
             _count(figures, end)
             continue
@@ -61,9 +62,9 @@ def campaign(kills: int, seed: int, minutes: float, root: Path) -> Figures:
     return figures
 
 
-def _undisturbed(folder: Path, figures: Figures) -> dict[str, str]:
+def _undisturbed(folder: Path, figures: Figures, names: Sequence[str]) -> dict[str, str]:
     began = time.monotonic()
-    end = pipeline.run(folder)
+    end = pipeline.run(folder, names=names)
     figures.undisturbed_seconds = round(time.monotonic() - began, 2)
     if end.code:
         raise SystemExit(f"the undisturbed pipeline failed in '{end.command}': see {folder / 'log.txt'}")
@@ -100,11 +101,12 @@ def main() -> int:
     parser.add_argument("--kills", type=int, default=200)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--minutes", type=float, default=60, help="no new kill after so long")
+    parser.add_argument("--only", nargs="+", choices=pipeline.COMMANDS, default=list(pipeline.COMMANDS))
     parser.add_argument("--json", type=Path, help="write the figures there")
     arguments = parser.parse_args()
     pipeline.import_everything()
     with tempfile.TemporaryDirectory(prefix="ltbench-kill-") as root:
-        figures = vars(campaign(arguments.kills, arguments.seed, arguments.minutes, Path(root)))
+        figures = vars(campaign(arguments.kills, arguments.seed, arguments.minutes, Path(root), arguments.only))
     text = json.dumps({"seed": arguments.seed, **figures}, indent=1, sort_keys=True)
     print(text)
     if arguments.json:

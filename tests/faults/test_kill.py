@@ -27,11 +27,11 @@ def figures_of(tool: str, folder: Path, *arguments: str) -> dict[str, Any]:
 @pytest.mark.pipeline
 def test_killed_at_random_instants_the_pipeline_leaves_the_same_files(tmp_path: Path) -> None:
     """In a process that has not trained, from which commands can be forked."""
-    figures = figures_of("kill", tmp_path, "--kills", "3", "--seed", "5")
+    figures = figures_of("kill", tmp_path, "--kills", "3", "--seed", "5", "--only", "run crt", "collect")
     assert figures["faults"] == []
     assert figures["kills"] == 3
     assert figures["pipelines"] >= 1
-    assert figures["files"] > 60
+    assert figures["files"] > 20
 
 
 @pytest.mark.pipeline

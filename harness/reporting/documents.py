@@ -93,7 +93,8 @@ def study(result: Result) -> str:
     if result.findings:
         parts.append("\n".join(f"- {text}" for text in result.findings) + "\n")
     if result.withdrawn:
-        parts.append(f"{result.withdrawn} of its findings are not supported by these records and are left out.\n")
+        reason = "these records do not support them, or say nothing of them yet"
+        parts.append(f"{result.withdrawn} of its findings are left out: {reason}.\n")
     return "\n".join(parts)
 
 
@@ -116,17 +117,18 @@ def _table(titles: Sequence[str], lines: Sequence[tuple[list[str], Measured]]) -
     head = [*titles, *(score.capitalize() for score in scores), "n"]
     rows = [f"| {' | '.join(head)} |", f"|{' --- |' * len(titles)}{' ---: |' * (len(scores) + 1)}"]
     for names, one in lines:
-        effects = [_effect(one.effects.get(score)) for score in scores]
+        effects = [_effect(one.effects.get(score), one.n) for score in scores]
         if one.missing:
-            effects = [f"not run: {one.missing}", *("-" for _ in scores[1:])]
+            effects = [tables.escape_markdown(one.missing), *("-" for _ in scores[1:])]
         few = f"{one.n} (too few)" if 0 < one.n < ENOUGH else str(one.n or "-")
-        rows.append(f"| {' | '.join([*map(tables.escape_markdown, names), *effects, few])} |")
+        label = [*names[:-1], "; ".join([names[-1], *one.marks])]
+        rows.append(f"| {' | '.join([*map(tables.escape_markdown, label), *effects, few])} |")
     return "\n".join(rows) + "\n"
 
 
-def _effect(found: Effect | None) -> str:
+def _effect(found: Effect | None, seeds: int) -> str:
     text = number(found)
-    return f"**{text}**" if found and found.verdict in ("better", "worse") else text
+    return f"**{text}**" if found and seeds >= ENOUGH and found.verdict in ("better", "worse") else text
 
 
 def refresh_files(paths: Sequence[Path], sections: Sequence[Section], studies: Sequence[Result] = ()) -> list[Path]:

@@ -21,7 +21,7 @@ from harness.reporting import provenance, tables
 from harness.reporting.methods import MethodView
 from harness.reporting.paper_tables import FilledTable
 from harness.reporting.speed import SpeedReport
-from harness.reporting.studies import SCORES, Result, number, ranked
+from harness.reporting.studies import ENOUGH, SCORES, Result, number, ranked
 from harness.reporting.study_figures import pictures
 from harness.reporting.summary import COSTS, METRICS, Cost, Metric, Row, Section, Stat
 from harness.reporting.views import Curve, RowView, SectionView
@@ -76,14 +76,16 @@ def render(page: Page) -> str:
         seeds=tables.seeds, recipe=provenance.recipe, shared=provenance.shared, by_seed=provenance.by_seed, cost=_cost,
         data=_data, embed=embed, difference=number, pictures=_pictures,
     )  # fmt: skip
-    style, script = _style(), _script()
+    style, script, findings = _style(), _script(), ranked(page.studies)
     return environment.get_template("leaderboard.html.j2").render(
         page=page,
         sections=list(zip(page.sections, page.views, strict=True)),
         runs=sum(len(row.runs) for section in page.sections for row in section.rows),
         methods={row.first.method for section in page.sections for row in section.rows},
         filters=_filters(page.sections),
-        findings=ranked(page.studies),
+        findings=findings,
+        intervals=sum(found is not None for pairs in findings for _, one in pairs for found in one.effects.values()),
+        enough=ENOUGH,
         group_scores=SCORES,
         metrics=METRICS,
         costs=COSTS,

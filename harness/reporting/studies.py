@@ -32,7 +32,11 @@ STUDIES: Final = Path(__file__).with_name("studies.yaml")
 STUDIES_FILE: Final = "studies.yaml"
 SCORES: Final = ("all", *GROUPS)
 ENOUGH: Final = 3  # seeds; with fewer a contrast is shown, and supports no finding
-PLACEHOLDER: Final = re.compile(r"\{([^{} ]+)(?: (all|many|medium|few))?\}")
+PLACEHOLDER: Final = re.compile(r"\{([^{}]+)\}")
+BOUND: Final = re.compile(r"(above|below) (-?\d+(?:\.\d+)?)")
+
+# Of a recipe: what a method does not decide, and no study here is about. (Its length in second stages is its own.)
+CONDITIONS: Final = ("backbone", "image_size", "precision", "train.epochs", "train.iterations", "train.batch_size")
 
 ReadEvidence: TypeAlias = Callable[[Run], Evidence | None]
 Bits: TypeAlias = dict[int, npt.NDArray[np.bool_]]
@@ -61,20 +65,37 @@ class Contrast:
         """By which findings call it."""
         return self.name or self.row
 
+    @property
+    def of_one_row(self) -> bool:
+        """Whether it holds a row against itself: what choosing on the test set gives can only be seen, not tested."""
+        return self.row == self.against
+
 
 @dataclass(frozen=True)
 class Finding:
-    """A sentence. `{name}` and `{name few}` become a contrast's difference; `holds` says which verdicts it rests on."""
+    """A sentence. `{name}` and `{name few}` become a contrast's difference; `holds` says what it rests on.
+
+    That is the verdict on a contrast, or where its whole interval lies, in points: `above -2`, `below 3`.
+    """
 
     text: str
-    holds: dict[str, str]  # "name" or "name few" -> better, worse, not resolved
+    holds: dict[str, str]  # "name" or "name few" -> what the sentence takes for true of it
 
     def __post_init__(self) -> None:
-        for key, verdict in self.holds.items():
-            if verdict not in get_args(Verdict):
-                raise ValueError(f"holds.{key} must be one of {', '.join(get_args(Verdict))}, found '{verdict}'")
+        for key, claim in self.holds.items():
+            if claim not in get_args(Verdict) and not BOUND.fullmatch(claim):
+                known = ", ".join((*get_args(Verdict), "above POINTS", "below POINTS"))
+                raise ValueError(f"holds.{key} must be one of {known}, found '{claim}'")
         if not self.holds:
             raise ValueError("a finding names at least one contrast under 'holds'")
+        for shown in self.shown:
+            if shown not in self.holds:
+                raise ValueError(f"a finding shows {{{shown}}}, of which nothing stands under 'holds'")
+
+    @property
+    def shown(self) -> list[str]:
+        """The differences in the text, as `holds` calls them."""
+        return [match[1] for match in PLACEHOLDER.finditer(self.text)]
 
 
 @dataclass(frozen=True)
@@ -97,11 +118,12 @@ class Study:
         keys = [contrast.key for contrast in self.contrasts]
         if len(set(keys)) < len(keys):
             raise ValueError(f"two contrasts have one name; give them a 'name' each: {', '.join(keys)}")
-        for finding in self.findings:
-            named = [*finding.holds, *(match[1] for match in PLACEHOLDER.finditer(finding.text))]
-            for name in named:
-                if name.split(" ")[0] not in keys:
-                    raise ValueError(str(unknown("contrast", name.split(" ")[0], keys)))
+        for name in (name for finding in self.findings for name in finding.holds):
+            key, _, score = name.partition(" ")
+            if key not in keys:
+                raise ValueError(str(unknown("contrast", key, keys)))
+            if score and score not in SCORES:
+                raise ValueError(str(unknown("group", score, SCORES)))
 
 
 @dataclass(frozen=True)
@@ -110,10 +132,9 @@ class Measured:
 
     contrast: Contrast
     effects: dict[str, Effect | None] = field(default_factory=dict)  # all, many, medium, few
-    level: float | None = None  # mean accuracy of the row over all images
-    base: float | None = None  # of the row it is held against
     marks: tuple[str, ...] = ()  # what a reader must know of either row
-    missing: str = ""  # why there is no effect
+    missing: str = ""  # why there is no effect: a phrase that stands for itself
+    complete: bool = True  # no run of either row has failed; findings rest on no others
 
     @property
     def n(self) -> int:
@@ -129,7 +150,7 @@ class Result:
     study: Study
     measured: tuple[Measured, ...]
     findings: tuple[str, ...] = ()
-    withdrawn: int = 0  # findings that these records do not support
+    withdrawn: int = 0  # findings that these records do not support, or say nothing of
     slug: str = ""  # of the table, where there is one
     counts: tuple[int, ...] = ()  # training images of each class
     quantities: dict[str, list[float]] = field(default_factory=dict)  # row -> value of each class
@@ -174,10 +195,13 @@ def carry_out(
 
 
 def ranked(results: Iterable[Result]) -> tuple[list[tuple[Study, Measured]], list[tuple[Study, Measured]]]:
-    """The contrasts that are resolved over all images, largest first; and those that are not, likewise."""
+    """The contrasts that are resolved over all images, largest first; and those that are not, likewise.
+
+    What is only observed, and what does not differ at all, is in neither.
+    """
     pairs = [(result.study, one) for result in results for one in result.measured if one.n >= ENOUGH]
     pairs.sort(key=lambda pair: -abs(_over_all(pair[1]).mean))
-    resolved = [pair for pair in pairs if _over_all(pair[1]).verdict != "not resolved"]
+    resolved = [pair for pair in pairs if _over_all(pair[1]).verdict in ("better", "worse")]
     return resolved, [pair for pair in pairs if _over_all(pair[1]).verdict == "not resolved"]
 
 
@@ -188,7 +212,7 @@ def number(found: Effect | None) -> str:
     if found.verdict == "same":
         return "0.0, no image differs"
     mean, low, high = (percent(value, 1, signed=True) for value in (found.mean, found.low, found.high))
-    return f"{mean} ({low} to {high})"
+    return f"{mean} ({low} to {high}{'' if found.inferred else ' by seed'})"
 
 
 def _over_all(one: Measured) -> Effect:
@@ -202,7 +226,7 @@ def _carry_out(study: Study, tables: Sequence[tuple[Section, SectionView]], read
         pair for pair in tables if (pair[0].protocol.split, pair[0].protocol.track) == (study.split, study.track)
     ]
     if len(fitting) != 1:
-        reason = f"{len(fitting)} tables of this split and track" if fitting else "nothing of this split and track"
+        reason = f"{len(fitting)} tables are of this split and track" if fitting else "not run: nothing of this table"
         return Result(study, tuple(Measured(contrast, missing=reason) for contrast in study.contrasts))
     section, seen = fitting[0]
     measured = tuple(_measure(contrast, section, read) for contrast in study.contrasts)
@@ -220,32 +244,65 @@ def _carry_out(study: Study, tables: Sequence[tuple[Section, SectionView]], read
 
 
 def _measure(contrast: Contrast, section: Section, read: ReadEvidence) -> Measured:
-    rows = []
-    for name in (contrast.row, contrast.against):
-        found = [row for row in section.rows if row.name == name and row.ok_runs]
-        if len(found) != 1:
-            reason = f"{len(found)} rows are called {name}" if found else f"{name} has not been measured"
-            return Measured(contrast, missing=reason)
-        rows.append(found[0])
-    row, against = rows
-    found_bits = [_correct(row, contrast.at, read), _correct(against, contrast.against_at, read)]
-    (bits, targets), (other_bits, other_targets) = found_bits
+    found = [_row(name, section) for name in (contrast.row, contrast.against)]
+    reasons = [reason for reason in found if isinstance(reason, str)]
+    if reasons:
+        return Measured(contrast, missing=reasons[0])
+    row, against = (one for one in found if isinstance(one, Row))
+    other = _other_conditions(row, against)
+    if other:
+        return Measured(contrast, missing=f"not comparable: {other}")
+    bits, targets = _correct(row, contrast.at, read)
+    other_bits, other_targets = _correct(against, contrast.against_at, read)
     if targets is None or other_targets is None:
         return Measured(contrast, missing="no predictions are stored of one of the two")
+    if not np.array_equal(targets, other_targets):
+        return Measured(contrast, missing="not comparable: the test images are others")
     groups = group_of_class(section.protocol.class_counts, section.protocol.shot_policy)
     effects = {
-        score: effect(bits, other_bits, targets, None if score == "all" else _classes(groups, score))
+        score: effect(
+            bits,
+            other_bits,
+            targets,
+            None if score == "all" else _classes(groups, score),
+            infer=not contrast.of_one_row,
+        )
         for score in SCORES
     }
-    level, base = row.stats[contrast.at]["all"], against.stats[contrast.against_at]["all"]
     return Measured(
         contrast,
         effects,
-        level.mean if level else None,
-        base.mean if base else None,
         tuple(dict.fromkeys([*row.marks, *against.marks])),
-        "" if effects["all"] else "fewer than two seeds in common",
+        "" if effects["all"] else "fewer than two seeds in common, or a class with one test image",
+        complete=all(run.record.status == "ok" for one in (row, against) for run in one.runs),
     )
+
+
+def _row(name: str, section: Section) -> Row | str:
+    """The row of that name; else why there is none."""
+    found = [row for row in section.rows if row.name == name]
+    if not found:
+        return f"not run: {name} has not been measured"
+    if len(found) > 1:
+        return f"{len(found)} rows are called {name}"
+    failures = [run.record.failure for run in found[0].runs if run.record.failure]
+    return found[0] if found[0].ok_runs else f"{found[0].status}: {failures[0].reason if failures else name}"
+
+
+def _other_conditions(row: Row, against: Row) -> str:
+    """What two rows of a table must share beside its split and track, and do not; empty where all is well."""
+    for name in CONDITIONS:
+        one, other = (_look_up(rows.first.recipe, name) for rows in (row, against))
+        if one != other:
+            return f"{name} is {one} in {row.name}, {other} in {against.name}"
+    return ""
+
+
+def _look_up(recipe: Mapping[str, Any], name: str) -> Any:
+    """None where the recipe does not say it."""
+    for key in name.split("."):
+        recipe = recipe.get(key) or {}
+    return recipe
 
 
 def _classes(groups: Sequence[Any], group: str) -> list[int]:
@@ -270,17 +327,26 @@ def _sentence(finding: Finding, measured: Mapping[str, Measured]) -> str | None:
     def looked_up(name: str) -> Effect | None:
         key, _, group = name.partition(" ")
         one = measured[key]
-        return one.effects.get(group or "all") if one.n >= ENOUGH else None
+        return one.effects.get(group or "all") if one.n >= ENOUGH and one.complete else None
 
-    for name, verdict in finding.holds.items():
-        found = looked_up(name)
-        if found is None or found.verdict != verdict:
-            return None
-    return PLACEHOLDER.sub(lambda m: number(looked_up(f"{m[1]} {m[2] or 'all'}")), finding.text)
+    if not all(_holds(looked_up(name), claim) for name, claim in finding.holds.items()):
+        return None
+    return PLACEHOLDER.sub(lambda match: number(looked_up(match[1])), finding.text)
+
+
+def _holds(found: Effect | None, claim: str) -> bool:
+    if found is None:
+        return False
+    bound = BOUND.fullmatch(claim)
+    if not bound:
+        return found.verdict == claim
+    points = float(bound[2]) / 100
+    return found.low > points if bound[1] == "above" else found.high < points
 
 
 def _quantities(study: Study, section: Section, seen: SectionView) -> Iterator[tuple[str, list[float]]]:
-    views: dict[str, RowView] = dict(zip((row.name for row in section.rows), seen.rows, strict=True))
+    pairs = list(zip(section.rows, seen.rows, strict=True))
     for name in study.quantity_rows:
-        if name in views and study.quantity in views[name].quantities:
-            yield name, views[name].quantities[study.quantity]
+        views: list[RowView] = [view for row, view in pairs if row.name == name]
+        if len(views) == 1 and study.quantity in views[0].quantities:
+            yield name, views[0].quantities[study.quantity]

@@ -78,7 +78,10 @@ def differences(result: Result) -> str:
         f'<text x="{SIDE + 22 + 90 * i}" y="36">{TITLES[score]}</text>'
         for i, score in enumerate(scores)
     )
-    axis = f'<text x="{WIDTH / 2}" y="{bottom + 30}" text-anchor="middle">difference in points, 95 % interval</text>'
+    what = (
+        "95 % interval" if any(e.inferred for one in shown for e in one.effects.values() if e) else "range over seeds"
+    )
+    axis = f'<text x="{WIDTH / 2}" y="{bottom + 30}" text-anchor="middle">difference in points, {what}</text>'
     return _svg(result.study.title, WIDTH, bottom + AXIS + 4, grid + legend + lines + axis)
 
 
@@ -104,7 +107,7 @@ def by_class(result: Result) -> str:
     rows = list(result.quantities.items())[:MOST_LINES]
     values = [value for _, of_class in rows for value in of_class]
     ticks = round_values(min(values), max(values))
-    x = _Scale(math.log(max(counts)), math.log(max(min(counts), 1)), LEFT, WIDTH - RIGHT)
+    x = _Scale(math.log(max(*counts, 1)), math.log(max(min(counts), 1)), LEFT, WIDTH - RIGHT)
     y = _Scale(min(*values, *ticks), max(*values, *ticks), HEIGHT - AXIS, TOP)
     grid = "".join(
         f'<path d="M{LEFT} {y(tick)}H{WIDTH - RIGHT}" stroke="{GRID}"/>'
@@ -112,7 +115,7 @@ def by_class(result: Result) -> str:
         for tick in ticks
     )
     marks = "".join(
-        f'<text x="{x(math.log(count))}" y="{HEIGHT - AXIS + 16}" text-anchor="middle">{count:,}</text>'
+        f'<text x="{x(math.log(max(count, 1)))}" y="{HEIGHT - AXIS + 16}" text-anchor="middle">{count:,}</text>'
         for count in _spaced(sorted(set(counts), reverse=True), x)
     )
     lines, legend = "", ""

@@ -12,10 +12,17 @@ from harness.reporting.effects import effect
 TARGETS = np.repeat(np.arange(4), 50)
 
 
-def runs(generator: np.random.Generator, chance: float, seeds: int, spread: float = 0.0) -> dict[int, np.ndarray]:
-    """Runs whose true accuracy is `chance`, give or take a seed's own luck."""
-    luck = generator.normal(0, spread, seeds)
-    return {seed: generator.random(len(TARGETS)) < chance + luck[seed] for seed in range(seeds)}
+def runs(generator: np.random.Generator, chance: float, seeds: int) -> dict[int, np.ndarray]:
+    """Runs that are right with probability `chance` at each image."""
+    return {seed: generator.random(len(TARGETS)) < chance for seed in range(seeds)}
+
+
+def lucky_runs(
+    generator: np.random.Generator, chance: float, seeds: int, luck: float, ease: np.ndarray
+) -> dict[int, np.ndarray]:
+    """The same, give or take a seed's own luck and what the images have in common to all seeds."""
+    of_seed = np.clip(generator.normal(0, luck, seeds), -0.25, 0.25)
+    return {seed: generator.random(len(ease)) < chance + of_seed[seed] + ease for seed in range(seeds)}
 
 
 def test_difference_by_hand() -> None:
@@ -44,15 +51,53 @@ def test_swapping_rows_turns_the_sign_and_equal_rows_give_zero(seed: int, seeds:
     assert (none.mean, none.low, none.high, none.verdict) == (0, 0, 0, "same")
 
 
-@pytest.mark.parametrize("spread", [0.0, 0.05])
-def test_interval_holds_the_true_difference_as_often_as_it_says(spread: float) -> None:
+@pytest.mark.parametrize("seeds", [2, 3])
+@pytest.mark.parametrize("luck", [0.0, 0.03, 0.1])
+@pytest.mark.parametrize("classes", [None, [1, 2]], ids=["all", "group"])
+def test_interval_holds_the_true_difference_as_often_as_it_says(
+    seeds: int, luck: float, classes: list[int] | None
+) -> None:
+    """Whether the seeds, the images or both decide; a new test set is drawn each time."""
     generator = np.random.default_rng(1)
-    held = 0
-    for _ in range(400):
-        found = effect(runs(generator, 0.7, 3, spread), runs(generator, 0.6, 3, spread), TARGETS)
+    held, draws = 0, 1500
+    for _ in range(draws):
+        ease, other_ease = generator.uniform(-0.1, 0.1, (2, len(TARGETS)))
+        one = lucky_runs(generator, 0.6, seeds, luck, ease)
+        other = lucky_runs(generator, 0.5, seeds, luck, other_ease)
+        found = effect(one, other, TARGETS, classes)
         assert found is not None
         held += found.low <= 0.1 <= found.high
-    assert 0.93 <= held / 400 <= 1  # too long rather than too short
+    assert 0.94 <= held / draws <= 0.999  # rather too long than too short: without luck the images count twice
+
+
+def test_a_lucky_spread_of_seeds_does_not_shorten_the_interval() -> None:
+    """Images that vary add to what the seeds leave open."""
+    everything, generator = np.ones(len(TARGETS), bool), np.random.default_rng(0)
+    seeds = {seed: generator.random(len(TARGETS)) < chance for seed, chance in enumerate((0.70, 0.71, 0.75))}
+    found = effect(seeds, dict.fromkeys(seeds, everything), TARGETS)
+    assert found is not None
+    by_seed = [bits.mean() for bits in seeds.values()]
+    assert found.high - found.mean > 4.3026 * np.std(by_seed, ddof=1) / np.sqrt(3)
+
+
+def test_what_cancels_over_seeds_is_not_the_same() -> None:
+    everything = np.ones(len(TARGETS), bool)
+    one = {0: TARGETS != 0, 1: everything}
+    found = effect(one, {0: everything, 1: TARGETS != 0}, TARGETS)
+    assert found is not None
+    assert (found.mean, found.verdict) == (0, "not resolved")
+
+
+def test_without_inference_the_range_over_seeds_is_given() -> None:
+    everything = np.ones(len(TARGETS), bool)
+    row = {0: everything, 1: TARGETS != 0, 2: everything}
+    found = effect(dict.fromkeys(row, everything), row, TARGETS, infer=False)
+    assert found is not None
+    assert (found.mean, found.low, found.high) == (pytest.approx(0.25 / 3), 0, 0.25)
+    assert found.verdict == "observed"
+    none = effect(row, row, TARGETS, infer=False)
+    assert none is not None
+    assert none.verdict == "same"
 
 
 def test_no_interval_without_two_common_seeds_or_classes() -> None:
@@ -60,3 +105,5 @@ def test_no_interval_without_two_common_seeds_or_classes() -> None:
     two = runs(np.random.default_rng(0), 0.5, 2)
     assert effect(one, one, TARGETS) is None
     assert effect(two, two, TARGETS, []) is None
+    alone = np.append(TARGETS, 4)  # nobody knows how one image's luck spreads
+    assert effect({0: alone < 9, 1: alone < 9}, {0: alone < 1, 1: alone < 1}, alone) is None

@@ -17,13 +17,14 @@ from harness.entries import parse_entry
 from harness.errors import UserError
 from harness.recipes import resolve
 from harness.records.collect import Collected, collect
+from harness.records.schema import write_record
 from harness.registry import find_plugins
 from harness.reporting.documents import refresh
 from harness.reporting.report import build_report, ranked_sections
 from harness.reporting.studies import Result, Study, carry_out, load_studies, ranked
 from harness.reporting.study_figures import pictures, write_study_figures
-from tests.factories import sources
-from tests.reporting.conftest import store
+from tests.factories import make_record, sources
+from tests.reporting.conftest import TEST_IMAGES, store
 
 STUDY: dict[str, Any] = {
     "id": "made",
@@ -40,7 +41,7 @@ STUDY: dict[str, Any] = {
     "findings": [
         {
             "text": "It gains {balanced_softmax} and {balanced_softmax few}.",
-            "holds": {"balanced_softmax few": "better"},
+            "holds": {"balanced_softmax": "above 20", "balanced_softmax few": "better"},
         },
         {"text": "It loses {balanced_softmax}.", "holds": {"balanced_softmax": "worse"}},
         {"text": "GCL gains {gcl}.", "holds": {"gcl": "better"}},
@@ -65,15 +66,14 @@ def test_contrasts_are_differences_of_the_rows_of_one_table(measured: Collected)
     found = balanced.effects["all"]
     assert found is not None
     assert (found.mean, found.n, found.verdict) == (pytest.approx(0.9 - 0.638), 3, "better")
-    assert (balanced.level, balanced.base) == (pytest.approx(0.9), pytest.approx(0.638))
     few = balanced.effects["few"]
     assert few is not None
     assert few.mean == pytest.approx(0.4)
     assert crt.effects["all"] is not None
     assert crt.effects["all"].verdict == "not resolved"
     assert oracle.effects["all"] is not None
-    assert oracle.effects["all"].mean == 0
-    assert gcl.missing == "gcl has not been measured"
+    assert (oracle.effects["all"].mean, oracle.effects["all"].inferred) == (0, False)
+    assert gcl.missing == "not run: gcl has not been measured"
 
 
 def test_findings_stand_only_where_their_verdicts_hold(measured: Collected) -> None:
@@ -93,16 +93,39 @@ def test_two_seeds_support_no_finding(tmp_path: Path) -> None:
     assert ranked([found]) == ([], [])
 
 
+@pytest.mark.parametrize(("claim", "stands"), [("above 20", True), ("above 30", False), ("below 40", True)])
+def test_a_finding_may_rest_on_how_large_a_difference_is(measured: Collected, claim: str, stands: bool) -> None:
+    finding = {"text": "So it is.", "holds": {"balanced_softmax": claim}}
+    assert result(measured, findings=[finding]).findings == (("So it is.",) if stands else ())
+
+
+def test_findings_do_not_rest_on_the_seeds_that_survived(tmp_path: Path) -> None:
+    for seed in range(4):
+        store(tmp_path, "balanced_softmax", seed, [0.9] * 10)
+        store(tmp_path, "ce", seed, [0.5] * 10)
+    write_record(tmp_path / "ce" / "seed3.json", make_record("ce", 3, failure="loss is NaN", test_images=TEST_IMAGES))
+    found = result(collect(tmp_path))
+    assert found.measured[0].n == 3
+    assert not found.findings
+
+
+def test_rows_of_other_networks_are_not_compared(tmp_path: Path) -> None:
+    for seed in range(3):
+        store(tmp_path, "balanced_softmax", seed, [0.9] * 10)
+        store(tmp_path, "ce", seed, [0.5] * 10, recipe={"backbone": "resnet20_cifar", "params": {}, "train": {}})
+    assert result(collect(tmp_path)).measured[0].missing.startswith("not comparable: backbone is ")
+
+
 def test_ranking_is_by_size_and_splits_off_what_is_not_resolved(measured: Collected) -> None:
     resolved, others = ranked([result(measured)])
-    assert [one.contrast.key for _, one in resolved] == ["balanced_softmax", "oracle"]
+    assert [one.contrast.key for _, one in resolved] == ["balanced_softmax"]
     assert [one.contrast.key for _, one in others] == ["crt"]
 
 
 def test_another_split_is_not_run(measured: Collected) -> None:
     found = result(measured, split="mnist5k-lt-if10")
     assert not found.started
-    assert {one.missing for one in found.measured} == {"nothing of this split and track"}
+    assert {one.missing for one in found.measured} == {"not run: nothing of this table"}
     assert list(pictures(found)) == []
 
 
@@ -112,9 +135,12 @@ def test_another_split_is_not_run(measured: Collected) -> None:
         ({"id": "A b"}, "id must be of small letters"),
         ({"contrasts": [STUDY["contrasts"][0]] * 2}, "two contrasts have one name"),
         ({"contrasts": [{"label": "x", "row": "ce", "against": "ce"}]}, "'ce' is held against itself"),
-        ({"findings": [{"text": "{lws}", "holds": {"gcl": "better"}}]}, "no contrast is named 'lws'"),
+        ({"findings": [{"text": "{lws}", "holds": {"lws": "better"}}]}, "no contrast is named 'lws'"),
         ({"findings": [{"text": "x", "holds": {"lws few": "better"}}]}, "no contrast is named 'lws'"),
         ({"findings": [{"text": "x", "holds": {"gcl": "good"}}]}, "holds.gcl must be one of better, worse"),
+        ({"findings": [{"text": "x", "holds": {"gcl": "above all"}}]}, "holds.gcl must be one of better, worse"),
+        ({"findings": [{"text": "x", "holds": {"gcl fw": "better"}}]}, "no group is named 'fw'"),
+        ({"findings": [{"text": "{gcl few}", "holds": {"gcl": "better"}}]}, "shows {gcl few}, of which nothing stands"),
         ({"findings": [{"text": "x", "holds": {}}]}, "names at least one contrast"),
         ({"quantum": 1}, "unknown key 'quantum'"),
     ],
@@ -153,7 +179,7 @@ def test_blocks_of_documents(measured: Collected) -> None:
     assert "![A <made> study](reports/figures/study-made.svg)" in fresh
     assert "| Not there | not run: gcl has not been measured | - | - | - | - |" in fresh
     assert "- It gains +26.2" in fresh
-    assert "2 of its findings are not supported" in fresh
+    assert "2 of its findings are left out" in fresh
     assert refresh(fresh, [], [result(measured)], "STUDIES.md") == fresh
     for wrong, message in (("study gone", "no study is named 'gone'"), ("findings x", "has 1 names, not 0")):
         with pytest.raises(UserError, match=message):
@@ -169,7 +195,7 @@ def test_the_page_shows_findings_and_what_is_not_run(measured: Collected, tmp_pa
     assert "A &lt;made&gt; study" in page
     assert "<made>" not in page
     assert "It gains +26.2" in page
-    assert "2 of the findings written for this study are not supported" in page
+    assert "2 of the findings written for this study are left out" in page
     assert "not run: gcl has not been measured" in page
 
 

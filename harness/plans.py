@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 from harness import cells
 from harness.data import splits, store
-from harness.data.splits import Split
+from harness.data.splits import Split, read_split
 from harness.entries import parse_entry
 from harness.errors import UserError
 from harness.recipes import Cell, resolve
@@ -102,7 +102,7 @@ def _make_plan(suite_name: str, settings: Settings) -> Plan:
         wanted = [entry for entry in entries_for(suite, dataset.name) if _matches(str(entry), settings.only)]
         matched += len(wanted)
         try:
-            split = splits.read_split(cells.ensure_split(name, dataset, settings.out)) if wanted else None
+            split = read_split(cells.ensure_split(name, dataset, settings.out)) if wanted else None
         except UserError as error:
             _leave_out(plan, f"split {name}", error)
             continue
@@ -185,15 +185,33 @@ def slots(settings: Settings) -> list[str]:
 
 
 def do(run: Run, out: Path, place: Workplace) -> str:
-    """Runs it; says how it ended."""
+    """Runs it; says how it ended.
+
+    Raises:
+        UserError: this checkout would make another run than the one that was planned; its data cannot be read.
+    """
     from harness.engine import stages
 
     cell, file, folders = _where(run, out)
+    _check_key(run, cell, read_split(file))
     if run.stage == "train":
         return stages.train(cell, file, [run.seed], folders.first, place)[0].status
     outcome = stages.finetune(cell, file, [run.seed], folders.first, folders.last, place)[0]
     evaluate(file, [folders.first, folders.last], [run.seed], folders.records)
     return outcome.status if outcome.failure is None else f"{outcome.status}: {outcome.failure.reason}"
+
+
+def _check_key(run: Run, cell: Cell, split: Split) -> None:
+    """Code may change between plan and run, and differ between machines; its results must not pass for the plan's."""
+    from harness.engine.stages import run_info
+
+    info = run_info(cell, split, run.seed, cell.stages[-1])
+    found = info.stage1_key if run.stage == "train" else info.run_key
+    if found != run.run_key:
+        raise UserError(
+            f"{run}: planned as run {run.run_key}, but the code, recipe or split here makes it {found}; "
+            "use one checkout everywhere, and start the command again"
+        )
 
 
 def fail(run: Run, out: Path, reason: str) -> str:

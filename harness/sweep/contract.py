@@ -100,15 +100,16 @@ def write_done(root: Path, key: str, outputs: Sequence[str]) -> str:
         return f"it ended well but left no {outputs[0]}"
     files = {name: root / name for name in outputs if (root / name).is_file()}
     listed = {name: {"bytes": path.stat().st_size, "sha256": sha256_file(path)} for name, path in files.items()}
-    write_json(folder_of(root, key) / "DONE", {"key": key, "files": listed})
+    write_json(folder_of(root, key) / "DONE", {"key": key, "first": outputs[0], "files": listed})
     return ""
 
 
 def done_files(root: Path, key: str) -> dict[str, dict[str, Any]] | None:
     """The outputs of a finished run: name -> bytes, sha256; None if it has to be run (again).
 
-    A run counts as finished while all its outputs are there in their size; hashing weights at every start would cost
-    more than it finds. Who copies them compares the hashes.
+    A run counts as finished while its first output has the bytes that it left, and the others are there in their size:
+    the first one is small and names the run, while hashing weights at every start would cost more than it finds. Who
+    copies them compares all hashes.
     """
     try:
         value = read_json(folder_of(root, key) / "DONE", "end of a run")
@@ -116,6 +117,7 @@ def done_files(root: Path, key: str) -> dict[str, dict[str, Any]] | None:
         whole = value["key"] == key and all(
             (root / name).stat().st_size == entry["bytes"] for name, entry in files.items()
         )
+        whole = whole and sha256_file(root / value["first"]) == files[value["first"]]["sha256"]
     except (UserError, OSError, KeyError, TypeError, AttributeError):
         return None
     return files if whole else None

@@ -59,8 +59,8 @@ def sweep(suite: str, settings: Settings, rules: Rules, open_executor: Callable[
     settings = dataclasses.replace(settings, out=out)
     with locked(out), reporter() as progress, contextlib.ExitStack() as stack:
         plan = make_plan(suite, settings)
-        records, left_out = plan.left, len(plan.left_out)
-        if not records:
+        left_out = len(plan.left_out)
+        if not plan.left:
             return Outcome(left_out=left_out)
         executor, share = open_executor(out)
         stack.callback(executor.close)
@@ -72,7 +72,8 @@ def sweep(suite: str, settings: Settings, rules: Rules, open_executor: Callable[
         head = Head(out, executor, rules, progress.note, gave_up)
         summary = head.drive([spec for spec, _ in runs.values()])
     failed = {str(runs[key][1]): reason for key, reason in summary.failed.items()}
-    return Outcome(records, failed, left_out)
+    made = sum(runs[key][1].stage != "train" for key in (*summary.done, *summary.failed))
+    return Outcome(made, failed, left_out)
 
 
 def specs_of(plan: Plan, out: Path, share: Share) -> list[tuple[Spec, Run]]:

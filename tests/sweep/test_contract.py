@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from harness.sweep.contract import Executor, done_files, folder_of, write_spec
+from harness.sweep.contract import Executor, done_files, folder_of, write_done, write_spec
 from tests.sweep.fakes import drive, open_fake_executor, spec, starts, table
 
 ROOT = Path(__file__).parents[2]
@@ -134,6 +134,15 @@ def test_a_damaged_end_is_no_end(executor: Executor, tmp_path: Path) -> None:
     (tmp_path / "records/emptied.json").write_text("")
     summary = drive(tmp_path, executor, specs)
     assert (sorted(summary.done), summary.skipped) == (["cut", "emptied"], ["whole"])
+
+
+def test_an_output_of_the_same_size_from_another_run_is_no_end(tmp_path: Path) -> None:
+    (tmp_path / "records").mkdir()
+    (tmp_path / "records/one.json").write_text('{"run_key": "aaaa"}')
+    assert write_done(tmp_path, "one", ["records/one.json"]) == ""
+    assert done_files(tmp_path, "one") is not None
+    (tmp_path / "records/one.json").write_text('{"run_key": "bbbb"}')
+    assert done_files(tmp_path, "one") is None
 
 
 def test_a_head_that_is_killed_loses_nothing(name: str, address: str, tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import pytest
 from harness import campaign, suites
 from harness.plans import Settings, make_plan
 from harness.records.schema import read_record
+from harness.sweep import one
 from harness.sweep.contract import Spec
 from harness.sweep.executors import Options, open_executor
 from harness.sweep.head import Rules
@@ -52,6 +53,19 @@ def test_a_shared_first_stage_is_one_run_that_others_wait_for(tmp_path: Path) ->
     assert len({spec.key for spec in specs}) == 3
     assert {spec.gpus for spec in specs} == {0.25}
     assert rest[0].outputs[0].startswith("records/mnist5k-lt-if100/common/ce-")
+
+
+@pytest.mark.parametrize("stage", ["train", "finetune"])
+def test_a_run_of_other_code_than_planned_is_not_done(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], stage: str
+) -> None:
+    """A method edited during a sweep, or a node with another checkout: no record with another key, and no DONE."""
+    out = tmp_path / "out"
+    specs = {run.stage: spec for spec, run in specs_of(make_plan("two", Settings(out)), out, Share("cpu"))}
+    monkeypatch.setattr("harness.engine.stages.code_version", lambda _folder: "of another checkout")
+    assert one.main(specs[stage].argv[3:]) == 2
+    assert "but the code, recipe or split here makes it" in capsys.readouterr().err
+    assert not (out / "records").exists()
 
 
 @pytest.mark.pipeline

@@ -11,7 +11,7 @@ import fnmatch
 import math
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -59,6 +59,11 @@ class Run:
     def __str__(self) -> str:
         return f"{self.split} {self.entry} seed {self.seed} {self.stage}"
 
+    @property
+    def folder(self) -> str:
+        """Its name in a sweep: a first stage is of all that share it, a record of its entry alone."""
+        return f"{self.run_key}-{'train' if self.stage == 'train' else self.entry}"
+
 
 @dataclass
 class Plan:
@@ -89,13 +94,13 @@ class Plan:
         return sum(run.stage != "train" for run in self.ready) + sum(len(runs) for runs in self.after.values())
 
 
-def make_plan(suite_name: str, settings: Settings) -> Plan:
-    """The suite's runs without those whose record is there, of this recipe, split and code; splits are drawn."""
-    with unchanging():
-        return _make_plan(suite_name, settings)
+@unchanging()
+def make_plan(suite_name: str, settings: Settings, ended: Callable[[Run], bool] = lambda _run: True) -> Plan:
+    """The suite's runs without those whose record is there, of this recipe, split and code; splits are drawn.
 
-
-def _make_plan(suite_name: str, settings: Settings) -> Plan:
+    Args:
+        ended: asked of a run with a record; if it says no, the run is gone over again.
+    """
     suite, plan, matched = get_suite(suite_name), Plan(), 0
     for name in suite.splits:
         dataset = store.get_dataset(splits.parse_split_name(name).dataset)
@@ -114,7 +119,7 @@ def _make_plan(suite_name: str, settings: Settings) -> Plan:
             except UserError as error:
                 _leave_out(plan, f"{name} {entry}", error)
                 continue
-            _add(plan, cell, run, suite.seeds, split, settings.out)
+            _add(plan, cell, run, suite.seeds, split, settings.out, ended)
     if not matched:
         raise UserError(f"suite '{suite_name}': no entry matches --only {' '.join(settings.only)}")
     if len(plan.left_out) >= len(suite.splits) and not plan.lengths:
@@ -131,7 +136,9 @@ def _matches(entry: str, patterns: Sequence[str]) -> bool:
     return not patterns or any(fnmatch.fnmatchcase(entry, pattern) for pattern in patterns)
 
 
-def _add(plan: Plan, cell: Cell, run: Run, seeds: Sequence[int], split: Split, out: Path) -> None:
+def _add(
+    plan: Plan, cell: Cell, run: Run, seeds: Sequence[int], split: Split, out: Path, ended: Callable[[Run], bool]
+) -> None:
     from harness.engine.stages import run_info  # imports torch
 
     folders, images = cells.folders(cell, run.split, out), sum(split.class_counts)
@@ -140,9 +147,9 @@ def _add(plan: Plan, cell: Cell, run: Run, seeds: Sequence[int], split: Split, o
     for seed in seeds:
         info = run_info(cell, split, seed, cell.stages[-1])
         record = _read(folders.records / f"seed{seed}.json", info.run_key)
-        if record and record.status != "failed":
-            continue
         second = dataclasses.replace(run, seed=seed, run_key=info.run_key)
+        if record and record.status != "failed" and ended(second):
+            continue
         first = dataclasses.replace(second, stage="train", run_key=info.stage1_key)
         key = folders.first.as_posix(), seed
         # What trains nothing takes seconds and leaves a record, which the end of the budget must not forestall.
@@ -151,7 +158,7 @@ def _add(plan: Plan, cell: Cell, run: Run, seeds: Sequence[int], split: Split, o
             plan.keys[first], plan.firsts[key], plan.after[key], plan.lengths[first] = key, first, [], 0.0
             plan.folders[first] = folders
             plan.ready.append(first)
-        if not record:  # runs that have failed before come last
+        if not record:  # runs that have failed before, and those to be gone over, come last
             # A first stage runs backward through the backbone too: about three times the work of a frozen one.
             plan.lengths[plan.firsts[key]] = 3.0 * images * first_epochs
         plan.folders[second] = folders

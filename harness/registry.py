@@ -65,11 +65,13 @@ def unchanging() -> Iterator[None]:
 
     A method that appears or goes meanwhile is not noticed.
     """
+    before = dict(_remembered)
     _remembered.update(find_plugins())
     try:
         yield
     finally:
         _remembered.clear()
+        _remembered.update(before)  # one that is within another leaves it as it was
 
 
 def _folder_plugins() -> list[Plugin]:

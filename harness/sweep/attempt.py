@@ -49,7 +49,7 @@ def run(folder: Path) -> int:
         code = child.run(spec["argv"], spec["cwd"], log.fileno(), lock.fileno())
         if code:
             return code if code > 0 else 128 - code
-        missing = write_done(root, key, spec["outputs"])
+        missing = write_done(root, key, spec["outputs"], spec["byproducts"])
         if missing:
             log.write(f"{missing}\n".encode())
             return INCOMPLETE

@@ -16,7 +16,8 @@ from typing import Any, Protocol
 from harness.errors import UserError
 from harness.files import read_json, sha256_file, write_json
 
-FOLDER = "sweep"
+FOLDER, DONE = "sweep", "DONE"
+MISSING, DAMAGED = "missing", "damaged since its run ended"
 FAILED = 3  # exit code of a command whose failure is its result: another attempt would end the same way
 KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.@+-]{0,199}")
 
@@ -30,6 +31,7 @@ class Spec:
         argv: the command, never read by a shell. It copes with being killed and started again, and ends when its
             standard input does: its attempt has died.
         outputs: files under the root; the first must be there in the end, the others may.
+        byproducts: what else it may leave: a finished run can do without, but who copies it wants it whole.
         after: key of a run that has to end before this one starts, well or not.
         length: the longest go first.
         gpus: a fraction lets several runs share one.
@@ -38,6 +40,7 @@ class Spec:
     key: str
     argv: tuple[str, ...]
     outputs: tuple[str, ...]
+    byproducts: tuple[str, ...] = ()
     after: str = ""
     title: str = ""
     length: float = 0.0
@@ -78,7 +81,13 @@ def folder_of(root: Path, key: str) -> Path:
 
 def write_spec(root: Path, spec: Spec) -> None:
     """Writes down what an attempt needs."""
-    value = {"key": spec.key, "argv": list(spec.argv), "outputs": list(spec.outputs), "cwd": str(Path.cwd())}
+    value = {
+        "key": spec.key,
+        "argv": list(spec.argv),
+        "outputs": list(spec.outputs),
+        "byproducts": list(spec.byproducts),
+        "cwd": str(Path.cwd()),
+    }
     write_json(folder_of(root, spec.key) / "spec.json", value)
 
 
@@ -94,14 +103,27 @@ def read_spec(folder: Path) -> dict[str, Any]:
     return value
 
 
-def write_done(root: Path, key: str, outputs: Sequence[str]) -> str:
+def write_done(root: Path, key: str, outputs: Sequence[str], byproducts: Sequence[str] = ()) -> str:
     """Ends the run, if its first output is there; else returns what is wrong."""
     if not (root / outputs[0]).is_file():
         return f"it ended well but left no {outputs[0]}"
-    files = {name: root / name for name in outputs if (root / name).is_file()}
-    listed = {name: {"bytes": path.stat().st_size, "sha256": sha256_file(path)} for name, path in files.items()}
-    write_json(folder_of(root, key) / "DONE", {"key": key, "first": outputs[0], "files": listed})
+    files, others = _listed(root, outputs), _listed(root, byproducts)
+    write_json(folder_of(root, key) / DONE, {"key": key, "first": outputs[0], "files": files, "others": others})
     return ""
+
+
+def _listed(root: Path, names: Sequence[str]) -> dict[str, dict[str, Any]]:
+    paths = {name: root / name for name in names if (root / name).is_file()}
+    return {name: {"bytes": path.stat().st_size, "sha256": sha256_file(path)} for name, path in paths.items()}
+
+
+def withdraw(root: Path, key: str) -> bool:
+    """Takes the end of a run back, so that it is run again; says whether there was one."""
+    try:
+        (folder_of(root, key) / DONE).unlink()
+    except FileNotFoundError:
+        return False
+    return True
 
 
 def done_files(root: Path, key: str) -> dict[str, dict[str, Any]] | None:
@@ -112,7 +134,7 @@ def done_files(root: Path, key: str) -> dict[str, dict[str, Any]] | None:
     copies them compares all hashes.
     """
     try:
-        value = read_json(folder_of(root, key) / "DONE", "end of a run")
+        value = read_json(folder_of(root, key) / DONE, "end of a run")
         files: dict[str, dict[str, Any]] = value["files"]
         whole = value["key"] == key and all(
             (root / name).stat().st_size == entry["bytes"] for name, entry in files.items()
@@ -123,10 +145,27 @@ def done_files(root: Path, key: str) -> dict[str, dict[str, Any]] | None:
     return files if whole else None
 
 
-def damaged(root: Path, key: str) -> list[str]:
-    """The outputs of a finished run whose bytes are not those that it left."""
-    files = done_files(root, key) or {}
-    return [name for name, entry in files.items() if sha256_file(root / name) != entry["sha256"]]
+def damaged(root: Path, key: str) -> dict[str, str]:
+    """The files of a finished run that are not as it left them -> what is wrong; of one without end, `DONE` itself."""
+    done = folder_of(root, key) / DONE
+    if not done.is_file():
+        return {done.relative_to(root).as_posix(): MISSING}
+    try:
+        value = read_json(done, "end of a run")
+        files: dict[str, dict[str, Any]] = value["files"] | value["others"]
+        wrong = {name: _wrong(root / name, entry["bytes"], entry["sha256"]) for name, entry in files.items()}
+    except (UserError, KeyError, TypeError, AttributeError):
+        return {done.relative_to(root).as_posix(): "not readable"}
+    return {name: what for name, what in wrong.items() if what}
+
+
+def _wrong(path: Path, size: int, sha256: str) -> str:
+    if not path.is_file():
+        return MISSING
+    found = path.stat().st_size
+    if found != size:
+        return f"it has {found} bytes, its run left {size}"
+    return "" if sha256_file(path) == sha256 else DAMAGED
 
 
 def last_line(folder: Path) -> str:

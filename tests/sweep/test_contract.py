@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from harness.sweep.contract import Executor, done_files, folder_of, write_done, write_spec
+from harness.sweep.contract import Executor, damaged, done_files, folder_of, withdraw, write_done, write_spec
 from tests.sweep.fakes import drive, open_fake_executor, spec, starts, table
 
 ROOT = Path(__file__).parents[2]
@@ -143,6 +143,35 @@ def test_an_output_of_the_same_size_from_another_run_is_no_end(tmp_path: Path) -
     assert done_files(tmp_path, "one") is not None
     (tmp_path / "records/one.json").write_text('{"run_key": "bbbb"}')
     assert done_files(tmp_path, "one") is None
+
+
+def test_what_is_wrong_with_the_files_of_a_run(tmp_path: Path) -> None:
+    """Byproducts may go without the run being run again, but whoever copies them is told."""
+    for name in ("first", "second", "weights"):
+        (tmp_path / name).write_text(name)
+    assert damaged(tmp_path, "one") == {"sweep/one/DONE": "missing"}
+    assert write_done(tmp_path, "one", ["first", "second"], ["weights", "not left"]) == ""
+    assert damaged(tmp_path, "one") == {}
+    (tmp_path / "first").write_text("tsrif")
+    (tmp_path / "second").write_text("sec")
+    (tmp_path / "weights").unlink()
+    assert damaged(tmp_path, "one") == {
+        "first": "damaged since its run ended",
+        "second": "it has 3 bytes, its run left 6",
+        "weights": "missing",
+    }
+    (folder_of(tmp_path, "one") / "DONE").write_text('{"key": "on')
+    assert damaged(tmp_path, "one") == {"sweep/one/DONE": "not readable"}
+    assert withdraw(tmp_path, "one")
+    assert not withdraw(tmp_path, "one")
+
+
+def test_byproducts_may_go(tmp_path: Path) -> None:
+    for name in ("first", "weights"):
+        (tmp_path / name).write_text(name)
+    write_done(tmp_path, "one", ["first"], ["weights"])
+    (tmp_path / "weights").unlink()
+    assert done_files(tmp_path, "one") is not None
 
 
 def test_a_head_that_is_killed_loses_nothing(name: str, address: str, tmp_path: Path) -> None:

@@ -8,12 +8,13 @@ import pytest
 
 from harness import campaign, suites
 from harness.plans import Settings, make_plan
-from harness.records.schema import read_record
+from harness.records.schema import read_record, write_record
 from harness.sweep import one
-from harness.sweep.contract import Spec
+from harness.sweep.contract import Spec, done_files, write_done
 from harness.sweep.executors import Options, open_executor
 from harness.sweep.head import Rules
 from harness.sweep.suite import Outcome, Share, specs_of, sweep
+from tests.factories import make_record
 
 pytest.importorskip("mlxtend", reason="the extra 'pipeline' (mlxtend) is not installed")
 ROOT = Path(__file__).parents[2]
@@ -53,6 +54,22 @@ def test_a_shared_first_stage_is_one_run_that_others_wait_for(tmp_path: Path) ->
     assert len({spec.key for spec in specs}) == 3
     assert {spec.gpus for spec in specs} == {0.25}
     assert rest[0].outputs[0].startswith("records/mnist5k-lt-if100/common/ce-")
+
+
+def test_a_record_without_its_end_is_gone_over_again(tmp_path: Path) -> None:
+    """Of an attempt that was killed between the two, or of a campaign; campaigns themselves ask for records alone."""
+    out, settings = tmp_path / "out", Settings(tmp_path / "out", only=("ce@*",))
+    plan = make_plan("two", settings)
+    ((spec, run),) = [pair for pair in specs_of(plan, out, Share("cpu")) if pair[1].stage != "train"]
+    write_record(plan.folders[run].records / "seed0.json", make_record(run_key=run.run_key))
+
+    def left() -> int:
+        return make_plan("two", settings, lambda run: done_files(out, run.folder) is not None).left
+
+    assert left() == 1
+    assert make_plan("two", settings).left == 0
+    assert write_done(out, spec.key, spec.outputs) == ""
+    assert left() == 0
 
 
 @pytest.mark.parametrize("stage", ["train", "finetune"])

@@ -202,9 +202,10 @@ def do(run: Run, out: Path, place: Workplace) -> str:
     cell, file, folders = _where(run, out)
     _check_key(run, cell, read_split(file))
     if run.stage == "train":
-        return stages.train(cell, file, [run.seed], folders.first, place)[0].status
-    outcome = stages.finetune(cell, file, [run.seed], folders.first, folders.last, place)[0]
-    evaluate(file, [folders.first, folders.last], [run.seed], folders.records)
+        (outcome,) = stages.train(cell, file, [run.seed], folders.first, place)
+    else:
+        (outcome,) = stages.finetune(cell, file, [run.seed], folders.first, folders.last, place)
+        evaluate(file, [folders.first, folders.last], [run.seed], folders.records)
     return outcome.status if outcome.failure is None else f"{outcome.status}: {outcome.failure.reason}"
 
 

@@ -7,17 +7,21 @@ record and its evidence, say) with their size and sha256. Whether a run is done 
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
+import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TextIO
 
 from harness.errors import UserError
 from harness.files import read_json, sha256_file, write_json
 
 FOLDER, DONE = "sweep", "DONE"
 MISSING, DAMAGED = "missing", "damaged since its run ended"
+ATTEMPT = "--- attempt ---"  # in the log: what follows is of another one
 FAILED = 3  # exit code of a command whose failure is its result: another attempt would end the same way
 KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.@+-]{0,199}")
 
@@ -79,6 +83,15 @@ def folder_of(root: Path, key: str) -> Path:
     return root / FOLDER / key
 
 
+@contextlib.contextmanager
+def only_one(root: Path, key: str) -> Iterator[TextIO]:
+    """Holds the run's lock; waits while somebody else has it, on this machine or another."""
+    folder_of(root, key).mkdir(parents=True, exist_ok=True)
+    with open(folder_of(root, key) / "lock", "w", encoding="ascii") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield lock
+
+
 def write_spec(root: Path, spec: Spec) -> None:
     """Writes down what an attempt needs."""
     value = {
@@ -87,6 +100,8 @@ def write_spec(root: Path, spec: Spec) -> None:
         "outputs": list(spec.outputs),
         "byproducts": list(spec.byproducts),
         "cwd": str(Path.cwd()),
+        # A worker of a cluster has the environment of whoever started it, with other threads or other data perhaps.
+        "environment": {name: value for name, value in os.environ.items() if name.startswith("LTBENCH_")},
     }
     write_json(folder_of(root, spec.key) / "spec.json", value)
 
@@ -169,11 +184,12 @@ def _wrong(path: Path, size: int, sha256: str) -> str:
 
 
 def last_line(folder: Path) -> str:
-    """The last thing that the run's attempts printed: the error, as a rule."""
+    """The last thing that the run's last attempt printed: the error, as a rule."""
     try:
         with open(folder / "log.txt", "rb") as file:
             file.seek(max(0, file.seek(0, 2) - 2000))
             lines = file.read().decode(errors="replace").split("\n")
     except OSError:
         return ""
-    return next((line.strip()[:300] for line in reversed(lines) if line.strip()), "")
+    said = next((line.strip()[:300] for line in reversed(lines) if line.strip()), "")
+    return "" if said == ATTEMPT else said

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
+import multiprocessing
+import threading
 from pathlib import Path
 
 import pytest
@@ -18,6 +21,7 @@ from harness.files import locked
 from harness.recipes import resolve
 from harness.records.imports import import_campaign
 from harness.records.schema import read_record, write_record
+from harness.sweep.contract import only_one
 from tests.factories import make_record
 from tests.unit.toys import rewrite_json
 
@@ -127,6 +131,28 @@ def test_records_of_other_code_are_made_again(tmp_path: Path, monkeypatch: pytes
 def test_two_campaigns_in_one_folder(tmp_path: Path) -> None:
     with locked(tmp_path / "out"), pytest.raises(UserError, match="another command is at work there"):
         campaign.campaign("one", 1.0, Settings(tmp_path / "out"))
+
+
+def test_a_worker_waits_for_a_job_that_a_sweep_left_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Slurm's jobs outlive their head; a campaign must not do the same run beside one."""
+    run = make_plan("one", Settings(tmp_path / "out")).take()
+    ours, theirs = multiprocessing.Pipe()
+    monkeypatch.setattr(campaign, "do", lambda *_: "done")
+    monkeypatch.setattr(campaign, "become_dependent", lambda: None)
+
+    def live() -> None:
+        with contextlib.suppress(EOFError):  # the end of the campaign, which ends a worker's process
+            campaign.work(theirs, tmp_path / "out", "cpu", 1)
+
+    worker = threading.Thread(target=live, daemon=True)
+    worker.start()
+    with only_one(tmp_path / "out", run.folder):
+        ours.send(run)
+        assert not ours.poll(1.0)
+    assert ours.poll(60.0)
+    assert ours.recv() == ("done", ("done",))
+    ours.close()
+    worker.join(60.0)
 
 
 def test_importing_from_an_empty_folder(tmp_path: Path) -> None:

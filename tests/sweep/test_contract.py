@@ -15,7 +15,17 @@ from typing import Any
 
 import pytest
 
-from harness.sweep.contract import Executor, damaged, done_files, folder_of, withdraw, write_done, write_spec
+from harness.sweep.contract import (
+    ATTEMPT,
+    Executor,
+    damaged,
+    done_files,
+    folder_of,
+    last_line,
+    withdraw,
+    write_done,
+    write_spec,
+)
 from tests.sweep.fakes import drive, open_fake_executor, spec, starts, table
 
 ROOT = Path(__file__).parents[2]
@@ -80,6 +90,22 @@ def test_every_run_ends_with_done_and_a_second_head_runs_nothing(executor: Execu
     assert len(starts(tmp_path)) == 3
 
 
+def test_settings_of_the_head_reach_the_command(
+    executor: Executor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LTBENCH_THREADS", "7")  # after the engine has started
+    drive(tmp_path, executor, [spec(tmp_path, "one", "says LTBENCH_THREADS")])
+    assert "LTBENCH_THREADS=7" in (folder_of(tmp_path, "one") / "log.txt").read_text().split("\n")
+
+
+def test_the_last_line_is_of_the_last_attempt(tmp_path: Path) -> None:
+    log = tmp_path / "log.txt"
+    log.write_text(f"{ATTEMPT}\nout of memory\n")
+    assert last_line(tmp_path) == "out of memory"
+    log.write_text(f"{ATTEMPT}\nout of memory\n{ATTEMPT}\n")
+    assert last_line(tmp_path) == "", "it was killed before it said anything"
+
+
 @pytest.mark.parametrize("who", ["command", "attempt", "engine"])
 def test_a_worker_killed_with_sigkill_is_tried_again(executor: Executor, name: str, tmp_path: Path, who: str) -> None:
     if (name, who) == ("local", "engine"):
@@ -98,7 +124,7 @@ def test_a_run_submitted_twice_is_done_once(executor: Executor, tmp_path: Path) 
     executor.submit([twice])
     wait_for(lambda: starts(tmp_path) == ["twice"])
     executor.submit([twice])
-    time.sleep(0.5)  # for the second attempt to reach the lock
+    wait_for(lambda: somebody_waits_for(folder_of(tmp_path, "twice") / "lock"))
     (tmp_path / "go").touch()
     codes: list[int | None] = []
     while len(codes) < 2:
@@ -188,6 +214,12 @@ def test_a_head_that_is_killed_loses_nothing(name: str, address: str, tmp_path: 
     assert table(tmp_path) == ["after", "before0", "before1", "under_way"]
     assert all(done_files(tmp_path, key) for key in table(tmp_path))
     assert starts(tmp_path).count("before0") == 1, "what was done is not run again"
+
+
+def somebody_waits_for(lock: Path) -> bool:
+    """Whether a process is blocked at this lock, as Linux lists it behind the one that holds it."""
+    waiting = [line for line in Path("/proc/locks").read_text().splitlines() if "->" in line]
+    return any(f":{lock.stat().st_ino} " in line for line in waiting)
 
 
 def wait_for(condition: Callable[[], bool], seconds: float = 60.0) -> None:

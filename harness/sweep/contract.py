@@ -22,6 +22,7 @@ from harness.files import read_json, sha256_file, write_json
 FOLDER, DONE = "sweep", "DONE"
 MISSING, DAMAGED = "missing", "damaged since its run ended"
 ATTEMPT = "--- attempt ---"  # in the log: what follows is of another one
+UNUSABLE = 2  # exit code of a command whose files or data cannot be used, those of the run before it perhaps
 FAILED = 3  # exit code of a command whose failure is its result: another attempt would end the same way
 KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.@+-]{0,199}")
 
@@ -35,21 +36,21 @@ class Spec:
         argv: the command, never read by a shell. It copes with being killed and started again, and ends when its
             standard input does: its attempt has died.
         outputs: files under the root; the first must be there in the end, the others may.
-        byproducts: what else it may leave: a finished run can do without, but who copies it wants it whole.
         after: key of a run that has to end before this one starts, well or not.
         length: the longest go first.
         gpus: a fraction lets several runs share one.
+        byproducts: what else it may leave: a finished run can do without, but who copies it wants it whole.
     """
 
     key: str
     argv: tuple[str, ...]
     outputs: tuple[str, ...]
-    byproducts: tuple[str, ...] = ()
     after: str = ""
     title: str = ""
     length: float = 0.0
     cpus: int = 1
     gpus: float = 0.0
+    byproducts: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not KEY.fullmatch(self.key):

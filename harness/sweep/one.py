@@ -11,7 +11,7 @@ from harness.errors import UserError
 from harness.plans import Run, do
 from harness.processes import die_with_stdin
 from harness.progress import reporter
-from harness.sweep.contract import FAILED
+from harness.sweep.contract import FAILED, UNUSABLE
 
 
 def command(run: Run, out: Path, device: str, at_once: int) -> tuple[str, ...]:
@@ -37,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         how = _do(run, given.out, given.device, given.at_once)
     except UserError as error:  # data that cannot be read, for a while perhaps
         print(f"error: {error}", file=sys.stderr)
-        return 2
+        return UNUSABLE
     print(how)
     return FAILED if how.startswith("failed") else 0
 

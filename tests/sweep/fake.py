@@ -42,6 +42,11 @@ def main() -> int:
     if what.startswith("says "):
         name = what.removeprefix("says ")
         print(f"{name}={os.environ.get(name)}")
+    if what.startswith("writes "):
+        (root / what.removeprefix("writes ")).write_text("new")
+    if what.startswith("reads ") and (root / what.removeprefix("reads ")).read_text() == "dam":
+        print("error: damaged")
+        return 2
     if what == "fails":
         print("cannot do it")
         return 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import os
 import signal
@@ -160,6 +161,19 @@ def test_a_damaged_end_is_no_end(executor: Executor, tmp_path: Path) -> None:
     (tmp_path / "records/emptied.json").write_text("")
     summary = drive(tmp_path, executor, specs)
     assert (sorted(summary.done), summary.skipped) == (["cut", "emptied"], ["whole"])
+
+
+def test_a_run_whose_files_its_followers_cannot_use_is_made_again(executor: Executor, tmp_path: Path) -> None:
+    """Weights damaged in their size, which `DONE` does not notice."""
+    first = dataclasses.replace(spec(tmp_path, "first"), outputs=("records/first.json", "weights"))
+    (tmp_path / "weights").write_text("dam")
+    drive(tmp_path, executor, [first])
+    followers = [spec(tmp_path, f"follower{number}", "reads weights", "first") for number in range(2)]
+    mended = (*first.argv[:-1], "writes weights")
+    summary = drive(tmp_path, executor, [dataclasses.replace(first, argv=mended), *followers])
+    assert sorted(summary.done) == ["first", "follower0", "follower1"]
+    assert (summary.skipped, summary.failed) == ([], {})
+    assert starts(tmp_path).count("first") >= 2
 
 
 def test_an_output_of_the_same_size_from_another_run_is_no_end(tmp_path: Path) -> None:

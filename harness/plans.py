@@ -6,6 +6,7 @@ first one is done. Campaigns and sweeps take their runs from here.
 
 from __future__ import annotations
 
+import bisect
 import dataclasses
 import fnmatch
 import math
@@ -69,7 +70,7 @@ class Run:
 class Plan:
     """Runs by what they wait for."""
 
-    ready: list[Run] = field(default_factory=list)
+    ready: list[Run] = field(default_factory=list)  # once sorted, the next one is the last
     after: dict[tuple[str, int], list[Run]] = field(default_factory=dict)  # first-stage folder and seed -> what follows
     lengths: dict[Run, float] = field(default_factory=dict)  # in image passes; only their order matters
     keys: dict[Run, tuple[str, int]] = field(default_factory=dict)  # of first stages
@@ -78,15 +79,19 @@ class Plan:
     left_out: list[str] = field(default_factory=list)
 
     def take(self) -> Run:
-        """The longest of the runs that can start, but first those that train nothing."""
-        run = max(self.ready, key=lambda item: self.lengths[item])
-        self.ready.remove(run)
-        return run
+        """The longest of the runs that can start, but first those that train nothing; of equal ones the oldest."""
+        return self.ready.pop()
 
     def finished(self, run: Run) -> None:
         """Lets start what waited for it."""
         if run.stage == "train":
-            self.ready += self.after.pop(self.keys[run], [])
+            for follower in self.after.pop(self.keys[run], []):
+                bisect.insort_left(self.ready, follower, key=self.lengths.__getitem__)
+
+    def sort(self) -> None:
+        """Puts what can start in the order in which it is taken."""
+        self.ready.reverse()
+        self.ready.sort(key=self.lengths.__getitem__)
 
     @property
     def left(self) -> int:
@@ -101,7 +106,8 @@ def make_plan(suite_name: str, settings: Settings, ended: Callable[[Run], bool] 
     Args:
         ended: asked of a run with a record; if it says no, the run is gone over again.
     """
-    suite, plan, matched = get_suite(suite_name), Plan(), 0
+    suite, plan = get_suite(suite_name), Plan()
+    matched = resolved = 0  # entries
     for name in suite.splits:
         dataset = store.get_dataset(splits.parse_split_name(name).dataset)
         wanted = [entry for entry in entries_for(suite, dataset.name) if _matches(str(entry), settings.only)]
@@ -119,11 +125,14 @@ def make_plan(suite_name: str, settings: Settings, ended: Callable[[Run], bool] 
             except UserError as error:
                 _leave_out(plan, f"{name} {entry}", error)
                 continue
+            resolved += 1
             _add(plan, cell, run, suite.seeds, split, settings.out, ended)
     if not matched:
-        raise UserError(f"suite '{suite_name}': no entry matches --only {' '.join(settings.only)}")
-    if len(plan.left_out) >= len(suite.splits) and not plan.lengths:
+        only = f"matches --only {' '.join(settings.only)}" if settings.only else "has a recipe for its data"
+        raise UserError(f"suite '{suite_name}': no entry {only}")
+    if not resolved:
         raise UserError(f"suite '{suite_name}': none of its runs can be made: {plan.left_out[0]}")
+    plan.sort()
     return plan
 
 

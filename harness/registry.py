@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import importlib
 import importlib.metadata
 import importlib.util
@@ -84,6 +85,11 @@ def _folder_plugins() -> list[Plugin]:
 
 
 def _installed_plugins() -> list[Plugin]:
+    return _installed_on(tuple(sys.path))
+
+
+@functools.cache  # reading what is installed takes longer than all else, and what is installed stays as it is
+def _installed_on(_path: tuple[str, ...]) -> list[Plugin]:
     plugins = []
     for point in importlib.metadata.entry_points(group=ENTRY_POINTS):
         try:

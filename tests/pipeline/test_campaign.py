@@ -18,6 +18,7 @@ from harness.engine.stages import run_info
 from harness.entries import parse_entry
 from harness.errors import UserError
 from harness.files import locked
+from harness.plans import Plan, Run
 from harness.recipes import resolve
 from harness.records.imports import import_campaign
 from harness.records.schema import read_record, write_record
@@ -64,6 +65,32 @@ def test_only_and_nothing_that_matches(tmp_path: Path) -> None:
     assert plan.left == 4
     with pytest.raises(UserError, match=r"no entry matches --only gcl@\*"):
         make_plan("one", Settings(tmp_path / "out", only=("gcl@*",)))
+
+
+def test_runs_are_taken_longest_first_and_equal_ones_in_their_order() -> None:
+    def run(name: str) -> Run:
+        return Run("split", "dataset", name, 0, "finetune", ())
+
+    first = dataclasses.replace(run("first"), stage="train")
+    lengths = {first: 9.0} | {run(name): length for name, length in zip("abcdefg", (1, 3, 1, 3, 3, 1, 5), strict=True)}
+    after = {("folder", 0): [run(name) for name in "efg"]}
+    plan = Plan([*(run(name) for name in "ab"), first, *(run(name) for name in "cd")], after, lengths)
+    plan.keys[first] = "folder", 0
+    plan.sort()
+    assert plan.take() == first
+    assert plan.left == 7
+    plan.finished(first)
+    assert [plan.take().entry for _ in range(7)] == list("gbdeacf")
+
+
+def test_a_finished_suite_with_an_entry_left_out_is_no_mistake(tmp_path: Path) -> None:
+    text = "one:\n  splits: [mnist5k-lt-if100]\n  entries: [ce@common, ce-none@common]\n  seeds: [0]\n"
+    (tmp_path / "suites.yaml").write_text(text)
+    plan = make_plan("one", Settings(tmp_path / "out"))
+    for run in plan.after[next(iter(plan.after))]:
+        write_record(plan.folders[run].records / "seed0.json", make_record(seed=0, run_key=run.run_key))
+    done = make_plan("one", Settings(tmp_path / "out"))
+    assert (done.left, len(done.left_out)) == (0, 1)
 
 
 def test_a_suite_without_its_data_is_one_line(tmp_path: Path) -> None:

@@ -34,6 +34,10 @@ if TYPE_CHECKING:
 ON_CUDA = 4  # runs at once on a GPU; to be measured on each kind
 
 
+class OtherRunError(UserError):
+    """What would be run here is not what was planned."""
+
+
 @dataclass(frozen=True)
 class Settings:
     """What the command line says."""
@@ -204,7 +208,8 @@ def do(run: Run, out: Path, place: Workplace) -> str:
     """Runs it; says how it ended.
 
     Raises:
-        UserError: this checkout would make another run than the one that was planned; its data cannot be read.
+        OtherRunError: this checkout would make another run than the one that was planned.
+        UserError: its data cannot be read.
     """
     from harness.engine import stages
 
@@ -225,7 +230,7 @@ def _check_key(run: Run, cell: Cell, split: Split) -> None:
     info = run_info(cell, split, run.seed, cell.stages[-1])
     found = info.stage1_key if run.stage == "train" else info.run_key
     if found != run.run_key:
-        raise UserError(
+        raise OtherRunError(
             f"{run}: planned as run {run.run_key}, but the code, recipe or split here makes it {found}; "
             "use one checkout everywhere, and start the command again"
         )

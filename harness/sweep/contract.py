@@ -23,6 +23,7 @@ FOLDER, DONE = "sweep", "DONE"
 MISSING, DAMAGED = "missing", "damaged since its run ended"
 ATTEMPT = "--- attempt ---"  # in the log: what follows is of another one
 UNUSABLE = 2  # exit code of a command whose files or data cannot be used, those of the run before it perhaps
+OTHER_RUN = 5  # exit code of a command that would do another run than planned, with the code or data of its machine
 FAILED = 3  # exit code of a command whose failure is its result: another attempt would end the same way
 KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.@+-]{0,199}")
 

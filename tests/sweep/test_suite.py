@@ -10,7 +10,7 @@ from harness import campaign, suites
 from harness.plans import Settings, make_plan
 from harness.records.schema import read_record, write_record
 from harness.sweep import one
-from harness.sweep.contract import Spec, done_files, write_done
+from harness.sweep.contract import OTHER_RUN, Spec, done_files, write_done
 from harness.sweep.executors import Options, open_executor
 from harness.sweep.head import Rules
 from harness.sweep.suite import Outcome, Share, specs_of, sweep
@@ -80,7 +80,7 @@ def test_a_run_of_other_code_than_planned_is_not_done(
     out = tmp_path / "out"
     specs = {run.stage: spec for spec, run in specs_of(make_plan("two", Settings(out)), out, Share("cpu"))}
     monkeypatch.setattr("harness.engine.stages.code_version", lambda _folder: "of another checkout")
-    assert one.main(specs[stage].argv[3:]) == 2
+    assert one.main(specs[stage].argv[3:]) == OTHER_RUN, "which makes no first stage again"
     assert "but the code, recipe or split here makes it" in capsys.readouterr().err
     assert not (out / "records").exists()
 

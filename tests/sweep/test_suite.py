@@ -10,7 +10,7 @@ from harness import campaign, suites
 from harness.plans import Settings, make_plan
 from harness.records.schema import read_record, write_record
 from harness.sweep import one
-from harness.sweep.contract import OTHER_RUN, Spec, done_files, write_done
+from harness.sweep.contract import OTHER_RUN, Spec, damaged, done_files, write_done
 from harness.sweep.executors import Options, open_executor
 from harness.sweep.head import Rules
 from harness.sweep.suite import Outcome, Share, specs_of, sweep
@@ -92,7 +92,9 @@ def test_a_sweep_makes_the_records_of_a_campaign(tmp_path: Path) -> None:
     settings = Settings(tmp_path / "sweep", "cpu", 2, overrides=EPOCH)
     assert run(Options("local"), settings) == Outcome(made=2)
     assert records(settings.out) == records(expected.out)
-    assert len(list(settings.out.glob("sweep/*/DONE"))) == 3, "the shared first stage once"
+    ended = [path.parent.name for path in settings.out.glob("sweep/*/DONE")]
+    assert len(ended) == 3, "the shared first stage once"
+    assert [damaged(settings.out, key) for key in ended] == [{}] * 3
     assert run(Options("local"), settings) == Outcome(), "nothing is left"
 
 

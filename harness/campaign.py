@@ -14,13 +14,17 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from pathlib import Path
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 from harness.errors import UserError
 from harness.files import locked
 from harness.plans import Plan, Run, Settings, do, fail, make_plan, slots
 from harness.processes import become_dependent
 from harness.progress import Reporter, reporter
+from harness.sweep.contract import only_one
+
+if TYPE_CHECKING:
+    from harness.engine.stages import Workplace
 
 
 @dataclass
@@ -134,8 +138,13 @@ def work(connection: Connection, out: Path, device_name: str, at_once: int) -> N
     place = stages.Workplace(pick_device(device_name), Sender(connection), scratch, at_once=at_once)
     while True:
         run: Run = connection.recv()
-        try:
-            how = do(run, out, place)
-        except UserError as error:  # an image that cannot be read, say: this run fails, the others go on
-            how = fail(run, out, str(error))
+        with only_one(out.resolve(), run.folder):  # a job of a sweep whose head died may still be at it
+            how = _done_or_failed(run, out, place)
         connection.send(("done", (how,)))
+
+
+def _done_or_failed(run: Run, out: Path, place: Workplace) -> str:
+    try:
+        return do(run, out, place)
+    except UserError as error:  # an image that cannot be read, say: this run fails, the others go on
+        return fail(run, out, str(error))

@@ -6,19 +6,20 @@ first one is done. Campaigns and sweeps take their runs from here.
 
 from __future__ import annotations
 
+import bisect
 import dataclasses
 import fnmatch
 import math
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness import cells
 from harness.data import splits, store
-from harness.data.splits import Split
+from harness.data.splits import Split, read_split
 from harness.entries import parse_entry
 from harness.errors import UserError
 from harness.recipes import Cell, resolve
@@ -31,6 +32,10 @@ if TYPE_CHECKING:
     from harness.engine.stages import Workplace
 
 ON_CUDA = 4  # runs at once on a GPU; to be measured on each kind
+
+
+class OtherRunError(UserError):
+    """What would be run here is not what was planned."""
 
 
 @dataclass(frozen=True)
@@ -59,12 +64,17 @@ class Run:
     def __str__(self) -> str:
         return f"{self.split} {self.entry} seed {self.seed} {self.stage}"
 
+    @property
+    def folder(self) -> str:
+        """Its name in a sweep: a first stage is of all that share it, a record of its entry alone."""
+        return f"{self.run_key}-{'train' if self.stage == 'train' else self.entry}"
+
 
 @dataclass
 class Plan:
     """Runs by what they wait for."""
 
-    ready: list[Run] = field(default_factory=list)
+    ready: list[Run] = field(default_factory=list)  # once sorted, the next one is the last
     after: dict[tuple[str, int], list[Run]] = field(default_factory=dict)  # first-stage folder and seed -> what follows
     lengths: dict[Run, float] = field(default_factory=dict)  # in image passes; only their order matters
     keys: dict[Run, tuple[str, int]] = field(default_factory=dict)  # of first stages
@@ -73,15 +83,19 @@ class Plan:
     left_out: list[str] = field(default_factory=list)
 
     def take(self) -> Run:
-        """The longest of the runs that can start, but first those that train nothing."""
-        run = max(self.ready, key=lambda item: self.lengths[item])
-        self.ready.remove(run)
-        return run
+        """The longest of the runs that can start, but first those that train nothing; of equal ones the oldest."""
+        return self.ready.pop()
 
     def finished(self, run: Run) -> None:
         """Lets start what waited for it."""
         if run.stage == "train":
-            self.ready += self.after.pop(self.keys[run], [])
+            for follower in self.after.pop(self.keys[run], []):
+                bisect.insort_left(self.ready, follower, key=self.lengths.__getitem__)
+
+    def sort(self) -> None:
+        """Puts what can start in the order in which it is taken."""
+        self.ready.reverse()
+        self.ready.sort(key=self.lengths.__getitem__)
 
     @property
     def left(self) -> int:
@@ -89,20 +103,21 @@ class Plan:
         return sum(run.stage != "train" for run in self.ready) + sum(len(runs) for runs in self.after.values())
 
 
-def make_plan(suite_name: str, settings: Settings) -> Plan:
-    """The suite's runs without those whose record is there, of this recipe, split and code; splits are drawn."""
-    with unchanging():
-        return _make_plan(suite_name, settings)
+@unchanging()
+def make_plan(suite_name: str, settings: Settings, ended: Callable[[Run], bool] = lambda _run: True) -> Plan:
+    """The suite's runs without those whose record is there, of this recipe, split and code; splits are drawn.
 
-
-def _make_plan(suite_name: str, settings: Settings) -> Plan:
-    suite, plan, matched = get_suite(suite_name), Plan(), 0
+    Args:
+        ended: asked of a run with a record; if it says no, the run is gone over again.
+    """
+    suite, plan = get_suite(suite_name), Plan()
+    matched = resolved = 0  # entries
     for name in suite.splits:
         dataset = store.get_dataset(splits.parse_split_name(name).dataset)
         wanted = [entry for entry in entries_for(suite, dataset.name) if _matches(str(entry), settings.only)]
         matched += len(wanted)
         try:
-            split = splits.read_split(cells.ensure_split(name, dataset, settings.out)) if wanted else None
+            split = read_split(cells.ensure_split(name, dataset, settings.out)) if wanted else None
         except UserError as error:
             _leave_out(plan, f"split {name}", error)
             continue
@@ -114,11 +129,14 @@ def _make_plan(suite_name: str, settings: Settings) -> Plan:
             except UserError as error:
                 _leave_out(plan, f"{name} {entry}", error)
                 continue
-            _add(plan, cell, run, suite.seeds, split, settings.out)
+            resolved += 1
+            _add(plan, cell, run, suite.seeds, split, settings.out, ended)
     if not matched:
-        raise UserError(f"suite '{suite_name}': no entry matches --only {' '.join(settings.only)}")
-    if len(plan.left_out) >= len(suite.splits) and not plan.lengths:
+        only = f"matches --only {' '.join(settings.only)}" if settings.only else "has a recipe for its data"
+        raise UserError(f"suite '{suite_name}': no entry {only}")
+    if not resolved:
         raise UserError(f"suite '{suite_name}': none of its runs can be made: {plan.left_out[0]}")
+    plan.sort()
     return plan
 
 
@@ -131,7 +149,9 @@ def _matches(entry: str, patterns: Sequence[str]) -> bool:
     return not patterns or any(fnmatch.fnmatchcase(entry, pattern) for pattern in patterns)
 
 
-def _add(plan: Plan, cell: Cell, run: Run, seeds: Sequence[int], split: Split, out: Path) -> None:
+def _add(
+    plan: Plan, cell: Cell, run: Run, seeds: Sequence[int], split: Split, out: Path, ended: Callable[[Run], bool]
+) -> None:
     from harness.engine.stages import run_info  # imports torch
 
     folders, images = cells.folders(cell, run.split, out), sum(split.class_counts)
@@ -140,9 +160,9 @@ def _add(plan: Plan, cell: Cell, run: Run, seeds: Sequence[int], split: Split, o
     for seed in seeds:
         info = run_info(cell, split, seed, cell.stages[-1])
         record = _read(folders.records / f"seed{seed}.json", info.run_key)
-        if record and record.status != "failed":
-            continue
         second = dataclasses.replace(run, seed=seed, run_key=info.run_key)
+        if record and record.status != "failed" and ended(second):
+            continue
         first = dataclasses.replace(second, stage="train", run_key=info.stage1_key)
         key = folders.first.as_posix(), seed
         # What trains nothing takes seconds and leaves a record, which the end of the budget must not forestall.
@@ -151,7 +171,7 @@ def _add(plan: Plan, cell: Cell, run: Run, seeds: Sequence[int], split: Split, o
             plan.keys[first], plan.firsts[key], plan.after[key], plan.lengths[first] = key, first, [], 0.0
             plan.folders[first] = folders
             plan.ready.append(first)
-        if not record:  # runs that have failed before come last
+        if not record:  # runs that have failed before, and those to be gone over, come last
             # A first stage runs backward through the backbone too: about three times the work of a frozen one.
             plan.lengths[plan.firsts[key]] = 3.0 * images * first_epochs
         plan.folders[second] = folders
@@ -185,15 +205,35 @@ def slots(settings: Settings) -> list[str]:
 
 
 def do(run: Run, out: Path, place: Workplace) -> str:
-    """Runs it; says how it ended."""
+    """Runs it; says how it ended.
+
+    Raises:
+        OtherRunError: this checkout would make another run than the one that was planned.
+        UserError: its data cannot be read.
+    """
     from harness.engine import stages
 
     cell, file, folders = _where(run, out)
+    _check_key(run, cell, read_split(file))
     if run.stage == "train":
-        return stages.train(cell, file, [run.seed], folders.first, place)[0].status
-    outcome = stages.finetune(cell, file, [run.seed], folders.first, folders.last, place)[0]
-    evaluate(file, [folders.first, folders.last], [run.seed], folders.records)
+        (outcome,) = stages.train(cell, file, [run.seed], folders.first, place)
+    else:
+        (outcome,) = stages.finetune(cell, file, [run.seed], folders.first, folders.last, place)
+        evaluate(file, [folders.first, folders.last], [run.seed], folders.records)
     return outcome.status if outcome.failure is None else f"{outcome.status}: {outcome.failure.reason}"
+
+
+def _check_key(run: Run, cell: Cell, split: Split) -> None:
+    """Code may change between plan and run, and differ between machines; its results must not pass for the plan's."""
+    from harness.engine.stages import run_info
+
+    info = run_info(cell, split, run.seed, cell.stages[-1])
+    found = info.stage1_key if run.stage == "train" else info.run_key
+    if found != run.run_key:
+        raise OtherRunError(
+            f"{run}: planned as run {run.run_key}, but the code, recipe or split here makes it {found}; "
+            "use one checkout everywhere, and start the command again"
+        )
 
 
 def fail(run: Run, out: Path, reason: str) -> str:

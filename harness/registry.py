@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import importlib
 import importlib.metadata
 import importlib.util
@@ -65,11 +66,13 @@ def unchanging() -> Iterator[None]:
 
     A method that appears or goes meanwhile is not noticed.
     """
+    before = dict(_remembered)
     _remembered.update(find_plugins())
     try:
         yield
     finally:
         _remembered.clear()
+        _remembered.update(before)  # one that is within another leaves it as it was
 
 
 def _folder_plugins() -> list[Plugin]:
@@ -82,6 +85,11 @@ def _folder_plugins() -> list[Plugin]:
 
 
 def _installed_plugins() -> list[Plugin]:
+    return _installed_on(tuple(sys.path))
+
+
+@functools.cache  # reading what is installed takes longer than all else, and what is installed stays as it is
+def _installed_on(_path: tuple[str, ...]) -> list[Plugin]:
     plugins = []
     for point in importlib.metadata.entry_points(group=ENTRY_POINTS):
         try:

@@ -42,11 +42,12 @@ def evaluate(
         record, evidence = _score(split, runs[-1] / "predictions" / f"seed{seed}", seed, policy)
         costs = _costs(runs, seed)
         path = out / f"seed{seed}.json"
-        evidence_path(path).unlink(missing_ok=True)  # of a run that was here before
+        for old in (path, evidence_path(path)):  # of a run that was here before
+            old.unlink(missing_ok=True)
         if evidence:
             write_evidence(evidence_path(path), evidence)
-        write_record(path, record)
         write_json(costs_path(path), stamped(costs))
+        write_record(path, record)  # last: it says that the others are there
         paths.append(path)
     return paths
 

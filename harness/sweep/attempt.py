@@ -8,7 +8,6 @@ itself, the command still holds the lock until it ends.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import signal
 import subprocess
@@ -16,10 +15,11 @@ import sys
 import threading
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from harness.errors import UserError
 from harness.processes import die_with_stdin
-from harness.sweep.contract import done_files, read_spec, write_done
+from harness.sweep.contract import ATTEMPT, done_files, only_one, read_spec, write_done
 
 INCOMPLETE = 4  # exit code: the command ended well without its output
 
@@ -42,14 +42,15 @@ def run(folder: Path) -> int:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the head's, which then closes our standard input
     die_with_stdin(child.kill)
     spec = read_spec(folder)
-    with open(folder / "lock", "w", encoding="ascii") as lock, open(folder / "log.txt", "ab") as log:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with only_one(root, key) as lock, open(folder / "log.txt", "ab") as log:
         if done_files(root, key) is not None:
             return 0
-        code = child.run(spec["argv"], spec["cwd"], log.fileno(), lock.fileno())
+        log.write(f"{ATTEMPT}\n".encode())
+        log.flush()
+        code = child.run(spec, log.fileno(), lock.fileno())
         if code:
             return code if code > 0 else 128 - code
-        missing = write_done(root, key, spec["outputs"])
+        missing = write_done(root, key, spec["outputs"], spec["byproducts"])
         if missing:
             log.write(f"{missing}\n".encode())
             return INCOMPLETE
@@ -63,10 +64,17 @@ class _Child:
         self._starting = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
 
-    def run(self, argv: list[str], cwd: str, log: int, lock: int) -> int:
+    def run(self, spec: Mapping[str, Any], log: int, lock: int) -> int:
         with self._starting:
             process = self._process = subprocess.Popen(  # noqa: S603
-                argv, cwd=cwd, stdin=subprocess.PIPE, stdout=log, stderr=log, pass_fds=[lock], start_new_session=True
+                spec["argv"],
+                cwd=spec["cwd"],
+                env=os.environ | spec["environment"],
+                stdin=subprocess.PIPE,
+                stdout=log,
+                stderr=log,
+                pass_fds=[lock],
+                start_new_session=True,
             )
         return process.wait()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -69,12 +70,37 @@ def _visible(device: str) -> str:
 
 
 def _ray(options: Options, settings: Settings, root: Path) -> Opened:
+    """Ray of this machine alone takes `--per-device` runs on its cores; a cluster's nodes as many as they offer."""
     from harness.sweep.ray_tasks import RayExecutor, prepare
 
+    _check_device(options, settings, ("auto", "cpu", "cuda"))
+    alone, device = not options.ray_address, settings.device
+    if alone:
+        device = _device_here(device)
+    elif device == "cpu" and settings.per_device:
+        raise UserError("--per-device: a node of a Ray cluster takes a run for each of its ray start --num-cpus")
     prepare(options.ray_address)
-    executor = RayExecutor(engine("ray", "ray"), root, options.ray_address)
-    wants_gpus = settings.device != "cpu" and (settings.device != "auto" or executor.gpus > 0)
-    return executor, Share("cuda", settings.per_device or ON_CUDA) if wants_gpus else Share("cpu")
+    cores = (settings.per_device or None) if alone and device == "cpu" else None
+    executor = RayExecutor(engine("ray", "ray"), root, options.ray_address, cores)
+    if device == "auto":
+        device = "cuda" if executor.gpus else "cpu"
+    if device == "cuda" and not executor.gpus:
+        executor.close()
+        raise UserError("--device cuda: no node of this Ray has a GPU; name --device cpu, or join one that has")
+    return executor, Share(device, settings.per_device or ON_CUDA) if device == "cuda" else Share("cpu", executor.cores)
+
+
+def _check_device(options: Options, settings: Settings, known: Sequence[str]) -> None:
+    """Whoever starts runs elsewhere would otherwise learn of a wrong name from each of them."""
+    if settings.device not in known:
+        expected = f"{', '.join(known[:-1])} or {known[-1]}"
+        raise UserError(f"--device {settings.device}: --executor {options.name} takes {expected}")
+
+
+def _device_here(name: str) -> str:
+    from harness.engine.device import pick_device  # imports torch
+
+    return pick_device(name).type
 
 
 def _slurm(options: Options, settings: Settings, root: Path) -> Opened:
@@ -82,6 +108,8 @@ def _slurm(options: Options, settings: Settings, root: Path) -> Opened:
 
     if settings.device == "auto":
         raise UserError("--executor slurm: the head cannot see the nodes' devices; name --device cuda or --device cpu")
-    cores = settings.per_device or len(os.sched_getaffinity(0))
-    executor = SlurmExecutor(engine("submitit", "slurm"), root, parse_options(options.slurm), cores)
-    return executor, Share(settings.device)
+    _check_device(options, settings, ("cpu", "cuda"))
+    cores, given = settings.per_device or len(os.sched_getaffinity(0)), parse_options(options.slurm)
+    executor = SlurmExecutor(engine("submitit", "slurm"), root, given, cores)
+    shares_this_machine = settings.device == "cpu" and given.get("cluster") == "local"
+    return executor, Share(settings.device, cores if shares_this_machine else 1)

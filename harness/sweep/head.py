@@ -10,7 +10,18 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from harness.sweep.contract import FAILED, Ended, Executor, Spec, done_files, folder_of, last_line, write_spec
+from harness.sweep.contract import (
+    FAILED,
+    UNUSABLE,
+    Ended,
+    Executor,
+    Spec,
+    done_files,
+    folder_of,
+    last_line,
+    withdraw,
+    write_spec,
+)
 
 PATIENCE = 60.0  # seconds between two looks at an executor that says nothing
 
@@ -50,14 +61,16 @@ class Head:
         self._later: list[tuple[float, int, Spec]] = []  # a heap by the time at which they are tried again
         self._busy: dict[str, Spec] = {}
         self._tries: Counter[str] = Counter()
+        self._specs: dict[str, Spec] = {}
+        self._made_again: set[str] = set()  # runs that had ended, under way once more for those that wait for them
         self._ids, self._total = itertools.count(), 0
         self.summary = Summary()
 
     def drive(self, specs: Sequence[Spec]) -> Summary:
         """Runs them all; returns when each is done or has been given up."""
-        known, self._total = {spec.key for spec in specs}, len(specs)
+        self._specs, self._total = {spec.key: spec for spec in specs}, len(specs)
         for spec in specs:
-            (self._waiting[spec.after] if spec.after in known else self._ready).append(spec)
+            (self._waiting[spec.after] if spec.after in self._specs else self._ready).append(spec)
         while True:
             self._start()
             if not self._busy and not self._later:
@@ -98,17 +111,44 @@ class Head:
             self._over(spec, "done")
             return
         reason, tries = self._reason(ended), self._tries[spec.key]
+        mended = ended.code == UNUSABLE and self._make_again(spec.after)
         if ended.code != FAILED and tries < self._rules.attempts:
-            delay = self._rules.back_off * 2 ** (tries - 1)
-            heapq.heappush(self._later, (time.monotonic() + delay, next(self._ids), spec))
-            self._note(f"{spec.title or spec.key}: {reason}; attempt {tries + 1} in {delay:g} s")
+            self._try_again(spec, reason, mended)
             return
         self.summary.failed[spec.key] = reason
         if ended.code != FAILED:
             self._gave_up(spec, f"{reason} ({tries} attempts)")
         self._over(spec, f"failed: {reason}")
 
+    def _try_again(self, spec: Spec, reason: str, mended: bool) -> None:
+        tries = self._tries[spec.key]
+        delay = self._rules.back_off * 2 ** (tries - 1)
+        when = f"after {self._specs[spec.after].title or spec.after}, once more" if mended else f"in {delay:g} s"
+        self._note(f"{spec.title or spec.key}: {reason}; attempt {tries + 1} {when}")
+        if mended:
+            self._waiting[spec.after].append(spec)
+        else:
+            heapq.heappush(self._later, (time.monotonic() + delay, next(self._ids), spec))
+
+    def _make_again(self, key: str) -> bool:
+        """Lets a run be made again whose files its follower cannot use; says whether it is under way.
+
+        `DONE` looks at sizes only; the run itself looks at bytes, keeps what is whole, and makes the rest again.
+        """
+        if key in self._made_again:
+            return True
+        if key not in self._specs or not withdraw(self._root, key):
+            return False
+        for ended in (self.summary.done, self.summary.skipped):
+            if key in ended:
+                ended.remove(key)
+        self._tries[key] = 0
+        self._made_again.add(key)
+        self._ready.append(self._specs[key])
+        return True
+
     def _over(self, spec: Spec, how: str) -> None:
+        self._made_again.discard(spec.key)
         count = len(self.summary.done) + len(self.summary.skipped) + len(self.summary.failed)
         self._note(f"[{count}/{self._total}] {spec.title or spec.key}: {how}")
         self._ready += self._waiting.pop(spec.key, [])

@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from harness.errors import UserError
-from harness.plans import Run, do
+from harness.plans import OtherRunError, Run, do
 from harness.processes import die_with_stdin
 from harness.progress import reporter
-from harness.sweep.contract import FAILED
+from harness.sweep.contract import FAILED, OTHER_RUN, UNUSABLE
 
 
 def command(run: Run, out: Path, device: str, at_once: int) -> tuple[str, ...]:
@@ -35,9 +35,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     run = Run(given.split, given.dataset, given.entry, given.seed, given.stage, tuple(given.set), given.run_key)
     try:
         how = _do(run, given.out, given.device, given.at_once)
+    except OtherRunError as error:  # no fault of its files; another machine may have the right code
+        print(f"error: {error}", file=sys.stderr)
+        return OTHER_RUN
     except UserError as error:  # data that cannot be read, for a while perhaps
         print(f"error: {error}", file=sys.stderr)
-        return 2
+        return UNUSABLE
     print(how)
     return FAILED if how.startswith("failed") else 0
 

@@ -21,7 +21,7 @@ NOTHING = "import pathlib, sys; pathlib.Path(sys.argv[1]).touch()"
 def measure(name: str, runs: int, slots: int, root: Path) -> dict[str, object]:
     """Seconds of wall time for `runs` runs that leave an empty file, from a started engine to the last `DONE`.
 
-    `slots` is how many run at once with `local` and `slurm` (submitit's processes on this machine); Ray decides itself.
+    `slots` is how many run at once on this machine (with `slurm`, processes of submitit).
     """
     options = Options(name, slurm=("cluster=local",) if name == "slurm" else ())
     started = time.perf_counter()

@@ -6,8 +6,9 @@ not the one that schedules it.
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,15 +16,15 @@ from harness import cells
 from harness.data import splits
 from harness.entries import parse_entry
 from harness.errors import UserError
-from harness.plans import Settings
+from harness.plans import Run, Settings
 from harness.recipes import Cell, resolve
 from harness.records import collect
 from harness.records.schema import read_record
+from harness.registry import unchanging
 from harness.reporting.checkout import sources
 from harness.reporting.report import build_report
 from harness.suites import GRID_FILE, RECORDS, SPLITS, parse_seeds, read_grid, write_recipes
-from harness.sweep.contract import damaged
-from harness.sweep.suite import run_folder
+from harness.sweep.contract import DAMAGED, DONE, damaged, folder_of, withdraw
 
 IMPORTED, TABLE, REPORTS = Path("results/imported"), Path("results/table.csv"), Path("reports")
 STAGE_FOLDERS = ("checkpoint", "predictions", "costs")
@@ -35,6 +36,7 @@ def concerns(suite: str, settings: Settings) -> bool:
     return whole and suite == "default" and Path("dvc.yaml").is_file() and GRID_FILE.is_file()
 
 
+@unchanging()
 def publish(out: Path) -> int:
     """Puts a sweep's results where the pipeline's stages put them, and makes the table and the report; counts records.
 
@@ -45,8 +47,9 @@ def publish(out: Path) -> int:
     """
     grid = read_grid("default")
     scored = [(item, *_folders(item, out)) for item in grid["evaluate"].values()]
-    for item, cell, folders in scored:
-        _check(item, cell, folders, out)
+    found = [reason for item, cell, folders in scored for reason in _check(item, cell, folders, out)]
+    if wrong := list(dict.fromkeys(found)):  # a first stage is asked for by each that shares it
+        raise UserError(f"{wrong[0]}; sweep again" + (f" ({len(wrong) - 1} other files too)" if wrong[1:] else ""))
     for name in grid["splits"]:
         _publish_split(name, out)
     write_recipes("default")
@@ -67,17 +70,31 @@ def _folders(item: dict[str, Any], out: Path) -> tuple[Cell, cells.Folders]:
     return cell, cells.folders(cell, item["split"], out)
 
 
-def _check(item: dict[str, Any], cell: Cell, folders: cells.Folders, out: Path) -> None:
+def _check(item: dict[str, Any], cell: Cell, folders: cells.Folders, out: Path) -> Iterator[str]:
+    """What cannot be published of a cell. Its runs count as not done from here on, so that a sweep mends it."""
     from harness.engine.stages import run_info  # imports torch
 
     split = splits.read_split(out / "splits" / f"{item['split']}.json")
     for seed in parse_seeds(item["seeds"]):
         path, info = folders.records / f"seed{seed}.json", run_info(cell, split, seed, cell.stages[-1])
-        if read_record(path).run_key != info.run_key:
+        record = read_record(path)
+        if record.run_key != info.run_key:
             raise UserError(f"{path}: of another run of {cell.entry} than this checkout's; sweep again")
-        for key in (run_folder(info.stage1_key, "train"), run_folder(info.run_key, "finetune", str(cell.entry))):
-            for name in damaged(out, key):
-                raise UserError(f"{out / name}: damaged since its run ended; delete it and sweep again")
+        run = Run(item["split"], item["dataset"], item["entry"], seed, "finetune", (), info.run_key)
+        first = dataclasses.replace(run, stage="train", run_key=info.stage1_key)
+        for part in (first, run):
+            yield from _wrong(out, part, run, may_lack_end=record.status == "failed")
+
+
+def _wrong(out: Path, part: Run, run: Run, may_lack_end: bool) -> Iterator[str]:
+    """What is wrong with the files of one part of a run; a failed one may have no `DONE`."""
+    if may_lack_end and not (folder_of(out, part.folder) / DONE).is_file():
+        return
+    for name, what in damaged(out, part.folder).items():
+        # Second-stage weights damaged in their size would be taken as they are: they have to be deleted first.
+        if part is not run or what != DAMAGED:
+            withdraw(out, run.folder)
+        yield f"{out / name}: {what}" + ("; delete it" if what == DAMAGED else "")
 
 
 def _publish_split(name: str, out: Path) -> None:

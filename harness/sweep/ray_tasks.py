@@ -48,8 +48,11 @@ def _reach(address: str) -> None:
 class RayExecutor:
     """Ray schedules; it repeats nothing, since the head does."""
 
-    def __init__(self, ray: Any, root: Path, address: str = "") -> None:
+    def __init__(self, ray: Any, root: Path, address: str = "", cores: int | None = None) -> None:
         """Joins the cluster at `address`, or starts Ray on this machine, to be reached from this machine only.
+
+        Args:
+            cores: runs on this machine at once, without an address; default as many as it has cores.
 
         Raises:
             UserError: no Ray answers at the address, or Ray does not keep to the loopback address (see `prepare`).
@@ -65,6 +68,7 @@ class RayExecutor:
                     address="local",
                     _node_ip_address=LOOPBACK,
                     include_dashboard=False,
+                    num_cpus=cores,
                     object_store_memory=STORE_BYTES,
                     **quiet,
                 )
@@ -82,6 +86,12 @@ class RayExecutor:
     def gpus(self) -> float:
         """GPUs of the cluster as it is now."""
         return float(self._ray.cluster_resources().get("GPU", 0))
+
+    @property
+    def cores(self) -> int:
+        """Most cores that a node offers, and so runs that share it."""
+        offered = [node["Resources"].get("CPU", 0) for node in self._ray.nodes() if node["Alive"]]
+        return max(1, int(max(offered, default=1)))
 
     def submit(self, specs: Sequence[Spec]) -> None:
         """Queues them."""

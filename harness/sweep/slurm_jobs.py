@@ -14,6 +14,7 @@ from harness.sweep.contract import FOLDER, Ended, Spec, folder_of
 
 ARRAY = 1000  # jobs; Slurm takes 1,001 in an array unless it is told otherwise
 POLL = 0.1  # seconds; submitit itself asks Slurm far less often
+BACK_OFF, LONGEST = 30.0, 600.0  # seconds after a refused submission, twice as long each time, and never longer
 DEFAULTS = {"time": "1440", "array_parallelism": "256"}  # minutes; jobs of an array that run at once
 SAFE = (
     "account", "array_parallelism", "cluster", "constraint", "cpus_per_task", "exclude", "gpus_per_node", "mem",
@@ -58,27 +59,51 @@ class SlurmExecutor:
             raise UserError(f"--executor slurm: {' '.join(str(error).split())}") from None
         self._queue: deque[Spec] = deque()
         self._under_way: dict[str, tuple[str, Any]] = {}  # job -> key of its run
+        self._array, self._back_off = ARRAY, BACK_OFF
+        self._refused_until: float | None = None  # when to try again
 
     def submit(self, specs: Sequence[Spec]) -> None:
-        """Queues them."""
+        """Queues them.
+
+        Raises:
+            UserError: Slurm refuses them while none of ours is under way.
+        """
         self._queue.extend(specs)
         self._hand_over()
 
     def _hand_over(self) -> None:
-        room = len(self._queue) if self._at_once is None else self._at_once - len(self._under_way)
-        batch = [self._queue.popleft() for _ in range(min(room, len(self._queue)))]
-        for shape in dict.fromkeys((spec.cpus, spec.gpus) for spec in batch):
-            same = [spec for spec in batch if (spec.cpus, spec.gpus) == shape]
-            self._executor.update_parameters(**self._parameters(*shape))
-            for start in range(0, len(same), ARRAY):
-                self._submit_array(same[start : start + ARRAY])
+        """Submits what is queued; what is refused while others run waits, since a limit on jobs is a matter of time."""
+        if self._refused_until and time.monotonic() < self._refused_until:
+            return
+        while batch := self._next_array():
+            refusal = self._submit_array(batch)
+            if refusal and not self._under_way:
+                raise UserError(f"--executor slurm: its jobs were refused: {refusal}")
+            if refusal:
+                self._queue.extendleft(reversed(batch))
+                self._array = max(1, len(batch) // 2)
+                self._refused_until = time.monotonic() + self._back_off
+                self._back_off = min(2 * self._back_off, LONGEST)
+                return
+            self._array, self._back_off, self._refused_until = min(2 * self._array, ARRAY), BACK_OFF, None
 
-    def _submit_array(self, specs: Sequence[Spec]) -> None:
+    def _next_array(self) -> list[Spec]:
+        """The first of the queue that are alike, as many as there is room for."""
+        room = self._array if self._at_once is None else min(self._array, self._at_once - len(self._under_way))
+        batch: list[Spec] = []
+        while self._queue and len(batch) < room and (not batch or _shape(self._queue[0]) == _shape(batch[0])):
+            batch.append(self._queue.popleft())
+        return batch
+
+    def _submit_array(self, specs: Sequence[Spec]) -> str:
+        """Why Slurm refuses them, or nothing."""
+        self._executor.update_parameters(**self._parameters(*_shape(specs[0])))
         try:
             jobs = self._executor.map_array(supervise, [str(folder_of(self._root, spec.key)) for spec in specs])
         except (self._submitit.core.utils.FailedJobError, self._submitit.core.utils.FailedSubmissionError) as error:
-            raise UserError(f"--executor slurm: its jobs were refused: {' '.join(str(error).split())[:300]}") from None
+            return " ".join(str(error).split())[:300] or type(error).__name__
         self._under_way |= {job.job_id: (spec.key, job) for spec, job in zip(specs, jobs, strict=True)}
+        return ""
 
     def _parameters(self, cpus: int, gpus: float) -> dict[str, Any]:
         given = {f"slurm_{key}": value for key, value in self._options.items()}
@@ -93,7 +118,8 @@ class SlurmExecutor:
         until = time.monotonic() + timeout
         while True:
             over = [number for number, (_, job) in self._under_way.items() if job.done()]
-            if over or time.monotonic() >= until:
+            now = time.monotonic()
+            if over or now >= until or (self._refused_until and now >= self._refused_until):
                 break
             time.sleep(POLL)
         found = [self._ended(number) for number in over]
@@ -111,3 +137,8 @@ class SlurmExecutor:
         """Cancels the jobs."""
         for _, job in self._under_way.values():
             job.cancel(check=False)
+
+
+def _shape(spec: Spec) -> tuple[int, float]:
+    """What the jobs of an array have in common."""
+    return spec.cpus, spec.gpus

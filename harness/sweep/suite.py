@@ -11,7 +11,7 @@ from pathlib import Path
 from harness.files import locked
 from harness.plans import Plan, Run, Settings, fail, make_plan
 from harness.progress import reporter
-from harness.sweep.contract import Executor, Spec
+from harness.sweep.contract import Executor, Spec, done_files
 from harness.sweep.head import Head, Rules
 from harness.sweep.one import command
 
@@ -58,9 +58,10 @@ def sweep(suite: str, settings: Settings, rules: Rules, open_executor: Callable[
     out = settings.out.resolve()
     settings = dataclasses.replace(settings, out=out)
     with locked(out), reporter() as progress, contextlib.ExitStack() as stack:
-        plan = make_plan(suite, settings)
-        records, left_out = plan.left, len(plan.left_out)
-        if not records:
+        # The head asks `DONE` what is left, so the plan does too: a record alone may be of a run that was killed.
+        plan = make_plan(suite, settings, lambda run: done_files(out, run.folder) is not None)
+        left_out = len(plan.left_out)
+        if not plan.left:
             return Outcome(left_out=left_out)
         executor, share = open_executor(out)
         stack.callback(executor.close)
@@ -72,29 +73,30 @@ def sweep(suite: str, settings: Settings, rules: Rules, open_executor: Callable[
         head = Head(out, executor, rules, progress.note, gave_up)
         summary = head.drive([spec for spec, _ in runs.values()])
     failed = {str(runs[key][1]): reason for key, reason in summary.failed.items()}
-    return Outcome(records, failed, left_out)
+    made = sum(runs[key][1].stage != "train" for key in (*summary.done, *summary.failed))
+    return Outcome(made, failed, left_out)
 
 
 def specs_of(plan: Plan, out: Path, share: Share) -> list[tuple[Spec, Run]]:
     """The plan's runs, each with what an executor needs to know about it."""
     found = [(_spec(run, "", plan, out, share), run) for run in plan.ready]
     for key, runs in plan.after.items():
-        found += [(_spec(run, run_folder(plan.firsts[key].run_key, "train"), plan, out, share), run) for run in runs]
+        found += [(_spec(run, plan.firsts[key].folder, plan, out, share), run) for run in runs]
     return found
 
 
 def _spec(run: Run, after: str, plan: Plan, out: Path, share: Share) -> Spec:
     folders, seed = plan.folders[run], f"seed{run.seed}"
     if run.stage == "train":
-        stem = folders.first
-        outputs = [stem / "predictions" / f"{seed}.json", stem / "predictions" / f"{seed}.npz"]
-        outputs += [stem / "checkpoint" / f"{seed}.safetensors", stem / "costs" / f"{seed}.json"]
+        outputs, byproducts = _of_stage(folders.first, seed), list[Path]()
     else:
         outputs = [folders.records / f"{seed}{suffix}" for suffix in (".json", ".npz", ".run.json")]
+        byproducts = _of_stage(folders.last, seed)
     return Spec(
-        key=run_folder(run.run_key, run.stage, run.entry),
+        key=run.folder,
         argv=command(run, out, share.device, share.at_once),
         outputs=tuple(path.relative_to(out).as_posix() for path in outputs),
+        byproducts=tuple(path.relative_to(out).as_posix() for path in byproducts),
         after=after,
         title=str(run),
         length=plan.lengths[run],
@@ -102,6 +104,7 @@ def _spec(run: Run, after: str, plan: Plan, out: Path, share: Share) -> Spec:
     )
 
 
-def run_folder(run_key: str, stage: str, entry: str = "") -> str:
-    """Key of a run: a first stage is of all that share it, a record of its entry alone."""
-    return f"{run_key}-{'train' if stage == 'train' else entry}"
+def _of_stage(folder: Path, seed: str) -> list[Path]:
+    """What a stage leaves; first the small file that says what it was."""
+    names = ("predictions", "json"), ("predictions", "npz"), ("checkpoint", "safetensors"), ("costs", "json")
+    return [folder / part / f"{seed}.{suffix}" for part, suffix in names]

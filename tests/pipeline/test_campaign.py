@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
+import multiprocessing
+import threading
 from pathlib import Path
 
 import pytest
@@ -15,9 +18,11 @@ from harness.engine.stages import run_info
 from harness.entries import parse_entry
 from harness.errors import UserError
 from harness.files import locked
+from harness.plans import Plan, Run
 from harness.recipes import resolve
 from harness.records.imports import import_campaign
 from harness.records.schema import read_record, write_record
+from harness.sweep.contract import only_one
 from tests.factories import make_record
 from tests.unit.toys import rewrite_json
 
@@ -60,6 +65,32 @@ def test_only_and_nothing_that_matches(tmp_path: Path) -> None:
     assert plan.left == 4
     with pytest.raises(UserError, match=r"no entry matches --only gcl@\*"):
         make_plan("one", Settings(tmp_path / "out", only=("gcl@*",)))
+
+
+def test_runs_are_taken_longest_first_and_equal_ones_in_their_order() -> None:
+    def run(name: str) -> Run:
+        return Run("split", "dataset", name, 0, "finetune", ())
+
+    first = dataclasses.replace(run("first"), stage="train")
+    lengths = {first: 9.0} | {run(name): length for name, length in zip("abcdefg", (1, 3, 1, 3, 3, 1, 5), strict=True)}
+    after = {("folder", 0): [run(name) for name in "efg"]}
+    plan = Plan([*(run(name) for name in "ab"), first, *(run(name) for name in "cd")], after, lengths)
+    plan.keys[first] = "folder", 0
+    plan.sort()
+    assert plan.take() == first
+    assert plan.left == 7
+    plan.finished(first)
+    assert [plan.take().entry for _ in range(7)] == list("gbdeacf")
+
+
+def test_a_finished_suite_with_an_entry_left_out_is_no_mistake(tmp_path: Path) -> None:
+    text = "one:\n  splits: [mnist5k-lt-if100]\n  entries: [ce@common, ce-none@common]\n  seeds: [0]\n"
+    (tmp_path / "suites.yaml").write_text(text)
+    plan = make_plan("one", Settings(tmp_path / "out"))
+    for run in plan.after[next(iter(plan.after))]:
+        write_record(plan.folders[run].records / "seed0.json", make_record(seed=0, run_key=run.run_key))
+    done = make_plan("one", Settings(tmp_path / "out"))
+    assert (done.left, len(done.left_out)) == (0, 1)
 
 
 def test_a_suite_without_its_data_is_one_line(tmp_path: Path) -> None:
@@ -127,6 +158,28 @@ def test_records_of_other_code_are_made_again(tmp_path: Path, monkeypatch: pytes
 def test_two_campaigns_in_one_folder(tmp_path: Path) -> None:
     with locked(tmp_path / "out"), pytest.raises(UserError, match="another command is at work there"):
         campaign.campaign("one", 1.0, Settings(tmp_path / "out"))
+
+
+def test_a_worker_waits_for_a_job_that_a_sweep_left_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Slurm's jobs outlive their head; a campaign must not do the same run beside one."""
+    run = make_plan("one", Settings(tmp_path / "out")).take()
+    ours, theirs = multiprocessing.Pipe()
+    monkeypatch.setattr(campaign, "do", lambda *_: "done")
+    monkeypatch.setattr(campaign, "become_dependent", lambda: None)
+
+    def live() -> None:
+        with contextlib.suppress(EOFError):  # the end of the campaign, which ends a worker's process
+            campaign.work(theirs, tmp_path / "out", "cpu", 1)
+
+    worker = threading.Thread(target=live, daemon=True)
+    worker.start()
+    with only_one(tmp_path / "out", run.folder):
+        ours.send(run)
+        assert not ours.poll(1.0)
+    assert ours.poll(60.0)
+    assert ours.recv() == ("done", ("done",))
+    ours.close()
+    worker.join(60.0)
 
 
 def test_importing_from_an_empty_folder(tmp_path: Path) -> None:

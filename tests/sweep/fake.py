@@ -39,6 +39,14 @@ def main() -> int:
         os.kill(ancestor(int(what[-1])), signal.SIGKILL)
         os.read(0, 1)  # it ends with the attempt that started it, like every command of a sweep
         return 1
+    if what.startswith("says "):
+        name = what.removeprefix("says ")
+        print(f"{name}={os.environ.get(name)}")
+    if what.startswith("writes "):
+        (root / what.removeprefix("writes ")).write_text("new")
+    if what.startswith("reads ") and (root / what.removeprefix("reads ")).read_text() == "dam":
+        print("error: damaged")
+        return 2
     if what == "fails":
         print("cannot do it")
         return 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import os
 import signal
@@ -15,7 +16,17 @@ from typing import Any
 
 import pytest
 
-from harness.sweep.contract import Executor, done_files, folder_of, write_spec
+from harness.sweep.contract import (
+    ATTEMPT,
+    Executor,
+    damaged,
+    done_files,
+    folder_of,
+    last_line,
+    withdraw,
+    write_done,
+    write_spec,
+)
 from tests.sweep.fakes import drive, open_fake_executor, spec, starts, table
 
 ROOT = Path(__file__).parents[2]
@@ -80,6 +91,22 @@ def test_every_run_ends_with_done_and_a_second_head_runs_nothing(executor: Execu
     assert len(starts(tmp_path)) == 3
 
 
+def test_settings_of_the_head_reach_the_command(
+    executor: Executor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LTBENCH_THREADS", "7")  # after the engine has started
+    drive(tmp_path, executor, [spec(tmp_path, "one", "says LTBENCH_THREADS")])
+    assert "LTBENCH_THREADS=7" in (folder_of(tmp_path, "one") / "log.txt").read_text().split("\n")
+
+
+def test_the_last_line_is_of_the_last_attempt(tmp_path: Path) -> None:
+    log = tmp_path / "log.txt"
+    log.write_text(f"{ATTEMPT}\nout of memory\n")
+    assert last_line(tmp_path) == "out of memory"
+    log.write_text(f"{ATTEMPT}\nout of memory\n{ATTEMPT}\n")
+    assert last_line(tmp_path) == "", "it was killed before it said anything"
+
+
 @pytest.mark.parametrize("who", ["command", "attempt", "engine"])
 def test_a_worker_killed_with_sigkill_is_tried_again(executor: Executor, name: str, tmp_path: Path, who: str) -> None:
     if (name, who) == ("local", "engine"):
@@ -98,7 +125,7 @@ def test_a_run_submitted_twice_is_done_once(executor: Executor, tmp_path: Path) 
     executor.submit([twice])
     wait_for(lambda: starts(tmp_path) == ["twice"])
     executor.submit([twice])
-    time.sleep(0.5)  # for the second attempt to reach the lock
+    wait_for(lambda: somebody_waits_for(folder_of(tmp_path, "twice") / "lock"))
     (tmp_path / "go").touch()
     codes: list[int | None] = []
     while len(codes) < 2:
@@ -136,6 +163,57 @@ def test_a_damaged_end_is_no_end(executor: Executor, tmp_path: Path) -> None:
     assert (sorted(summary.done), summary.skipped) == (["cut", "emptied"], ["whole"])
 
 
+def test_a_run_whose_files_its_followers_cannot_use_is_made_again(executor: Executor, tmp_path: Path) -> None:
+    """Weights damaged in their size, which `DONE` does not notice."""
+    first = dataclasses.replace(spec(tmp_path, "first"), outputs=("records/first.json", "weights"))
+    (tmp_path / "weights").write_text("dam")
+    drive(tmp_path, executor, [first])
+    followers = [spec(tmp_path, f"follower{number}", "reads weights", "first") for number in range(2)]
+    mended = (*first.argv[:-1], "writes weights")
+    summary = drive(tmp_path, executor, [dataclasses.replace(first, argv=mended), *followers])
+    assert sorted(summary.done) == ["first", "follower0", "follower1"]
+    assert (summary.skipped, summary.failed) == ([], {})
+    assert starts(tmp_path).count("first") >= 2
+
+
+def test_an_output_of_the_same_size_from_another_run_is_no_end(tmp_path: Path) -> None:
+    (tmp_path / "records").mkdir()
+    (tmp_path / "records/one.json").write_text('{"run_key": "aaaa"}')
+    assert write_done(tmp_path, "one", ["records/one.json"]) == ""
+    assert done_files(tmp_path, "one") is not None
+    (tmp_path / "records/one.json").write_text('{"run_key": "bbbb"}')
+    assert done_files(tmp_path, "one") is None
+
+
+def test_what_is_wrong_with_the_files_of_a_run(tmp_path: Path) -> None:
+    """Byproducts may go without the run being run again, but whoever copies them is told."""
+    for name in ("first", "second", "weights"):
+        (tmp_path / name).write_text(name)
+    assert damaged(tmp_path, "one") == {"sweep/one/DONE": "missing"}
+    assert write_done(tmp_path, "one", ["first", "second"], ["weights", "not left"]) == ""
+    assert damaged(tmp_path, "one") == {}
+    (tmp_path / "first").write_text("tsrif")
+    (tmp_path / "second").write_text("sec")
+    (tmp_path / "weights").unlink()
+    assert damaged(tmp_path, "one") == {
+        "first": "damaged since its run ended",
+        "second": "it has 3 bytes, its run left 6",
+        "weights": "missing",
+    }
+    (folder_of(tmp_path, "one") / "DONE").write_text('{"key": "on')
+    assert damaged(tmp_path, "one") == {"sweep/one/DONE": "not readable"}
+    assert withdraw(tmp_path, "one")
+    assert not withdraw(tmp_path, "one")
+
+
+def test_byproducts_may_go(tmp_path: Path) -> None:
+    for name in ("first", "weights"):
+        (tmp_path / name).write_text(name)
+    write_done(tmp_path, "one", ["first"], ["weights"])
+    (tmp_path / "weights").unlink()
+    assert done_files(tmp_path, "one") is not None
+
+
 def test_a_head_that_is_killed_loses_nothing(name: str, address: str, tmp_path: Path) -> None:
     runs = json.dumps([["before0", "works"], ["before1", "works"], ["under_way", "waits"], ["after", "works"]])
     command = [sys.executable, "-m", "tests.sweep.fakes", str(tmp_path), name, address, runs]
@@ -150,6 +228,12 @@ def test_a_head_that_is_killed_loses_nothing(name: str, address: str, tmp_path: 
     assert table(tmp_path) == ["after", "before0", "before1", "under_way"]
     assert all(done_files(tmp_path, key) for key in table(tmp_path))
     assert starts(tmp_path).count("before0") == 1, "what was done is not run again"
+
+
+def somebody_waits_for(lock: Path) -> bool:
+    """Whether a process is blocked at this lock, as Linux lists it behind the one that holds it."""
+    waiting = [line for line in Path("/proc/locks").read_text().splitlines() if "->" in line]
+    return any(f":{lock.stat().st_ino} " in line for line in waiting)
 
 
 def wait_for(condition: Callable[[], bool], seconds: float = 60.0) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,6 +15,7 @@ from harness.sweep.contract import Spec
 from harness.sweep.executors import Options, open_executor
 from harness.sweep.overhead import measure
 from harness.sweep.slurm_jobs import parse_options
+from harness.sweep.suite import Share
 
 
 def test_an_unknown_executor() -> None:
@@ -33,6 +35,67 @@ def test_a_missing_extra_is_one_line_with_the_command(
 def test_slurm_has_to_be_told_the_device(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="name --device cuda or --device cpu"):
         open_executor(Options("slurm"), Settings(tmp_path), tmp_path)
+
+
+@pytest.mark.parametrize("name", ["ray", "slurm"])
+@pytest.mark.parametrize("device", ["cdua", "cuda:1", "gpu"])
+def test_a_wrong_device_is_one_line_before_anything_is_started(name: str, device: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=f"--device {device}: --executor {name} takes .*cpu or cuda"):
+        open_executor(Options(name, ray_address="localhost:1"), Settings(tmp_path, device), tmp_path)
+
+
+class FakeRay:
+    """What `open_executor` asks of an executor."""
+
+    def __init__(self, gpus: float, cores: int) -> None:
+        self.gpus, self.cores, self.closed = gpus, cores, False
+        self.given: int | None = None
+
+    def __call__(self, _ray: Any, _root: Path, _address: str, cores: int | None) -> FakeRay:
+        self.given = cores
+        return self
+
+    def close(self) -> None:
+        self.closed = True
+
+
+@pytest.fixture
+def fake_ray(monkeypatch: pytest.MonkeyPatch) -> FakeRay:
+    """Nodes of eight cores and no GPU."""
+    fake = FakeRay(0, 8)
+    monkeypatch.setattr("harness.sweep.ray_tasks.RayExecutor", fake)
+    monkeypatch.setattr("harness.sweep.ray_tasks.prepare", lambda _address: None)
+    monkeypatch.setattr(executors, "engine", lambda *_: None)
+    monkeypatch.setattr(executors, "_device_here", lambda name: name.replace("auto", "cpu"))
+    return fake
+
+
+def test_runs_on_gpus_that_no_node_has_do_not_wait_for_ever(fake_ray: FakeRay, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no node of this Ray has a GPU"):
+        open_executor(Options("ray", "head:1"), Settings(tmp_path, "cuda"), tmp_path)
+    assert fake_ray.closed
+
+
+@pytest.mark.parametrize(
+    ("address", "device", "per_device", "gpus", "cores", "share"),
+    [
+        ("", "cpu", 3, 0, 3, Share("cpu", 8)),
+        ("", "auto", 0, 0, None, Share("cpu", 8)),
+        ("head:1", "auto", 0, 0, None, Share("cpu", 8)),
+        ("head:1", "auto", 2, 4, None, Share("cuda", 2)),
+    ],
+)
+def test_what_a_run_gets_of_a_node(
+    fake_ray: FakeRay, tmp_path: Path, address: str, device: str, per_device: int, gpus: int, cores: Any, share: Share
+) -> None:
+    fake_ray.gpus = gpus
+    opened = open_executor(Options("ray", address), Settings(tmp_path, device, per_device), tmp_path)
+    assert (opened[1], fake_ray.given) == (share, cores)
+
+
+def test_nodes_of_a_cluster_say_themselves_how_much_they_take(fake_ray: FakeRay, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="--per-device: a node of a Ray cluster takes a run for each"):
+        open_executor(Options("ray", "head:1"), Settings(tmp_path, "cpu", 2), tmp_path)
 
 
 @pytest.mark.parametrize("text", ["setup=rm -rf x", "partition", "time=1;x", "srun_args=--x", "account=a\nb"])

@@ -8,11 +8,13 @@ import pytest
 
 from harness import campaign, suites
 from harness.plans import Settings, make_plan
-from harness.records.schema import read_record
-from harness.sweep.contract import Spec
+from harness.records.schema import read_record, write_record
+from harness.sweep import one
+from harness.sweep.contract import OTHER_RUN, Spec, damaged, done_files, write_done
 from harness.sweep.executors import Options, open_executor
 from harness.sweep.head import Rules
 from harness.sweep.suite import Outcome, Share, specs_of, sweep
+from tests.factories import make_record
 
 pytest.importorskip("mlxtend", reason="the extra 'pipeline' (mlxtend) is not installed")
 ROOT = Path(__file__).parents[2]
@@ -54,6 +56,35 @@ def test_a_shared_first_stage_is_one_run_that_others_wait_for(tmp_path: Path) ->
     assert rest[0].outputs[0].startswith("records/mnist5k-lt-if100/common/ce-")
 
 
+def test_a_record_without_its_end_is_gone_over_again(tmp_path: Path) -> None:
+    """Of an attempt that was killed between the two, or of a campaign; campaigns themselves ask for records alone."""
+    out, settings = tmp_path / "out", Settings(tmp_path / "out", only=("ce@*",))
+    plan = make_plan("two", settings)
+    ((spec, run),) = [pair for pair in specs_of(plan, out, Share("cpu")) if pair[1].stage != "train"]
+    write_record(plan.folders[run].records / "seed0.json", make_record(run_key=run.run_key))
+
+    def left() -> int:
+        return make_plan("two", settings, lambda run: done_files(out, run.folder) is not None).left
+
+    assert left() == 1
+    assert make_plan("two", settings).left == 0
+    assert write_done(out, spec.key, spec.outputs) == ""
+    assert left() == 0
+
+
+@pytest.mark.parametrize("stage", ["train", "finetune"])
+def test_a_run_of_other_code_than_planned_is_not_done(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], stage: str
+) -> None:
+    """A method edited during a sweep, or a node with another checkout: no record with another key, and no DONE."""
+    out = tmp_path / "out"
+    specs = {run.stage: spec for spec, run in specs_of(make_plan("two", Settings(out)), out, Share("cpu"))}
+    monkeypatch.setattr("harness.engine.stages.code_version", lambda _folder: "of another checkout")
+    assert one.main(specs[stage].argv[3:]) == OTHER_RUN, "which makes no first stage again"
+    assert "but the code, recipe or split here makes it" in capsys.readouterr().err
+    assert not (out / "records").exists()
+
+
 @pytest.mark.pipeline
 def test_a_sweep_makes_the_records_of_a_campaign(tmp_path: Path) -> None:
     expected = Settings(tmp_path / "campaign", "cpu", 2, overrides=EPOCH)
@@ -61,7 +92,9 @@ def test_a_sweep_makes_the_records_of_a_campaign(tmp_path: Path) -> None:
     settings = Settings(tmp_path / "sweep", "cpu", 2, overrides=EPOCH)
     assert run(Options("local"), settings) == Outcome(made=2)
     assert records(settings.out) == records(expected.out)
-    assert len(list(settings.out.glob("sweep/*/DONE"))) == 3, "the shared first stage once"
+    ended = [path.parent.name for path in settings.out.glob("sweep/*/DONE")]
+    assert len(ended) == 3, "the shared first stage once"
+    assert [damaged(settings.out, key) for key in ended] == [{}] * 3
     assert run(Options("local"), settings) == Outcome(), "nothing is left"
 
 

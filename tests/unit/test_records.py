@@ -238,6 +238,22 @@ def test_the_same_run_gives_the_same_bytes(split: Split, tmp_path: Path) -> None
     assert (tmp_path / "out" / "seed0.json").read_bytes() == before
 
 
+def test_a_record_is_the_last_file_of_its_run(split: Split, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Killed before it, the run has none, not even an old one beside new evidence."""
+    toys.save_run(tmp_path / "run", toys.make_run_info(split), [BY_CLASS], [VAL_WORST])
+    scored(tmp_path)
+    there = {path.name for path in (tmp_path / "out").iterdir()}
+    assert there == {"seed0.json", "seed0.npz", "seed0.run.json"}
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("harness.records.evaluate.write_record", killed)
+    with pytest.raises(KeyboardInterrupt):
+        scored(tmp_path)
+    assert {path.name for path in (tmp_path / "out").iterdir()} == there - {"seed0.json"}
+
+
 def test_without_a_validation_part(toy: Dataset, tmp_path: Path) -> None:
     from harness.data.splits import build_split
 

@@ -9,7 +9,7 @@ import pytest
 
 from harness import registry
 from harness.errors import UserError
-from harness.registry import available_methods, broken_methods, find_plugins, get_method
+from harness.registry import available_methods, broken_methods, find_plugins, get_method, unchanging
 from tests.unit import toys
 
 OWN = {"balanced_softmax", "ce", "tvmf"}
@@ -118,6 +118,26 @@ def package(root: Path, name: str, code: str, init: str = "") -> Path:
     (folder / "method.py").write_text(code)
     (folder / "recipes.yaml").write_text(f"title: {name}\ntracks: {{common: {{}}}}\n")
     return folder
+
+
+def test_what_is_installed_is_looked_for_once_and_folders_always(
+    plugins: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package(plugins, "outside", toys.plugin_code("outside"))
+    install(plugins, "outside", "outside_package.method")
+    assert "outside" in find_plugins()
+    monkeypatch.setattr(registry.importlib.metadata, "entry_points", lambda **_: pytest.fail("looked for again"))
+    toys.write_plugin(plugins, "later")
+    assert {"outside", "later"} <= set(find_plugins())
+
+
+def test_methods_stay_as_they_are_while_unchanging(plugins: Path) -> None:
+    with unchanging():
+        with unchanging():
+            pass
+        toys.write_plugin(plugins, "later")
+        assert "later" not in find_plugins(), "the inner one leaves the outer one as it was"
+    assert "later" in find_plugins()
 
 
 def test_an_installed_plugin_is_found_and_works(plugins: Path) -> None:

@@ -1,0 +1,87 @@
+"""What only Slurm does, refuse jobs; with an engine made for the test, as there is no Slurm here."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from harness.errors import UserError
+from harness.sweep import slurm_jobs
+from harness.sweep.contract import Spec
+from harness.sweep.slurm_jobs import SlurmExecutor, parse_options
+
+
+class RefusedError(Exception):
+    """As submitit raises it."""
+
+
+class Job:
+    """Ends when it is told to."""
+
+    def __init__(self, number: str) -> None:
+        self.job_id, self.state, self.over, self.cancelled = number, "RUNNING", False, False
+
+    def done(self) -> bool:
+        return self.over
+
+    def result(self) -> int:
+        return 0
+
+    def cancel(self, check: bool) -> None:
+        self.cancelled = True
+
+
+class Cluster:
+    """Takes a number of jobs at once, an array as a whole or not at all."""
+
+    def __init__(self, limit: int) -> None:
+        self.limit, self.jobs, self.arrays = limit, list[Job](), list[int]()
+        names = "FailedJobError", "FailedSubmissionError", "UncompletedJobError"
+        self.core = SimpleNamespace(utils=SimpleNamespace(**dict.fromkeys(names, RefusedError)))
+
+    def AutoExecutor(self, **_: Any) -> Cluster:  # noqa: N802 - submitit's name
+        return self
+
+    def update_parameters(self, **_: Any) -> None:
+        """Nothing depends on them here."""
+
+    def map_array(self, _function: Any, folders: list[str]) -> list[Job]:
+        if sum(not job.over for job in self.jobs) + len(folders) > self.limit:
+            raise RefusedError("QOSMaxSubmitJobPerUserLimit")
+        self.arrays.append(len(folders))
+        made = [Job(f"{len(self.arrays)}_{number}") for number in range(len(folders))]
+        self.jobs += made
+        return made
+
+
+def specs(*names: str) -> list[Spec]:
+    return [Spec(name, ("true",), (name,)) for name in names]
+
+
+def test_refused_jobs_wait_while_others_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(slurm_jobs, "BACK_OFF", 0.01)
+    monkeypatch.setattr(slurm_jobs, "POLL", 0.001)
+    cluster = Cluster(limit=4)
+    executor = SlurmExecutor(cluster, tmp_path, parse_options([]))
+    executor.submit(specs("a", "b", "c"))
+    executor.submit(specs("d", "e", "f", "g"))
+    assert cluster.arrays == [3], "four more are too many; none of the three is cancelled"
+    assert executor.ended(0.05) == []
+    ended: list[str] = []
+    for _ in range(1000):
+        for job in cluster.jobs:
+            job.over = True
+        ended += [end.key for end in executor.ended(0.05)]
+        if len(ended) == 7:
+            break
+    assert sorted(ended) == list("abcdefg")
+    assert not any(job.cancelled for job in cluster.jobs)
+
+
+def test_jobs_refused_with_none_under_way_are_one_line(tmp_path: Path) -> None:
+    executor = SlurmExecutor(Cluster(limit=0), tmp_path, parse_options(["partition=none"]))
+    with pytest.raises(UserError, match="its jobs were refused: QOSMaxSubmitJobPerUserLimit"):
+        executor.submit(specs("a"))

@@ -38,11 +38,14 @@ report: install
 	ltbench collect
 	ltbench report
 
+# Files of tests side by side: what they share within a file is made once.
+SIDE_BY_SIDE := --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+
 test: install
-	pytest
+	pytest $(SIDE_BY_SIDE)
 
 test-fast: install
-	pytest -m 'not pipeline and not browser'
+	pytest $(SIDE_BY_SIDE) -m 'not pipeline and not browser'
 
 NEWEST := .venv-newest
 
@@ -50,7 +53,7 @@ test-newest:
 	rm -rf $(NEWEST)
 	$(PYTHON) -m venv $(NEWEST)
 	$(NEWEST)/bin/python -m pip install --quiet --disable-pip-version-check --upgrade --editable '.[dev]'
-	$(NEWEST)/bin/python -m pytest -m 'not pipeline and not browser'
+	$(NEWEST)/bin/python -m pytest $(SIDE_BY_SIDE) -m 'not pipeline and not browser'
 
 KILLS ?= 200
 INPUTS ?= 100000

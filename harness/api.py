@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -64,7 +64,8 @@ class StepContext:
     `features` (B, d) are the batch's, from its forward pass on; with a trained backbone they carry gradients.
     `held_out(size, source)` gives a class-balanced batch with its own draw: from the training part ("train"), or
     from the validation part ("val", augmented likewise) for methods that are published with it.
-    `extract(images)` gives features of other images, as the loop computes them.
+    `extract(images)` gives features of other images, as the loop computes them. `average(tensor)` makes of a mean over
+    this process's images the mean over the whole batch; alone it is the tensor itself.
     """
 
     stage: Stage
@@ -77,6 +78,7 @@ class StepContext:
     generator: torch.Generator  # on the model's device; the method's own noise comes from it
     held_out: Callable[..., Batch]
     extract: Callable[[Tensor], Tensor]
+    average: Callable[[Tensor], Tensor] = field(default=lambda tensor: tensor)
     batch: Batch | None = None
     features: Tensor | None = None
 

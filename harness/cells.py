@@ -17,9 +17,10 @@ from harness.datasets.base import Dataset
 from harness.entries import Entry, parse_entry
 from harness.errors import RunFailed, UserError
 from harness.files import locked, read_json, sha256_json, write_json
+from harness.launch import is_rank, launch
 from harness.metrics.selection import SELECTION_RULES
 from harness.metrics.shots import DEFAULT_POLICY, GROUPS
-from harness.progress import reporter
+from harness.progress import Silent, reporter
 from harness.provenance import code_version
 from harness.recipes import Cell, resolve
 from harness.records.evaluate import evaluate
@@ -32,6 +33,23 @@ if TYPE_CHECKING:
     from harness.api import Stage
 
 
+@dataclass(frozen=True)
+class Spread:
+    """How a run is spread over devices, as the command line says it."""
+
+    processes: int = 1
+    micro_batch: int = 0
+    sync_bn: bool = False
+
+    def __post_init__(self) -> None:
+        if self.processes < 1 or self.micro_batch < 0:
+            given = f"--nproc {self.processes} --micro-batch {self.micro_batch}"
+            raise UserError(f"{given}: at least 1 process, and at least 0 images (0: no limit)")
+
+
+ONE_PROCESS = Spread()
+
+
 def run_stage(
     stage: Stage,
     split_name: str,
@@ -41,9 +59,10 @@ def run_stage(
     *,
     device: str,
     keep_going: bool,
+    spread: Spread = ONE_PROCESS,
     first: Path | None = None,
 ) -> None:
-    """One stage of a cell.
+    """One stage of a cell; as one of several processes, or starting them.
 
     Raises:
         RunFailed: a seed failed, unless `keep_going`; then the failure stands in the cell's folder for its record.
@@ -56,19 +75,25 @@ def run_stage(
         if not keep_going:
             raise
         return _record_unresolved(stage, entry, split_name, seeds, out, error)
-    from harness.engine import stages  # imports torch
+    if spread.processes > 1 and not is_rank():
+        return launch(spread.processes)
+    from harness.engine import ranks, stages  # imports torch
     from harness.engine.device import pick_device
+    from harness.engine.parallel import Parallel
 
-    with reporter() as progress:
-        place = stages.Workplace(pick_device(device), progress, side_by_side=True)
+    chosen = pick_device(ranks.local_device(device))
+    with ranks.joined(chosen) as us, reporter() as progress:
+        parallel = Parallel(us.world, spread.micro_batch, spread.sync_bn)
+        told = progress if us.first else Silent()
+        place = stages.Workplace(chosen, told, side_by_side=True, ranks=us, parallel=parallel)
         split_file = SPLITS / f"{split_name}.json"
         if stage == "train":
             outcomes = stages.train(cell, split_file, seeds, out, place)
         else:
             assert first is not None
             outcomes = stages.finetune(cell, split_file, seeds, first, out, place)
-    if not keep_going:
-        _raise_failures(outcomes)
+        if us.first and not keep_going:
+            _raise_failures(outcomes)
     return None
 
 

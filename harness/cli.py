@@ -25,6 +25,9 @@ app = typer.Typer(
 Seeds = Annotated[str, typer.Option(help="run seeds, e.g. 0,1,2")]
 Device = Annotated[str, typer.Option(help="auto (CUDA where there is one), cpu, cuda, cuda:<number>")]
 Suite = Annotated[str, typer.Option(help="suite in harness/suites.yaml")]
+Processes = Annotated[int, typer.Option("--nproc", help="processes that train each run together, a device each")]
+MicroBatch = Annotated[int, typer.Option(help="images at once in a process; gradients are added up (0: no limit)")]
+SyncBatchNorm = Annotated[bool, typer.Option("--sync-bn", help="BatchNorm over all processes (CUDA)")]
 KeepGoing = Annotated[
     bool, typer.Option("--keep-going", help="record a failed run and exit with 0 (the pipeline's way)")
 ]
@@ -172,11 +175,15 @@ def train(
     seeds: Seeds = "0,1,2",
     device: Device = "auto",
     keep_going: KeepGoing = False,
+    nproc: Processes = 1,
+    micro_batch: MicroBatch = 0,
+    sync_bn: SyncBatchNorm = False,
 ) -> None:
     """First stage of a cell, all seeds; resumes what was interrupted."""
     from harness import cells
 
-    cells.run_stage("train", split, entry, seeds, out, device=device, keep_going=keep_going)
+    spread = cells.Spread(nproc, micro_batch, sync_bn)
+    cells.run_stage("train", split, entry, seeds, out, device=device, keep_going=keep_going, spread=spread)
 
 
 @app.command()
@@ -188,11 +195,17 @@ def finetune(
     seeds: Seeds = "0,1,2",
     device: Device = "auto",
     keep_going: KeepGoing = False,
+    nproc: Processes = 1,
+    micro_batch: MicroBatch = 0,
+    sync_bn: SyncBatchNorm = False,
 ) -> None:
     """Second stage of a cell, all seeds, from the first one's last weights."""
     from harness import cells
 
-    cells.run_stage("finetune", split, entry, seeds, out, first=first, device=device, keep_going=keep_going)
+    spread = cells.Spread(nproc, micro_batch, sync_bn)
+    cells.run_stage(
+        "finetune", split, entry, seeds, out, first=first, device=device, keep_going=keep_going, spread=spread
+    )
 
 
 @app.command()

@@ -39,6 +39,16 @@ class Reporter:
             self.note(f"{what}: epoch {done}/{total}  {detail}")
 
 
+class Silent(Reporter):
+    """Says nothing: of several processes of one run, one speaks."""
+
+    def note(self, text: str) -> None:
+        """Not said."""
+
+    def epoch(self, *arguments: object) -> None:
+        """Not said."""
+
+
 @contextlib.contextmanager
 def reporter() -> Iterator[Reporter]:
     """A reporter for standard error: a bar if it is a terminal."""

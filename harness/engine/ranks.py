@@ -1,0 +1,138 @@
+"""Several processes that train one run together, a device each (torchrun): who does what, and what they agree on.
+
+Every rank draws the same plan of an epoch, so that every sampler covers the classes exactly as in one process, and
+takes its share of each batch: positions rank, rank + world, ... of it. Gradients are averaged by the sizes of the
+shares, so a step is that of one process with the whole batch; only what looks across a batch inside the network
+(BatchNorm, unless it is synchronised) sees a share. Test images are dealt out without duplicates. Rank 0 alone writes.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any, TypeVar, cast
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from harness.errors import UserError
+from harness.launch import is_rank
+
+T = TypeVar("T")
+
+TIMEOUT = timedelta(minutes=30)  # the slowest thing that ranks wait for: rank 0 reads and decodes a data set
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """This process among those of its run; alone, all of it does nothing."""
+
+    rank: int = 0
+    world: int = 1
+    control: Any = field(default=None, repr=False)  # a gloo group: what is on the host goes over it
+
+    @property
+    def first(self) -> bool:
+        """Whether this rank writes."""
+        return self.rank == 0
+
+    def share(self, where: slice) -> slice:
+        """This rank's positions of a batch. Where it has fewer images than ranks, some do one over, of weight 0."""
+        if self.world == 1:
+            return where
+        start = where.start + self.rank
+        return slice(start, where.stop, self.world) if start < where.stop else slice(where.start, where.start + 1)
+
+    def weight(self, where: slice) -> float:
+        """Part of a batch's images that are this rank's; the weights of all ranks add up to 1."""
+        size: int = where.stop - where.start
+        return len(range(self.rank, size, self.world)) / size
+
+    def chunk(self, count: int) -> range:
+        """This rank's part of `count` images in a row, each image in exactly one."""
+        return range(count * self.rank // self.world, count * (self.rank + 1) // self.world)
+
+    def sum(self, values: Tensor) -> Tensor:
+        """The sum over ranks, on every rank."""
+        if self.world == 1:
+            return values
+        values = values.clone()
+        dist.all_reduce(values)
+        return values
+
+    def told(self, value: T) -> T:
+        """Rank 0's value, on every rank."""
+        if self.world == 1:
+            return value
+        box = [value]
+        dist.broadcast_object_list(box, src=0, group=self.control)
+        return box[0]
+
+    def gathered(self, value: T) -> list[T]:
+        """Every rank's value on rank 0; nothing on the others."""
+        if self.world == 1:
+            return [value]
+        found: list[T] | None = cast(list[T], [None] * self.world) if self.first else None
+        dist.gather_object(value, found, dst=0, group=self.control)
+        return found or []
+
+    def rows(self, mine: Tensor) -> Tensor | None:
+        """The rows of all ranks, in the order of `chunk`, on rank 0; `mine` is on the host, shape (n, C)."""
+        if self.world == 1:
+            return mine
+        parts = self.gathered(mine.numpy())
+        return torch.cat([torch.from_numpy(part) for part in parts]) if parts else None
+
+    def average_buffers(self, model: nn.Module) -> None:
+        """The running statistics of the ranks' shares become one: their mean."""
+        if self.world == 1:
+            return
+        for buffer in model.buffers():
+            if buffer.is_floating_point():
+                dist.all_reduce(buffer)
+                buffer /= self.world
+
+    def wait(self) -> None:
+        """Until every rank is here."""
+        if self.world > 1:
+            dist.barrier(group=self.control)
+
+
+ALONE = Ranks()
+
+
+def local_device(name: str) -> str:
+    """The device of this rank, where the command line leaves it open."""
+    cuda = name in ("auto", "cuda") and torch.cuda.is_available()
+    return f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if is_rank() and cuda else name
+
+
+@contextmanager
+def joined(device: torch.device) -> Iterator[Ranks]:
+    """Meets the other ranks, and leaves them in the end; alone where there are none.
+
+    Raises:
+        UserError: they cannot be reached.
+    """
+    if not is_rank():
+        yield ALONE
+        return
+    yield _join(device)
+    dist.destroy_process_group()  # not after an error: the others would be waited for
+
+
+def _join(device: torch.device) -> Ranks:
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    try:
+        dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=TIMEOUT)
+        control = dist.new_group(backend="gloo", timeout=TIMEOUT)
+    except (RuntimeError, ValueError) as error:
+        where = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(f"the other processes of this run cannot be reached at {where}: {reason}") from None
+    return Ranks(dist.get_rank(), dist.get_world_size(), control)

@@ -257,6 +257,19 @@ def _imported(folder: Path) -> list[str]:
 
 
 @app.command()
+def same_code(
+    revision: Annotated[str, typer.Argument(help="git commit whose default-suite records are compared with today's")],
+) -> None:
+    """After an edit of the engine: write down which methods still measure the same, number by number."""
+    from harness.records.same_code import SAME_CODE, note_same_code
+
+    same, others = note_same_code(revision)
+    print(f"{SAME_CODE}: the same numbers as at {revision}: {', '.join(same) or 'none'}")
+    if others:
+        print(f"other numbers, or not measured again: {', '.join(others)}")
+
+
+@app.command()
 def report(
     roots: Annotated[list[Path] | None, typer.Argument(help="folders with records")] = None,
     out: Annotated[Path, typer.Option(help="folder that can be served as static pages as it is")] = Path("reports"),

@@ -45,6 +45,8 @@ class Spread:
         if self.processes < 1 or self.micro_batch < 0:
             given = f"--nproc {self.processes} --micro-batch {self.micro_batch}"
             raise UserError(f"{given}: at least 1 process, and at least 0 images (0: no limit)")
+        if self.micro_batch and self.sync_bn:
+            raise UserError("--sync-bn: would synchronise parts of a batch, not the batch; leave out --micro-batch")
 
 
 ONE_PROCESS = Spread()

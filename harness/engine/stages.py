@@ -309,6 +309,7 @@ def _write_costs(folder: Path, run: StageRun, info: RunInfo, place: Workplace) -
             "precision": run.job.precision,
             "threads": torch.get_num_threads(),
             "runs_at_once": place.at_once,
+            "processes": place.ranks.world,
             "compiled": switched_on(COMPILE),
             "deterministic": place.device.type == "cpu" or switched_on(DETERMINISTIC),
             "wall_seconds": round(costs.wall_seconds, 3),

@@ -69,4 +69,8 @@ def test_a_killed_rank_ends_the_job_and_the_same_command_goes_on(tmp_path: Path)
     assert record["recipe"]["parallel"] == {"ranks": 2, "micro_batch": 0, "sync_bn": False}
     assert record["results"]["last"]["all"] > 0.5
 
-    assert start(tmp_path, *TRAIN, "--nproc", "2", "--sync-bn").wait() == 2  # on a processor there is none
+    for wrong in (("--sync-bn",), ("--sync-bn", "--micro-batch", "8"), ("--nproc", "0")):  # no such BatchNorm on a CPU
+        refused = start(tmp_path, *TRAIN, *wrong)
+        output, _ = refused.communicate()
+        assert refused.returncode == 2
+        assert output.count("\n") == 1, output

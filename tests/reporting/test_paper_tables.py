@@ -260,6 +260,18 @@ def test_a_changed_recipe_is_no_paper_s() -> None:
     )  # fmt: skip
 
 
+def test_how_a_run_was_spread_over_devices_is_a_mark_and_no_other_recipe() -> None:
+    own = {"backbone": "resnet32", "train": {"epochs": 200}}
+    records = runs(0.45, recipe=own | {"parallel": {"ranks": 8, "micro_batch": 16, "sync_bn": False}})
+    sections = summarize(Run(f"{i}.json", record, {}) for i, record in enumerate(records))
+    (filled,) = fill([replace(TABLE, columns=(Column("x"),))], [CLAIM], [], sections, lambda entry, dataset: own)
+    ((_, (found,)),) = filled.rows
+    assert found is not None
+    assert found.status == "reproduced"
+    mark = "trained by 8 processes together, at most 16 images at once, BatchNorm each over its own images"
+    assert mark in found.marks
+
+
 def test_cifar_is_cut_to_its_tail() -> None:
     assert cell(CLAIM, *runs(0.45, profile="given")).reason == "profile given"
 

@@ -87,7 +87,7 @@ def run_stage(
     with ranks.joined(chosen) as us, reporter() as progress:
         parallel = Parallel(us.world, spread.micro_batch, spread.sync_bn)
         told = progress if us.first else Silent()
-        place = stages.Workplace(chosen, told, side_by_side=True, ranks=us, parallel=parallel)
+        place = stages.Workplace(chosen, told, side_by_side=_may_fork(), ranks=us, parallel=parallel)
         split_file = SPLITS / f"{split_name}.json"
         if stage == "train":
             outcomes = stages.train(cell, split_file, seeds, out, place)
@@ -97,6 +97,13 @@ def run_stage(
         if us.first and not keep_going:
             _raise_failures(outcomes)
     return None
+
+
+def _may_fork() -> bool:
+    """Whether seeds may run in forked processes: a second thread of OpenMP would wait there for ever."""
+    import torch
+
+    return torch.get_num_threads() == 1
 
 
 def _raise_failures(outcomes: Sequence[RunInfo]) -> None:
@@ -175,7 +182,7 @@ def _whole_path(
     create_backbone(cell.recipe.backbone, shape)  # refused before anything is fetched or written
     split_file, places = ensure_split(split, dataset, out), folders(cell, split, out)
     with locked(out), reporter() as progress:
-        place = stages.Workplace(chosen_device, progress, places.scratch, side_by_side=True)
+        place = stages.Workplace(chosen_device, progress, places.scratch, side_by_side=_may_fork())
         stages.train(cell, split_file, seeds, places.first, place)
         outcomes = stages.finetune(cell, split_file, seeds, places.first, places.last, place)
     return evaluate(split_file, [places.first, places.last], seeds, places.records, policy), outcomes

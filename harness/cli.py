@@ -217,9 +217,11 @@ def evaluate(
     shots: Annotated[str, typer.Option(help="shot policy")] = "strict_100_20",
 ) -> None:
     """Score stored predictions: one record a run, for every selection rule. Needs no torch and no GPU."""
+    from harness.data.splits import parse_split_name
     from harness.records.evaluate import evaluate as score
     from harness.suites import SPLITS, parse_seeds
 
+    parse_split_name(split)
     runs = list(dict.fromkeys(run))
     for path in score(SPLITS / f"{split}.json", runs, parse_seeds(seeds), out, shots):
         print(path)
@@ -414,14 +416,50 @@ def campaign(
 ) -> None:
     """Run as much of a suite as a time budget allows, several runs at once, without DVC."""
     from harness import campaign as module
+    from harness.plans import Settings
 
-    settings = module.Settings(out, device, per_device, tuple(only or ()), tuple(set_ or ()))
+    settings = Settings(out, device, per_device, tuple(only or ()), tuple(set_ or ()))
     done = module.campaign(suite, budget, settings)
     more = "; the same command goes on" if done.left else ""
     more += " (the budget ended before the first run did)" if done.left and not done.made else ""
     print(f"{out / 'records'}: {done.made} records made, {done.left} left{more}")
     if done.failed or done.left_out:
         raise RunFailed(f"{done.failed} runs failed, {done.left_out} were left out: see above")
+
+
+@app.command()
+def sweep(
+    suite: Annotated[str, typer.Argument(help="suite in harness/suites.yaml (ltbench list suites)")],
+    executor: Annotated[str, typer.Option(help="local, ray or slurm")] = "local",
+    out: Annotated[Path | None, typer.Option(help="folder that every machine sees; default runs/sweeps/SUITE")] = None,
+    device: Device = "auto",
+    per_device: Annotated[
+        int, typer.Option(min=0, help="runs at once on each device; default one a core, four a GPU")
+    ] = 0,
+    only: Annotated[list[str] | None, typer.Option(metavar="PATTERN", help="entries, e.g. 'ce@*'")] = None,
+    set_: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="for every recipe")] = None,
+    attempts: Annotated[int, typer.Option(min=1, help="how often a run that is lost is tried")] = 3,
+    ray_address: Annotated[
+        str, typer.Option(help="HOST:PORT of a Ray cluster's head; default a Ray of this machine alone")
+    ] = "",
+    slurm: Annotated[
+        list[str] | None, typer.Option(metavar="KEY=VALUE", help="partition, account, time (minutes), ...")
+    ] = None,
+) -> None:
+    """Run a whole suite on this machine or a cluster; the default one also becomes what DVC would have made."""
+    from harness.plans import Settings
+    from harness.sweep import executors, publish
+    from harness.sweep import suite as module
+    from harness.sweep.head import Rules
+
+    settings = Settings(out or Path("runs/sweeps") / suite, device, per_device, tuple(only or ()), tuple(set_ or ()))
+    options = executors.Options(executor, ray_address, tuple(slurm or ()))
+    done = module.sweep(suite, settings, Rules(attempts), lambda root: executors.open_executor(options, settings, root))
+    print(f"{settings.out / 'records'}: {done.made} records made, {len(done.failed)} runs failed")
+    if publish.concerns(suite, settings):
+        print(f"results/: {publish.publish(settings.out)} records as the pipeline makes them; next: dvc commit --force")
+    if done.failed or done.left_out:
+        raise RunFailed(f"{len(done.failed)} runs failed, {done.left_out} were left out: see above")
 
 
 @app.command()

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 from harness.errors import UserError
 
 T = TypeVar("T")
+LONGEST = 200  # characters of a value in a message
 
 
 def build(cls: type[T], values: Mapping[str, Any], where: str) -> T:
@@ -42,14 +43,14 @@ def check(cls: type, values: Mapping[str, Any], where: str) -> dict[str, Any]:
         UserError: unknown key, or wrong type.
     """
     if not isinstance(values, Mapping):
-        raise UserError(f"{where}: expected keys and values, found {values!r}")
+        raise UserError(f"{where}: expected keys and values, found {_text(values)}")
     hints = _hints(cls)
     names = [field.name for field in dataclasses.fields(cls)]
     for key in values:
         if key not in names:
             near = difflib.get_close_matches(str(key), names, n=1)
             hint = f"closest is '{near[0]}'; " if near else ""
-            raise UserError(f"{where}: unknown key {key!r} ({hint}known: {', '.join(names) or 'none'})")
+            raise UserError(f"{where}: unknown key {_text(key)} ({hint}known: {', '.join(names) or 'none'})")
     return {key: _convert(hints[key], value, f"{where}.{key}") for key, value in values.items()}
 
 
@@ -83,8 +84,7 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
     if dataclasses.is_dataclass(hint) and isinstance(value, Mapping):
         return build(typing.cast(type, hint), value, where)
     if origin is dict and isinstance(value, Mapping):
-        item = typing.get_args(hint)[1]
-        return {key: _convert(item, element, f"{where}.{key}") for key, element in value.items()}
+        return _convert_dict(hint, value, where)
     if origin in (tuple, list) and isinstance(value, (list, tuple)):
         item = typing.get_args(hint)[0]
         return origin(_convert(item, element, f"{where}[{i}]") for i, element in enumerate(value))
@@ -92,10 +92,10 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
         try:
             return float(value)
         except OverflowError:
-            raise UserError(f"{where}: {str(value)[:20]}... is too large a number") from None
+            raise UserError(f"{where}: {_text(value)[:20]}... is too large a number") from None
     if hint is Any or (isinstance(hint, type) and type(value) is hint):
         return value
-    raise UserError(f"{where}: expected {_type_name(hint)}, found {value!r}")
+    raise UserError(f"{where}: expected {_type_name(hint)}, found {_text(value)}")
 
 
 def _convert_union(hint: Any, value: Any, where: str) -> Any:
@@ -108,14 +108,33 @@ def _convert_union(hint: Any, value: Any, where: str) -> Any:
         except UserError:
             if dataclasses.is_dataclass(member) and isinstance(value, Mapping):
                 raise  # its own message names the key
-    raise UserError(f"{where}: expected {_type_name(hint)}, found {value!r}")
+    raise UserError(f"{where}: expected {_type_name(hint)}, found {_text(value)}")
+
+
+def _convert_dict(hint: Any, value: Mapping[Any, Any], where: str) -> dict[Any, Any]:
+    key_type, item = typing.get_args(hint)
+    for key in value:
+        if type(key) is not key_type:
+            raise UserError(f"{where}: expected {_type_name(key_type)} as keys, found {_text(key)}")
+    return {key: _convert(item, element, f"{where}.{_name(key)}") for key, element in value.items()}
 
 
 def _convert_literal(hint: Any, value: Any, where: str) -> Any:
     choices = typing.get_args(hint)
-    if value in choices:
+    if any(type(value) is type(choice) and value == choice for choice in choices):
         return value
-    raise UserError(f"{where}: expected one of {', '.join(map(str, choices))}, found {value!r}")
+    raise UserError(f"{where}: expected one of {', '.join(map(str, choices))}, found {_text(value)}")
+
+
+def _text(value: Any) -> str:
+    """A value for a message: what a person can still read of it."""
+    text = repr(value)
+    return text if len(text) <= LONGEST else f"{text[:LONGEST]}..."
+
+
+def _name(key: Any) -> str:
+    """A key for a message, on one line whatever it holds."""
+    return str(key) if str(key).isprintable() and len(str(key)) <= LONGEST else _text(key)
 
 
 def _type_name(hint: Any) -> str:

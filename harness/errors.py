@@ -8,7 +8,13 @@ from typing import Literal
 
 
 class UserError(Exception):
-    """A mistake that the user can mend (bad name, missing data, wrong hash); the command exits with 2."""
+    """A mistake that the user can mend (bad name, missing data, wrong hash); the command exits with 2.
+
+    What it quotes may come from anywhere; line ends and control characters in it are shown as escapes, not obeyed.
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__("".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in message))
 
 
 class RunFailed(Exception):  # noqa: N818 - it is an outcome as much as an error

@@ -6,16 +6,21 @@ import contextlib
 import fcntl
 import hashlib
 import json
+import math
 import os
 import re
 import tempfile
-from collections.abc import Iterator
+import zipfile
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from harness.errors import UserError
+
+MAX_DEPTH = 64  # levels of nesting in a file; beyond a few hundred, Python and libyaml's binding run out of stack
+MAX_VALUES = 200_000  # values of a YAML file with its aliases written out; the largest file here has 5,000
 
 
 @contextlib.contextmanager
@@ -95,15 +100,50 @@ def write_json(path: Path, value: Any) -> None:
 def read_json(path: Path, what: str) -> Any:
     """Reads JSON; a missing or damaged file is one clear line that names `what` it should have been."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse_constant)
+        value = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse_constant, parse_float=_finite)
+        _check_depth(value)
     except FileNotFoundError:
         raise UserError(f"{path}: missing ({what})") from None
     except (ValueError, OSError, RecursionError) as error:
         raise UserError(f"{path}: not a readable {what}: {error}") from None
+    return value
+
+
+def _check_depth(value: Any) -> None:
+    level = [value]
+    for _ in range(MAX_DEPTH):
+        inner = [item for item in level if isinstance(item, (dict, list))]
+        level = [child for item in inner for child in (item.values() if isinstance(item, dict) else item)]
+        if not level:
+            return
+    raise ValueError(f"nested more than {MAX_DEPTH} levels deep")
+
+
+def stamped(value: Mapping[str, Any]) -> dict[str, Any]:
+    """The mapping with the sha256 of its content, as it is written to a file."""
+    return {**value, "sha256": sha256_json(value)}
+
+
+def unstamped(value: dict[str, Any], path: Path) -> dict[str, Any]:
+    """The content of a file that was written `stamped`; one written by an earlier version has no stamp.
+
+    Raises:
+        UserError: the content is not what was written.
+    """
+    content = {key: item for key, item in value.items() if key != "sha256"}
+    if "sha256" in value and value["sha256"] != sha256_json(content):
+        raise UserError(f"{path}: content does not have its sha256: damaged, or edited by hand; make it anew")
+    return content
 
 
 def _refuse_constant(text: str) -> None:
     raise ValueError(f"{text} is not a number that a file may hold")
+
+
+def _finite(text: str) -> float:
+    if not math.isfinite(value := float(text)):
+        _refuse_constant(text[:20])
+    return value
 
 
 def sha256_bytes(data: bytes) -> str:
@@ -120,6 +160,20 @@ def sha256_file(path: Path) -> str:
     """Hex sha256 of a file's bytes."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def check_archive(path: Path) -> None:
+    """Checks what numpy does not when it reads a zip archive: every checksum, and that no entry is missing.
+
+    Raises:
+        ValueError: damaged; or what `zipfile` raises on such bytes.
+    """
+    with zipfile.ZipFile(path) as archive:
+        end_of_directory = path.read_bytes()[-22:]
+        if int.from_bytes(end_of_directory[10:12], "little") != len(archive.infolist()):
+            raise ValueError("entries are missing")
+        if damaged := archive.testzip():
+            raise ValueError(f"checksum of {damaged} is wrong")
 
 
 class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc] # the same, ten times as fast
@@ -152,11 +206,40 @@ _Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping
 
 
 def parse_yaml(text: str, where: str) -> Any:
-    """Parses YAML text; a syntax error is one line that names `where` it stands."""
+    """Parses YAML text; a syntax error is one line that names `where` it stands.
+
+    What would take more memory or stack than any file of a person needs is refused before it is built: aliases that
+    multiply, and deep nesting.
+    """
     try:
+        _check_size(text)
         return yaml.load(text, Loader=_Loader)  # noqa: S506 - _Loader is a SafeLoader
     except Exception as error:  # bad tags, dates and numbers leave PyYAML as whatever Python raised on them
         raise UserError(f"{where}: not valid YAML: {' '.join(str(error).split())}") from None
+
+
+def _check_size(text: str) -> None:
+    """Counts values and levels from the parser's events, which need neither stack nor memory, whatever the text."""
+    open_sizes, anchored = [0], [""]
+    anchors: dict[str | None, int] = {}
+    for event in yaml.parse(text, Loader=_Loader):
+        if isinstance(event, yaml.AliasEvent):
+            if event.anchor in anchored:
+                raise yaml.YAMLError(f"'{event.anchor}' contains itself")
+            open_sizes[-1] += anchors.get(event.anchor, 1)
+        elif isinstance(event, yaml.ScalarEvent):
+            open_sizes[-1] += 1
+            anchors[event.anchor] = 1
+        elif isinstance(event, yaml.CollectionStartEvent):
+            open_sizes.append(1)
+            anchored.append(event.anchor or "")
+        elif isinstance(event, yaml.CollectionEndEvent):
+            size = anchors[anchored.pop()] = open_sizes.pop()
+            open_sizes[-1] += size
+        if len(open_sizes) > MAX_DEPTH:
+            raise yaml.YAMLError(f"nested more than {MAX_DEPTH} levels deep")
+        if sum(open_sizes) > MAX_VALUES:
+            raise yaml.YAMLError(f"more than {MAX_VALUES} values, with aliases written out")
 
 
 def read_yaml(path: Path) -> dict[str, Any]:

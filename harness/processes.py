@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import signal
 import threading
+from collections.abc import Callable
 from multiprocessing.connection import wait
 
 
@@ -20,3 +21,18 @@ def _die_with_parent() -> None:
     assert parent is not None
     wait([parent.sentinel])
     os._exit(1)
+
+
+def die_with_stdin(first: Callable[[], None] = lambda: None) -> None:
+    """Makes this process end when its standard input does, which is when the one that holds the other end dies.
+
+    For a process that was started as a command. `first` is called before the end.
+    """
+
+    def die() -> None:
+        while os.read(0, 4096):  # not through sys.stdin, whose lock would be held when the interpreter ends
+            pass
+        first()
+        os._exit(1)
+
+    threading.Thread(target=die, daemon=True).start()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import importlib
 import importlib.metadata
@@ -10,6 +11,7 @@ import re
 import sys
 import traceback
 import typing
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -43,6 +45,8 @@ def find_plugins() -> dict[str, Plugin]:
     Raises:
         UserError: two plugins have one name; both owners are named.
     """
+    if _remembered:
+        return dict(_remembered)
     plugins: dict[str, Plugin] = {}
     for plugin in [*_folder_plugins(), *_installed_plugins()]:
         other = plugins.setdefault(plugin.name, plugin)
@@ -50,6 +54,22 @@ def find_plugins() -> dict[str, Plugin]:
             owners = f"{shown(other.folder)} and {shown(plugin.folder)}"
             raise UserError(f"two methods are named '{plugin.name}': {owners}; rename one of them")
     return dict(sorted(plugins.items()))
+
+
+_remembered: dict[str, Plugin] = {}
+
+
+@contextlib.contextmanager
+def unchanging() -> Iterator[None]:
+    """Looks for methods once: a large plan asks for them many thousand times, and each search reads the disk.
+
+    A method that appears or goes meanwhile is not noticed.
+    """
+    _remembered.update(find_plugins())
+    try:
+        yield
+    finally:
+        _remembered.clear()
 
 
 def _folder_plugins() -> list[Plugin]:

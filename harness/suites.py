@@ -148,7 +148,10 @@ def grid(name: str = "default") -> dict[str, Any]:
     seeds = ",".join(map(str, suite.seeds))
     result: dict[str, Any] = {"suite": name, "splits": {}, "train": {}, "finetune": {}, "evaluate": {}}
     for split in suite.splits:
-        dataset = parse_split_name(split).dataset
+        parsed = parse_split_name(split)
+        if str(parsed) != split:  # a path (`folder:...`), which a shell would read in its own way
+            raise UserError(f"{shown(SUITES_FILE)}: split '{split}' of suite '{name}': write it as {parsed}")
+        dataset = parsed.dataset
         result["splits"][split] = {"dataset": dataset, "module": module_name(dataset)}
     for item in cells:
         common = {"split": item.split, "dataset": result["splits"][item.split]["dataset"], "seeds": seeds}

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import json
 import os
 import re
 import statistics
@@ -31,7 +30,7 @@ from harness.data.identity import image_hash
 from harness.datasets._lists import IMAGENET_MEAN, IMAGENET_STD
 from harness.datasets.base import PARTS, Dataset, ImageFiles, Images
 from harness.errors import UserError
-from harness.files import read_json, sha256_json, write_json
+from harness.files import read_json, sha256_json, stamped, unstamped, write_json
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
 SAMPLE = 1000  # training images, evenly spaced, whose headers are read for the median short side
@@ -74,9 +73,12 @@ def open_folder(name: str, data_root: Path) -> Dataset:
             write_json(pointer, {"path": str(path.resolve())})
         return _dataset(scan, data_root)
     pointer = _pointer(data_root, name)
-    if not pointer.is_file():
+    if not re.fullmatch(r"folder-[a-z0-9_]+-[0-9a-f]{8}", name) or not pointer.is_file():
         raise UserError(f"no folder is known as '{name}' here; to make it known: ltbench fetch folder:PATH")
-    scan = _scan(Path(str(read_json(pointer, "place of a folder").get("path"))))
+    place = read_json(pointer, "place of a folder")
+    if not isinstance(place, dict) or not isinstance(place.get("path"), str):
+        raise UserError(f"{pointer}: damaged; to make it anew: ltbench fetch folder:PATH")
+    scan = _scan(Path(place["path"]))
     if scan.name != name:
         raise UserError(f"{scan.root}: its images are not those of '{name}' any more; it is '{scan.name}' now")
     return _dataset(scan, data_root)
@@ -196,14 +198,14 @@ def _list(scan: Scan, data_root: Path, folder: Path) -> dict[str, ImageFiles]:
 def _file_hashes(parts: dict[str, ImageFiles], place: Path) -> dict[str, str]:
     """sha256 of each file's bytes by its relative name, from `place` if it is there and whole."""
     try:
-        known = json.loads(place.read_text(encoding="utf-8"))
-        if isinstance(known, dict) and all(name in known for images in parts.values() for name in images.names):
+        known = unstamped(dict(read_json(place, "list of hashes")), place)
+        if all(name in known for images in parts.values() for name in images.names):
             return known
-    except (OSError, ValueError):
+    except (UserError, TypeError, ValueError):  # missing, or damaged: made anew
         pass
     hashes: dict[str, str] = {}
     with ThreadPoolExecutor(WORKERS) as pool:
         for images in parts.values():
             hashes |= zip(images.names, pool.map(partial(image_hash, images), range(len(images.names))), strict=True)
-    write_json(place, hashes)
+    write_json(place, stamped(hashes))
     return hashes

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from harness.errors import UserError
-from harness.files import read_json, write_text
+from harness.files import read_json, unstamped, write_text
 from harness.metrics.selection import SELECTION_RULES
 from harness.records.schema import Record, costs_path, read_record, record_paths
 
@@ -33,9 +34,9 @@ class Collected:
         """What the run cost, from the file beside its record; empty when there is none or it is damaged."""
         try:
             value = read_json(costs_path(path), "cost file")
+            return unstamped(value, costs_path(path)) if isinstance(value, dict) else {}
         except UserError:
             return {}
-        return value if isinstance(value, dict) else {}
 
 
 def collect(*roots: Path) -> Collected:
@@ -43,11 +44,19 @@ def collect(*roots: Path) -> Collected:
     collected = Collected([], [])
     for path in record_paths(*roots):
         try:
-            collected.records.append((path, read_record(path)))
+            record = read_record(path)
+            _check_name(path, record)
+            collected.records.append((path, record))
         except UserError as error:
             collected.left_out.append((path, str(error)))
             print(f"left out: {error}", file=sys.stderr)
     return collected
+
+
+def _check_name(path: Path, record: Record) -> None:
+    named = re.fullmatch(r"seed(\d+)", path.stem)
+    if named and int(named[1]) != record.seed:
+        raise UserError(f"{path}: the record of seed {record.seed} lies under the name of another")
 
 
 def rows(collected: Collected) -> list[dict[str, Any]]:

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from harness.data.splits import Split, read_split, split_facts
 from harness.engine.history import read_history
 from harness.errors import UserError
-from harness.files import read_json, write_json
+from harness.files import read_json, stamped, unstamped, write_json
 from harness.metrics.f1 import macro_f1
 from harness.metrics.selection import SELECTION_RULES
 from harness.metrics.shots import DEFAULT_POLICY, group_sizes, per_class_accuracy, shot_accuracy
@@ -39,20 +39,22 @@ def evaluate(
     split = read_split(split_file)
     paths = []
     for seed in seeds:
-        record, evidence = _score(split, runs[-1] / "predictions" / f"seed{seed}", policy)
+        record, evidence = _score(split, runs[-1] / "predictions" / f"seed{seed}", seed, policy)
         costs = _costs(runs, seed)
         path = out / f"seed{seed}.json"
         evidence_path(path).unlink(missing_ok=True)  # of a run that was here before
         if evidence:
             write_evidence(evidence_path(path), evidence)
         write_record(path, record)
-        write_json(costs_path(path), costs)
+        write_json(costs_path(path), stamped(costs))
         paths.append(path)
     return paths
 
 
-def _score(split: Split, stem: Path, policy: str) -> tuple[Record, Arrays]:
+def _score(split: Split, stem: Path, seed: int, policy: str) -> tuple[Record, Arrays]:
     info = read_run_info(stem.with_suffix(".json"))
+    if info.seed != seed:
+        raise UserError(f"{stem}.json: of seed {info.seed}, as it says itself; run its stages again")
     if info.split_sha256 != split.sha256:
         raise UserError(
             f"{stem}.json: measured on split {info.split_sha256}, "
@@ -124,9 +126,10 @@ def _costs(runs: Sequence[Path], seed: int) -> dict[str, Any]:
     for run in runs:
         path = run / "costs" / f"seed{seed}.json"
         if path.is_file():
-            costs = stages[run.name] = read_json(path, "costs")
+            costs = read_json(path, "costs")
             if not isinstance(costs, dict) or not all(isinstance(costs.get(key), (int, float)) for key in SUMMED):
                 raise UserError(f"{path}: not a cost file; run its stage again")
+            stages[run.name] = unstamped(costs, path)
     if not stages:
         return {"schema": SCHEMA, "stages": {}}
     last = list(stages.values())[-1]

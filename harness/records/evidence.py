@@ -24,7 +24,7 @@ import numpy as np
 import numpy.typing as npt
 
 from harness.errors import UserError
-from harness.files import write_bytes
+from harness.files import check_archive, write_bytes
 from harness.records.schema import Record
 
 SUFFIX = ".npz"
@@ -104,6 +104,7 @@ def read_evidence(path: Path, record: Record) -> Evidence | None:
     if not path.is_file():
         return None
     try:
+        check_archive(path)
         with np.load(path, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
         found = str(arrays["run_key"])

@@ -6,13 +6,13 @@ import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from harness.data.splits import read_split, write_split
+from harness.data.splits import parse_split_name, read_split, write_split
 from harness.entries import Entry, parse_entry
 from harness.errors import UserError
-from harness.files import sha256_json, write_bytes
+from harness.files import sha256_json
 from harness.provenance import code_version
-from harness.records.evidence import evidence_path
-from harness.records.schema import Record, costs_path, read_record, record_paths
+from harness.records.evidence import evidence_path, read_evidence
+from harness.records.schema import Record, costs_path, read_record, record_paths, write_record
 from harness.registry import get_plugin
 
 IMPORTED = Path("results/imported")
@@ -23,7 +23,7 @@ class Imported:
     """What became of a campaign's records."""
 
     taken: list[Path] = field(default_factory=list)
-    known: list[Path] = field(default_factory=list)  # imported before, the same bytes
+    known: list[Path] = field(default_factory=list)  # imported before, the same record
     refused: list[str] = field(default_factory=list)  # each with its reason
 
 
@@ -44,10 +44,11 @@ def import_campaign(folder: Path, splits: Path, root: Path = IMPORTED) -> Import
         try:
             record = read_record(path)
             entry = _check(record, path, folder / "splits", splits)
+            read_evidence(evidence_path(path), record)
         except UserError as error:
             found.refused.append(str(error))
             continue
-        _take(path, root / folder.resolve().name / record.split / entry.path / f"seed{record.seed}.json", found)
+        _take(record, path, root / folder.resolve().name / record.split / entry.path / f"seed{record.seed}.json", found)
     return found
 
 
@@ -56,6 +57,8 @@ def _check(record: Record, path: Path, their_splits: Path, our_splits: Path) -> 
     from harness.recipes import resolve
 
     entry = parse_entry(record.entry, where=str(path))
+    if str(parse_split_name(record.split, where=str(path))) != record.split or record.seed < 0:
+        raise UserError(f"{path}: '{record.split}', seed {record.seed}, is no name that a file could have here")
     cell = resolve(entry, record.dataset)
     if record.recipe_sha256 != cell.recipe.sha256() or sha256_json(record.recipe) != record.recipe_sha256:
         raise UserError(f"{path}: measured with another recipe of {entry} than this checkout's")
@@ -74,8 +77,8 @@ def _check(record: Record, path: Path, their_splits: Path, our_splits: Path) -> 
     return entry
 
 
-def _take(path: Path, target: Path, found: Imported) -> None:
-    if target.is_file() and target.read_bytes() != path.read_bytes():
+def _take(record: Record, path: Path, target: Path, found: Imported) -> None:
+    if target.is_file() and read_record(target) != record:
         found.refused.append(f"{path}: {target} holds another measurement of this run; remove it to take this one")
         return
     if target.is_file():
@@ -86,5 +89,5 @@ def _take(path: Path, target: Path, found: Imported) -> None:
         shutil.copyfile(costs_path(path), costs_path(target))
     if evidence_path(path).is_file():
         shutil.copyfile(evidence_path(path), evidence_path(target))
-    write_bytes(target, path.read_bytes())
+    write_record(target, record)  # anew, as one of an earlier version carries no hash over its content
     found.taken.append(target)

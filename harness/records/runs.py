@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from harness import config
 from harness.errors import UserError
-from harness.files import read_json
+from harness.files import read_json, stamped, unstamped
 from harness.records.schema import Failure, entry_name
 
 
@@ -30,6 +30,11 @@ class RunInfo:
     code_version: str
     status: Literal["ok", "failed", "skipped"] = "ok"
     failure: Failure | None = None
+    sha256: str = field(init=False, default="", compare=False)  # over everything above, as its file carries it
+
+    def __post_init__(self) -> None:
+        content = {key: value for key, value in asdict(self).items() if key != "sha256"}
+        object.__setattr__(self, "sha256", stamped(content)["sha256"])
 
     @property
     def title(self) -> str:
@@ -46,4 +51,6 @@ def read_run_info(path: Path) -> RunInfo:
     value = read_json(path, "run")
     if not isinstance(value, dict):
         raise UserError(f"{path}: not a run")
-    return config.build(RunInfo, value, str(path))
+    info = config.build(RunInfo, {key: item for key, item in value.items() if key != "sha256"}, str(path))
+    unstamped(value, path)
+    return info

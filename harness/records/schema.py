@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from harness import config
 from harness.errors import UserError
-from harness.files import read_json, write_json
+from harness.files import read_json, stamped, unstamped, write_json
 from harness.metrics.selection import SELECTION_RULES
 
 SCHEMA = 1
@@ -113,9 +113,10 @@ def read_record(path: Path) -> Record:
     Raises:
         UserError: damaged, of a later schema than this version knows, or not of the schema.
     """
-    value = read_json(path, "record")
+    value = stored = read_json(path, "record")
     if not isinstance(value, dict) or not isinstance(value.get("schema"), int):
         raise UserError(f"{path}: not a record (no schema number)")
+    value = {key: item for key, item in value.items() if key != "sha256"}
     if value["schema"] > SCHEMA:
         raise UserError(f"{path}: written by a later version (schema {value['schema']}, this one knows {SCHEMA})")
     while value["schema"] < SCHEMA:
@@ -129,7 +130,9 @@ def read_record(path: Path) -> Record:
         rule: None if scores is None else config.build(Scores, _mapping(scores, path), f"{path}.results.{rule}")
         for rule, scores in results.items()
     }
-    return config.build(Record, {**value, "results": typed}, str(path))
+    record = config.build(Record, {**value, "results": typed}, str(path))
+    unstamped(stored, path)  # last: what is wrong with a value says more than that something is
+    return record
 
 
 def _mapping(value: Any, path: Path) -> dict[str, Any]:
@@ -139,8 +142,8 @@ def _mapping(value: Any, path: Path) -> dict[str, Any]:
 
 
 def write_record(path: Path, record: Record) -> None:
-    """Writes the record atomically; equal records give equal bytes."""
-    write_json(path, dataclasses.asdict(record))
+    """Writes the record atomically, with a hash over its content; equal records give equal bytes."""
+    write_json(path, stamped(dataclasses.asdict(record)))
 
 
 def record_paths(*roots: Path) -> Iterator[Path]:

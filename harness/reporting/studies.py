@@ -185,6 +185,8 @@ def number(found: Effect | None) -> str:
     """A difference in points with its interval, as text."""
     if found is None:
         return "-"
+    if found.verdict == "same":
+        return "0.0, no image differs"
     mean, low, high = (percent(value, 1, signed=True) for value in (found.mean, found.low, found.high))
     return f"{mean} ({low} to {high})"
 

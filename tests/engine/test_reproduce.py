@@ -10,6 +10,7 @@ import pytest
 from harness import cells
 from harness.entries import parse_entry
 from harness.errors import RunFailed, UserError
+from tests.unit import toys
 
 
 @pytest.fixture
@@ -22,7 +23,8 @@ def record(workspace: Path) -> Path:
 def edited(record: Path, **changes: object) -> Path:
     path = Path(f"edited-{len(list(Path().iterdir()))}/seed1.json")
     path.parent.mkdir()
-    path.write_text(json.dumps(json.loads(record.read_text()) | changes))
+    path.write_bytes(record.read_bytes())
+    toys.rewrite_json(path, **changes)
     return path
 
 

@@ -21,6 +21,7 @@ from harness.progress import Reporter
 from harness.recipes import Cell, resolve
 from harness.records.evaluate import evaluate
 from harness.records.schema import read_record
+from tests.unit.toys import rewrite_json
 
 SPLIT = Path("results/splits/tiny-lt-if10.json")
 
@@ -139,8 +140,7 @@ def test_a_failure_becomes_a_record(
 def test_a_failed_first_stage_fails_the_second(place: stages.Workplace) -> None:
     stages.train(cell("plain@common"), SPLIT, [0], Path("first"), place)
     info = Path("first/predictions/seed0.json")
-    value = json.loads(info.read_text()) | {"status": "failed", "failure": {"reason": "loss is nan"}}
-    info.write_text(json.dumps(value))
+    rewrite_json(info, status="failed", failure={"reason": "loss is nan"})
     (outcome,) = stages.finetune(cell("child@common"), SPLIT, [0], Path("first"), Path("second"), place)
     assert outcome.failure is not None
     assert outcome.failure.reason == "first stage failed: loss is nan"
@@ -162,7 +162,7 @@ def test_predictions_of_another_split_or_run_are_refused(place: stages.Workplace
     stages.train(cell("plain@common"), SPLIT, [0, 1], Path("runs"), place)
     info = Path("runs/predictions/seed0.json")
     original = info.read_text()
-    info.write_text(original.replace(json.loads(original)["split_sha256"], "0" * 64))
+    rewrite_json(info, split_sha256="0" * 64)
     with pytest.raises(UserError, match="measured on split 0000"):
         evaluate(SPLIT, [Path("runs")], [0], Path("records"))
     info.write_text(original)

@@ -19,6 +19,7 @@ from harness.recipes import resolve
 from harness.records.imports import import_campaign
 from harness.records.schema import read_record, write_record
 from tests.factories import make_record
+from tests.unit.toys import rewrite_json
 
 pytest.importorskip("mlxtend", reason="the extra 'pipeline' (mlxtend) is not installed")
 ROOT = Path(__file__).parents[2]
@@ -88,8 +89,8 @@ def test_a_campaign_goes_on_where_its_budget_ended_and_is_imported(tmp_path: Pat
         ({"split_sha256": "0" * 64}, "measured on split"),
         ({"stage1_key": "0" * 16}, "another run key"),
     ):
-        value = json.loads(records[0].read_text()) | change
-        records[0].with_name("seed7.json").write_text(json.dumps(value | {"seed": 7}))
+        records[0].with_name("seed7.json").write_bytes(records[0].read_bytes())
+        rewrite_json(records[0].with_name("seed7.json"), **change, seed=7)
         refused = import_campaign(out, splits, tmp_path / "results" / "imported").refused
         assert len(refused) == 1
         assert reason in refused[0]

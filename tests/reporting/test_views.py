@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +10,7 @@ import pytest
 
 from harness.records.collect import Collected, collect
 from harness.records.evidence import evidence_path
+from harness.records.schema import read_record, write_record
 from harness.reporting.report import build_report, ranked_sections
 from tests.factories import collected, make_record, sources
 from tests.reporting.conftest import store
@@ -104,9 +105,9 @@ def test_figures_of_tables_that_are_gone_are_removed(measured: Collected, tmp_pa
 
 def test_a_number_that_its_predictions_do_not_give_has_no_evidence(measured: Collected, tmp_path: Path) -> None:
     path = tmp_path / "records" / "ce" / "seed0.json"
-    value = json.loads(path.read_text())
-    value["results"]["last"]["all"] = 0.99
-    path.write_text(json.dumps(value))
+    record = read_record(path)
+    results = record.results | {"last": replace(record.results["last"], all=0.99)}
+    write_record(path, replace(record, results=results))
     left_out = ranked_sections(collect(tmp_path / "records")).left_out
     assert [name for name, _ in left_out] == ["ce/seed0.npz"]
 

@@ -288,7 +288,7 @@ def test_a_run_on_another_split(split: Split, tmp_path: Path) -> None:
 def test_predictions_of_another_run(split: Split, tmp_path: Path) -> None:
     info = toys.make_run_info(split)
     toys.save_run(tmp_path / "run", info, [BY_CLASS], [VAL_WORST])
-    toys.edit_json(tmp_path / "run" / "predictions" / "seed0.json", run_key="x" * 16)
+    toys.rewrite_json(tmp_path / "run" / "predictions" / "seed0.json", run_key="x" * 16)
     with pytest.raises(UserError, match="expected xxxx"):
         scored(tmp_path)
 

@@ -14,7 +14,7 @@ import numpy as np
 from harness.data.splits import Split, build_split
 from harness.datasets.base import Dataset, Images
 from harness.engine.history import History
-from harness.files import sha256_bytes, write_json
+from harness.files import sha256_bytes, stamped, write_json
 from harness.records.runs import RunInfo
 
 CLASSES = 3
@@ -130,3 +130,11 @@ def plugin_code(name: str, body: str = "pass", **attributes: Any) -> str:
 def edit_json(path: Path, **changes: Any) -> None:
     """Changes top-level values of a JSON file in place."""
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+def rewrite_json(path: Path, **changes: Any) -> None:
+    """Changes top-level values of a file that carries a hash over its content, and the hash with them."""
+    edit_json(path, **changes)
+    content = json.loads(path.read_text())
+    del content["sha256"]
+    path.write_text(json.dumps(stamped(content)))

@@ -1,0 +1,159 @@
+"""One contract, every executor: the same fake runs, killed in every place where something can be killed."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness.sweep.contract import Executor, done_files, folder_of, write_spec
+from tests.sweep.fakes import drive, open_fake_executor, spec, starts, table
+
+ROOT = Path(__file__).parents[2]
+REASONS = {"ray": "the extra 'ray' is not installed", "submitit": "the extra 'slurm' (submitit) is not installed"}
+SMALL = {"include_dashboard": False, "object_store_memory": 80 * 2**20}
+
+
+@pytest.fixture(scope="module", params=["local", "ray", "slurm"])
+def name(request: pytest.FixtureRequest) -> str:
+    module = {"ray": "ray", "slurm": "submitit"}.get(request.param)
+    if module:
+        pytest.importorskip(module, reason=REASONS[module])
+    return str(request.param)
+
+
+@pytest.fixture(scope="module")
+def address(name: str) -> Iterator[str]:
+    """Of a Ray cluster of one node, which tests join and leave."""
+    if name != "ray":
+        yield ""
+        return
+    with ray_cluster(2) as cluster:
+        yield cluster.address
+
+
+@contextlib.contextmanager
+def ray_cluster(cpus: int) -> Iterator[Any]:
+    """A cluster of one node on this machine."""
+    from ray.cluster_utils import Cluster
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_worker_niceness", "0")  # else a busy machine starves them, and seconds become minutes
+        cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": cpus, **SMALL})
+        yield cluster
+        cluster.shutdown()
+
+
+@pytest.fixture(autouse=True)
+def _import_path(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))  # of the attempts, wherever they are started
+
+
+@pytest.fixture
+def executor(name: str, address: str, tmp_path: Path, _import_path: None) -> Iterator[Executor]:
+    executor = open_fake_executor(name, tmp_path, address)
+    yield executor
+    executor.close()
+
+
+def test_every_run_ends_with_done_and_a_second_head_runs_nothing(executor: Executor, tmp_path: Path) -> None:
+    specs = [spec(tmp_path, "first"), spec(tmp_path, "second", after="first"), spec(tmp_path, "other")]
+    summary = drive(tmp_path, executor, specs)
+    assert sorted(summary.done) == ["first", "other", "second"]
+    assert table(tmp_path) == ["first", "other", "second"]
+    assert starts(tmp_path).index("first") < starts(tmp_path).index("second")
+    files = done_files(tmp_path, "second")
+    assert files is not None
+    assert list(files) == ["records/second.json"]
+
+    again = drive(tmp_path, executor, specs)
+    assert (sorted(again.skipped), again.done) == (["first", "other", "second"], [])
+    assert len(starts(tmp_path)) == 3
+
+
+@pytest.mark.parametrize("who", ["command", "attempt", "engine"])
+def test_a_worker_killed_with_sigkill_is_tried_again(executor: Executor, name: str, tmp_path: Path, who: str) -> None:
+    if (name, who) == ("local", "engine"):
+        pytest.skip("the engine of local runs is the head")
+    what = f"killed {('command', 'attempt', 'engine').index(who)}"
+    summary = drive(tmp_path, executor, [spec(tmp_path, "victim", what), spec(tmp_path, "bystander")])
+    assert sorted(summary.done) == ["bystander", "victim"]
+    assert starts(tmp_path).count("victim") == 2
+    assert table(tmp_path) == ["bystander", "victim"]
+    assert "victim: " in (tmp_path / "notes.txt").read_text()
+
+
+def test_a_run_submitted_twice_is_done_once(executor: Executor, tmp_path: Path) -> None:
+    twice = spec(tmp_path, "twice", "waits")
+    write_spec(tmp_path, twice)
+    executor.submit([twice])
+    wait_for(lambda: starts(tmp_path) == ["twice"])
+    executor.submit([twice])
+    time.sleep(0.5)  # for the second attempt to reach the lock
+    (tmp_path / "go").touch()
+    codes: list[int | None] = []
+    while len(codes) < 2:
+        codes += [ended.code for ended in executor.ended(30)]
+    assert codes == [0, 0]
+    assert table(tmp_path) == starts(tmp_path) == ["twice"]
+
+
+def test_a_run_that_always_fails_is_given_up_and_the_others_finish(executor: Executor, tmp_path: Path) -> None:
+    specs = [
+        spec(tmp_path, "bad", "fails"),
+        spec(tmp_path, "nan", "is a failure"),
+        spec(tmp_path, "empty", "leaves nothing"),
+        spec(tmp_path, "waited", after="bad"),
+        *(spec(tmp_path, f"good{number}") for number in range(3)),
+    ]
+    summary = drive(tmp_path, executor, specs)
+    assert sorted(summary.done) == ["good0", "good1", "good2", "waited"]
+    assert summary.failed["bad"] == "it ended with exit code 1: cannot do it"
+    assert summary.failed["nan"] == "failed: loss is nan"
+    assert "it ended well but left no records/empty.json" in summary.failed["empty"]
+    tries = starts(tmp_path)
+    assert [tries.count(key) for key in ("bad", "nan", "empty")] == [3, 1, 3], "a failure as a result is not repeated"
+    given_up = [line for line in (tmp_path / "notes.txt").read_text().split("\n") if line.startswith("gave up")]
+    assert len(given_up) == 2
+    assert done_files(tmp_path, "bad") is None
+
+
+def test_a_damaged_end_is_no_end(executor: Executor, tmp_path: Path) -> None:
+    specs = [spec(tmp_path, key) for key in ("cut", "emptied", "whole")]
+    drive(tmp_path, executor, specs)
+    (folder_of(tmp_path, "cut") / "DONE").write_text('{"key": "cu')
+    (tmp_path / "records/emptied.json").write_text("")
+    summary = drive(tmp_path, executor, specs)
+    assert (sorted(summary.done), summary.skipped) == (["cut", "emptied"], ["whole"])
+
+
+def test_a_head_that_is_killed_loses_nothing(name: str, address: str, tmp_path: Path) -> None:
+    runs = json.dumps([["before0", "works"], ["before1", "works"], ["under_way", "waits"], ["after", "works"]])
+    command = [sys.executable, "-m", "tests.sweep.fakes", str(tmp_path), name, address, runs]
+    head = subprocess.Popen(command, cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)})
+    wait_for(lambda: "under_way" in starts(tmp_path) and done_files(tmp_path, "before0") is not None)
+    head.send_signal(signal.SIGKILL)
+    head.wait()
+    heir = subprocess.Popen(command, cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)})
+    time.sleep(0.5)
+    (tmp_path / "go").touch()
+    assert heir.wait(60) == 0
+    assert table(tmp_path) == ["after", "before0", "before1", "under_way"]
+    assert all(done_files(tmp_path, key) for key in table(tmp_path))
+    assert starts(tmp_path).count("before0") == 1, "what was done is not run again"
+
+
+def wait_for(condition: Callable[[], bool], seconds: float = 60.0) -> None:
+    until = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < until, "it did not come to this"
+        time.sleep(0.02)

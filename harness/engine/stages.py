@@ -8,6 +8,7 @@ A cell's folder holds, for each seed, `checkpoint/seed<n>.safetensors` (final we
 from __future__ import annotations
 
 import dataclasses
+import errno
 import shutil
 import traceback
 from collections.abc import Callable, Mapping, Sequence
@@ -31,7 +32,7 @@ from harness.engine.parallel import Parallel
 from harness.engine.ranks import ALONE, Ranks
 from harness.engine.side_by_side import Task, run_side_by_side, workers_for
 from harness.errors import RunFailed, UserError
-from harness.files import read_json, sha256_json, write_json
+from harness.files import read_json, sha256_json, stamped, write_json
 from harness.progress import Reporter
 from harness.provenance import code_version, machine
 from harness.recipes import Cell
@@ -40,6 +41,7 @@ from harness.records.schema import Failure
 from harness.registry import get_plugin
 
 SCRATCH = Path(".ltbench/scratch")
+DISK_FAULTS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO}
 
 
 @dataclass(frozen=True)
@@ -245,6 +247,8 @@ def _run_one(
     except UserError:
         raise
     except Exception as error:  # foreign code: a plugin's bug or a lack of memory fails this run, not the others
+        if isinstance(error, OSError) and error.errno in DISK_FAULTS:  # no result of the run, which can go on later
+            raise UserError(f"{error.filename or folder}: {error.strerror}") from None
         if place.ranks.world > 1:  # the other ranks wait for this one: the job ends, and the same command resumes
             raise
         traceback.print_exc()
@@ -301,6 +305,20 @@ def _first_stage_weights(folder: Path, info: RunInfo) -> dict[str, torch.Tensor]
 def _write_costs(folder: Path, run: StageRun, info: RunInfo, place: Workplace) -> None:
     costs = run.costs
     rate = costs.images / costs.train_seconds if costs.train_seconds else None
+    facts = machine(device_name(place.device)) | {
+        "run_key": info.run_key,
+        "precision": run.job.precision,
+        "threads": torch.get_num_threads(),
+        "runs_at_once": place.at_once,
+        "compiled": switched_on(COMPILE),
+        "deterministic": place.device.type == "cpu" or switched_on(DETERMINISTIC),
+        "wall_seconds": round(costs.wall_seconds, 3),
+        "train_seconds": round(costs.train_seconds, 3),
+        "eval_seconds": round(costs.eval_seconds, 3),
+        "images_per_second": rate and round(rate, 1),
+        "peak_memory_mb": round(peak_memory_mb(place.device), 1),
+    }
+    write_json(folder / "costs.json", stamped(facts))
     write_json(
         folder / "costs.json",
         machine(device_name(place.device))

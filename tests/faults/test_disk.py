@@ -132,7 +132,6 @@ def test_a_run_goes_on_when_the_disk_has_room_again(refilled: Refilled, twice: T
 
 
 @pytest.mark.pipeline
-@pytest.mark.xfail(strict=True, reason="needs a change to harness/engine, kept for the next code version")
 def test_a_disk_that_fills_up_is_one_line(refilled: Refilled) -> None:
     assert complaint(refilled.full[2]).endswith("weights.safetensors: No space left on device")
 

@@ -32,7 +32,7 @@ from harness.engine.parallel import Parallel
 from harness.engine.ranks import ALONE, Ranks
 from harness.engine.side_by_side import Task, run_side_by_side, workers_for
 from harness.errors import RunFailed, UserError
-from harness.files import read_json, sha256_json, stamped, write_json
+from harness.files import read_json, sha256_json, stamped, unstamped, write_json
 from harness.progress import Reporter
 from harness.provenance import code_version, machine
 from harness.recipes import Cell
@@ -215,7 +215,8 @@ def _is_finished(out: Path, info: RunInfo, reporter: Reporter) -> bool:
     try:
         read_history(out / "predictions" / stem.with_suffix(".npz"))
         load_weights(out / "checkpoint" / stem.with_suffix(".safetensors"), info.run_key)
-        read_json(out / "costs" / stem.with_suffix(".json"), "costs")
+        costs = out / "costs" / stem.with_suffix(".json")
+        unstamped(read_json(costs, "costs"), costs)
     except UserError as error:
         reporter.note(f"{info.title}: run again, because of {error}")
         return False
@@ -310,6 +311,7 @@ def _write_costs(folder: Path, run: StageRun, info: RunInfo, place: Workplace) -
         "precision": run.job.precision,
         "threads": torch.get_num_threads(),
         "runs_at_once": place.at_once,
+        "processes": place.ranks.world,
         "compiled": switched_on(COMPILE),
         "deterministic": place.device.type == "cpu" or switched_on(DETERMINISTIC),
         "wall_seconds": round(costs.wall_seconds, 3),
@@ -319,24 +321,6 @@ def _write_costs(folder: Path, run: StageRun, info: RunInfo, place: Workplace) -
         "peak_memory_mb": round(peak_memory_mb(place.device), 1),
     }
     write_json(folder / "costs.json", stamped(facts))
-    write_json(
-        folder / "costs.json",
-        machine(device_name(place.device))
-        | {
-            "run_key": info.run_key,
-            "precision": run.job.precision,
-            "threads": torch.get_num_threads(),
-            "runs_at_once": place.at_once,
-            "processes": place.ranks.world,
-            "compiled": switched_on(COMPILE),
-            "deterministic": place.device.type == "cpu" or switched_on(DETERMINISTIC),
-            "wall_seconds": round(costs.wall_seconds, 3),
-            "train_seconds": round(costs.train_seconds, 3),
-            "eval_seconds": round(costs.eval_seconds, 3),
-            "images_per_second": rate and round(rate, 1),
-            "peak_memory_mb": round(peak_memory_mb(place.device), 1),
-        },
-    )
 
 
 def _write_outcome(folder: Path, info: RunInfo, place: Workplace) -> None:

@@ -17,6 +17,7 @@ from harness.datasets.base import Images
 from harness.engine import loop, stages
 from harness.entries import parse_entry
 from harness.errors import RunFailed, UserError
+from harness.files import stamped
 from harness.progress import Reporter
 from harness.recipes import Cell, resolve
 from harness.records.evaluate import evaluate
@@ -70,6 +71,19 @@ def test_what_is_finished_is_kept(
     assert "already done" in capsys.readouterr().err
     with pytest.raises(pytest.fail.Exception, match="trained again"):
         stages.train(cell("plain@common", "lr=0.05"), SPLIT, [0], Path("runs"), place)
+
+
+def test_costs_are_stamped_and_damaged_ones_are_measured_again(
+    place: stages.Workplace, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stages.train(cell("plain@common"), SPLIT, [0], Path("runs"), place)
+    costs = Path("runs/costs/seed0.json")
+    written = json.loads(costs.read_text())
+    assert written["processes"] == 1
+    assert written == stamped({key: value for key, value in written.items() if key != "sha256"})
+    costs.write_text(json.dumps(written | {"train_seconds": written["train_seconds"] + 1}))
+    stages.train(cell("plain@common"), SPLIT, [0], Path("runs"), place)
+    assert "run again, because of runs/costs/seed0.json: content does not have its sha256" in capsys.readouterr().err
 
 
 def test_an_interrupted_cell_keeps_its_finished_seeds(place: stages.Workplace, monkeypatch: pytest.MonkeyPatch) -> None:

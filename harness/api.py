@@ -140,8 +140,20 @@ class Method:
         return False
 
     def loss(self, logits: Tensor, target: Tensor, step: StepContext) -> Tensor:
-        """Mean loss of a batch, a scalar. `logits` (B, C) come in float32 or float64; with mixup it is called twice."""
+        """Mean loss of a batch, a scalar. `logits` (B, C) come in float32 or float64; with mixup it is called twice.
+
+        A batch may come in shares, one a process or a part. Their losses must add up to that of the whole batch, each
+        times what its images count of all: so it is a mean over images, weighted by `image_weights` if at all. It must
+        not ask the other processes for anything: they may have fewer parts.
+        """
         return F.cross_entropy(logits, target)
+
+    def image_weights(self, target: Tensor, step: StepContext) -> Tensor | None:
+        """What each image counts in the mean that `loss` is, shape (B,); None where all count the same.
+
+        Only for a loss that divides by the sum of its weights, which a share of a batch does not know.
+        """
+        return None
 
     def inference(self, logits: Tensor, stage: Stage) -> Tensor:
         """Logits that predict after that stage, shape (B, C), from the head's. Their softmax is the confidence."""

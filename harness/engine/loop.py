@@ -26,7 +26,7 @@ from harness.engine.calibration import expected_calibration_error
 from harness.engine.checkpoint import load_state, save_state, save_weights
 from harness.engine.compiling import compiled
 from harness.engine.history import History, class_dtype
-from harness.engine.parallel import Parallel, forward_pass, with_synchronised_batchnorm
+from harness.engine.parallel import Mixed, Parallel, forward_pass, with_synchronised_batchnorm
 from harness.engine.ranks import ALONE, Ranks
 from harness.engine.schedules import learning_rate
 from harness.engine.seeding import seed_for
@@ -67,36 +67,6 @@ class Costs:
     train_seconds: float = 0.0
     eval_seconds: float = 0.0
     images: int = 0  # training images seen
-
-
-@dataclass(frozen=True)
-class Mixed:
-    """A batch, or a part of one, as the network sees it."""
-
-    images: Tensor
-    target: Tensor
-    index: Tensor
-    share: Tensor | float = 1.0  # of the loss for `target`; the rest is for `other`
-    other: Tensor | None = None  # classes of the mixup partners
-    last: bool = True
-
-    def parts(self, size: int) -> list[Mixed]:
-        """In parts of at most `size` images; 0: in one."""
-        if not size or size >= len(self.images):
-            return [self]
-        starts = range(0, len(self.images), size)
-        pieces = [slice(start, start + size) for start in starts]
-        return [
-            Mixed(
-                self.images[piece],
-                self.target[piece],
-                self.index[piece],
-                self.share,
-                None if self.other is None else self.other[piece],
-                piece == pieces[-1],
-            )
-            for piece in pieces
-        ]
 
 
 class StageRun:
@@ -286,7 +256,7 @@ class StageRun:
         mine, self._weight = self.ranks.share(where), self.ranks.weight(where)
         index = self.method.choose(plan.order[mine], step)
         step.batch = Batch(train.batch(index, plan.augment[mine]), train.labels[index], index)
-        mixed = self._mixed(step.batch, plan, where, mine)
+        mixed = self._weighed(self._mixed(step.batch, plan, where, mine), step)
         self.optimizer.zero_grad(set_to_none=True)
         parts = [mixed] if self.frozen_backbone else mixed.parts(self.job.parallel.micro_batch)
         losses = [self._backward(step, part, len(index)) for part in parts]
@@ -310,6 +280,20 @@ class StageRun:
             )
         return Mixed(share * batch.images + (1 - share) * others, batch.target, batch.index, share, target)
 
+    def _weighed(self, mixed: Mixed, step: StepContext) -> Mixed:
+        """With what each image counts, where a batch is shared out and its images do not count the same.
+
+        Once a step and before its parts, since the ranks meet here and may have different numbers of parts.
+        """
+        if self.ranks.world == 1 and not self.job.parallel.micro_batch:
+            return mixed
+        found = (self.method.image_weights(classes, step) for classes in mixed.classes)
+        weights = [weight for weight in found if weight is not None]
+        if not weights:
+            return mixed
+        mine = torch.stack(weights).double() * (self._weight > 0)  # an image that is done over counts nothing
+        return dataclasses.replace(mixed, counts=mine / self.ranks.sum(mine.sum(1, keepdim=True)))
+
     def _backward(self, step: StepContext, part: Mixed, count: int) -> Tensor:
         """Adds the gradient of a part of the batch of `count` images; the part's share of the batch's loss."""
         with self.joint.synchronised(part.last):
@@ -321,15 +305,19 @@ class StageRun:
             else:
                 step.features, logits = self.joint(part.images)
             self.method.before_step(step)
-            loss = self.method.loss(logits, part.target, step)
-            if part.other is not None:
-                loss = part.share * loss + (1 - part.share) * self.method.loss(logits, part.other, step)
-            if len(part.images) < count:
-                loss = loss * (len(part.images) / count)
-            if self.ranks.world > 1:  # the gradient is averaged over ranks, whatever the size of their shares
-                loss = loss * (self._weight * self.ranks.world)
+            even = len(part.images) / count * self._weight
+            losses = [
+                self._scaled(self.method.loss(logits, classes, step), part.counted(which, even))
+                for which, classes in enumerate(part.classes)
+            ]
+            loss = losses[0] if part.other is None else part.share * losses[0] + (1 - part.share) * losses[1]
             loss.backward()  # type: ignore[no-untyped-call]
         return loss.detach()
+
+    def _scaled(self, loss: Tensor, counted: Tensor | float) -> Tensor:
+        """A part's loss times what it counts of the batch's; gradients are averaged over ranks, not added up."""
+        factor = counted * self.ranks.world
+        return loss if isinstance(factor, float) and factor == 1 else loss * factor
 
     def _average(self, values: Tensor) -> Tensor:
         """Of a mean over this rank's share of the batch the mean over the batch."""

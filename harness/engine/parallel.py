@@ -34,6 +34,46 @@ class Parallel:
         return self != Parallel()
 
 
+@dataclass(frozen=True)
+class Mixed:
+    """A batch, or a part of one, as the network sees it."""
+
+    images: Tensor
+    target: Tensor
+    index: Tensor
+    share: Tensor | float = 1.0  # of the loss for `target`; the rest is for `other`
+    other: Tensor | None = None  # classes of the mixup partners
+    counts: Tensor | None = None  # parts of the batch's losses for `classes` that the images are; None: all the same
+    last: bool = True
+
+    @property
+    def classes(self) -> list[Tensor]:
+        """Those that the loss is asked for."""
+        return [self.target] if self.other is None else [self.target, self.other]
+
+    def counted(self, which: int, even: float) -> Tensor | float:
+        """What the loss for `classes[which]` counts of the batch's; `even`, where all images count the same."""
+        return even if self.counts is None else self.counts[which].sum()
+
+    def parts(self, size: int) -> list[Mixed]:
+        """In parts of at most `size` images; 0: in one."""
+        if not size or size >= len(self.images):
+            return [self]
+        starts = range(0, len(self.images), size)
+        return [self._part(slice(start, start + size), start == starts[-1]) for start in starts]
+
+    def _part(self, piece: slice, last: bool) -> Mixed:
+        return Mixed(
+            self.images[piece],
+            self.target[piece],
+            self.index[piece],
+            self.share,
+            None if self.other is None else self.other[piece],
+            None if self.counts is None else self.counts[:, piece],
+            last,
+        )
+
+
 class Joint(nn.Module):
     """Images -> features and logits: one forward pass, so that its gradients can be averaged behind one wrapper."""
 

@@ -26,6 +26,7 @@ from harness.progress import Reporter
 from harness.recipes import Augment
 from methods.balanced_softmax.method import BalancedSoftmax
 from methods.balms.method import BALMS
+from methods.ldam_drw.method import LDAMDRW
 from methods.weight_balancing.method import WeightBalancing
 from tests.engine.toys import job
 
@@ -87,10 +88,23 @@ class WB(WeightBalancing):
     name = "wb"
 
 
+class LDAM(LDAMDRW):
+    """Divides by the sum of its weights, which no share of a batch knows."""
+
+    name = "ldam"
+
+
+REWEIGHTED = LDAMDRW.Params(reweight_from=0.3)  # in the second of three epochs
 CASES: dict[str, StageJob] = {
     "mixup, crops, uneven batches": job(Balanced, batch_size=14, mixup_alpha=1.0),
     "last batch smaller than the number of ranks": job(Balanced, batch_size=23, augment=Augment()),
     "BALMS": job(Planned, "finetune", batch_size=15),
+    "LDAM, shares of different numbers of parts": dataclasses.replace(
+        job(LDAM, batch_size=11, mixup_alpha=1.0, lr=0.01), params=REWEIGHTED
+    ),
+    "LDAM, last batch smaller than the number of ranks": dataclasses.replace(
+        job(LDAM, batch_size=23, lr=0.01), params=REWEIGHTED
+    ),
     "MaxNorm": job(WB, "finetune", batch_size=16, weight_decay=0.1),
 }
 

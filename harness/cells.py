@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,36 +21,18 @@ from harness.files import locked, read_json, sha256_json, write_json
 from harness.launch import is_rank, launch
 from harness.metrics.selection import SELECTION_RULES
 from harness.metrics.shots import DEFAULT_POLICY, GROUPS
-from harness.progress import Silent, reporter
+from harness.progress import reporter
 from harness.provenance import code_version
 from harness.recipes import Cell, resolve
 from harness.records.evaluate import evaluate
 from harness.records.runs import RunInfo
 from harness.records.schema import Failure, Record, read_record
 from harness.registry import get_plugin
+from harness.spread import ONE_PROCESS, Spread, spread_of
 from harness.suites import SPLITS, failed_cells, parse_seeds
 
 if TYPE_CHECKING:
     from harness.api import Stage
-
-
-@dataclass(frozen=True)
-class Spread:
-    """How a run is spread over devices, as the command line says it."""
-
-    processes: int = 1
-    micro_batch: int = 0
-    sync_bn: bool = False
-
-    def __post_init__(self) -> None:
-        if self.processes < 1 or self.micro_batch < 0:
-            given = f"--nproc {self.processes} --micro-batch {self.micro_batch}"
-            raise UserError(f"{given}: at least 1 process, and at least 0 images (0: no limit)")
-        if self.micro_batch and self.sync_bn:
-            raise UserError("--sync-bn: would synchronise parts of a batch, not the batch; leave out --micro-batch")
-
-
-ONE_PROCESS = Spread()
 
 
 def run_stage(
@@ -77,18 +60,36 @@ def run_stage(
         if not keep_going:
             raise
         return _record_unresolved(stage, entry, split_name, seeds, out, error)
-    if spread.processes > 1 and not is_rank():
-        return launch(spread.processes)
+    if spread.ranks > 1 and not is_rank():
+        from harness.engine.device import check_one_each  # imports torch
+
+        check_one_each(device, spread.ranks)
+        options = {"device": device, "keep_going": keep_going, "spread": spread, "first": first}
+        again = functools.partial(run_stage, stage, split_name, entry_text, seeds_text, out, **options)
+        return launch(spread.ranks, again)
+    _run_here(stage, cell, SPLITS / f"{split_name}.json", seeds, out, first, device, spread, keep_going=keep_going)
+    return None
+
+
+def _run_here(
+    stage: Stage,
+    cell: Cell,
+    split_file: Path,
+    seeds: Sequence[int],
+    out: Path,
+    first: Path | None,
+    device: str,
+    spread: Spread,
+    *,
+    keep_going: bool,
+) -> None:
+    """In this process, alone or with others that do the same."""
     from harness.engine import ranks, stages  # imports torch
     from harness.engine.device import pick_device
-    from harness.engine.parallel import Parallel
 
     chosen = pick_device(ranks.local_device(device))
-    with ranks.joined(chosen) as us, reporter() as progress:
-        parallel = Parallel(us.world, spread.micro_batch, spread.sync_bn)
-        told = progress if us.first else Silent()
-        place = stages.Workplace(chosen, told, side_by_side=_may_fork(), ranks=us, parallel=parallel)
-        split_file = SPLITS / f"{split_name}.json"
+    with ranks.joined(chosen) as us, reporter(shown=us.first) as progress:
+        place = stages.Workplace(chosen, progress, side_by_side=_may_fork(), ranks=us, spread=spread)
         if stage == "train":
             outcomes = stages.train(cell, split_file, seeds, out, place)
         else:
@@ -96,7 +97,6 @@ def run_stage(
             outcomes = stages.finetune(cell, split_file, seeds, first, out, place)
         if us.first and not keep_going:
             _raise_failures(outcomes)
-    return None
 
 
 def _may_fork() -> bool:
@@ -202,6 +202,10 @@ def reproduce(path: Path, out: Path | None, device: str) -> None:
     if record.status != "ok":
         raise UserError(f"{path}: its run {record.status}; there is no number to measure again")
     entry, dataset = parse_entry(record.entry, where=str(path)), store.get_dataset(record.dataset, where=str(path))
+    spread = spread_of(record.recipe, str(path))
+    if spread.changes_numbers:
+        command = f"ltbench train {record.split} {entry} --seeds {record.seed} {spread.options}"
+        raise UserError(f"{path}: trained with {spread.options}, and this trains in one process; instead: {command}")
     cell = resolve(entry, dataset.name)
     if cell.recipe.sha256() != record.recipe_sha256:
         raise UserError(

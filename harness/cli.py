@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import sys
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from harness import __version__
-from harness.errors import RunFailed, UserError
+from harness.errors import RunFailed, UserError, complaint
 
 app = typer.Typer(
     name="ltbench",
@@ -40,12 +41,8 @@ def main() -> None:
     signal.signal(signal.SIGINT, _interrupted)
     try:
         code = app(standalone_mode=False)
-    except UserError as error:
-        code = _complain(f"error: {error}", 2)
-    except RunFailed as error:
-        code = _complain(f"failed: {error}", 1)
-    except OSError as error:  # a full disk, a folder that cannot be written, a file in a folder's place
-        code = _complain(f"error: {error.filename or 'input/output'}: {error.strerror or error}", 2)
+    except (UserError, RunFailed, OSError) as error:
+        code = _complain(*complaint(error))
     except CLICK_ERROR as error:
         text = error.format_message()
         # Without a subcommand the "message" is the whole help text; every other one is a line.
@@ -62,7 +59,8 @@ def _complain(text: str, code: int) -> int:
 
 
 def _interrupted(*_: object) -> None:
-    print("\ninterrupted; nothing is lost: the same command resumes", file=sys.stderr)
+    if os.environ.get("RANK", "0") == "0":  # of several processes of one run, one speaks
+        print("\ninterrupted; nothing is lost: the same command resumes", file=sys.stderr)
     sys.exit(130)
 
 
@@ -181,8 +179,9 @@ def train(
 ) -> None:
     """First stage of a cell, all seeds; resumes what was interrupted."""
     from harness import cells
+    from harness.spread import asked_for
 
-    spread = cells.Spread(nproc, micro_batch, sync_bn)
+    spread = asked_for(nproc, micro_batch, sync_bn)
     cells.run_stage("train", split, entry, seeds, out, device=device, keep_going=keep_going, spread=spread)
 
 
@@ -201,8 +200,9 @@ def finetune(
 ) -> None:
     """Second stage of a cell, all seeds, from the first one's last weights."""
     from harness import cells
+    from harness.spread import asked_for
 
-    spread = cells.Spread(nproc, micro_batch, sync_bn)
+    spread = asked_for(nproc, micro_batch, sync_bn)
     cells.run_stage(
         "finetune", split, entry, seeds, out, first=first, device=device, keep_going=keep_going, spread=spread
     )

@@ -50,8 +50,11 @@ class Silent(Reporter):
 
 
 @contextlib.contextmanager
-def reporter() -> Iterator[Reporter]:
-    """A reporter for standard error: a bar if it is a terminal."""
+def reporter(*, shown: bool = True) -> Iterator[Reporter]:
+    """A reporter for standard error: a bar if it is a terminal; one that says nothing if it is not to be `shown`."""
+    if not shown:
+        yield Silent()
+        return
     console = Console(stderr=True)
     if not console.is_terminal:
         yield Reporter()

@@ -24,15 +24,16 @@ from harness.datasets.base import AnyImages
 from harness.engine.backbones import create_backbone
 from harness.engine.calibration import expected_calibration_error
 from harness.engine.checkpoint import load_state, save_state, save_weights
-from harness.engine.compiling import compiled
+from harness.engine.compiling import COMPILE, compiled
 from harness.engine.history import History, class_dtype
-from harness.engine.parallel import Mixed, Parallel, forward_pass, with_synchronised_batchnorm
-from harness.engine.ranks import ALONE, Ranks
+from harness.engine.parallel import Mixed, forward_pass, with_synchronised_batchnorm
+from harness.engine.ranks import ALONE, Ranks, saved_buffers
 from harness.engine.schedules import learning_rate
 from harness.engine.seeding import seed_for
 from harness.errors import RunFailed, RunSkipped, UserError
 from harness.progress import Reporter
 from harness.recipes import Augment, StageRecipe
+from harness.spread import ONE_PROCESS, Spread
 
 CHECKPOINT_STEPS = 10  # how often ranks agree on whether to save
 EVAL_BATCH = {"cpu": 128, "cuda": 2000}  # a small batch stays in a processor's cache; a GPU wants a large one
@@ -51,7 +52,7 @@ class StageJob:
     seed: int
     run_key: str
     start: dict[str, Tensor] = field(default_factory=dict)  # weights of the first stage, for the second one
-    parallel: Parallel = field(default_factory=Parallel)
+    spread: Spread = ONE_PROCESS
 
     @property
     def title(self) -> str:
@@ -89,7 +90,8 @@ class StageRun:
         job = dataclasses.replace(job, recipe=job.recipe.for_images(len(images["train"].labels)))
         self.job, self.split, self.device, self.folder, self.ranks = job, split, device, folder, ranks
         recipe = job.recipe
-        self.data = make_parts(images, split, device, recipe.augment, recipe.batch_size)
+        share = -(-recipe.batch_size // ranks.world)
+        self.data = make_parts(images, split, device, recipe.augment, share)
         self._build_model()
         labels = self.data["train"].host_labels
         self.sampler = self.method.sampler(labels, job.stage)
@@ -132,7 +134,7 @@ class StageRun:
         )
         reason = self.method.skip()
         if reason:
-            raise RunSkipped(reason)
+            raise RunSkipped(reason, agreed=True)
         torch.manual_seed(seed_for(job.seed, job.stage, "head"))
         self.model = Classifier(backbone, self.method.head(job.stage))
         if job.start:
@@ -140,21 +142,25 @@ class StageRun:
             kept = {name: value for name, value in job.start.items() if name.startswith(wanted)}
             self.model.load_state_dict(self.model.state_dict() | kept)
         self.model.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        if job.parallel.sync_bn:
+        if job.spread.sync_bn:
             with_synchronised_batchnorm(self.model, self.device)
         self.method.on_stage_start(self.model, job.stage)
         self._compiled = compiled(self.model.backbone)
         self._build_optimizer()
+        self._check_spread()
         self.joint = forward_pass(self.model, self._extract, self.frozen_backbone, self.ranks, self.device)
-        if (
-            job.parallel.micro_batch
-            and not self.frozen_backbone
-            and type(self.method).before_step is not Method.before_step
-        ):
+        torch.manual_seed(seed_for(job.seed, job.stage, *self._of_rank("forward")))  # dropout and the like
+
+    def _check_spread(self) -> None:
+        """What cannot be spread is refused before it costs anything."""
+        spread = self.job.spread
+        if spread.changes_numbers and self._compiled is not None:
+            raise UserError(f"{COMPILE}=1: whole batches are compiled, not their shares; not with {spread.options}")
+        whole = type(self.method).before_step is not Method.before_step and not self.frozen_backbone
+        if spread.micro_batch and whole:
             raise UserError(
                 f"--micro-batch: {self.method.name} needs the features of a whole batch; use more processes instead"
             )
-        torch.manual_seed(seed_for(job.seed, job.stage, *self._of_rank("forward")))  # dropout and the like
 
     def _of_rank(self, name: str) -> list[str]:
         """The name of a source of noise that is another on each rank, and on the first as in one process."""
@@ -258,7 +264,7 @@ class StageRun:
         step.batch = Batch(train.batch(index, plan.augment[mine]), train.labels[index], index)
         mixed = self._weighed(self._mixed(step.batch, plan, where, mine), step)
         self.optimizer.zero_grad(set_to_none=True)
-        parts = [mixed] if self.frozen_backbone else mixed.parts(self.job.parallel.micro_batch)
+        parts = [mixed] if self.frozen_backbone else mixed.parts(self.job.spread.micro_batch)
         losses = [self._backward(step, part, len(index)) for part in parts]
         self.optimizer.step()
         self.method.after_step(step)
@@ -285,7 +291,7 @@ class StageRun:
 
         Once a step and before its parts, since the ranks meet here and may have different numbers of parts.
         """
-        if self.ranks.world == 1 and not self.job.parallel.micro_batch:
+        if self.ranks.world == 1 and not self.job.spread.micro_batch:
             return mixed
         found = (self.method.image_weights(classes, step) for classes in mixed.classes)
         weights = [weight for weight in found if weight is not None]
@@ -298,7 +304,7 @@ class StageRun:
         """Adds the gradient of a part of the batch of `count` images; the part's share of the batch's loss."""
         with self.joint.synchronised(part.last):
             if self.frozen_backbone:
-                pieces = part.parts(self.job.parallel.micro_batch)
+                pieces = part.parts(self.job.spread.micro_batch)
                 features = [self._batch_features(piece.images, piece.index) for piece in pieces]
                 step.features = features[0] if len(features) == 1 else torch.cat(features)
                 logits = self.joint.head(step.features)
@@ -333,9 +339,17 @@ class StageRun:
 
     def _network(self, images: Tensor) -> Tensor:
         """The backbone; a compiled one takes full batches only, the shape that nearly all of the time goes to."""
-        if self._compiled is None or len(images) != self.job.recipe.batch_size:
+        if self._compiled is not None and len(images) == self.job.recipe.batch_size:
+            return self._compiled(images)
+        try:
             return self.model.backbone(images)  # type: ignore[no-any-return]
-        return self._compiled(images)
+        except ValueError as error:
+            if "more than 1 value per channel" in str(error) and self.job.spread.changes_numbers:
+                raise UserError(
+                    f"{self.job.spread.options}: BatchNorm got a single image, a share of a batch of epoch "
+                    f"{self.epoch + 1}; take fewer processes, or larger parts"
+                ) from None
+            raise
 
     def _part_features(self, part: str, which: range, *, mirrored: bool = False) -> Iterable[Tensor]:
         """Features of images of a part as they are, in batches; of a backbone that never changes they are kept."""
@@ -402,6 +416,7 @@ class StageRun:
                 f"loss is {float(losses[bad[0]])} in epoch {self.epoch + 1}, step {step}",
                 epoch=self.epoch + 1,
                 step=step,
+                agreed=True,
             )
         self.history.loss.append(float(losses.mean()))
         self.history.learning_rate.append(self.step_context.learning_rate)
@@ -431,7 +446,9 @@ class StageRun:
             logits = (logits + self._logits(part, mirrored=True)) / 2
         if not all(self.ranks.told(self.ranks.gathered(bool(torch.isfinite(logits).all())))):
             raise RunFailed(
-                f"logits on the {part} part are not finite after epoch {self.epoch + 1}", epoch=self.epoch + 1
+                f"logits on the {part} part are not finite after epoch {self.epoch + 1}",
+                epoch=self.epoch + 1,
+                agreed=True,
             )
         return self.ranks.rows(logits)
 
@@ -497,9 +514,9 @@ class StageRun:
         }
 
     def _state_of_rank(self) -> dict[str, Any]:
-        buffers = self.model.named_buffers() if self.ranks.world > 1 else []  # statistics of this rank's images
+        buffers = saved_buffers(self.model) if self.ranks.world > 1 else {}  # statistics of this rank's images
         return {
-            "buffers": {name: buffer.cpu() for name, buffer in buffers},
+            "buffers": {name: buffer.cpu() for name, buffer in buffers.items()},
             "losses": [loss.cpu() for loss in self.losses],
             "generator": self.generator.get_state(),
             "rng": torch.get_rng_state(),

@@ -1,37 +1,22 @@
-"""The forward pass of a training step, alone or under DistributedDataParallel."""
+"""A batch in shares and parts, and the forward pass of a training step, alone or under DistributedDataParallel."""
 
 from __future__ import annotations
 
 import contextlib
+import inspect
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
+from timm.layers import convert_sync_batchnorm
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from harness.api import Classifier
 from harness.engine.ranks import Ranks
 from harness.errors import UserError
-
-
-@dataclass(frozen=True)
-class Parallel:
-    """How a run is spread. All of it is part of the run's identity, since BatchNorm sees what a process sees at once.
-
-    ranks: processes; micro_batch: images at once in a process, 0 for its whole share; gradients of parts are added up.
-    """
-
-    ranks: int = 1
-    micro_batch: int = 0
-    sync_bn: bool = False  # BatchNorm over all ranks; CUDA only
-
-    @property
-    def changes_numbers(self) -> bool:
-        """Whether a run is another one than in one process with whole batches."""
-        return self != Parallel()
 
 
 @dataclass(frozen=True)
@@ -110,9 +95,11 @@ def forward_pass(
     joint = Joint(model, extract)
     if ranks.world == 1:
         return Forward(joint, model.head)
+    parameters = inspect.signature(DistributedDataParallel.__init__).parameters
+    sync = "forward_sync_buffers" if "forward_sync_buffers" in parameters else "broadcast_buffers"  # older torch
     options: dict[str, Any] = {
         "device_ids": [device.index] if device.type == "cuda" else None,
-        "forward_sync_buffers": False,  # `Ranks.average_buffers` makes them one
+        sync: False,  # `Ranks.average_buffers` makes them one
         "find_unused_parameters": True,  # a head may have a parameter that a variant does not use
     }
     if frozen_backbone:
@@ -128,4 +115,4 @@ def with_synchronised_batchnorm(model: Classifier, device: torch.device) -> None
     """
     if device.type != "cuda":
         raise UserError("--sync-bn: BatchNorm can be synchronised on CUDA only")
-    model.backbone = nn.SyncBatchNorm.convert_sync_batchnorm(model.backbone)  # type: ignore[no-untyped-call]
+    model.backbone = convert_sync_batchnorm(model.backbone)  # timm's: torch's would lose activations inside BatchNorm

@@ -19,8 +19,9 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from harness.errors import UserError
-from harness.launch import is_rank
+from harness.engine.device import check_one_each
+from harness.errors import RunFailed, UserError
+from harness.launch import LOST, is_rank, ranks_here
 
 T = TypeVar("T")
 
@@ -33,6 +34,7 @@ class Ranks:
 
     rank: int = 0
     world: int = 1
+    local: int = 0  # this rank among those of its machine
     control: Any = field(default=None, repr=False)  # a gloo group: what is on the host goes over it
 
     @property
@@ -91,10 +93,19 @@ class Ranks:
         """The running statistics of the ranks' shares become one: their mean."""
         if self.world == 1:
             return
-        for buffer in model.buffers():
+        for buffer in saved_buffers(model).values():
             if buffer.is_floating_point():
                 dist.all_reduce(buffer)
                 buffer /= self.world
+
+    @contextmanager
+    def machine_by_machine(self) -> Iterator[None]:
+        """What one rank of each machine does before the others there: it leaves a cache that they only read."""
+        if self.local:
+            self.wait()
+        yield
+        if not self.local:
+            self.wait()
 
     def wait(self) -> None:
         """Until every rank is here."""
@@ -105,8 +116,20 @@ class Ranks:
 ALONE = Ranks()
 
 
+def saved_buffers(model: nn.Module) -> dict[str, Tensor]:
+    """The buffers that are part of a model's state; others are made anew with it."""
+    saved = model.state_dict().keys()
+    return {name: buffer for name, buffer in model.named_buffers() if name in saved}
+
+
 def local_device(name: str) -> str:
-    """The device of this rank, where the command line leaves it open."""
+    """The device of this rank, where the command line leaves it open.
+
+    Raises:
+        UserError: the ranks of this machine cannot have one each.
+    """
+    if is_rank():
+        check_one_each(name, ranks_here())
     cuda = name in ("auto", "cuda") and torch.cuda.is_available()
     return f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if is_rank() and cuda else name
 
@@ -117,12 +140,28 @@ def joined(device: torch.device) -> Iterator[Ranks]:
 
     Raises:
         UserError: they cannot be reached.
+        RunFailed: anything that goes wrong in here and is no clear line yet: the others wait, so this process ends.
     """
     if not is_rank():
         yield ALONE
         return
-    yield _join(device)
+    us = _join(device)
+    try:
+        yield us
+    except (UserError, RunFailed, OSError):
+        raise
+    except Exception as error:
+        raise RunFailed(_reason(error, us)) from None
     dist.destroy_process_group()  # not after an error: the others would be waited for
+
+
+PEERS = ("third_party/gloo", "Connection closed by peer", "Connection reset by peer", "NCCL")
+
+
+def _reason(error: Exception, us: Ranks) -> str:
+    text = " ".join(str(error).split())[:300]
+    lost = isinstance(error, RuntimeError) and (isinstance(error, dist.DistError) or any(w in text for w in PEERS))
+    return f"{LOST} ({text})" if lost else f"process {us.rank} of {us.world}: {type(error).__name__}: {text}"
 
 
 def _join(device: torch.device) -> Ranks:
@@ -135,4 +174,4 @@ def _join(device: torch.device) -> Ranks:
         where = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
         reason = " ".join(str(error).split())[:200]
         raise UserError(f"the other processes of this run cannot be reached at {where}: {reason}") from None
-    return Ranks(dist.get_rank(), dist.get_world_size(), control)
+    return Ranks(dist.get_rank(), dist.get_world_size(), int(os.environ.get("LOCAL_RANK") or 0), control)

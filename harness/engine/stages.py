@@ -12,7 +12,7 @@ import errno
 import shutil
 import traceback
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -28,7 +28,6 @@ from harness.engine.compiling import COMPILE
 from harness.engine.device import DETERMINISTIC, device_name, peak_memory_mb, reset_peak_memory, switched_on
 from harness.engine.history import read_history
 from harness.engine.loop import StageJob, StageRun
-from harness.engine.parallel import Parallel
 from harness.engine.ranks import ALONE, Ranks
 from harness.engine.side_by_side import Task, run_side_by_side, workers_for
 from harness.errors import RunFailed, UserError
@@ -39,6 +38,7 @@ from harness.recipes import Cell
 from harness.records.runs import RunInfo, read_run_info
 from harness.records.schema import Failure
 from harness.registry import get_plugin
+from harness.spread import KEY, ONE_PROCESS, Spread, spread_of
 
 SCRATCH = Path(".ltbench/scratch")
 DISK_FAULTS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO}
@@ -54,10 +54,10 @@ class Workplace:
     side_by_side: bool = False  # runs of a cell at once, in forked processes (CPU; this one must not have trained yet)
     at_once: int = 1  # runs that share the device with this one, itself included
     ranks: Ranks = ALONE  # this process among those that train each run together
-    parallel: Parallel = field(default_factory=Parallel)
+    spread: Spread = ONE_PROCESS
 
 
-def run_info(cell: Cell, split: Split, seed: int, stage: Stage, parallel: Parallel | None = None) -> RunInfo:
+def run_info(cell: Cell, split: Split, seed: int, stage: Stage, spread: Spread = ONE_PROCESS) -> RunInfo:
     """The identity of a run up to `stage`, with its run keys; nothing is run.
 
     How it is spread over processes is part of it, as key `parallel` of the recipe, where that changes numbers.
@@ -65,10 +65,9 @@ def run_info(cell: Cell, split: Split, seed: int, stage: Stage, parallel: Parall
     The run key is a hash over recipe, split, seed and code: a file that carries another key belongs to another run.
     """
     first_folder, own_folder = (get_plugin(method.name).folder for method in (cell.first_stage, cell.method))
-    spread = {"parallel": config.as_dict(parallel)} if parallel and parallel.changes_numbers else {}
-    recipe = cell.recipe.as_dict() | spread
+    recipe = cell.recipe.as_dict() | spread.in_recipe
     first = {"split": split.sha256, "seed": seed, "code": code_version(first_folder), **cell.first_stage_identity()}
-    first |= spread
+    first |= spread.in_recipe
     first_key = sha256_json(first)[:16]
     second = {
         "stage1": first_key,
@@ -123,9 +122,10 @@ def adopt(
         return place.ranks.told([])
     split, outcomes = read_split(split_file), []
     for seed in seeds:
-        info = run_info(cell, split, seed, "train", place.parallel)
+        info = run_info(cell, split, seed, "train", place.spread)
         source, target = first_stage / "predictions" / f"seed{seed}", out / "predictions" / f"seed{seed}"
         outcome = read_run_info(source.with_suffix(".json"))
+        _check_spread(outcome, info, source.with_suffix(".json"))
         if outcome.run_key != info.run_key:
             raise UserError(f"{source}.json: of run {outcome.run_key}, expected {info.run_key}; run its stage again")
         outcomes.append(dataclasses.replace(info, status=outcome.status, failure=outcome.failure))
@@ -140,10 +140,11 @@ def _run_cell(
     cell: Cell, stage: Stage, split_file: Path, seeds: Sequence[int], out: Path, place: Workplace, start: Path | None
 ) -> list[RunInfo]:
     split = read_split(split_file)
-    infos = [run_info(cell, split, seed, stage, place.parallel) for seed in seeds]
+    infos = [run_info(cell, split, seed, stage, place.spread) for seed in seeds]
     left = place.ranks.told(_left(infos, out, place) if place.ranks.first else [])
     if left:
-        shaped, images = _images(cell, stage, split)
+        with place.ranks.machine_by_machine():
+            shaped, images = _images(cell, stage, split)
         _run_all(left, place, lambda info, place: _run_one(cell, stage, shaped, images, info, place, start))
     if not place.ranks.first:
         return place.ranks.told([])
@@ -236,10 +237,12 @@ def _run_one(
     folder = _scratch(place, info)
     reset_peak_memory(place.device)
     try:
-        job = _job(cell, stage, info, _told_weights(start, info, place.ranks), place.parallel)
+        job = _job(cell, stage, info, _told_weights(start, info, place.ranks), place.spread)
         run = StageRun(job, split, images, place.device, folder, place.ranks)
         run.run(place.reporter)
     except RunFailed as failure:
+        if place.ranks.world > 1 and not failure.agreed:  # the others do not know of it, and wait for this one
+            raise
         place.reporter.note(f"{info.title}: {failure.status}: {failure}")
         failed = dataclasses.replace(
             info, status=failure.status, failure=Failure(failure.reason, failure.epoch, failure.step)
@@ -271,11 +274,11 @@ def _told_weights(start: Path | None, info: RunInfo, ranks: Ranks) -> dict[str, 
             reason = error.reason
     weights, reason = ranks.told((weights, reason))
     if reason:
-        raise RunFailed(reason)
+        raise RunFailed(reason, agreed=True)
     return weights
 
 
-def _job(cell: Cell, stage: Stage, info: RunInfo, start: dict[str, torch.Tensor], parallel: Parallel) -> StageJob:
+def _job(cell: Cell, stage: Stage, info: RunInfo, start: dict[str, torch.Tensor], spread: Spread) -> StageJob:
     first = stage == "train"
     method: type[Method] = cell.first_stage if first else cell.method
     params = cell.first_stage_params if first else cell.recipe.params
@@ -291,16 +294,24 @@ def _job(cell: Cell, stage: Stage, info: RunInfo, start: dict[str, torch.Tensor]
         info.seed,
         info.run_key,
         start,
-        parallel,
+        spread,
     )
 
 
 def _first_stage_weights(folder: Path, info: RunInfo) -> dict[str, torch.Tensor]:
     first = folder / "predictions" / f"seed{info.seed}.json"
     outcome = read_run_info(first)
+    _check_spread(outcome, info, first)
     if outcome.run_key == info.stage1_key and outcome.status != "ok":
         raise RunFailed(f"first stage {outcome.status}: {outcome.failure and outcome.failure.reason}")
     return load_weights(folder / "checkpoint" / f"seed{info.seed}.safetensors", info.stage1_key)
+
+
+def _check_spread(first: RunInfo, info: RunInfo, path: Path) -> None:
+    """Refuses a first stage that was spread in another way, by the options that would have made it fit."""
+    if first.recipe.get(KEY) != info.recipe.get(KEY):
+        theirs, ours = (spread_of(some.recipe, str(path)).options for some in (first, info))
+        raise UserError(f"{path}: trained with {theirs}; its second stage cannot have {ours}: both must be the same")
 
 
 def _write_costs(folder: Path, run: StageRun, info: RunInfo, place: Workplace) -> None:

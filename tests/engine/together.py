@@ -19,11 +19,12 @@ from harness.data.samplers import ClassAwareSampler
 from harness.data.splits import Split
 from harness.datasets.base import Images
 from harness.engine.loop import StageJob, StageRun
-from harness.engine.parallel import Parallel, forward_pass
+from harness.engine.parallel import forward_pass
 from harness.engine.ranks import ALONE, Ranks, joined
 from harness.launch import free_port
 from harness.progress import Reporter
 from harness.recipes import Augment
+from harness.spread import Spread
 from methods.balanced_softmax.method import BalancedSoftmax
 from methods.balms.method import BALMS
 from methods.ldam_drw.method import LDAMDRW
@@ -138,7 +139,7 @@ def train_in_parts(ranks: Ranks, split: Split, images: dict[str, Images], folder
     """All cases with at most five images at once."""
     found = {}
     for name, one in CASES.items():
-        small = dataclasses.replace(one, parallel=Parallel(ranks.world, micro_batch=5))
+        small = dataclasses.replace(one, spread=Spread(ranks.world, micro_batch=5))
         run = Exact(small, split, images, torch.device("cpu"), folder / name, ranks)
         run.run(Reporter())
         found[name] = outcome(run)

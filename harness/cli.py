@@ -265,10 +265,12 @@ def same_code(
     """After an edit of the engine: write down which methods still measure the same, number by number."""
     from harness.records.same_code import SAME_CODE, note_same_code
 
-    same, others = note_same_code(revision)
-    print(f"{SAME_CODE}: the same numbers as at {revision}: {', '.join(same) or 'none'}")
-    if others:
-        print(f"other numbers, or not measured again: {', '.join(others)}")
+    found = note_same_code(revision)
+    print(f"{SAME_CODE}: the same numbers as at {revision}: {', '.join(found.same) or 'none'}")
+    if found.other:
+        print(f"other numbers: {', '.join(found.other)}")
+    if found.not_measured_again:
+        print(f"not measured again with this checkout's code: {', '.join(found.not_measured_again)}")
 
 
 @app.command()

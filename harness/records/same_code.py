@@ -2,8 +2,9 @@
 
 Any edit of the engine gives all methods a new code version, and results that took days would stand there as measured
 with older code. `ltbench same-code REV` compares the default suite's records as they were at a commit with those of
-today, method by method. Where every number of every record is the same, the pair of versions is written down, and the
-report says so beside results of the old one. It is evidence from one suite, no proof, and is called that.
+today, method by method; only what this checkout's code measured counts as today's. Where every number of every record
+is the same, the pair of versions is written down, and the report says so beside results of the old one. It is evidence
+from one suite, no proof, and is called that.
 """
 
 from __future__ import annotations
@@ -13,41 +14,70 @@ import subprocess
 import tarfile
 import tempfile
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from harness.errors import UserError
 from harness.files import read_json, write_json
+from harness.provenance import code_version
 from harness.records.schema import Record, read_record, record_paths
+from harness.registry import available_methods, get_plugin
 
 SAME_CODE = Path("results/same_code.json")
 RECORDS = Path("results/records")
 
 
-def note_same_code(revision: str, path: Path = SAME_CODE) -> tuple[list[str], list[str]]:
-    """Compares today's records with those of a commit; returns the methods that measured the same, and the others.
+@dataclass
+class Compared:
+    """Methods, by what became of their numbers."""
+
+    same: list[str] = field(default_factory=list)
+    other: list[str] = field(default_factory=list)
+    not_measured_again: list[str] = field(default_factory=list)  # all or some runs, with this checkout's code
+
+
+Pairs = list[tuple[Record, Record | None]]  # then and now
+
+
+def note_same_code(revision: str, path: Path = SAME_CODE) -> Compared:
+    """Compares today's records with those of a commit, and writes down which methods measured the same.
 
     Raises:
         UserError: no such commit, or no records in it.
     """
     then = {name: record for name, record in _at(revision).items() if record.status == "ok"}
     now = {file.as_posix(): read_record(file) for file in record_paths(RECORDS)}
-    by_method: dict[str, list[tuple[Record, Record | None]]] = defaultdict(list)
+    by_method: dict[str, Pairs] = defaultdict(list)
     for name, record in then.items():
         by_method[record.method].append((record, now.get(name)))
-    known, same, others = read_same_code(path), [], []
+    known, found, current = read_same_code(path), Compared(), current_versions()
     for method, pairs in sorted(by_method.items()):
-        versions = {(old.code_version, new.code_version) for old, new in pairs if new}
-        if len(versions) != 1 or not all(new and _numbers(old) == _numbers(new) for old, new in pairs):
-            others.append(method)
-            continue
-        ((old_version, new_version),) = versions
-        if old_version != new_version:
-            known[old_version] = {"method": method, "now": new_version, "on": _suite(old for old, _ in pairs)}
-        same.append(method)
+        if not all(new and new.code_version == current.get(method) for _, new in pairs):
+            found.not_measured_again.append(method)
+        elif not _is_same(pairs):
+            found.other.append(method)
+        else:
+            found.same.append(method)
+            known |= _known(method, pairs, current)
     write_json(path, dict(sorted(known.items())))
-    return same, others
+    return found
+
+
+def current_versions() -> dict[str, str]:
+    """This checkout's code version of each method."""
+    return {name: code_version(get_plugin(name).folder) for name in available_methods()}
+
+
+def _is_same(pairs: Pairs) -> bool:
+    one_version = len({old.code_version for old, _ in pairs}) == 1
+    return one_version and all(new and _numbers(old) == _numbers(new) for old, new in pairs)
+
+
+def _known(method: str, pairs: Pairs, current: Mapping[str, str]) -> dict[str, dict[str, str]]:
+    old, now = pairs[0][0].code_version, current[method]
+    return {} if old == now else {old: {"method": method, "now": now, "on": _suite(record for record, _ in pairs)}}
 
 
 def read_same_code(path: Path = SAME_CODE) -> dict[str, dict[str, str]]:

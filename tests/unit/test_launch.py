@@ -64,9 +64,13 @@ def test_torchrun_decides_how_many_processes_there_are(monkeypatch: pytest.Monke
 
 @pytest.mark.parametrize(
     ("wrong", "reason"),
-    [((0, 0, False), "at least 1 process"), ((1, -1, False), "at least 0 images"), ((2, 8, True), "leave out --micro-batch"),
-     ((1, 0, True), "one process has nothing to synchronise")],
-)  # fmt: skip
+    [
+        ((0, 0, False), "at least 1 process"),
+        ((1, -1, False), "at least 0 images"),
+        ((2, 8, True), "leave out --micro-batch"),
+        ((1, 0, True), "one process has nothing to synchronise"),
+    ],
+)
 def test_what_cannot_be_asked_for(wrong: tuple[int, int, bool], reason: str) -> None:
     with pytest.raises(UserError, match=reason):
         Spread(*wrong)

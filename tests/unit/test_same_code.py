@@ -9,11 +9,14 @@ from pathlib import Path
 import pytest
 
 from harness.errors import UserError
+from harness.records import same_code
 from harness.records.collect import collect
-from harness.records.same_code import SAME_CODE, measured_the_same, note_same_code, read_same_code
+from harness.records.same_code import SAME_CODE, Compared, measured_the_same, note_same_code, read_same_code
 from harness.records.schema import Record, write_record
 from harness.reporting.report import ranked_sections
 from tests.factories import make_record
+
+METHODS = ("ce", "crt", "gcl", "lws")
 
 
 def git(*arguments: str) -> None:
@@ -27,11 +30,10 @@ def write(*records: Record) -> None:
 
 @pytest.fixture
 def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Record]:
-    """A commit with records of three methods; then all were measured again with other code."""
+    """A commit with records of four methods; then all but parts of two were measured again with other code."""
     monkeypatch.chdir(tmp_path)
-    then = [
-        make_record(method, seed, code_version="old-" + method) for method in ("ce", "crt", "gcl") for seed in (0, 1)
-    ]
+    monkeypatch.setattr(same_code, "current_versions", lambda: {method: "new-" + method for method in METHODS})
+    then = [make_record(method, seed, code_version="old-" + method) for method in METHODS for seed in (0, 1)]
     write(*then)
     git("init", "-q")
     git("add", "-A")
@@ -40,18 +42,31 @@ def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Record]:
     scores = now[3].results["last"]
     assert scores is not None
     now[3] = replace(now[3], results=now[3].results | {"last": replace(scores, ece=scores.ece + 1e-6)})
-    write(*now[:5])
+    write(*now[:5], now[6])
+    write(replace(now[7], code_version="old-lws"))
     Path("results/records/gcl/seed1.json").unlink()
     return then
 
 
 def test_only_equal_numbers_of_every_record_count(repository: list[Record]) -> None:
-    assert note_same_code("HEAD") == (["ce"], ["crt", "gcl"])
+    found = note_same_code("HEAD")
+    assert found == Compared(["ce"], ["crt"], ["gcl", "lws"])
     known = read_same_code()
     assert known == {"old-ce": {"method": "ce", "now": "new-ce", "on": "mnist5k-lt-if100 (paper)"}}
-    assert note_same_code("HEAD") == (["ce"], ["crt", "gcl"])
+    assert note_same_code("HEAD") == found
     with pytest.raises(UserError, match="git archive"):
         note_same_code("nowhere")
+
+
+def test_records_that_nobody_measured_again_are_not_called_the_same(
+    repository: list[Record], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They lie there as they did at the commit, so their numbers are equal, and that means nothing."""
+    write(*repository)
+    assert note_same_code("HEAD") == Compared(not_measured_again=list(METHODS))
+    monkeypatch.setattr(same_code, "current_versions", lambda: {method: "old-" + method for method in METHODS})
+    assert note_same_code("HEAD").same == list(METHODS)
+    assert not read_same_code(), "a version is not written down as the same as itself"
 
 
 def test_steps_are_followed_and_never_in_a_circle() -> None:

@@ -2,18 +2,34 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 from typing import Any
 
 import pytest
+import timm
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import nn
 
+from harness.api import Classifier
 from harness.data.splits import Split
 from harness.datasets.base import Images
-from harness.engine.ranks import Ranks
-from tests.engine.together import CASES, alone, together, train_and_stop, train_cases, train_in_parts
+from harness.engine import device
+from harness.engine.parallel import with_synchronised_batchnorm
+from harness.engine.ranks import Ranks, local_device, saved_buffers
+from harness.errors import UserError
+from tests.engine.together import (
+    CASES,
+    alone,
+    exit_codes,
+    together,
+    train_and_stop,
+    train_cases,
+    train_in_parts,
+    train_on_bad_news,
+)
 
 ImagesByPart = dict[str, Images]
 
@@ -86,3 +102,64 @@ def test_a_stopped_run_goes_on_to_the_same_bits(tiny_split: Split, tiny_images: 
         tmp_path / "stopped/weights.safetensors"
     ).read_bytes()
     assert (tmp_path / "whole/predictions.npz").read_bytes() == (tmp_path / "stopped/predictions.npz").read_bytes()
+
+
+# ---- what goes wrong on one rank -----------------------------------------------------------------------------------
+
+
+def test_a_loss_that_is_nan_on_one_rank_is_nan_on_all(
+    tiny_split: Split, tiny_images: ImagesByPart, tmp_path: Path
+) -> None:
+    found = together(functools.partial(train_on_bad_news, "nan"), tiny_split, tiny_images, tmp_path)
+    assert found == ["loss is nan in epoch 2, step 3"] * 2
+
+
+@pytest.mark.parametrize("kind", ["failure", "bug"])
+def test_a_failure_of_one_rank_ends_both(
+    kind: str, tiny_split: Split, tiny_images: ImagesByPart, tmp_path: Path
+) -> None:
+    assert exit_codes(functools.partial(train_on_bad_news, kind), tiny_split, tiny_images, tmp_path) == [1, 1]
+
+
+# ---- one process is enough for these -------------------------------------------------------------------------------
+
+
+def test_synchronised_batchnorm_keeps_its_activation() -> None:
+    """Some models have it inside BatchNorm, where torch's own conversion would lose it."""
+    model = Classifier(timm.create_model("mobilenetv3_small_050", num_classes=0), nn.Identity())
+    before = {name: str(m.act) for name, m in model.named_modules() if isinstance(m, timm.layers.BatchNormAct2d)}
+    with_synchronised_batchnorm(model, torch.device("cuda"))
+    after = {name: str(m.act) for name, m in model.named_modules() if isinstance(m, nn.SyncBatchNorm)}
+    assert after == before
+    assert any("Identity" not in act for act in after.values())
+
+
+class WithTable(nn.Module):
+    """As some transformers have it: a buffer that no state holds."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("table", torch.ones(2), persistent=False)
+        self.norm = nn.BatchNorm1d(2)
+
+
+def test_only_buffers_of_the_state_are_saved() -> None:
+    model = WithTable()
+    assert set(saved_buffers(model)) == {"norm.running_mean", "norm.running_var", "norm.num_batches_tracked"}
+    model.load_state_dict(model.state_dict() | saved_buffers(model))
+
+
+def test_each_process_needs_a_gpu_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    device.check_one_each("auto", 2)
+    device.check_one_each("cpu", 3)
+    for name in ("auto", "cuda"):
+        with pytest.raises(UserError, match="3 processes on this machine take a GPU each, and it has 2"):
+            device.check_one_each(name, 3)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    assert local_device("auto") == "cuda:1"
+    with pytest.raises(UserError, match="--device cuda:0: 2 processes take a GPU each"):
+        local_device("cuda:0")

@@ -7,11 +7,14 @@ import dataclasses
 import multiprocessing
 import os
 import pickle
+import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from harness.api import Classifier, Sampler, Stage, StepContext
@@ -21,6 +24,7 @@ from harness.datasets.base import Images
 from harness.engine.loop import StageJob, StageRun
 from harness.engine.parallel import forward_pass
 from harness.engine.ranks import ALONE, Ranks, joined
+from harness.errors import RunFailed
 from harness.launch import free_port
 from harness.progress import Reporter
 from harness.recipes import Augment
@@ -32,6 +36,7 @@ from methods.weight_balancing.method import WeightBalancing
 from tests.engine.toys import job
 
 WORLD = 2
+LIMIT = 120.0  # seconds until ranks that wait for each other are killed
 
 
 class Exact(StageRun):
@@ -122,6 +127,36 @@ def outcome(run: StageRun) -> dict[str, Any]:
     }
 
 
+class BadNews(BalancedSoftmax):
+    """On the second rank the loss is NaN, or something is raised, in one step."""
+
+    name = "bad_news"
+
+    @dataclass(frozen=True)
+    class Params:
+        kind: str = "nan"
+
+    def loss(self, logits: Tensor, target: Tensor, step: StepContext) -> Tensor:
+        loss = F.cross_entropy(logits, target)
+        if os.environ["RANK"] == "0" or (step.epoch, step.step) != (1, 2):
+            return loss
+        if self.params.kind == "nan":
+            return loss * float("nan")
+        raise {"failure": RunFailed("a reader was killed"), "bug": KeyError("a bug")}[self.params.kind]
+
+
+def train_on_bad_news(kind: str, ranks: Ranks, split: Split, images: dict[str, Images], folder: Path) -> str:
+    """The reason that all ranks agree on."""
+    bad = dataclasses.replace(job(BadNews), params=BadNews.Params(kind))
+    try:
+        StageRun(bad, split, images, torch.device("cpu"), folder, ranks).run(Reporter())
+    except RunFailed as failure:
+        if failure.agreed:
+            return failure.reason
+        raise
+    return ""
+
+
 Work = Callable[[Ranks, Split, dict[str, Images], Path], Any]
 
 
@@ -174,15 +209,24 @@ def train_and_stop(ranks: Ranks, split: Split, images: dict[str, Images], folder
 
 def together(work: Work, split: Split, images: dict[str, Images], folder: Path) -> list[Any]:
     """What `work` returns on each rank."""
+    assert exit_codes(work, split, images, folder) == [0] * WORLD
+    return [pickle.loads((folder / f"rank{rank}").read_bytes()) for rank in range(WORLD)]
+
+
+def exit_codes(work: Work, split: Split, images: dict[str, Images], folder: Path) -> list[int | None]:
+    """How each rank ends; one that hangs is killed after a while, and ends so."""
     spawn = multiprocessing.get_context("spawn")
     arguments = (work, split, images, folder, free_port())
     processes = [spawn.Process(target=_one, args=(rank, *arguments)) for rank in range(WORLD)]
     for process in processes:
         process.start()
+    deadline = time.monotonic() + LIMIT
     for process in processes:
-        process.join()
-    assert [process.exitcode for process in processes] == [0] * WORLD
-    return [pickle.loads((folder / f"rank{rank}").read_bytes()) for rank in range(WORLD)]
+        process.join(max(0.0, deadline - time.monotonic()))
+        if process.is_alive():
+            process.kill()
+            process.join()
+    return [process.exitcode for process in processes]
 
 
 def alone(work: Work, split: Split, images: dict[str, Images], folder: Path) -> Any:

@@ -204,8 +204,10 @@ def reproduce(path: Path, out: Path | None, device: str) -> None:
     entry, dataset = parse_entry(record.entry, where=str(path)), store.get_dataset(record.dataset, where=str(path))
     spread = spread_of(record.recipe, str(path))
     if spread.changes_numbers:
-        command = f"ltbench train {record.split} {entry} --seeds {record.seed} {spread.options}"
-        raise UserError(f"{path}: trained with {spread.options}, and this trains in one process; instead: {command}")
+        raise UserError(
+            f"{path}: trained with {spread.options}, and this command trains in one process with whole batches; "
+            f"measure it again with `ltbench train` (and `finetune`) {spread.options}"
+        )
     cell = resolve(entry, dataset.name)
     if cell.recipe.sha256() != record.recipe_sha256:
         raise UserError(

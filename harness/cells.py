@@ -64,8 +64,18 @@ def run_stage(
         from harness.engine.device import check_one_each  # imports torch
 
         check_one_each(device, spread.ranks)
-        options = {"device": device, "keep_going": keep_going, "spread": spread, "first": first}
-        again = functools.partial(run_stage, stage, split_name, entry_text, seeds_text, out, **options)
+        again = functools.partial(
+            run_stage,
+            stage,
+            split_name,
+            entry_text,
+            seeds_text,
+            out,
+            device=device,
+            keep_going=keep_going,
+            spread=spread,
+            first=first,
+        )
         return launch(spread.ranks, again)
     _run_here(stage, cell, SPLITS / f"{split_name}.json", seeds, out, first, device, spread, keep_going=keep_going)
     return None

@@ -128,13 +128,7 @@ class StageRun:
         job = self.job
         torch.manual_seed(seed_for(job.seed, "backbone"))
         backbone, feature_dim = create_backbone(job.backbone, tuple(self.split.image_shape))  # type: ignore[arg-type]
-        self.method = job.method(
-            Task(self.split.num_classes, feature_dim, torch.tensor(self.split.class_counts, device=self.device)),
-            job.params,
-        )
-        reason = self.method.skip()
-        if reason:
-            raise RunSkipped(reason, agreed=True)
+        self.method = self._build_method(feature_dim)
         torch.manual_seed(seed_for(job.seed, job.stage, "head"))
         self.model = Classifier(backbone, self.method.head(job.stage))
         if job.start:
@@ -150,6 +144,13 @@ class StageRun:
         self._check_spread()
         self.joint = forward_pass(self.model, self._extract, self.frozen_backbone, self.ranks, self.device)
         torch.manual_seed(seed_for(job.seed, job.stage, *self._of_rank("forward")))  # dropout and the like
+
+    def _build_method(self, feature_dim: int) -> Method:
+        counts = torch.tensor(self.split.class_counts, device=self.device)
+        method = self.job.method(Task(self.split.num_classes, feature_dim, counts), self.job.params)
+        if reason := method.skip():
+            raise RunSkipped(reason, agreed=True)
+        return method
 
     def _check_spread(self) -> None:
         """What cannot be spread is refused before it costs anything."""

@@ -309,7 +309,7 @@ def _first_stage_weights(folder: Path, info: RunInfo) -> dict[str, torch.Tensor]
 
 def _check_spread(first: RunInfo, info: RunInfo, path: Path) -> None:
     """Refuses a first stage that was spread in another way, by the options that would have made it fit."""
-    if first.recipe.get(KEY) != info.recipe.get(KEY):
+    if first.recipe and first.recipe.get(KEY) != info.recipe.get(KEY):
         theirs, ours = (spread_of(some.recipe, str(path)).options for some in (first, info))
         raise UserError(f"{path}: trained with {theirs}; its second stage cannot have {ours}: both must be the same")
 

@@ -47,7 +47,7 @@ def check_one_each(name: str, processes: int) -> None:
         raise UserError(f"--device {name}: {processes} processes take a GPU each, and not this one all; say cuda")
     cuda, count = torch.cuda.is_available(), torch.cuda.device_count()
     if (name == "cuda" or (name == "auto" and cuda)) and count < processes:
-        raise UserError(f"{processes} processes on this machine take a GPU each, and it has {count}")
+        raise UserError(f"{processes} processes on this machine take a GPU each, and it has {count}; start fewer")
 
 
 def _set_threads() -> None:

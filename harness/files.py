@@ -40,6 +40,10 @@ def atomic_path(path: Path) -> Iterator[Path]:
             os.fsync(file.fileno())  # a rename must not reach the disk before the bytes do
         temporary.chmod(0o666 & ~_umask())
         os.replace(temporary, path)
+    except OSError as error:
+        if error.filename is None and error.errno is not None:  # a disk that fills up says nowhere what was written
+            error.filename = str(path)
+        raise
     finally:
         temporary.unlink(missing_ok=True)
 

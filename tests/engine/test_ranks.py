@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from harness.engine import device
 from harness.engine.parallel import with_synchronised_batchnorm
 from harness.engine.ranks import Ranks, local_device, saved_buffers
 from harness.errors import UserError
+from harness.spread import Spread
 from tests.engine.together import (
     CASES,
     alone,
@@ -30,6 +32,7 @@ from tests.engine.together import (
     train_in_parts,
     train_on_bad_news,
 )
+from tests.engine.toys import Everything, job, start
 
 ImagesByPart = dict[str, Images]
 
@@ -163,3 +166,13 @@ def test_each_process_needs_a_gpu_of_its_own(monkeypatch: pytest.MonkeyPatch) ->
     assert local_device("auto") == "cuda:1"
     with pytest.raises(UserError, match="--device cuda:0: 2 processes take a GPU each"):
         local_device("cuda:0")
+
+
+def test_shares_are_not_compiled(
+    tiny_split: Split, tiny_images: ImagesByPart, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only whole batches would be, and the costs would say that all was."""
+    monkeypatch.setenv("LTBENCH_COMPILE", "1")
+    spread = dataclasses.replace(job(Everything), spread=Spread(micro_batch=8))
+    with pytest.raises(UserError, match=r"LTBENCH_COMPILE=1: .* not with --micro-batch 8"):
+        start(spread, tiny_split, tiny_images, tmp_path)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -64,7 +64,8 @@ class StepContext:
     `features` (B, d) are the batch's, from its forward pass on; with a trained backbone they carry gradients.
     `held_out(size, source)` gives a class-balanced batch with its own draw: from the training part ("train"), or
     from the validation part ("val", augmented likewise) for methods that are published with it.
-    `extract(images)` gives features of other images, as the loop computes them.
+    `extract(images)` gives features of other images, as the loop computes them. `average(tensor)` makes of a mean over
+    this process's images the mean over the whole batch; alone it is the tensor itself.
     """
 
     stage: Stage
@@ -77,6 +78,7 @@ class StepContext:
     generator: torch.Generator  # on the model's device; the method's own noise comes from it
     held_out: Callable[..., Batch]
     extract: Callable[[Tensor], Tensor]
+    average: Callable[[Tensor], Tensor] = field(default=lambda tensor: tensor)
     batch: Batch | None = None
     features: Tensor | None = None
 
@@ -138,8 +140,20 @@ class Method:
         return False
 
     def loss(self, logits: Tensor, target: Tensor, step: StepContext) -> Tensor:
-        """Mean loss of a batch, a scalar. `logits` (B, C) come in float32 or float64; with mixup it is called twice."""
+        """Mean loss of a batch, a scalar. `logits` (B, C) come in float32 or float64; with mixup it is called twice.
+
+        A batch may come in shares, one a process or a part. Their losses must add up to that of the whole batch, each
+        times what its images count of all: so it is a mean over images, weighted by `image_weights` if at all. It must
+        not ask the other processes for anything: they may have fewer parts.
+        """
         return F.cross_entropy(logits, target)
+
+    def image_weights(self, target: Tensor, step: StepContext) -> Tensor | None:
+        """What each image counts in the mean that `loss` is, shape (B,); None where all count the same.
+
+        Only for a loss that divides by the sum of its weights, which a share of a batch does not know.
+        """
+        return None
 
     def inference(self, logits: Tensor, stage: Stage) -> Tensor:
         """Logits that predict after that stage, shape (B, C), from the head's. Their softmax is the confidence."""

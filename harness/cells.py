@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from harness.datasets.base import Dataset
 from harness.entries import Entry, parse_entry
 from harness.errors import RunFailed, UserError
 from harness.files import locked, read_json, sha256_json, write_json
+from harness.launch import is_rank, launch
 from harness.metrics.selection import SELECTION_RULES
 from harness.metrics.shots import DEFAULT_POLICY, GROUPS
 from harness.progress import reporter
@@ -26,6 +28,7 @@ from harness.records.evaluate import evaluate
 from harness.records.runs import RunInfo
 from harness.records.schema import Failure, Record, read_record
 from harness.registry import get_plugin
+from harness.spread import ONE_PROCESS, Spread, spread_of
 from harness.suites import SPLITS, failed_cells, parse_seeds
 
 if TYPE_CHECKING:
@@ -41,9 +44,10 @@ def run_stage(
     *,
     device: str,
     keep_going: bool,
+    spread: Spread = ONE_PROCESS,
     first: Path | None = None,
 ) -> None:
-    """One stage of a cell.
+    """One stage of a cell; as one of several processes, or starting them.
 
     Raises:
         RunFailed: a seed failed, unless `keep_going`; then the failure stands in the cell's folder for its record.
@@ -56,20 +60,53 @@ def run_stage(
         if not keep_going:
             raise
         return _record_unresolved(stage, entry, split_name, seeds, out, error)
-    from harness.engine import stages  # imports torch
+    if spread.ranks > 1 and not is_rank():
+        from harness.engine.device import check_one_each  # imports torch
+
+        check_one_each(device, spread.ranks)
+        again = functools.partial(
+            run_stage,
+            stage,
+            split_name,
+            entry_text,
+            seeds_text,
+            out,
+            device=device,
+            keep_going=keep_going,
+            spread=spread,
+            first=first,
+        )
+        return launch(spread.ranks, again)
+    _run_here(stage, cell, SPLITS / f"{split_name}.json", seeds, out, first, device, spread, keep_going=keep_going)
+    return None
+
+
+def _run_here(
+    stage: Stage,
+    cell: Cell,
+    split_file: Path,
+    seeds: Sequence[int],
+    out: Path,
+    first: Path | None,
+    device: str,
+    spread: Spread,
+    *,
+    keep_going: bool,
+) -> None:
+    """In this process, alone or with others that do the same."""
+    from harness.engine import ranks, stages  # imports torch
     from harness.engine.device import pick_device
 
-    with reporter() as progress:
-        place = stages.Workplace(pick_device(device), progress, side_by_side=_may_fork())
-        split_file = SPLITS / f"{split_name}.json"
+    chosen = pick_device(ranks.local_device(device))
+    with ranks.joined(chosen) as us, reporter(shown=us.first) as progress:
+        place = stages.Workplace(chosen, progress, side_by_side=_may_fork(), ranks=us, spread=spread)
         if stage == "train":
             outcomes = stages.train(cell, split_file, seeds, out, place)
         else:
             assert first is not None
             outcomes = stages.finetune(cell, split_file, seeds, first, out, place)
-    if not keep_going:
-        _raise_failures(outcomes)
-    return None
+        if us.first and not keep_going:
+            _raise_failures(outcomes)
 
 
 def _may_fork() -> bool:
@@ -175,6 +212,12 @@ def reproduce(path: Path, out: Path | None, device: str) -> None:
     if record.status != "ok":
         raise UserError(f"{path}: its run {record.status}; there is no number to measure again")
     entry, dataset = parse_entry(record.entry, where=str(path)), store.get_dataset(record.dataset, where=str(path))
+    spread = spread_of(record.recipe, str(path))
+    if spread.changes_numbers:
+        raise UserError(
+            f"{path}: trained with {spread.options}, and this command trains in one process with whole batches; "
+            f"measure it again with `ltbench train` (and `finetune`) {spread.options}"
+        )
     cell = resolve(entry, dataset.name)
     if cell.recipe.sha256() != record.recipe_sha256:
         raise UserError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import sys
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from harness import __version__
-from harness.errors import RunFailed, UserError
+from harness.errors import RunFailed, UserError, complaint
 
 app = typer.Typer(
     name="ltbench",
@@ -25,6 +26,9 @@ app = typer.Typer(
 Seeds = Annotated[str, typer.Option(help="run seeds, e.g. 0,1,2")]
 Device = Annotated[str, typer.Option(help="auto (CUDA where there is one), cpu, cuda, cuda:<number>")]
 Suite = Annotated[str, typer.Option(help="suite in harness/suites.yaml")]
+Processes = Annotated[int, typer.Option("--nproc", help="processes that train each run together, a device each")]
+MicroBatch = Annotated[int, typer.Option(help="images at once in a process; gradients are added up (0: no limit)")]
+SyncBatchNorm = Annotated[bool, typer.Option("--sync-bn", help="BatchNorm over all processes (CUDA)")]
 KeepGoing = Annotated[
     bool, typer.Option("--keep-going", help="record a failed run and exit with 0 (the pipeline's way)")
 ]
@@ -37,12 +41,8 @@ def main() -> None:
     signal.signal(signal.SIGINT, _interrupted)
     try:
         code = app(standalone_mode=False)
-    except UserError as error:
-        code = _complain(f"error: {error}", 2)
-    except RunFailed as error:
-        code = _complain(f"failed: {error}", 1)
-    except OSError as error:  # a full disk, a folder that cannot be written, a file in a folder's place
-        code = _complain(f"error: {error.filename or 'input/output'}: {error.strerror or error}", 2)
+    except (UserError, RunFailed, OSError) as error:
+        code = _complain(*complaint(error))
     except CLICK_ERROR as error:
         text = error.format_message()
         # Without a subcommand the "message" is the whole help text; every other one is a line.
@@ -59,7 +59,8 @@ def _complain(text: str, code: int) -> int:
 
 
 def _interrupted(*_: object) -> None:
-    print("\ninterrupted; nothing is lost: the same command resumes", file=sys.stderr)
+    if os.environ.get("RANK", "0") == "0":  # of several processes of one run, one speaks
+        print("\ninterrupted; nothing is lost: the same command resumes", file=sys.stderr)
     sys.exit(130)
 
 
@@ -172,11 +173,16 @@ def train(
     seeds: Seeds = "0,1,2",
     device: Device = "auto",
     keep_going: KeepGoing = False,
+    nproc: Processes = 1,
+    micro_batch: MicroBatch = 0,
+    sync_bn: SyncBatchNorm = False,
 ) -> None:
     """First stage of a cell, all seeds; resumes what was interrupted."""
     from harness import cells
+    from harness.spread import asked_for
 
-    cells.run_stage("train", split, entry, seeds, out, device=device, keep_going=keep_going)
+    spread = asked_for(nproc, micro_batch, sync_bn)
+    cells.run_stage("train", split, entry, seeds, out, device=device, keep_going=keep_going, spread=spread)
 
 
 @app.command()
@@ -188,11 +194,18 @@ def finetune(
     seeds: Seeds = "0,1,2",
     device: Device = "auto",
     keep_going: KeepGoing = False,
+    nproc: Processes = 1,
+    micro_batch: MicroBatch = 0,
+    sync_bn: SyncBatchNorm = False,
 ) -> None:
     """Second stage of a cell, all seeds, from the first one's last weights."""
     from harness import cells
+    from harness.spread import asked_for
 
-    cells.run_stage("finetune", split, entry, seeds, out, first=first, device=device, keep_going=keep_going)
+    spread = asked_for(nproc, micro_batch, sync_bn)
+    cells.run_stage(
+        "finetune", split, entry, seeds, out, first=first, device=device, keep_going=keep_going, spread=spread
+    )
 
 
 @app.command()
@@ -243,6 +256,21 @@ def _imported(folder: Path) -> list[str]:
     for reason in found.refused:
         print(f"refused: {reason}", file=sys.stderr)
     return found.refused
+
+
+@app.command()
+def same_code(
+    revision: Annotated[str, typer.Argument(help="git commit whose default-suite records are compared with today's")],
+) -> None:
+    """After an edit of the engine: write down which methods still measure the same, number by number."""
+    from harness.records.same_code import SAME_CODE, note_same_code
+
+    found = note_same_code(revision)
+    print(f"{SAME_CODE}: the same numbers as at {revision}: {', '.join(found.same) or 'none'}")
+    if found.other:
+        print(f"other numbers: {', '.join(found.other)}")
+    if found.not_measured_again:
+        print(f"not measured again with this checkout's code: {', '.join(found.not_measured_again)}")
 
 
 @app.command()

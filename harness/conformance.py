@@ -156,6 +156,26 @@ def test_uniform_class_counts_tell_no_classes_apart(name: str, stage: Any) -> No
     )
 
 
+@pytest.mark.parametrize("epoch", [0, 99])
+@pytest.mark.parametrize(("name", "stage"), STAGES)
+def test_loss_of_a_batch_is_that_of_its_shares(name: str, stage: Any, epoch: int) -> None:
+    """Weighted by their images, or by `image_weights` where the method has some: so processes can share a batch."""
+    method = make(name, [max(1, 60 // (c + 1)) for c in range(16)])
+    step = prepared(method, stage)
+    step.epoch, step.epochs = epoch, 100
+    generator = torch.Generator().manual_seed(5)
+    logits = torch.rand(7, 16, dtype=torch.float64, generator=generator) * 2 - 1
+    target = torch.tensor([0, 15, 0, 3, 1, 0, 8])
+    weights = method.image_weights(target, step)
+    counted = torch.ones(7).double() if weights is None else weights.double()
+    step.generator.manual_seed(0)
+    whole = method.loss(logits, target, step)
+    step.generator.manual_seed(0)  # noise of 16 classes a time is drawn one image after the other
+    shares = [slice(0, 2), slice(2, 3), slice(3, 7)]
+    losses = [method.loss(logits[share], target[share], step) * counted[share].sum() for share in shares]
+    torch.testing.assert_close(torch.stack(losses).sum() / counted.sum(), whole, rtol=1e-12, atol=0)
+
+
 @pytest.mark.parametrize(("name", "stage"), STAGES)
 def test_loss_compiles_as_one_graph(name: str, stage: Any) -> None:
     """`torch.compile` takes it without a graph break, with the same value; or `not_compiled` says why not."""

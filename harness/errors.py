@@ -18,12 +18,16 @@ class UserError(Exception):
 
 
 class RunFailed(Exception):  # noqa: N818 - it is an outcome as much as an error
-    """A run that cannot give a result (NaN loss, say). A DVC stage records it; interactive commands exit with 1."""
+    """A run that cannot give a result (NaN loss, say). A DVC stage records it; interactive commands exit with 1.
+
+    `agreed`: every process that trains the run raises it at this place, so that they can go on together. One that is
+    not ends them all.
+    """
 
     status: Literal["failed", "skipped"] = "failed"
 
-    def __init__(self, reason: str, *, epoch: int | None = None, step: int | None = None) -> None:
-        self.reason, self.epoch, self.step = reason, epoch, step
+    def __init__(self, reason: str, *, epoch: int | None = None, step: int | None = None, agreed: bool = False) -> None:
+        self.reason, self.epoch, self.step, self.agreed = reason, epoch, step, agreed
         super().__init__(reason)
 
 
@@ -31,6 +35,16 @@ class RunSkipped(RunFailed):
     """A run that its method declines, with the method's reason."""
 
     status = "skipped"
+
+
+def complaint(error: UserError | RunFailed | OSError) -> tuple[str, int]:
+    """The line that a command ends with, and its exit code: a user's mistake 2, a failed run 1."""
+    if isinstance(error, UserError):
+        return f"error: {error}", 2
+    if isinstance(error, RunFailed):
+        return f"failed: {error}", 1
+    # a full disk, a folder that cannot be written, a file in a folder's place
+    return f"error: {error.filename or 'input/output'}: {error.strerror or error}", 2
 
 
 def unknown(kind: str, name: str, known: Iterable[str], *, where: str = "") -> UserError:

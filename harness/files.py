@@ -40,6 +40,10 @@ def atomic_path(path: Path) -> Iterator[Path]:
             os.fsync(file.fileno())  # a rename must not reach the disk before the bytes do
         temporary.chmod(0o666 & ~_umask())
         os.replace(temporary, path)
+    except OSError as error:
+        if error.filename is None and error.errno is not None:  # a disk that fills up says nowhere what was written
+            error.filename = str(path)
+        raise
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -124,12 +128,14 @@ def stamped(value: Mapping[str, Any]) -> dict[str, Any]:
     return {**value, "sha256": sha256_json(value)}
 
 
-def unstamped(value: dict[str, Any], path: Path) -> dict[str, Any]:
+def unstamped(value: Any, path: Path) -> dict[str, Any]:
     """The content of a file that was written `stamped`; one written by an earlier version has no stamp.
 
     Raises:
         UserError: the content is not what was written.
     """
+    if not isinstance(value, dict):
+        raise UserError(f"{path}: damaged: expected keys and values; make it anew")
     content = {key: item for key, item in value.items() if key != "sha256"}
     if "sha256" in value and value["sha256"] != sha256_json(content):
         raise UserError(f"{path}: content does not have its sha256: damaged, or edited by hand; make it anew")

@@ -39,9 +39,22 @@ class Reporter:
             self.note(f"{what}: epoch {done}/{total}  {detail}")
 
 
+class Silent(Reporter):
+    """Says nothing: of several processes of one run, one speaks."""
+
+    def note(self, text: str) -> None:
+        """Not said."""
+
+    def epoch(self, *arguments: object) -> None:
+        """Not said."""
+
+
 @contextlib.contextmanager
-def reporter() -> Iterator[Reporter]:
-    """A reporter for standard error: a bar if it is a terminal."""
+def reporter(*, shown: bool = True) -> Iterator[Reporter]:
+    """A reporter for standard error: a bar if it is a terminal; one that says nothing if it is not to be `shown`."""
+    if not shown:
+        yield Silent()
+        return
     console = Console(stderr=True)
     if not console.is_terminal:
         yield Reporter()

@@ -106,6 +106,10 @@ class AugmentPlan:
     def __getitem__(self, where: slice) -> AugmentPlan:
         return self._map(lambda _, tensor: tensor[where])
 
+    def at(self, positions: Tensor) -> AugmentPlan:
+        """The plan of these positions, shape (B,)."""
+        return self._map(lambda _, tensor: tensor[positions.to(tensor.device)])
+
     def to(self, device: torch.device) -> AugmentPlan:
         """The plan on the device, but for what the host works with."""
         return self._map(lambda name, tensor: tensor if name in ("host_code", "seed") else tensor.to(device))

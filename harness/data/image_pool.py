@@ -23,6 +23,7 @@ from torch import Tensor
 
 from harness.data.image_reader import ImageReader, ReadPlan
 from harness.errors import RunFailed, UserError
+from harness.launch import ranks_here
 from harness.processes import become_dependent
 
 CHUNK = 8  # images that a process reads at a time: many enough that a task's own cost vanishes
@@ -31,8 +32,9 @@ WORKERS_VARIABLE = "LTBENCH_LOADER_WORKERS"
 
 
 def default_workers(device: torch.device) -> int:
-    """Processes for one run: `LTBENCH_LOADER_WORKERS`, else as many as cores beside a GPU, and one beside a processor,
-    which trains slower than one process reads. 0 where processes cannot be forked safely: images are read in this one.
+    """Processes that read images for a run on this machine: `LTBENCH_LOADER_WORKERS`, else as many as cores beside a
+    GPU, and one beside a processor, which trains slower than one process reads. Where several processes train the run
+    together, this one's part of them. 0 where processes cannot be forked safely: images are read in this one.
 
     Raises:
         UserError: the variable is not a whole number of at least 0.
@@ -42,9 +44,9 @@ def default_workers(device: torch.device) -> int:
         raise UserError(f"{WORKERS_VARIABLE}={text}: expected a whole number of at least 0")
     if sys.platform != "linux":
         return 0
-    if text:
-        return int(text)
-    return min(MOST_WORKERS, len(os.sched_getaffinity(0))) if device.type == "cuda" else 1
+    cores = min(MOST_WORKERS, len(os.sched_getaffinity(0))) if device.type == "cuda" else 1
+    count = int(text) if text else cores
+    return max(1, count // ranks_here()) if count else 0
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 
@@ -30,7 +31,7 @@ def read_list(path: Path, num_classes: int, identity: Callable[[str], str] | Non
     for number, line in enumerate(lines, 1):
         name, _, label = line.rpartition(" ")
         name = name.strip().lstrip("/")
-        if not name or not label.isascii() or not label.isdigit() or int(label) >= num_classes:
+        if not name or "\0" in name or not re.fullmatch("[0-9]{1,9}", label) or int(label) >= num_classes:
             raise UserError(f"{path}: line {number} is not `relative/path label` with a label below {num_classes}")
         if ".." in PurePosixPath(name).parts or "\\" in name:
             raise UserError(f"{path}: line {number}: its path leads out of the folder")

@@ -100,11 +100,11 @@ def start_epoch(part: Part, plan: EpochPlan, batches: Sequence[slice]) -> None:
         part.start_epoch(plan.order, batches, plan.augment)
 
 
-def in_order(part: Part, size: int) -> Iterator[Tensor]:
-    """All images as they are in tests, in batches of `size` (fewer where they are read from files)."""
+def in_order(part: Part, size: int, which: range) -> Iterator[Tensor]:
+    """Those images as they are in tests, in batches of `size` (fewer where they are read from files)."""
     device = part.labels.device
     if isinstance(part, StreamingPart):
-        yield from part.in_order(min(size, FILES_AT_ONCE[device.type]))
+        yield from part.in_order(min(size, FILES_AT_ONCE[device.type]), which)
         return
-    for index in torch.split(torch.arange(len(part), device=device), size):
+    for index in torch.split(torch.arange(which.start, which.stop, device=device), size):
         yield part.batch(index)

@@ -85,14 +85,13 @@ class StreamingPart:
         now = Reading(self._pool, [self._request(index.cpu().numpy(), self._read_plan(plan))], urgent=True)
         return self._normalised(self._take(now, len(index)), plan)
 
-    def in_order(self, size: int) -> Iterator[Tensor]:
-        """All images as they are in tests, in batches of `size`, read ahead."""
-        starts = range(0, len(self), size)
-        everything = np.arange(len(self))
-        reading = Reading(self._pool, (self._request(everything[start : start + size], None) for start in starts))
+    def in_order(self, size: int, which: range) -> Iterator[Tensor]:
+        """Those images as they are in tests, in batches of `size`, read ahead."""
+        batches = [np.arange(start, min(start + size, which.stop)) for start in which[::size]]
+        reading = Reading(self._pool, (self._request(index, None) for index in batches))
         try:
-            for start in starts:
-                yield self._normalised(self._take(reading, min(size, len(self) - start)), None)
+            for index in batches:
+                yield self._normalised(self._take(reading, len(index)), None)
         finally:
             reading.close()
 

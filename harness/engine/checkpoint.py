@@ -1,8 +1,14 @@
-"""Weights and resume states on disk: atomic, and bound to the run that made them by its run key."""
+"""Weights and resume states on disk: atomic, bound to their run by its run key, and checked against their sha256.
+
+Neither safetensors nor PyTorch notices a flipped bit in a tensor.
+"""
 
 from __future__ import annotations
 
+import hashlib
+import io
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,18 +18,32 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from harness.errors import UserError
-from harness.files import atomic_path, write_bytes
+from harness.files import sha256_bytes, write_bytes
+
+SEAL = 64  # characters of the hash behind a resume state
 
 
 def save_weights(path: Path, model: nn.Module, run_key: str, method_state: dict[str, Any]) -> None:
-    """Final weights as safetensors, with the run key in the file's header.
+    """Final weights as safetensors, with the run key and the tensors' hash in the file's header.
+
+    They are one value there: safetensors writes several in any order, and the same run shall give the same bytes.
 
     The tensors of `method_state` go along, named `method.<name>`.
     """
     named = dict(model.state_dict()) | {f"method.{k}": v for k, v in method_state.items() if isinstance(v, Tensor)}
     # Clones, since tied parameters share memory, which safetensors refuses; plain strides, since it stores no others.
     tensors = {name: value.detach().cpu().clone(memory_format=torch.contiguous_format) for name, value in named.items()}
-    write_bytes(path, save(tensors, metadata={"run_key": run_key}))
+    write_bytes(path, save(tensors, metadata={"run_key": run_key + " " + _digest(tensors)}))
+
+
+def _digest(tensors: Mapping[str, Tensor]) -> str:
+    """Hex sha256 over names, types, shapes and values."""
+    found = hashlib.sha256()
+    for name in sorted(tensors):
+        value = tensors[name]
+        found.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+        found.update(value.contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return found.hexdigest()
 
 
 def load_weights(path: Path, run_key: str) -> dict[str, Tensor]:
@@ -34,8 +54,8 @@ def load_weights(path: Path, run_key: str) -> dict[str, Tensor]:
     """
     try:
         with safe_open(path, framework="pt") as file:
-            found = (file.metadata() or {}).get("run_key")
-            tensors = {name: file.get_tensor(name) for name in file.keys() if not name.startswith("method.")}  # noqa: SIM118
+            found, _, digest = (file.metadata() or {}).get("run_key", "").partition(" ")
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except FileNotFoundError:
         raise UserError(f"{path}: missing; the first stage has not been run: ltbench train") from None
     except (SafetensorError, OSError, json.JSONDecodeError) as error:
@@ -45,13 +65,21 @@ def load_weights(path: Path, run_key: str) -> dict[str, Tensor]:
             f"{path}: made by run {found}, expected {run_key}: its recipe, split, seed or code differ; "
             "run the first stage again (ltbench train), and `ltbench grid` if a recipe was edited"
         )
-    return tensors
+    if digest != _digest(tensors):
+        raise UserError(f"{path}: damaged checkpoint (wrong sha256); run the first stage again: ltbench train")
+    return {name: value for name, value in tensors.items() if not name.startswith("method.")}
 
 
 def save_state(path: Path, state: dict[str, Any], run_key: str) -> None:
-    """A resume state, atomically."""
-    with atomic_path(path) as temporary:
-        torch.save({"run_key": run_key, **state}, temporary)
+    """A resume state, atomically, with its hash behind it."""
+    buffer = io.BytesIO()
+    torch.save({"run_key": run_key, **state}, buffer)
+    write_bytes(path, sealed(buffer.getvalue()))
+
+
+def sealed(data: bytes) -> bytes:
+    """The bytes with their hash behind them."""
+    return data + sha256_bytes(data).encode()
 
 
 def load_state(path: Path, run_key: str) -> dict[str, Any] | None:
@@ -63,7 +91,10 @@ def load_state(path: Path, run_key: str) -> dict[str, Any] | None:
     if not path.is_file():
         return None
     try:
-        state: Any = torch.load(path, map_location="cpu", weights_only=True)
+        stored = path.read_bytes()
+        if stored != sealed(stored[:-SEAL]):
+            raise ValueError("wrong sha256")
+        state: Any = torch.load(io.BytesIO(stored[:-SEAL]), map_location="cpu", weights_only=True)
     except Exception as error:  # torch.load raises many types on damaged bytes; each means the same to the user
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise UserError(f"{path}: damaged resume state ({reason}); delete it to start this run again") from None

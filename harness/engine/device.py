@@ -37,6 +37,19 @@ def pick_device(name: str = "auto") -> torch.device:
     return device
 
 
+def check_one_each(name: str, processes: int) -> None:
+    """Whether each of several processes on this machine has a device of its own.
+
+    Raises:
+        UserError: fewer GPUs than processes, or one GPU named for all of them.
+    """
+    if name.startswith("cuda:"):
+        raise UserError(f"--device {name}: {processes} processes take a GPU each, and not this one all; say cuda")
+    cuda, count = torch.cuda.is_available(), torch.cuda.device_count()
+    if (name == "cuda" or (name == "auto" and cuda)) and count < processes:
+        raise UserError(f"{processes} processes on this machine take a GPU each, and it has {count}; start fewer")
+
+
 def _set_threads() -> None:
     """One thread for a run on the CPU (`LTBENCH_THREADS` for more): its bits must not depend on the number of cores.
 

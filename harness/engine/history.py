@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from harness.errors import UserError
-from harness.files import write_bytes
+from harness.files import check_archive, write_bytes
 
 LOGIT_CLASSES = 200  # all logits up to this many classes, the largest TOP_K beyond
 TOP_K = 20
@@ -81,10 +80,7 @@ def read_history(path: Path) -> dict[str, npt.NDArray]:
         UserError: missing or damaged; every byte is checked against the file's own checksums.
     """
     try:
-        with zipfile.ZipFile(path) as archive:
-            damaged = archive.testzip()  # numpy itself may stop reading before it reaches a checksum
-            if damaged:
-                raise ValueError(f"checksum of {damaged} is wrong")
+        check_archive(path)
         with np.load(path, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
         final = {"top_classes", "top_logits"} if "top_classes" in arrays else {"logits"}

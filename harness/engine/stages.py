@@ -8,6 +8,7 @@ A cell's folder holds, for each seed, `checkpoint/seed<n>.safetensors` (final we
 from __future__ import annotations
 
 import dataclasses
+import errno
 import shutil
 import traceback
 from collections.abc import Callable, Mapping, Sequence
@@ -27,17 +28,20 @@ from harness.engine.compiling import COMPILE
 from harness.engine.device import DETERMINISTIC, device_name, peak_memory_mb, reset_peak_memory, switched_on
 from harness.engine.history import read_history
 from harness.engine.loop import StageJob, StageRun
+from harness.engine.ranks import ALONE, Ranks
 from harness.engine.side_by_side import Task, run_side_by_side, workers_for
 from harness.errors import RunFailed, UserError
-from harness.files import read_json, sha256_json, write_json
+from harness.files import read_json, sha256_json, stamped, unstamped, write_json
 from harness.progress import Reporter
 from harness.provenance import code_version, machine
 from harness.recipes import Cell
 from harness.records.runs import RunInfo, read_run_info
 from harness.records.schema import Failure
 from harness.registry import get_plugin
+from harness.spread import KEY, ONE_PROCESS, Spread, spread_of
 
 SCRATCH = Path(".ltbench/scratch")
+DISK_FAULTS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO}
 
 
 @dataclass(frozen=True)
@@ -49,21 +53,27 @@ class Workplace:
     scratch: Path = SCRATCH
     side_by_side: bool = False  # runs of a cell at once, in forked processes (CPU; this one must not have trained yet)
     at_once: int = 1  # runs that share the device with this one, itself included
+    ranks: Ranks = ALONE  # this process among those that train each run together
+    spread: Spread = ONE_PROCESS
 
 
-def run_info(cell: Cell, split: Split, seed: int, stage: Stage) -> RunInfo:
+def run_info(cell: Cell, split: Split, seed: int, stage: Stage, spread: Spread = ONE_PROCESS) -> RunInfo:
     """The identity of a run up to `stage`, with its run keys; nothing is run.
+
+    How it is spread over processes is part of it, as key `parallel` of the recipe, where that changes numbers.
 
     The run key is a hash over recipe, split, seed and code: a file that carries another key belongs to another run.
     """
     first_folder, own_folder = (get_plugin(method.name).folder for method in (cell.first_stage, cell.method))
+    recipe = cell.recipe.as_dict() | spread.in_recipe
     first = {"split": split.sha256, "seed": seed, "code": code_version(first_folder), **cell.first_stage_identity()}
+    first |= spread.in_recipe
     first_key = sha256_json(first)[:16]
     second = {
         "stage1": first_key,
         "code": code_version(own_folder),
         "method": cell.method.name,
-        "recipe": cell.recipe.as_dict(),
+        "recipe": recipe,
     }
     own = stage == "train"
     return RunInfo(
@@ -74,8 +84,8 @@ def run_info(cell: Cell, split: Split, seed: int, stage: Stage) -> RunInfo:
         split=split.id,
         split_sha256=split.sha256,
         stages=["train"] if own else ["train", "finetune"],
-        recipe=cell.recipe.as_dict(),
-        recipe_sha256=cell.recipe.sha256(),
+        recipe=recipe,
+        recipe_sha256=sha256_json(recipe),
         stage1_key=first_key,
         run_key=first_key if own else sha256_json(second)[:16],
         code_version=code_version(own_folder),
@@ -96,21 +106,26 @@ def finetune(
         UserError: the weights are missing, damaged, or of another recipe, split, seed or code.
     """
     if "finetune" not in cell.stages:
-        return adopt(cell, split_file, seeds, first_stage, out)
+        return adopt(cell, split_file, seeds, first_stage, out, place)
     return _run_cell(cell, "finetune", split_file, seeds, out, place, start=first_stage)
 
 
-def adopt(cell: Cell, split_file: Path, seeds: Sequence[int], first_stage: Path, out: Path) -> list[RunInfo]:
+def adopt(
+    cell: Cell, split_file: Path, seeds: Sequence[int], first_stage: Path, out: Path, place: Workplace
+) -> list[RunInfo]:
     """Takes the results of an equal first stage over as those of a cell of one stage; nothing is trained.
 
     Raises:
         UserError: results missing, or of another recipe, split, seed or code.
     """
+    if not place.ranks.first:
+        return place.ranks.told([])
     split, outcomes = read_split(split_file), []
     for seed in seeds:
-        info = run_info(cell, split, seed, "train")
+        info = run_info(cell, split, seed, "train", place.spread)
         source, target = first_stage / "predictions" / f"seed{seed}", out / "predictions" / f"seed{seed}"
         outcome = read_run_info(source.with_suffix(".json"))
+        _check_spread(outcome, info, source.with_suffix(".json"))
         if outcome.run_key != info.run_key:
             raise UserError(f"{source}.json: of run {outcome.run_key}, expected {info.run_key}; run its stage again")
         outcomes.append(dataclasses.replace(info, status=outcome.status, failure=outcome.failure))
@@ -118,24 +133,32 @@ def adopt(cell: Cell, split_file: Path, seeds: Sequence[int], first_stage: Path,
         if outcome.status == "ok":
             shutil.copyfile(source.with_suffix(".npz"), target.with_suffix(".npz"))
         _write_info(target.with_suffix(".json"), outcomes[-1])
-    return outcomes
+    return place.ranks.told(outcomes)
 
 
 def _run_cell(
     cell: Cell, stage: Stage, split_file: Path, seeds: Sequence[int], out: Path, place: Workplace, start: Path | None
 ) -> list[RunInfo]:
     split = read_split(split_file)
-    infos = [run_info(cell, split, seed, stage) for seed in seeds]
+    infos = [run_info(cell, split, seed, stage, place.spread) for seed in seeds]
+    left = place.ranks.told(_left(infos, out, place) if place.ranks.first else [])
+    if left:
+        with place.ranks.machine_by_machine():
+            shaped, images = _images(cell, stage, split)
+        _run_all(left, place, lambda info, place: _run_one(cell, stage, shaped, images, info, place, start))
+    if not place.ranks.first:
+        return place.ranks.told([])
+    for info in infos:  # published together: an interrupted cell loses its `out`, never its finished seeds
+        _publish(_scratch(place, info), out, info.seed)
+    return place.ranks.told([read_run_info(out / "predictions" / f"seed{info.seed}.json") for info in infos])
+
+
+def _left(infos: Sequence[RunInfo], out: Path, place: Workplace) -> list[RunInfo]:
+    """The runs that are neither finished in `out` nor over in scratch."""
     done = [info for info in infos if _is_finished(out, info, place.reporter)]
     for info in done:
         place.reporter.note(f"{info.title}: already done in {out}")
-    left = [info for info in infos if info not in done and not (_scratch(place, info) / "run.json").is_file()]
-    if left:
-        shaped, images = _images(cell, stage, split)
-        _run_all(left, place, lambda info, place: _run_one(cell, stage, shaped, images, info, place, start))
-    for info in infos:  # published together: an interrupted cell loses its `out`, never its finished seeds
-        _publish(_scratch(place, info), out, info.seed)
-    return [read_run_info(out / "predictions" / f"seed{info.seed}.json") for info in infos]
+    return [info for info in infos if info not in done and not (_scratch(place, info) / "run.json").is_file()]
 
 
 def _images(cell: Cell, stage: Stage, split: Split) -> tuple[Split, Mapping[str, AnyImages]]:
@@ -156,7 +179,8 @@ def _scratch(place: Workplace, info: RunInfo) -> Path:
 
 def _run_all(infos: Sequence[RunInfo], place: Workplace, run: Callable[[RunInfo, Workplace], None]) -> None:
     """All runs: side by side where that helps, else one after the other."""
-    workers = workers_for(len(infos)) if place.side_by_side and place.device.type == "cpu" else 1
+    alone = place.side_by_side and place.device.type == "cpu" and place.ranks.world == 1
+    workers = workers_for(len(infos)) if alone else 1
     if workers == 1:
         for info in infos:
             run(info, place)
@@ -170,7 +194,7 @@ def _run_all(infos: Sequence[RunInfo], place: Workplace, run: Callable[[RunInfo,
         if info.title in died:
             place.reporter.note(f"{info.title}: failed: {died[info.title]}")
             failed = dataclasses.replace(info, status="failed", failure=Failure(died[info.title]))
-            _write_outcome(_scratch(place, info), failed)
+            _write_outcome(_scratch(place, info), failed, place)
 
 
 def record_failure(cell: Cell, split_file: Path, seed: int, stage: Stage, out: Path, reason: str) -> None:
@@ -192,7 +216,8 @@ def _is_finished(out: Path, info: RunInfo, reporter: Reporter) -> bool:
     try:
         read_history(out / "predictions" / stem.with_suffix(".npz"))
         load_weights(out / "checkpoint" / stem.with_suffix(".safetensors"), info.run_key)
-        read_json(out / "costs" / stem.with_suffix(".json"), "costs")
+        costs = out / "costs" / stem.with_suffix(".json")
+        unstamped(read_json(costs, "costs"), costs)
     except UserError as error:
         reporter.note(f"{info.title}: run again, because of {error}")
         return False
@@ -212,71 +237,107 @@ def _run_one(
     folder = _scratch(place, info)
     reset_peak_memory(place.device)
     try:
-        weights = _first_stage_weights(start, info) if start else {}
-        run = StageRun(_job(cell, stage, info, weights), split, images, place.device, folder)
+        job = _job(cell, stage, info, _told_weights(start, info, place.ranks), place.spread)
+        run = StageRun(job, split, images, place.device, folder, place.ranks)
         run.run(place.reporter)
     except RunFailed as failure:
+        if place.ranks.world > 1 and not failure.agreed:  # the others do not know of it, and wait for this one
+            raise
         place.reporter.note(f"{info.title}: {failure.status}: {failure}")
-        return _write_outcome(
-            folder,
-            dataclasses.replace(
-                info, status=failure.status, failure=Failure(failure.reason, failure.epoch, failure.step)
-            ),
+        failed = dataclasses.replace(
+            info, status=failure.status, failure=Failure(failure.reason, failure.epoch, failure.step)
         )
+        return _write_outcome(folder, failed, place)
     except UserError:
         raise
     except Exception as error:  # foreign code: a plugin's bug or a lack of memory fails this run, not the others
+        if isinstance(error, OSError) and error.errno in DISK_FAULTS:  # no result of the run, which can go on later
+            raise UserError(f"{error.filename or folder}: {error.strerror}") from None
+        if place.ranks.world > 1:  # the other ranks wait for this one: the job ends, and the same command resumes
+            raise
         traceback.print_exc()
         reason = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
-        return _write_outcome(folder, dataclasses.replace(info, status="failed", failure=Failure(reason)))
-    _write_costs(folder, run, info, place)
-    return _write_outcome(folder, info)
+        failed = dataclasses.replace(info, status="failed", failure=Failure(reason))
+        return _write_outcome(folder, failed, place)
+    if place.ranks.first:
+        _write_costs(folder, run, info, place)
+    return _write_outcome(folder, info, place)
 
 
-def _job(cell: Cell, stage: Stage, info: RunInfo, start: dict[str, torch.Tensor]) -> StageJob:
+def _told_weights(start: Path | None, info: RunInfo, ranks: Ranks) -> dict[str, torch.Tensor]:
+    """The first stage's weights, or why there are none, as rank 0 finds them."""
+    weights, reason = {}, ""
+    if start and ranks.first:
+        try:
+            weights = _first_stage_weights(start, info)
+        except RunFailed as error:
+            reason = error.reason
+    weights, reason = ranks.told((weights, reason))
+    if reason:
+        raise RunFailed(reason, agreed=True)
+    return weights
+
+
+def _job(cell: Cell, stage: Stage, info: RunInfo, start: dict[str, torch.Tensor], spread: Spread) -> StageJob:
     first = stage == "train"
     method: type[Method] = cell.first_stage if first else cell.method
     params = cell.first_stage_params if first else cell.recipe.params
     recipe = cell.recipe.train if first else cell.recipe.finetune
     assert recipe is not None
     return StageJob(
-        stage, method, params, recipe, cell.recipe.backbone, cell.recipe.precision, info.seed, info.run_key, start
+        stage,
+        method,
+        params,
+        recipe,
+        cell.recipe.backbone,
+        cell.recipe.precision,
+        info.seed,
+        info.run_key,
+        start,
+        spread,
     )
 
 
 def _first_stage_weights(folder: Path, info: RunInfo) -> dict[str, torch.Tensor]:
     first = folder / "predictions" / f"seed{info.seed}.json"
     outcome = read_run_info(first)
+    _check_spread(outcome, info, first)
     if outcome.run_key == info.stage1_key and outcome.status != "ok":
         raise RunFailed(f"first stage {outcome.status}: {outcome.failure and outcome.failure.reason}")
     return load_weights(folder / "checkpoint" / f"seed{info.seed}.safetensors", info.stage1_key)
 
 
+def _check_spread(first: RunInfo, info: RunInfo, path: Path) -> None:
+    """Refuses a first stage that was spread in another way, by the options that would have made it fit."""
+    if first.recipe and first.recipe.get(KEY) != info.recipe.get(KEY):
+        theirs, ours = (spread_of(some.recipe, str(path)).options for some in (first, info))
+        raise UserError(f"{path}: trained with {theirs}; its second stage cannot have {ours}: both must be the same")
+
+
 def _write_costs(folder: Path, run: StageRun, info: RunInfo, place: Workplace) -> None:
     costs = run.costs
     rate = costs.images / costs.train_seconds if costs.train_seconds else None
-    write_json(
-        folder / "costs.json",
-        machine(device_name(place.device))
-        | {
-            "run_key": info.run_key,
-            "precision": run.job.precision,
-            "threads": torch.get_num_threads(),
-            "runs_at_once": place.at_once,
-            "compiled": switched_on(COMPILE),
-            "deterministic": place.device.type == "cpu" or switched_on(DETERMINISTIC),
-            "wall_seconds": round(costs.wall_seconds, 3),
-            "train_seconds": round(costs.train_seconds, 3),
-            "eval_seconds": round(costs.eval_seconds, 3),
-            "images_per_second": rate and round(rate, 1),
-            "peak_memory_mb": round(peak_memory_mb(place.device), 1),
-        },
-    )
+    facts = machine(device_name(place.device)) | {
+        "run_key": info.run_key,
+        "precision": run.job.precision,
+        "threads": torch.get_num_threads(),
+        "runs_at_once": place.at_once,
+        "processes": place.ranks.world,
+        "compiled": switched_on(COMPILE),
+        "deterministic": place.device.type == "cpu" or switched_on(DETERMINISTIC),
+        "wall_seconds": round(costs.wall_seconds, 3),
+        "train_seconds": round(costs.train_seconds, 3),
+        "eval_seconds": round(costs.eval_seconds, 3),
+        "images_per_second": rate and round(rate, 1),
+        "peak_memory_mb": round(peak_memory_mb(place.device), 1),
+    }
+    write_json(folder / "costs.json", stamped(facts))
 
 
-def _write_outcome(folder: Path, info: RunInfo) -> None:
+def _write_outcome(folder: Path, info: RunInfo, place: Workplace) -> None:
     """The last file of a run: once it is there, the run is over."""
-    _write_info(folder / "run.json", info)
+    if place.ranks.first:
+        _write_info(folder / "run.json", info)
 
 
 def _write_info(path: Path, info: RunInfo) -> None:

@@ -14,6 +14,7 @@ from harness.provenance import code_version
 from harness.records.evidence import evidence_path, read_evidence
 from harness.records.schema import Record, costs_path, read_record, record_paths, write_record
 from harness.registry import get_plugin
+from harness.spread import spread_of
 
 IMPORTED = Path("results/imported")
 
@@ -60,7 +61,9 @@ def _check(record: Record, path: Path, their_splits: Path, our_splits: Path) -> 
     if str(parse_split_name(record.split, where=str(path))) != record.split or record.seed < 0:
         raise UserError(f"{path}: '{record.split}', seed {record.seed}, is no name that a file could have here")
     cell = resolve(entry, record.dataset)
-    if record.recipe_sha256 != cell.recipe.sha256() or sha256_json(record.recipe) != record.recipe_sha256:
+    spread = spread_of(record.recipe, str(path))  # as it was: that is no part of the recipe that a checkout has
+    expected = sha256_json(cell.recipe.as_dict() | spread.in_recipe)
+    if record.recipe_sha256 != expected or sha256_json(record.recipe) != record.recipe_sha256:
         raise UserError(f"{path}: measured with another recipe of {entry} than this checkout's")
     current = code_version(get_plugin(entry.method).folder)
     if record.code_version != current:
@@ -69,7 +72,7 @@ def _check(record: Record, path: Path, their_splits: Path, our_splits: Path) -> 
     split = read_split(ours if ours.is_file() else their_splits / f"{record.split}.json")
     if (split.id, split.sha256, split.class_counts) != (record.split, record.split_sha256, record.class_counts):
         raise UserError(f"{path}: measured on split {record.split_sha256}, {split.id} has {split.sha256} here")
-    info = run_info(cell, split, record.seed, cell.stages[-1])
+    info = run_info(cell, split, record.seed, cell.stages[-1], spread)
     if (record.stage1_key, record.run_key) != (info.stage1_key, info.run_key):
         raise UserError(f"{path}: another run key than this checkout's: its first stage was trained with other code")
     if not ours.is_file():

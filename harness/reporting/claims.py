@@ -181,6 +181,8 @@ def _changed(row: Row, resolve: ResolveRecipe) -> str:
     if entry is None:
         return f"{row.first.entry} has none here"
     own, expected = dict(flat(row.first.recipe)), dict(flat(entry))
+    # How a run was spread over devices is no recipe's, and papers seldom say it; it is a mark of the row.
+    own = {key: value for key, value in own.items() if not key.startswith("parallel.")}
     keys = [key for key in sorted({*own, *expected}) if own.get(key) != expected.get(key)]
     shown = [f"{key} {own.get(key, '-')} instead of {expected.get(key, '-')}" for key in keys[:3]]
     return ", ".join([*shown, f"{len(keys) - 3} more"] if keys[3:] else shown)

@@ -14,6 +14,7 @@ from harness.errors import UserError
 from harness.files import write_text
 from harness.records.collect import Collected
 from harness.records.evidence import Evidence, evidence_path, read_evidence
+from harness.records.same_code import measured_the_same, read_same_code
 from harness.records.schema import HEADLINE, Record
 from harness.reporting import html, tables
 from harness.reporting.cards import load_cards
@@ -113,7 +114,8 @@ def ranked_sections(collected: Collected, current: Mapping[str, str] | None = No
                 left_out.append(why)
             return None
 
-    runs = [Run(label(path), r, collected.costs(path), _note(r, current)) for path, r in collected.records]
+    same = read_same_code() if current else {}
+    runs = [Run(label(path), r, collected.costs(path), _note(r, current, same)) for path, r in collected.records]
     sections, views = [], []
     for section in summarize(runs):
         seen = view(section, read)
@@ -148,13 +150,15 @@ def _across(sections: list[Section]) -> html.Across | str:
     return html.Across(track, found.blocks, found.p, found.difference, ranks)
 
 
-def _note(record: Record, current: Mapping[str, str] | None) -> str:
+def _note(record: Record, current: Mapping[str, str] | None, same: dict[str, dict[str, str]]) -> str:
     if current is None or not record.code_version:
         return ""
     if record.method not in current:
         return "its method is no longer here"
     if record.code_version == current[record.method]:
         return ""
+    if suites := measured_the_same(record.code_version, current[record.method], same):
+        return f"measured with earlier code, which gives the same numbers as today's on {suites}"
     return f"measured with code {record.code_version}, which is now {current[record.method]}"
 
 

@@ -313,6 +313,15 @@ def _protocol_marks(record: Record) -> Iterable[str]:
         recipe = record.recipe.get(stage)
         if isinstance(recipe, dict) and recipe.get("redraw"):
             yield f"stage 2 trains on other images than stage 1, drawn by {recipe['redraw']}"
+    spread = record.recipe.get("parallel")
+    if isinstance(spread, dict):
+        batchnorm = "over all of them" if spread.get("sync_bn") else "each over its own images"
+        size = f", at most {spread['micro_batch']} images at once" if spread.get("micro_batch") else ""
+        ranks = spread.get("ranks")
+        if ranks == 1:
+            yield f"trained in parts of a batch{size}, BatchNorm over each part"
+        else:
+            yield f"trained by {ranks} processes together{size}, BatchNorm {batchnorm}"
     last = record.recipe.get(record.stages[-1]) if record.stages else None
     if isinstance(last, dict) and last.get("flip_average"):
         yield "predicts from the mean logits of an image and its mirror image"

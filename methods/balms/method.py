@@ -87,8 +87,8 @@ class BALMS(Method):
         head, features, target = step.model.head, step.features, step.batch.target
         prior = self.task.class_counts.to(features).log()
         residual = F.softmax(head(features) + prior, dim=1) - F.one_hot(target, len(prior)).to(features)
-        weight = self._stepped(head.weight, residual.T @ features / len(target), step)
-        bias = self._stepped(head.bias, residual.mean(0), step)
+        weight = self._stepped(head.weight, step.average(residual.T @ features / len(target)), step)
+        bias = self._stepped(head.bias, step.average(residual.mean(0)), step)
 
         meta = step.held_out(self.params.meta_batch_size, self.params.meta_source)
         held_out = step.extract(meta.images)
@@ -97,7 +97,7 @@ class BALMS(Method):
         nesterov = step.optimizer.param_groups[0]["nesterov"] * step.optimizer.param_groups[0]["momentum"]
         rate = step.learning_rate * (1 + nesterov)
         by_slot = inner_gradient(residual, features, error.T @ held_out, error.sum(0), rate)
-        self.omega.grad = self._to_omega(by_slot, target).to(self.omega)
+        self.omega.grad = step.average(self._to_omega(by_slot, target)).to(self.omega)
         self.adam.step()
 
     def _stepped(self, parameter: Tensor, gradient: Tensor, step: StepContext) -> Tensor:

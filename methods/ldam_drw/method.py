@@ -59,9 +59,15 @@ class LDAMDRW(Method):
         """CE of s (cos - m_y at the target), weighted once re-weighting has begun; the weights are divided out."""
         check_batch(logits, target)
         lowered = logits - self.margins.to(logits) * F.one_hot(target, logits.shape[1])
-        deferred = step.epoch >= self.params.reweight_from * step.epochs
-        weights = self.class_weights.to(logits) if deferred else None
+        weights = self.class_weights.to(logits) if self._reweights(step) else None
         return F.cross_entropy(self.params.scale * lowered, target, weight=weights)
+
+    def image_weights(self, target: Tensor, step: StepContext) -> Tensor | None:
+        """Those that the loss divides out."""
+        return self.class_weights.to(target.device)[target] if self._reweights(step) else None
+
+    def _reweights(self, step: StepContext) -> bool:
+        return bool(step.epoch >= self.params.reweight_from * step.epochs)
 
     def inference(self, logits: Tensor, stage: Stage) -> Tensor:
         """Scaled cosines, without margins."""

@@ -464,6 +464,9 @@ def test_number_of_processes(monkeypatch: pytest.MonkeyPatch) -> None:
     assert 1 <= default_workers(torch.device("cuda")) <= 16
     monkeypatch.setenv("LTBENCH_LOADER_WORKERS", "3")
     assert default_workers(CPU) == 3
+    monkeypatch.setenv("WORLD_SIZE", "4")  # four processes train the run together, two of them here
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    assert default_workers(CPU) == 1
     monkeypatch.setenv("LTBENCH_LOADER_WORKERS", "-1")
     with pytest.raises(UserError, match="LTBENCH_LOADER_WORKERS=-1: expected a whole number"):
         default_workers(CPU)

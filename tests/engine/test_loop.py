@@ -19,6 +19,7 @@ from harness.api import Classifier, Method, Stage, StepContext
 from harness.bench.plain import PlainLoop, plain_loader
 from harness.data.splits import Split
 from harness.datasets.base import Images
+from harness.engine.checkpoint import save_state
 from harness.engine.history import read_history
 from harness.engine.loop import StageRun
 from harness.engine.seeding import seed_for
@@ -244,7 +245,7 @@ def test_bfloat16_keeps_head_and_loss_in_float32(tiny_split: Split, tiny_images:
 
 
 def test_resume_state_of_another_run_is_refused(tiny_split: Split, tiny_images: ImagesByPart, tmp_path: Path) -> None:
-    torch.save({"run_key": "another"}, tmp_path / "resume.pt")
+    save_state(tmp_path / "resume.pt", {}, "another")
     with pytest.raises(UserError, match=r"resume state of run another, expected plain-0"):
         finish(job(Plain), tiny_split, tiny_images, tmp_path)
     (tmp_path / "resume.pt").write_bytes(b"not a checkpoint")

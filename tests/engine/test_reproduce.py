@@ -6,10 +6,17 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 
 from harness import cells
+from harness.engine import stages
 from harness.entries import parse_entry
 from harness.errors import RunFailed, UserError
+from harness.progress import Reporter
+from harness.recipes import resolve
+from harness.records.evaluate import evaluate
+from harness.records.imports import import_campaign
+from harness.spread import Spread
 from tests.unit import toys
 
 
@@ -51,6 +58,17 @@ def test_another_recipe_or_split_is_refused_before_anything_runs(record: Path) -
     failed = edited(record, status="failed", results={}, failure={"reason": "none"})
     with pytest.raises(UserError, match="there is no number to measure again"):
         cells.reproduce(failed, Path("other"), "cpu")
+
+
+def test_a_spread_run_is_imported_as_what_it_was_and_not_reproduced_as_another(workspace: Path) -> None:
+    place = stages.Workplace(torch.device("cpu"), Reporter(), spread=Spread(micro_batch=8))
+    plain, split = resolve(parse_entry("plain@common"), "tiny"), Path("results/splits/tiny-lt-if10.json")
+    stages.train(plain, split, [0], Path("runs"), place)
+    evaluate(split, [Path("runs")], [0], Path("campaign/records"))
+    found = import_campaign(Path("campaign"), split.parent, Path("results/imported"))
+    assert (len(found.taken), found.refused) == (1, [])
+    with pytest.raises(UserError, match="trained with --micro-batch 8, and this command trains in one process"):
+        cells.reproduce(found.taken[0], Path("again"), "cpu")
 
 
 def test_what_was_measured_before_is_not_taken_for_a_new_measurement(record: Path) -> None:

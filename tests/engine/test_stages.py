@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,12 +18,15 @@ from harness.cells import run_stage
 from harness.data.splits import read_split
 from harness.datasets.base import Images
 from harness.engine import loop, stages
+from harness.engine.ranks import Ranks
 from harness.entries import parse_entry
 from harness.errors import RunFailed, UserError
+from harness.files import stamped
 from harness.progress import Reporter
 from harness.recipes import Cell, resolve
 from harness.records.evaluate import evaluate
 from harness.records.schema import read_record
+from harness.spread import Spread
 from tests.unit.toys import rewrite_json
 
 SPLIT = Path("results/splits/tiny-lt-if10.json")
@@ -70,6 +76,19 @@ def test_what_is_finished_is_kept(
     assert "already done" in capsys.readouterr().err
     with pytest.raises(pytest.fail.Exception, match="trained again"):
         stages.train(cell("plain@common", "lr=0.05"), SPLIT, [0], Path("runs"), place)
+
+
+def test_costs_are_stamped_and_damaged_ones_are_measured_again(
+    place: stages.Workplace, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stages.train(cell("plain@common"), SPLIT, [0], Path("runs"), place)
+    costs = Path("runs/costs/seed0.json")
+    written = json.loads(costs.read_text())
+    assert written["processes"] == 1
+    assert written == stamped({key: value for key, value in written.items() if key != "sha256"})
+    costs.write_text(json.dumps(written | {"train_seconds": written["train_seconds"] + 1}))
+    stages.train(cell("plain@common"), SPLIT, [0], Path("runs"), place)
+    assert "run again, because of runs/costs/seed0.json: content does not have its sha256" in capsys.readouterr().err
 
 
 def test_an_interrupted_cell_keeps_its_finished_seeds(place: stages.Workplace, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -135,6 +154,45 @@ def test_a_failure_becomes_a_record(
     assert record.results == {}
     with pytest.raises(RunFailed, match=r"on tiny-lt-if10, seed 0: "):
         run_stage("train", "tiny-lt-if10", f"{method}@common", "0", Path("runs"), device="cpu", keep_going=False)
+
+
+class Alike(Ranks):
+    """One of two processes that know the same, without the other."""
+
+    def told(self, value: Any) -> Any:
+        return value
+
+
+@pytest.mark.parametrize("agreed", [True, False])
+def test_of_several_processes_one_records_a_failure_only_if_all_know_of_it(
+    agreed: bool, place: stages.Workplace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def failing(*_: object) -> loop.StageRun:
+        raise RunFailed("out of luck", agreed=agreed)
+
+    monkeypatch.setattr(stages, "StageRun", failing)
+    plain, split = cell("plain@common"), read_split(SPLIT)
+    info = stages.run_info(plain, split, 0, "train")
+    two = dataclasses.replace(place, ranks=Alike(0, 2))
+    with contextlib.nullcontext() if agreed else pytest.raises(RunFailed, match="out of luck"):
+        stages._run_one(plain, "train", split, {}, info, two, None)
+    assert (stages._scratch(place, info) / "run.json").is_file() == agreed
+
+
+def test_both_stages_are_spread_alike(place: stages.Workplace) -> None:
+    spread = dataclasses.replace(place, spread=Spread(micro_batch=8))
+    stages.train(cell("toy@common"), SPLIT, [0], Path("first"), spread)
+    with pytest.raises(UserError, match=r"trained with --micro-batch 8; its second stage cannot have --nproc 1"):
+        stages.finetune(cell("toy@common"), SPLIT, [0], Path("first"), Path("second"), place)
+
+
+def test_a_share_of_one_image_is_a_clear_error(place: stages.Workplace) -> None:
+    spread = dataclasses.replace(place, spread=Spread(micro_batch=1))
+    toy = cell("plain@common", "backbone=resnet10")  # 8x8 images come to a single pixel there
+    with pytest.raises(
+        UserError, match=r"--micro-batch 1: BatchNorm got a single image, a share of a batch of epoch 1"
+    ):
+        stages.train(toy, SPLIT, [0], Path("first"), spread)
 
 
 def test_a_failed_first_stage_fails_the_second(place: stages.Workplace) -> None:

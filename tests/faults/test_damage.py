@@ -36,7 +36,6 @@ from tests.data.test_lists import lines, make_dataset
 FLIPS = 150
 SPLIT = Path("results/splits/tiny-lt-if10.json")
 FIRST, SECOND, RECORDS = Path("first"), Path("second"), Path("records")
-ENGINE = "needs a change to harness/engine, which is kept for the next code version (RELIABILITY.md, open points)"
 
 Read = Callable[[], Any]
 
@@ -132,7 +131,6 @@ def test_identity_and_predictions_of_a_run(name: str) -> None:
 
 
 @pytest.mark.usefixtures("measured")
-@pytest.mark.xfail(strict=True, reason=ENGINE)
 def test_costs_of_a_run() -> None:
     def read() -> dict[str, float]:
         costs = json.loads(score()["seed0.run.json"])
@@ -142,14 +140,12 @@ def test_costs_of_a_run() -> None:
 
 
 @pytest.mark.usefixtures("measured")
-@pytest.mark.xfail(strict=True, reason=ENGINE)
 def test_weights_that_a_second_stage_starts_from() -> None:
     path = FIRST / "checkpoint" / "seed0.safetensors"
     key = json.loads((FIRST / "predictions" / "seed0.json").read_text())["run_key"]
     assert not undetected(path, lambda: load_weights(path, key), path.with_name("seed1.safetensors"))
 
 
-@pytest.mark.xfail(strict=True, reason=ENGINE)
 def test_a_resume_state(tmp_path: Path) -> None:
     path, other = tmp_path / "resume.pt", tmp_path / "other.pt"
     torch.manual_seed(0)
@@ -203,7 +199,6 @@ def test_evidence_with_an_entry_hidden() -> None:
 
 
 @pytest.mark.usefixtures("measured")
-@pytest.mark.xfail(strict=True, reason=ENGINE)
 def test_predictions_with_an_entry_hidden() -> None:
     swallow_last_entry(SECOND / "predictions" / "seed0.npz")
     with pytest.raises(UserError, match="entries are missing"):
@@ -213,14 +208,7 @@ def test_predictions_with_an_entry_hidden() -> None:
 # ---- data ----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        pytest.param("train.pixels.npy", marks=pytest.mark.xfail(strict=True, reason=ENGINE)),
-        pytest.param("train.labels.npy", marks=pytest.mark.xfail(strict=True, reason=ENGINE)),
-        "manifest.json",
-    ],
-)
+@pytest.mark.parametrize("name", ["train.pixels.npy", "train.labels.npy", "manifest.json"])
 def test_decoded_images(tmp_path: Path, name: str) -> None:
     """A damaged cache is decoded anew, so that nothing is ever refused."""
     rng = np.random.default_rng(0)

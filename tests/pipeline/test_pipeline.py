@@ -24,6 +24,7 @@ COPIED = (
     *METHODS,
     "results/bench",
     "results/reported",
+    "results/same_code.json",
     ".dvc",
     ".dvcignore",
     ".gitignore",

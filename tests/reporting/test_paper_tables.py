@@ -260,6 +260,24 @@ def test_a_changed_recipe_is_no_paper_s() -> None:
     )  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    ("ranks", "mark"),
+    [
+        (8, "trained by 8 processes together, at most 16 images at once, BatchNorm each over its own images"),
+        (1, "trained in parts of a batch, at most 16 images at once, BatchNorm over each part"),
+    ],
+)
+def test_how_a_run_was_spread_over_devices_is_a_mark_and_no_other_recipe(ranks: int, mark: str) -> None:
+    own = {"backbone": "resnet32", "train": {"epochs": 200}}
+    records = runs(0.45, recipe=own | {"parallel": {"ranks": ranks, "micro_batch": 16, "sync_bn": False}})
+    sections = summarize(Run(f"{i}.json", record, {}) for i, record in enumerate(records))
+    (filled,) = fill([replace(TABLE, columns=(Column("x"),))], [CLAIM], [], sections, lambda entry, dataset: own)
+    ((_, (found,)),) = filled.rows
+    assert found is not None
+    assert found.status == "reproduced"
+    assert mark in found.marks
+
+
 def test_cifar_is_cut_to_its_tail() -> None:
     assert cell(CLAIM, *runs(0.45, profile="given")).reason == "profile given"
 

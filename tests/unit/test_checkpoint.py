@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import pickle
 from collections import OrderedDict
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 import torch
 from torch import nn
 
-from harness.engine.checkpoint import load_state, load_weights, save_state, save_weights
+from harness.engine.checkpoint import load_state, load_weights, save_state, save_weights, sealed
 from harness.errors import UserError
 
 DAMAGE = [b"", b"\x00", b"garbage" * 50, b"\xff" * 8 + b"{}", b"\x02\x00\x00\x00\x00\x00\x00\x00{}"]
@@ -144,9 +145,15 @@ def test_truncated_state(tmp_path: Path, share: float) -> None:
         load_state(tmp_path / "s", "key")
 
 
+def torch_file(value: Any) -> bytes:
+    buffer = io.BytesIO()
+    torch.save(value, buffer)
+    return buffer.getvalue()
+
+
 @pytest.mark.parametrize("value", [torch.ones(2), [1, 2], "text", None])
 def test_a_torch_file_of_something_else(tmp_path: Path, value: Any) -> None:
-    torch.save(value, tmp_path / "s")
+    (tmp_path / "s").write_bytes(sealed(torch_file(value)))
     with pytest.raises(UserError):
         load_state(tmp_path / "s", "key")
 
@@ -164,11 +171,8 @@ class Malicious:
 @pytest.mark.parametrize("wrapped", [True, False], ids=["torch file", "bare pickle"])
 def test_code_in_a_state_is_not_run(tmp_path: Path, wrapped: bool) -> None:
     state = {"run_key": "key", "x": Malicious(tmp_path / "pwned")}
-    if wrapped:
-        torch.save(state, tmp_path / "s")
-    else:
-        (tmp_path / "s").write_bytes(pickle.dumps(state))
-    with pytest.raises(UserError):
+    (tmp_path / "s").write_bytes(sealed(torch_file(state) if wrapped else pickle.dumps(state)))
+    with pytest.raises(UserError, match="damaged resume state"):
         load_state(tmp_path / "s", "key")
     assert not (tmp_path / "pwned").exists()
     pickle.loads(pickle.dumps(state))  # the attack itself works

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import stat
@@ -255,3 +256,10 @@ def test_a_record_with_one_key_changed_is_read_or_refused(tmp_path: Path, key: s
     except UserError:
         return
     write_json(tmp_path / "again.json", dataclasses.asdict(record))  # what was accepted can be written again
+
+
+def test_a_full_disk_names_the_file(tmp_path: Path) -> None:
+    """The system's error does not, as it comes from a write and not from a name."""
+    with pytest.raises(OSError, match="No space left") as raised, atomic_path(tmp_path / "weights"):
+        raise OSError(errno.ENOSPC, "No space left on device")
+    assert raised.value.filename == str(tmp_path / "weights")

@@ -1,0 +1,143 @@
+"""Code versions that measured the same: an edit of the engine that changes no number leaves a trace of that.
+
+Any edit of the engine gives all methods a new code version, and results that took days would stand there as measured
+with older code. `ltbench same-code REV` compares the default suite's records as they were at a commit with those of
+today, method by method; only what this checkout's code measured counts as today's. Where every number of every record
+is the same, the pair of versions is written down, and the report says so beside results of the old one. It is evidence
+from one suite, no proof, and is called that.
+"""
+
+from __future__ import annotations
+
+import io
+import subprocess
+import tarfile
+import tempfile
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from harness.errors import UserError
+from harness.files import read_json, write_json
+from harness.provenance import code_version
+from harness.records.schema import Record, read_record, record_paths
+from harness.registry import available_methods, get_plugin
+
+SAME_CODE = Path("results/same_code.json")
+RECORDS = Path("results/records")
+
+
+@dataclass
+class Compared:
+    """Methods, by what became of their numbers."""
+
+    same: list[str] = field(default_factory=list)
+    other: list[str] = field(default_factory=list)
+    not_measured_again: list[str] = field(default_factory=list)  # all or some runs, with this checkout's code
+
+
+Pairs = list[tuple[Record, Record | None]]  # then and now
+
+
+def note_same_code(revision: str, path: Path = SAME_CODE) -> Compared:
+    """Compares today's records with those of a commit, and writes down which methods measured the same.
+
+    Raises:
+        UserError: no such commit, or no records in it.
+    """
+    then = {name: record for name, record in _at(revision).items() if record.status == "ok"}
+    now = {file.as_posix(): read_record(file) for file in record_paths(RECORDS)}
+    by_method: dict[str, Pairs] = defaultdict(list)
+    for name, record in then.items():
+        by_method[record.method].append((record, now.get(name)))
+    known, found, current = read_same_code(path), Compared(), current_versions()
+    for method, pairs in sorted(by_method.items()):
+        if not all(new and new.code_version == current.get(method) for _, new in pairs):
+            found.not_measured_again.append(method)
+        elif not _is_same(pairs):
+            found.other.append(method)
+        else:
+            found.same.append(method)
+            known |= _known(method, pairs, current)
+    write_json(path, dict(sorted(known.items())))
+    return found
+
+
+def current_versions() -> dict[str, str]:
+    """This checkout's code version of each method."""
+    return {name: code_version(get_plugin(name).folder) for name in available_methods()}
+
+
+def _is_same(pairs: Pairs) -> bool:
+    one_version = len({old.code_version for old, _ in pairs}) == 1
+    return one_version and all(new and _numbers(old) == _numbers(new) for old, new in pairs)
+
+
+def _known(method: str, pairs: Pairs, current: Mapping[str, str]) -> dict[str, dict[str, str]]:
+    old, now = pairs[0][0].code_version, current[method]
+    return {} if old == now else {old: {"method": method, "now": now, "on": _suite(record for record, _ in pairs)}}
+
+
+def read_same_code(path: Path = SAME_CODE) -> dict[str, dict[str, str]]:
+    """Old code version -> the one that measured the same, and on what; empty where nothing was written down.
+
+    Raises:
+        UserError: damaged.
+    """
+    if not path.is_file():
+        return {}
+    value = read_json(path, "code versions")
+    fits = isinstance(value, dict) and all(
+        isinstance(entry, dict)
+        and set(entry) == {"method", "now", "on"}
+        and all(isinstance(v, str) for v in entry.values())
+        for entry in value.values()
+    )
+    if not fits:
+        raise UserError(f"{path}: damaged; delete it, and compare again with `ltbench same-code REV`")
+    return dict(value)
+
+
+def measured_the_same(version: str, current: str, known: dict[str, dict[str, str]]) -> str | None:
+    """On what the version measured the same as the current one, in any number of steps; None where not known."""
+    suites: dict[str, None] = {}
+    seen = set()
+    while version != current:
+        if version not in known or version in seen:
+            return None
+        seen.add(version)
+        suites[known[version]["on"]] = None
+        version = known[version]["now"]
+    return ", ".join(suites)
+
+
+def _numbers(record: Record) -> dict[str, Any]:
+    """What must be equal: everything that is no name of code."""
+    return {
+        name: value for name, value in vars(record).items() if name not in ("code_version", "run_key", "stage1_key")
+    }
+
+
+def _suite(records: Iterable[Record]) -> str:
+    return ", ".join(sorted({f"{record.split} ({record.track})" for record in records}))
+
+
+def _at(revision: str) -> dict[str, Record]:
+    """The records of a commit, by path."""
+    archive = _git("archive", "--format=tar", revision, "--", RECORDS.as_posix())
+    with tempfile.TemporaryDirectory() as name, tarfile.open(fileobj=io.BytesIO(archive)) as tar:
+        tar.extractall(name, filter="data")
+        folder = Path(name)
+        return {path.relative_to(folder).as_posix(): read_record(path) for path in record_paths(folder / RECORDS)}
+
+
+def _git(*arguments: str) -> bytes:
+    try:
+        done = subprocess.run(["git", *arguments], capture_output=True, check=False)  # noqa: S603, S607
+    except FileNotFoundError:
+        raise UserError("git is not installed") from None
+    if done.returncode:
+        raise UserError(f"git {' '.join(arguments)}: {' '.join(done.stderr.decode(errors='replace').split())}")
+    return done.stdout

@@ -123,7 +123,9 @@ def epoch(part: StreamingPart, start: int = 0, size: int = 8) -> list[Tensor]:
 def test_images_do_not_depend_on_the_number_of_processes(files: ImageFiles, workers: int) -> None:
     with part_of(files, 0) as alone, part_of(files, workers) as together:
         for one, other in zip(
-            [*epoch(alone), *alone.in_order(5)], [*epoch(together), *together.in_order(5)], strict=True
+            [*epoch(alone), *alone.in_order(5, range(len(alone)))],
+            [*epoch(together), *together.in_order(5, range(len(together)))],
+            strict=True,
         ):
             assert torch.equal(one, other)
         assert len(one) == 1
@@ -152,7 +154,7 @@ def test_a_plan_is_read_ahead_and_other_images_in_between(files: ImageFiles, mon
         assert len(asked) == 3  # all of it, before a batch is asked for
         held_out = part.batch(torch.tensor([4, 4, 2]), plan.augment[:3])
         assert len(asked) == 4
-        tests = list(part.in_order(21))
+        tests = list(part.in_order(21, range(len(part))))
         found = [part.batch(plan.order[where].clone(), plan.augment[where]) for where in batches]
         assert len(asked) == 4 + 3
     assert all(torch.equal(one, other) for one, other in zip(expected, found, strict=True))
@@ -163,10 +165,10 @@ def test_a_plan_is_read_ahead_and_other_images_in_between(files: ImageFiles, mon
 def test_more_batches_than_buffers(files: ImageFiles) -> None:
     """Several unfinished plans hold buffers; one that finds none left reads by itself, and none waits for ever."""
     with part_of(files, 1) as part:
-        expected = torch.cat(list(part.in_order(21)))
+        expected = torch.cat(list(part.in_order(21, range(len(part)))))
         order = torch.arange(21).repeat(20)
         part.start_epoch(order, [slice(0, len(order))], None)
-        passes = [part.in_order(21) for _ in range(6)]
+        passes = [part.in_order(21, range(len(part))) for _ in range(6)]
         for one in passes:
             assert torch.equal(next(one), expected)
         assert torch.equal(part.batch(torch.arange(21)), expected)
@@ -187,7 +189,7 @@ def test_test_images_equal_resize_and_centre_crop(files: ImageFiles) -> None:
     """Of the same decoded images bit for bit; through Pillow's resize, as published code has it, but for rounding."""
     mean, std = (torch.tensor(values).view(-1, 1, 1) for values in (MEAN, STD))
     with part_of(files, 1) as part:
-        found = torch.cat(list(part.in_order(6)))
+        found = torch.cat(list(part.in_order(6, range(len(part)))))
     short = round(SIDE * 256 / 224)
     by_tensor = v2.Compose([v2.Resize(short, antialias=True), v2.CenterCrop(SIDE)])
     by_pillow = transforms.Compose([transforms.Resize(short), transforms.CenterCrop(SIDE), transforms.PILToTensor()])
@@ -361,7 +363,7 @@ def test_a_bad_file_is_one_line_that_names_it(damage: str, workers: int, tmp_pat
     pool = ImagePool(reader, workers, batch_size=2)
     try:
         part = StreamingPart(files, split_of(files, files, 224), CPU, pool)
-        batches = part.in_order(2)
+        batches = part.in_order(2, range(len(part)))
         for _ in range(3):
             next(batches)  # those before it are right
         with pytest.raises(UserError, match=message) as caught:
@@ -376,7 +378,7 @@ def test_a_bad_file_is_one_line_that_names_it(damage: str, workers: int, tmp_pat
 
 def test_a_dead_process_is_one_clear_error(files: ImageFiles) -> None:
     with part_of(files, 2) as part:
-        next(part.in_order(4))
+        next(part.in_order(4, range(len(part))))
         assert part._pool._executor is not None
         for process in list(part._pool._executor._processes.values()):
             os.kill(process.pid, signal.SIGKILL)
@@ -421,7 +423,7 @@ def test_processes_end_when_the_run_is_killed(deadly: signal.Signals, files: Ima
         files = ImageFiles(Path("/"), tuple(names), np.zeros(len(names), np.int64))
         try:
             with part_of(files, 2) as part:
-                next(part.in_order(4))
+                next(part.in_order(4, range(len(part))))
                 print("ready", *children(os.getpid()), flush=True)
                 while True:
                     part.batch(torch.arange(len(part)))

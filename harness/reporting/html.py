@@ -21,7 +21,7 @@ from harness.reporting import provenance, tables
 from harness.reporting.methods import MethodView
 from harness.reporting.paper_tables import FilledTable
 from harness.reporting.speed import SpeedReport
-from harness.reporting.studies import ENOUGH, SCORES, Result, number, ranked
+from harness.reporting.studies import ENOUGH, SCORES, Result, common_marks, number, ranked
 from harness.reporting.study_figures import pictures
 from harness.reporting.summary import COSTS, METRICS, Cost, Metric, Row, Section, Stat
 from harness.reporting.views import Curve, RowView, SectionView
@@ -75,6 +75,7 @@ def render(page: Page) -> str:
         cell=_cell, number_text=_cell, percent=_percent, header=tables.header, published=tables.published,
         seeds=tables.seeds, recipe=provenance.recipe, shared=provenance.shared, by_seed=provenance.by_seed, cost=_cost,
         data=_data, embed=embed, difference=number, pictures=_pictures,
+        common_marks=common_marks,
     )  # fmt: skip
     style, script, findings = _style(), _script(), ranked(page.studies)
     return environment.get_template("leaderboard.html.j2").render(

@@ -197,12 +197,25 @@ def carry_out(
 def ranked(results: Iterable[Result]) -> tuple[list[tuple[Study, Measured]], list[tuple[Study, Measured]]]:
     """The contrasts that are resolved over all images, largest first; and those that are not, likewise.
 
-    What is only observed, and what does not differ at all, is in neither.
+    What is only observed, and what does not differ at all, is in neither; two rows stand in them once, as they
+    are first compared.
     """
-    pairs = [(result.study, one) for result in results for one in result.measured if one.n >= ENOUGH]
+    pairs, seen = [], set()
+    for study, one in ((result.study, one) for result in results for one in result.measured if one.n >= ENOUGH):
+        rows = (study.split, study.track, frozenset((one.contrast.row, one.contrast.against)))
+        if rows not in seen:
+            pairs.append((study, one))
+        if not one.contrast.of_one_row:
+            seen.add(rows)
     pairs.sort(key=lambda pair: -abs(_over_all(pair[1]).mean))
     resolved = [pair for pair in pairs if _over_all(pair[1]).verdict in ("better", "worse")]
     return resolved, [pair for pair in pairs if _over_all(pair[1]).verdict == "not resolved"]
+
+
+def common_marks(lines: Iterable[Measured]) -> list[str]:
+    """What a reader must know of all of them that have numbers; it need not be said of each."""
+    marks = [one.marks for one in lines if not one.missing]
+    return [mark for mark in marks[0] if all(mark in others for others in marks)] if marks else []
 
 
 def number(found: Effect | None) -> str:

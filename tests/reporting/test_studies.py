@@ -21,7 +21,7 @@ from harness.records.schema import write_record
 from harness.registry import find_plugins
 from harness.reporting.documents import refresh
 from harness.reporting.report import build_report, ranked_sections
-from harness.reporting.studies import Result, Study, carry_out, load_studies, ranked
+from harness.reporting.studies import Contrast, Measured, Result, Study, carry_out, common_marks, load_studies, ranked
 from harness.reporting.study_figures import pictures, write_study_figures
 from tests.factories import make_record, sources
 from tests.reporting.conftest import TEST_IMAGES, store
@@ -120,6 +120,23 @@ def test_ranking_is_by_size_and_splits_off_what_is_not_resolved(measured: Collec
     resolved, others = ranked([result(measured)])
     assert [one.contrast.key for _, one in resolved] == ["balanced_softmax"]
     assert [one.contrast.key for _, one in others] == ["crt"]
+
+
+def test_two_rows_are_ranked_once_whichever_comes_first(measured: Collected) -> None:
+    turned = {"label": "Turned", "row": "ce", "against": "balanced_softmax", "name": "turned"}
+    resolved, _ = ranked([result(measured, contrasts=[*STUDY["contrasts"], turned])])
+    assert [one.contrast.key for _, one in resolved] == ["balanced_softmax"]
+
+
+def test_what_is_to_be_known_of_all_contrasts_is_said_once() -> None:
+    contrast = Contrast("x", "a", "b")
+    lines = [
+        Measured(contrast, marks=("one", "both")),
+        Measured(contrast, marks=("both",)),
+        Measured(contrast, missing="!"),
+    ]
+    assert common_marks(lines) == ["both"]
+    assert common_marks([]) == []
 
 
 def test_another_split_is_not_run(measured: Collected) -> None:

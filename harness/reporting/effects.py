@@ -15,8 +15,8 @@ Degrees of freedom pooled after Welch and Satterthwaite would lean on a variance
 it would count as known, and the interval would come out shorter than that of the seeds alone. Simulated coverage of
 this one is 95 % or a little more (a test says so). It says nothing about another draw of the training data.
 
-Where a row is held against itself at the epoch that is best on the test set, the difference is above or at zero by
-construction. Nothing is inferred then: such an `Effect` is the range over seeds, `observed`.
+Where a row is held against itself at the epoch that is best on the test set, the difference over all images is above
+or at zero by construction. Nothing is inferred then: such an `Effect` is the range over seeds, `observed`.
 """
 
 from __future__ import annotations

@@ -18,13 +18,15 @@ from harness.engine.heads import CosineHead, cosine_similarity
 def wrapped_cauchy_density(cosine: Tensor, rho: Tensor | float, pi: float = math.pi) -> Tensor:
     """f = (1 / 2 pi) (1 - rho^2) / (1 + rho^2 - 2 rho cos), the wrapped Cauchy density at the angle of `cosine`.
 
+    The denominator is taken as (1 - rho)^2 + 2 rho (1 - cos), which stays exact where rho is close to 1.
+
     Args:
-        cosine: shape (..., C), clamped to [-1, 1] here.
+        cosine: shape (..., C), clamped to [-1, 1] here; rounding beyond the bounds costs no gradient.
         rho: concentration in (0, 1), a number or one for each class, shape (C,).
         pi: the published code types 3.14; pass that for bit parity.
     """
-    cosine = cosine.clamp(-1, 1)
-    return (1 - rho**2) / (1 + rho**2 - 2 * rho * cosine) / (2 * pi)
+    cosine = cosine + (cosine.clamp(-1, 1) - cosine).detach()
+    return (1 - rho) * (1 + rho) / ((1 - rho) ** 2 + 2 * rho * (1 - cosine)) / (2 * pi)
 
 
 class WCDASHead(CosineHead):

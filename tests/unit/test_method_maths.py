@@ -62,6 +62,26 @@ def test_wcdas_equals_the_reference(case: dict[str, Any]) -> None:
             torch.testing.assert_close(value.detach(), expected, rtol=2e-3, atol=0)
 
 
+@pytest.mark.parametrize("cosine", [-1.0000001, -1.0, 1.0, 1.0000001])
+def test_wcdas_gradient_at_the_bounds_is_the_derivative_there(cosine: float) -> None:
+    """df/dc = rho (1 - rho^2) / (pi D^2), also where rounding put a cosine beyond its bounds."""
+    at = torch.tensor([cosine], dtype=torch.float64, requires_grad=True)
+    density = wrapped_cauchy_density(at, 0.6)
+    bound = math.copysign(1.0, cosine)
+    assert density.item() == pytest.approx((1 - 0.36) / (1 + 0.36 - 1.2 * bound) / (2 * math.pi), rel=1e-12)
+    (slope,) = torch.autograd.grad(density.sum(), at)
+    assert slope.item() == pytest.approx(0.6 * (1 - 0.36) / (math.pi * (1 + 0.36 - 1.2 * bound) ** 2), rel=1e-6)
+
+
+@pytest.mark.parametrize("raw_gamma", [8.0, 10.0, 12.0, 15.0])
+def test_wcdas_is_exact_in_float32_where_the_concentration_is_close_to_one(raw_gamma: float) -> None:
+    cosine = torch.tensor([1.0, 0.999, 0.0, -1.0])
+    found = wrapped_cauchy_density(cosine, torch.sigmoid(torch.tensor(raw_gamma)))
+    rho = torch.sigmoid(torch.tensor(raw_gamma)).double()  # the concentration that float32 can hold
+    exact = (1 - rho**2) / (1 + rho**2 - 2 * rho * cosine.double()) / (2 * math.pi)
+    torch.testing.assert_close(found.double(), exact, rtol=1e-3, atol=0)  # 0.999 itself is rounded, and 1 - cos with it
+
+
 def test_wcdas_head_is_that_function_and_trains_its_concentration() -> None:
     head = WCDASHead(6, 5, -1.0, None).double()
     logits = head(SHARED["features"])

@@ -79,7 +79,8 @@ def fetch(dataset: Dataset, root: Path, mirror: Path | None = None, *, repair: b
 
     Args:
         mirror: a folder that holds `<name>/<file>` or `<file>`, perhaps packed as `<file>.gz`; default
-            `LTBENCH_MIRROR`, else the data set's source on this machine, else a download.
+            `LTBENCH_MIRROR`. What it lacks may come from the data set's source on this machine, never from a
+            download; without a mirror from either.
 
     Raises:
         UserError: source missing, no network, or a wrong hash in source or target.
@@ -138,14 +139,15 @@ def _bring(dataset: Dataset, form: Dataset, name: str, mirror: Path | None, path
 
 def _origin(dataset: Dataset, form: Dataset, name: str, mirror: Path | None) -> Path | None:
     """The file in the mirror, or on this machine; None if it is to be downloaded."""
+    folder = form.source() if form.source else None
+    here = [folder / name] if folder else []
     if mirror:
-        places = list(_places(form, name, mirror))
+        places = [*_places(form, name, mirror), *here]
         also = f", and not in {mirror} either"
+    elif not here and name in form.urls:
+        return None
     else:
-        folder = form.source() if form.source else None
-        if folder is None and name in form.urls:
-            return None
-        places, also = [folder / name] if folder else [], ""
+        places, also = here, ""
     for place in places:
         if place.is_file():
             return place

@@ -191,8 +191,16 @@ def test_the_data_sets_own_folder_in_a_mirror_goes_first(dataset: Dataset, tmp_p
     assert fetched(store.fetch(dataset, tmp_path / "data", tmp_path / "mirror")) == toys.CONTENT
 
 
-def test_a_mirror_is_never_passed_over_for_the_source(dataset: Dataset, tmp_path: Path) -> None:
+def test_a_mirror_goes_before_a_source_on_this_machine_and_does_not_hide_it(dataset: Dataset, tmp_path: Path) -> None:
     put(tmp_path / "own")
+    (tmp_path / "mirror").mkdir()
+    assert fetched(store.fetch(dataset, tmp_path / "data", tmp_path / "mirror")) == toys.CONTENT
+    put(tmp_path / "mirror", WRONG)
+    with pytest.raises(UserError, match="wrong content"):
+        store.fetch(dataset, tmp_path / "other", tmp_path / "mirror")
+
+
+def test_a_mirror_is_never_passed_over_for_a_download(dataset: Dataset, tmp_path: Path) -> None:
     (tmp_path / "mirror").mkdir()
     with pytest.raises(UserError, match=rf"mirror/toy/{toys.FILE}: missing, and not in .*mirror either; .*'toy'"):
         store.fetch(dataset, tmp_path / "data", tmp_path / "mirror")

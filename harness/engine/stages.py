@@ -14,6 +14,7 @@ import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 import torch
 
@@ -57,21 +58,34 @@ class Workplace:
     spread: Spread = ONE_PROCESS
 
 
-def run_info(cell: Cell, split: Split, seed: int, stage: Stage, spread: Spread = ONE_PROCESS) -> RunInfo:
+def run_info(
+    cell: Cell,
+    split: Split,
+    seed: int,
+    stage: Stage,
+    spread: Spread = ONE_PROCESS,
+    codes: Mapping[str, str] = MappingProxyType({}),
+) -> RunInfo:
     """The identity of a run up to `stage`, with its run keys; nothing is run.
 
     How it is spread over processes is part of it, as key `parallel` of the recipe, where that changes numbers.
 
     The run key is a hash over recipe, split, seed and code: a file that carries another key belongs to another run.
+
+    Args:
+        codes: code versions by method, where they are not this checkout's.
     """
-    first_folder, own_folder = (get_plugin(method.name).folder for method in (cell.first_stage, cell.method))
+    first_code, own_code = (
+        codes.get(method.name) or code_version(get_plugin(method.name).folder)
+        for method in (cell.first_stage, cell.method)
+    )
     recipe = cell.recipe.as_dict() | spread.in_recipe
-    first = {"split": split.sha256, "seed": seed, "code": code_version(first_folder), **cell.first_stage_identity()}
+    first = {"split": split.sha256, "seed": seed, "code": first_code, **cell.first_stage_identity()}
     first |= spread.in_recipe
     first_key = sha256_json(first)[:16]
     second = {
         "stage1": first_key,
-        "code": code_version(own_folder),
+        "code": own_code,
         "method": cell.method.name,
         "recipe": recipe,
     }
@@ -88,7 +102,7 @@ def run_info(cell: Cell, split: Split, seed: int, stage: Stage, spread: Spread =
         recipe_sha256=sha256_json(recipe),
         stage1_key=first_key,
         run_key=first_key if own else sha256_json(second)[:16],
-        code_version=code_version(own_folder),
+        code_version=own_code,
     )
 
 

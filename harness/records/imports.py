@@ -10,10 +10,9 @@ from harness.data.splits import parse_split_name, read_split, write_split
 from harness.entries import Entry, parse_entry
 from harness.errors import UserError
 from harness.files import sha256_json
-from harness.provenance import code_version
 from harness.records.evidence import evidence_path, read_evidence
+from harness.records.same_code import read_same_code, versions_of
 from harness.records.schema import Record, costs_path, read_record, record_paths, write_record
-from harness.registry import get_plugin
 from harness.spread import spread_of
 
 IMPORTED = Path("results/imported")
@@ -31,8 +30,8 @@ class Imported:
 def import_campaign(folder: Path, splits: Path, root: Path = IMPORTED) -> Imported:
     """Takes over the records under `<folder>/records` that were measured as this checkout would measure them.
 
-    A record is refused when its split, its recipe or the code of its method is not this checkout's. A split that is not
-    here yet is taken over with the first record measured on it.
+    A record is refused when its split, its recipe or the code of its method is not this checkout's, nor code that
+    measured the same (`same_code`). A split that is not here yet is taken over with the first record measured on it.
 
     Raises:
         UserError: no such folder, or no records in it.
@@ -65,15 +64,19 @@ def _check(record: Record, path: Path, their_splits: Path, our_splits: Path) -> 
     expected = sha256_json(cell.recipe.as_dict() | spread.in_recipe)
     if record.recipe_sha256 != expected or sha256_json(record.recipe) != record.recipe_sha256:
         raise UserError(f"{path}: measured with another recipe of {entry} than this checkout's")
-    current = code_version(get_plugin(entry.method).folder)
-    if record.code_version != current:
-        raise UserError(f"{path}: measured with code version {record.code_version}, this checkout has {current}")
+    known = read_same_code()
+    if record.code_version not in (versions := versions_of(entry.method, known)):
+        raise UserError(f"{path}: measured with code version {record.code_version}, this checkout has {versions[0]}")
     ours = our_splits / f"{record.split}.json"
     split = read_split(ours if ours.is_file() else their_splits / f"{record.split}.json")
     if (split.id, split.sha256, split.class_counts) != (record.split, record.split_sha256, record.class_counts):
         raise UserError(f"{path}: measured on split {record.split_sha256}, {split.id} has {split.sha256} here")
-    info = run_info(cell, split, record.seed, cell.stages[-1], spread)
-    if (record.stage1_key, record.run_key) != (info.stage1_key, info.run_key):
+    code = {entry.method: record.code_version}
+    runs = (
+        run_info(cell, split, record.seed, cell.stages[-1], spread, {cell.first_stage.name: version} | code)
+        for version in versions_of(cell.first_stage.name, known)
+    )
+    if not any((record.stage1_key, record.run_key) == (run.stage1_key, run.run_key) for run in runs):
         raise UserError(f"{path}: another run key than this checkout's: its first stage was trained with other code")
     if not ours.is_file():
         write_split(split, ours)

@@ -113,6 +113,13 @@ def measured_the_same(version: str, current: str, known: dict[str, dict[str, str
     return ", ".join(suites)
 
 
+def versions_of(method: str, known: dict[str, dict[str, str]]) -> list[str]:
+    """This checkout's code version of a method, then the older ones that measured the same."""
+    current = code_version(get_plugin(method).folder)
+    older = [version for version, to in known.items() if to["method"] == method]
+    return [current, *(version for version in older if measured_the_same(version, current, known) is not None)]
+
+
 def _numbers(record: Record) -> dict[str, Any]:
     """What must be equal: everything that is no name of code."""
     return {
@@ -126,7 +133,8 @@ def _suite(records: Iterable[Record]) -> str:
 
 def _at(revision: str) -> dict[str, Record]:
     """The records of a commit, by path."""
-    archive = _git("archive", "--format=tar", revision, "--", RECORDS.as_posix())
+    commit = _git("rev-parse", "--verify", "--end-of-options", f"{revision}^{{commit}}").decode().strip()
+    archive = _git("archive", "--format=tar", commit, "--", RECORDS.as_posix())
     with tempfile.TemporaryDirectory() as name, tarfile.open(fileobj=io.BytesIO(archive)) as tar:
         folder = Path(name)
         for member in tar:  # not extractall: its filter came with Python 3.11.4

@@ -14,14 +14,19 @@ import pytest
 from harness import campaign, cells, suites
 from harness.campaign import Outcome, Settings, make_plan
 from harness.data.splits import read_split
+from harness.engine import stages
 from harness.engine.stages import run_info
 from harness.entries import parse_entry
 from harness.errors import UserError
-from harness.files import locked
+from harness.files import locked, write_json
 from harness.plans import Plan, Run
+from harness.provenance import code_version
 from harness.recipes import resolve
+from harness.records import same_code
 from harness.records.imports import import_campaign
+from harness.records.same_code import SAME_CODE
 from harness.records.schema import read_record, write_record
+from harness.registry import get_plugin
 from harness.sweep.contract import only_one
 from tests.factories import make_record
 from tests.unit.toys import rewrite_json
@@ -99,7 +104,9 @@ def test_a_suite_without_its_data_is_one_line(tmp_path: Path) -> None:
 
 
 @pytest.mark.pipeline
-def test_a_campaign_goes_on_where_its_budget_ended_and_is_imported(tmp_path: Path) -> None:
+def test_a_campaign_goes_on_where_its_budget_ended_and_is_imported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     out, settings = tmp_path / "night", Settings(tmp_path / "night", only=("ce@*", "tau_norm@*"))
     assert campaign.campaign("one", 0.0, settings) == Outcome(left=4)
     assert campaign.campaign("one", 300.0, settings) == Outcome(made=4)
@@ -126,6 +133,29 @@ def test_a_campaign_goes_on_where_its_budget_ended_and_is_imported(tmp_path: Pat
         assert len(refused) == 1
         assert reason in refused[0]
         records[0].with_name("seed7.json").unlink()
+    _taken_by_a_later_checkout(out, tmp_path / "later", monkeypatch)
+
+
+def _taken_by_a_later_checkout(out: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its code is another; where that measured the same, records of the older one are taken over as they are."""
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    then = {name: code_version(get_plugin(name).folder) for name in ("ce", "tau_norm")}
+    now = {method: f"{method:0>16}" for method in then}
+    for module in (stages, same_code):
+        monkeypatch.setattr(module, "code_version", lambda plugin: now[plugin.name])
+    imported = folder / "results" / "imported"
+    found = import_campaign(out, folder / "splits", imported)
+    assert (len(found.taken), len(found.refused)) == (0, 4)
+    known = {then[method]: {"method": method, "now": now[method], "on": "digits"} for method in ("tau_norm", "ce")}
+    write_json(SAME_CODE, dict(list(known.items())[:1]))
+    refused = import_campaign(out, folder / "splits", imported).refused
+    assert len(refused) == 4
+    assert sum("its first stage was trained with other code" in reason for reason in refused) == 2, "tau_norm's is ce's"
+    write_json(SAME_CODE, known)
+    found = import_campaign(out, folder / "splits", imported)
+    assert (len(found.taken), found.refused) == (4, [])
+    assert {read_record(path).code_version for path in found.taken} == set(then.values())
 
 
 @pytest.mark.pipeline

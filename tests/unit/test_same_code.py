@@ -54,8 +54,10 @@ def test_only_equal_numbers_of_every_record_count(repository: list[Record]) -> N
     known = read_same_code()
     assert known == {"old-ce": {"method": "ce", "now": "new-ce", "on": "mnist5k-lt-if100 (paper)"}}
     assert note_same_code("HEAD") == found
-    with pytest.raises(UserError, match="git archive"):
-        note_same_code("nowhere")
+    for nowhere in ("nowhere", "--output=stray"):
+        with pytest.raises(UserError, match="git rev-parse"):
+            note_same_code(nowhere)
+    assert not Path("stray").exists()
 
 
 def test_records_that_nobody_measured_again_are_not_called_the_same(

@@ -24,7 +24,7 @@ from harness.metrics.shots import GROUPS, group_of_class
 from harness.records.evidence import Evidence
 from harness.records.schema import HEADLINE
 from harness.reporting.effects import Effect, Verdict, effect
-from harness.reporting.summary import Row, Run, Section
+from harness.reporting.summary import Row, Run, Section, in_all
 from harness.reporting.tables import percent
 from harness.reporting.views import RowView, SectionView
 
@@ -214,8 +214,7 @@ def ranked(results: Iterable[Result]) -> tuple[list[tuple[Study, Measured]], lis
 
 def common_marks(lines: Iterable[Measured]) -> list[str]:
     """What a reader must know of all of them that have numbers; it need not be said of each."""
-    marks = [one.marks for one in lines if not one.missing]
-    return [mark for mark in marks[0] if all(mark in others for others in marks)] if marks else []
+    return in_all([one.marks for one in lines if not one.missing])
 
 
 def number(found: Effect | None) -> str:

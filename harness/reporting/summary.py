@@ -124,6 +124,11 @@ class Row:
         return _digest([self.name, *_row_key(self.first), *(run.path for run in self.runs)])
 
 
+def in_all(marks: Sequence[Sequence[str]]) -> list[str]:
+    """What is said of each of some things."""
+    return [mark for mark in marks[0] if all(mark in others for others in marks)] if marks else []
+
+
 @dataclass(frozen=True)
 class Section:
     """One table: every row was measured under the same protocol."""
@@ -167,6 +172,15 @@ class Section:
             seen[label] += 1
             labels.append(label if seen[label] == 1 else f"{label} #{seen[label]}")
         return labels
+
+    @property
+    def shared_marks(self) -> tuple[str, ...]:
+        """What a reader must know of every one of its rows, to be said once; none where there is but one."""
+        return tuple(in_all([row.marks for row in self.rows])) if len(self.rows) > 1 else ()
+
+    def own_marks(self, row: Row) -> list[str]:
+        """What a reader must know of this row beyond that."""
+        return [mark for mark in row.marks if mark not in self.shared_marks]
 
     def rules(self) -> list[str]:
         """The selection rules that at least one row has a value for; the headline rule always."""

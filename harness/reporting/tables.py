@@ -60,7 +60,8 @@ def caption(section: Section, rule: str) -> str:
 
 def notes(section: Section) -> list[str]:
     """What a reader must know of its rows, a line each."""
-    return [f"{row.name}: {'; '.join(row.marks)}" for row in section.rows if row.marks]
+    of_all = [f"all rows: {'; '.join(section.shared_marks)}"] if section.shared_marks else []
+    return of_all + [f"{row.name}: {'; '.join(own)}" for row in section.rows if (own := section.own_marks(row))]
 
 
 def body(section: Section, rule: str, plus_minus: str) -> Iterable[tuple[list[str], list[str], list[bool]]]:

@@ -11,6 +11,7 @@ import pytest
 
 from harness.records.schema import Record
 from harness.reporting.summary import METRICS, Row, Run, Section, stat, summarize
+from harness.reporting.tables import notes
 from tests.factories import CLASS_COUNTS, make_record, make_scores
 
 ALL = METRICS[0]
@@ -113,6 +114,22 @@ def test_a_repeated_seed_is_never_averaged_and_never_dropped() -> None:
 def test_code_versions_in_one_row_are_marked() -> None:
     (row,) = rows(make_record(seed=0, code_version="aaaa"), make_record(seed=1, code_version="bbbb"))
     assert row.marks == ("2 code versions: aaaa, bbbb",)
+
+
+def test_what_holds_for_every_row_is_said_once() -> None:
+    records = [
+        make_record(name, 0, failure=reason) for name, reason in (("ce", "late"), ("crt", "late"), ("gcl", "late"))
+    ]
+    (section,) = sections(*records)
+    (mark,) = section.shared_marks
+    assert mark == "0 of 1 seeds; seed 0 failed: late"
+    assert [section.own_marks(row) for row in section.rows] == [[], [], []]
+    assert notes(section) == [f"all rows: {mark}"]
+    (section,) = sections(*records[:2], make_record("gcl", 0, failure="early"))
+    assert section.shared_marks == ()
+    assert notes(section) == [f"{row.name}: {row.marks[0]}" for row in section.rows]
+    (alone,) = sections(records[0])
+    assert alone.shared_marks == ()
 
 
 def test_a_failed_seed_does_not_count_and_is_named() -> None:

@@ -30,7 +30,8 @@ def open_fake_executor(name: str, root: Path, address: str = "") -> Executor:
         return LocalExecutor(root, [{}, {}])
     if name == "ray":
         return RayExecutor(pytest.importorskip("ray"), root, address)
-    return SlurmExecutor(pytest.importorskip("submitit"), root, parse_options(["cluster=local"]), local_jobs=2)
+    options = parse_options(["cluster=local"] if name == "slurm" else ["partition=main"])
+    return SlurmExecutor(pytest.importorskip("submitit"), root, options, local_jobs=2)
 
 
 def drive(root: Path, executor: Executor, specs: list[Spec]) -> Summary:

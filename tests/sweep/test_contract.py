@@ -28,28 +28,35 @@ from harness.sweep.contract import (
     write_spec,
 )
 from tests.sweep.fakes import drive, open_fake_executor, spec, starts, table
+from tests.sweep.slurm_cluster import slurm_cluster, why_there_is_none
 
 ROOT = Path(__file__).parents[2]
 REASONS = {"ray": "the extra 'ray' is not installed", "submitit": "the extra 'slurm' (submitit) is not installed"}
 SMALL = {"include_dashboard": False, "object_store_memory": 80 * 2**20}
 
 
-@pytest.fixture(scope="module", params=["local", "ray", "slurm"])
+@pytest.fixture(scope="module", params=["local", "ray", "slurm", "slurm-cluster"])
 def name(request: pytest.FixtureRequest) -> str:
-    module = {"ray": "ray", "slurm": "submitit"}.get(request.param)
+    """An engine; `slurm` is submitit without Slurm, `slurm-cluster` Slurm itself on two nodes."""
+    module = {"ray": "ray", "slurm": "submitit", "slurm-cluster": "submitit"}.get(request.param)
     if module:
         pytest.importorskip(module, reason=REASONS[module])
+    if request.param == "slurm-cluster" and (reason := why_there_is_none()):
+        pytest.skip(reason)
     return str(request.param)
 
 
 @pytest.fixture(scope="module")
-def address(name: str) -> Iterator[str]:
-    """Of a Ray cluster of one node, which tests join and leave."""
-    if name != "ray":
+def address(name: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Of a Ray cluster of one node, which tests join and leave; Slurm's is in the environment."""
+    if name == "ray":
+        with ray_cluster(2) as cluster:
+            yield cluster.address
+    elif name == "slurm-cluster":
+        with slurm_cluster(tmp_path_factory.mktemp("slurm")):
+            yield ""
+    else:
         yield ""
-        return
-    with ray_cluster(2) as cluster:
-        yield cluster.address
 
 
 @contextlib.contextmanager

@@ -1,7 +1,8 @@
-"""What only Slurm does, refuse jobs; with an engine made for the test, as there is no Slurm here."""
+"""What only Slurm does: refuse jobs (with an engine made for the test), and lose a node."""
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -11,7 +12,13 @@ import pytest
 from harness.errors import UserError
 from harness.sweep import slurm_jobs
 from harness.sweep.contract import Spec
+from harness.sweep.head import Summary
 from harness.sweep.slurm_jobs import SlurmExecutor, parse_options
+from tests.sweep.fakes import drive, spec, starts, table
+from tests.sweep.slurm_cluster import slurm_cluster, why_there_is_none
+from tests.sweep.test_contract import ROOT, wait_for
+
+NO_CLUSTER = why_there_is_none()
 
 
 class RefusedError(Exception):
@@ -85,3 +92,25 @@ def test_jobs_refused_with_none_under_way_are_one_line(tmp_path: Path) -> None:
     executor = SlurmExecutor(Cluster(limit=0), tmp_path, parse_options(["partition=none"]))
     with pytest.raises(UserError, match="its jobs were refused: QOSMaxSubmitJobPerUserLimit"):
         executor.submit(specs("a"))
+
+
+@pytest.mark.skipif(bool(NO_CLUSTER), reason=NO_CLUSTER)
+def test_a_node_is_lost_during_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Slurm itself, two nodes; the run of the one that is lost is done on the other."""
+    submitit = pytest.importorskip("submitit", reason="the extra 'slurm' (submitit) is not installed")
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    with slurm_cluster(tmp_path / "cluster") as cluster:
+        executor = SlurmExecutor(submitit, tmp_path, parse_options(["partition=main"]))
+        specs = [spec(tmp_path, f"waiting{number}", "waits") for number in range(2)]
+        specs += [spec(tmp_path, f"quick{number}") for number in range(2)]
+        found: list[Summary] = []
+        head = threading.Thread(target=lambda: found.append(drive(tmp_path, executor, specs)))
+        head.start()
+        wait_for(lambda: {"waiting0", "waiting1"} <= set(starts(tmp_path)))
+        cluster.remove("n2")
+        (tmp_path / "go").touch()
+        head.join(120)
+        executor.close()
+    assert len(found) == 1, "it goes on without the node"
+    assert len(found[0].done) == len(table(tmp_path)) == 4
+    assert sorted(starts(tmp_path).count(f"waiting{number}") for number in range(2)) == [1, 2]

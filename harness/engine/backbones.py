@@ -155,6 +155,11 @@ def _without_timm_extras(kwargs: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in kwargs.items() if not key.startswith("pretrained_cfg") and key != "cache_dir"}
 
 
+def _start(name: str) -> dict[str, Any]:
+    """All BatchNorm scales start at 1 in this field's code; timm's ResNets start the last one of a block at 0."""
+    return {"zero_init_last": False} if timm.model_entrypoint(name).__module__ == ResNet.__module__ else {}
+
+
 def create_backbone(name: str, image_shape: tuple[int, int, int]) -> tuple[nn.Module, int]:
     """A timm model without head, and its feature dimension d. Maps (B, channels, H, W) to (B, d).
 
@@ -168,7 +173,7 @@ def create_backbone(name: str, image_shape: tuple[int, int, int]) -> tuple[nn.Mo
         raise unknown("backbone", name, timm.list_models())
     height, width, channels = image_shape
     try:
-        model = timm.create_model(name, pretrained=False, num_classes=0, in_chans=channels)
+        model = timm.create_model(name, pretrained=False, num_classes=0, in_chans=channels, **_start(name))
         model.eval()
         with torch.no_grad():
             features = model(torch.zeros(2, channels, height, width))

@@ -51,6 +51,15 @@ def test_resnet10_initialisation_goes_by_the_outputs() -> None:
     assert float(weight.detach().std()) == pytest.approx((2 / (512 * 9)) ** 0.5, rel=0.02)
 
 
+@pytest.mark.parametrize("name", ["resnet10", "resnet18", "resnet50"])
+def test_every_batchnorm_scale_starts_at_one(name: str) -> None:
+    """As in this field's code; timm itself starts the last one of each block of its ResNets at 0."""
+    model, _ = create_backbone(name, (64, 64, 3))
+    scales = [module.weight for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
+    assert scales
+    assert all(bool((scale == 1).all()) for scale in scales)
+
+
 def test_resnet34_cifar_has_no_max_pool() -> None:
     model = timm.create_model("resnet34_cifar", num_classes=0)
     assert model.forward_features(torch.zeros(1, 3, 32, 32)).shape == (1, 512, 4, 4)

@@ -20,7 +20,8 @@ from harness.api import Batch, Classifier, Method, StepContext, Task
 from harness.data.splits import Part, Split
 from harness.datasets.base import Images
 from harness.engine.history import CLASS, read_history
-from harness.engine.loop import StageJob, StageRun
+from harness.engine.job import StageJob
+from harness.engine.loop import StageRun
 from harness.entries import parse_entry
 from harness.progress import Reporter
 from harness.recipe_layers import variants

@@ -21,7 +21,8 @@ from harness.bench.material import CROP_AND_FLIP, CrossEntropy, classifier, mate
 from harness.bench.plain import PlainLoop, plain_loader
 from harness.bench.sizes import device, sizes
 from harness.bench.timing import SUBJECT, Paced, Work, interleaved, ratio, timed
-from harness.engine.loop import StageJob, StageRun
+from harness.engine.job import StageJob
+from harness.engine.loop import StageRun
 from harness.recipes import Augment
 
 

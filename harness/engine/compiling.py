@@ -11,10 +11,9 @@ from torch import Tensor, nn
 from harness.engine.device import switched_on
 
 COMPILE = "LTBENCH_COMPILE"
-Network = Callable[[Tensor], Tensor]
 
 
-def compiled(backbone: nn.Module) -> Network | None:
+def compiled(backbone: nn.Module) -> Callable[[Tensor], Tensor] | None:
     """The backbone as fused kernels where `LTBENCH_COMPILE` is 1, on CUDA with a graph each for forward and backward.
 
     A step of a small network costs a GPU less than its launches cost the host; a graph has one launch. Off by default:
@@ -22,4 +21,4 @@ def compiled(backbone: nn.Module) -> Network | None:
     """
     if not switched_on(COMPILE):
         return None
-    return cast(Network, torch.compile(backbone, mode="reduce-overhead", dynamic=False))
+    return cast(Callable[[Tensor], Tensor], torch.compile(backbone, mode="reduce-overhead", dynamic=False))

@@ -58,6 +58,10 @@ class Ranks:
         """This rank's part of `count` images in a row, each image in exactly one."""
         return range(count * self.rank // self.world, count * (self.rank + 1) // self.world)
 
+    def noise(self, name: str) -> list[str]:
+        """The name of a source of noise that is another on each rank, and on the first as in one process."""
+        return [name, str(self.rank)] if self.rank else [name]
+
     def sum(self, values: Tensor) -> Tensor:
         """The sum over ranks, on every rank."""
         if self.world == 1:

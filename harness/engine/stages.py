@@ -28,7 +28,8 @@ from harness.engine.checkpoint import load_weights
 from harness.engine.compiling import COMPILE
 from harness.engine.device import DETERMINISTIC, device_name, peak_memory_mb, reset_peak_memory, switched_on
 from harness.engine.history import read_history
-from harness.engine.loop import StageJob, StageRun
+from harness.engine.job import StageJob
+from harness.engine.loop import StageRun
 from harness.engine.ranks import ALONE, Ranks
 from harness.engine.side_by_side import Task, run_side_by_side, workers_for
 from harness.errors import RunFailed, UserError

@@ -51,8 +51,8 @@ def test_first_stage_agrees_with_the_cpu(
 def test_no_step_waits_for_the_device(tiny_split: Split, tiny_images: ImagesByPart, tmp_path: Path) -> None:
     """PyTorch raises where a step of the loop would synchronise."""
     run = StageRun(job(get_method("ce"), epochs=1), tiny_split, tiny_images, torch.device("cuda"), tmp_path)
-    plan = run._plan()
-    run._set_modes()
+    plan = run.batches.plan(0)
+    run.network.train_mode()
     run._train_step(plan, slice(0, 16), 3)  # allocations and cuDNN's choices
     torch.cuda.set_sync_debug_mode("error")
     try:

@@ -139,8 +139,8 @@ def test_hooks_are_called_in_order(tiny_split: Split, tiny_images: ImagesByPart,
     run = finish(job(Everything, epochs=1, batch_size=64), tiny_split, tiny_images, tmp_path)
     assert run.method.calls == ["start", "before", "after", "before", "after", "end"]  # type: ignore[attr-defined]
     assert float(run.model.head.weight.detach().abs().max()) <= 0.2  # type: ignore[union-attr, operator]
-    assert run.optimizer.param_groups[1]["lr"] == 2 * run.optimizer.param_groups[0]["lr"]
-    assert [group["weight_decay"] for group in run.optimizer.param_groups] == [0.0, 5e-4]
+    assert run.network.optimizer.param_groups[1]["lr"] == 2 * run.network.optimizer.param_groups[0]["lr"]
+    assert [group["weight_decay"] for group in run.network.optimizer.param_groups] == [0.0, 5e-4]
 
 
 @pytest.mark.parametrize(("frozen_bn", "moves"), [("eval", False), ("train_as_published", True)])
@@ -180,7 +180,7 @@ def test_methods_with_one_seed_share_backbone_and_batches(
     runs = [start(job(method), tiny_split, tiny_images, tmp_path) for method in (Plain, Exploding)]
     weights = [run.model.backbone.state_dict()["conv1.weight"] for run in runs]
     assert torch.equal(*weights)
-    assert torch.equal(*(run._plan().order for run in runs))
+    assert torch.equal(*(run.batches.plan(0).order for run in runs))
 
 
 def test_nan_loss_ends_the_run_with_epoch_and_step(
@@ -286,7 +286,7 @@ def test_features_of_evaluation_images_are_computed_once_and_change_no_bit(
 ) -> None:
     kept = start(job(HeadOnly), tiny_split, tiny_images, tmp_path / "kept")
     anew = start(job(HeadOnly), tiny_split, tiny_images, tmp_path / "anew")
-    anew._kept_features = Forgetful()
+    anew.network._kept_features = Forgetful()
     passes_kept, passes_anew = count_forward_passes(kept), count_forward_passes(anew)
     kept.run(Reporter())
     anew.run(Reporter())
@@ -313,7 +313,7 @@ def test_features_of_a_backbone_that_changes_are_not_kept(
 ) -> None:
     for changes, method in (({}, Plain), ({"frozen_bn": "train_as_published"}, HeadOnly)):
         run = finish(job(method, **changes), tiny_split, tiny_images, tmp_path / method.__name__)
-        assert not run._kept_features
+        assert not run.network._kept_features
 
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="compiling needs a C++ compiler")
@@ -323,8 +323,8 @@ def test_a_compiled_backbone_trains_the_same_up_to_rounding(
     eager = finish(job(Plain, epochs=2), tiny_split, tiny_images, tmp_path / "eager")
     monkeypatch.setenv("LTBENCH_COMPILE", "1")
     fused = finish(job(Plain, epochs=2), tiny_split, tiny_images, tmp_path / "compiled")
-    assert eager._compiled is None
-    assert fused._compiled is not None
+    assert eager.network._compiled is None
+    assert fused.network._compiled is not None
     np.testing.assert_allclose(fused.history.loss, eager.history.loss, rtol=1e-3)
 
 

@@ -15,13 +15,14 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from harness.api import Classifier, Sampler, Stage, StepContext
 from harness.data.samplers import ClassAwareSampler
 from harness.data.splits import Split
 from harness.datasets.base import Images
-from harness.engine.loop import StageJob, StageRun
+from harness.engine.job import StageJob
+from harness.engine.loop import StageRun
 from harness.engine.parallel import forward_pass
 from harness.engine.ranks import ALONE, Ranks, joined
 from harness.errors import RunFailed
@@ -42,17 +43,19 @@ LIMIT = 120.0  # seconds until ranks that wait for each other are killed
 class Exact(StageRun):
     """In float64, with BatchNorm in evaluation mode: what looks across a batch cannot be equal on shares of it."""
 
-    def _build_model(self) -> None:
-        super()._build_model()
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        network = self.network
         self.model.double()
-        self.model.backbone.register_forward_pre_hook(lambda _, inputs: (inputs[0].double(),))
+        self.model.backbone.register_forward_pre_hook(exactly)
         self.method.on_stage_start(self.model, self.job.stage)
-        self._build_optimizer()
-        self.joint = forward_pass(self.model, self._extract, self.frozen_backbone, self.ranks, self.device)
+        network.joint = forward_pass(self.model, network.extract, network.frozen_backbone, self.ranks, self.device)
 
-    def _set_modes(self) -> None:
-        super()._set_modes()
-        self.model.backbone.eval()
+
+def exactly(backbone: nn.Module, inputs: tuple[Tensor]) -> tuple[Tensor]:
+    """What it is given in float64, whatever mode the loop has set."""
+    backbone.eval()
+    return (inputs[0].double(),)
 
 
 class Balanced(BalancedSoftmax):
@@ -121,7 +124,7 @@ def outcome(run: StageRun) -> dict[str, Any]:
     return {
         "model": {name: value.clone() for name, value in run.model.state_dict().items()},
         "method": method,
-        "logits": run._last_logits,
+        "logits": run.evaluation.last_logits,
         "epochs": run.history.epochs,
         "loss": run.history.loss,
     }

@@ -15,7 +15,8 @@ from harness.api import Classifier, Method, Sampler, Stage, StepContext
 from harness.data.samplers import ClassAwareSampler
 from harness.data.splits import Split
 from harness.datasets.base import Images
-from harness.engine.loop import StageJob, StageRun
+from harness.engine.job import StageJob
+from harness.engine.loop import StageRun
 from harness.progress import Reporter
 from harness.recipes import Augment, StageRecipe
 

@@ -1,0 +1,72 @@
+"""Evaluation: logits of a part as inference uses them, and what of them goes into the history."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from harness.data.parts import Part
+from harness.data.splits import Split
+from harness.engine.calibration import expected_calibration_error
+from harness.engine.history import History, class_dtype
+from harness.engine.job import StageJob
+from harness.engine.network import Network
+from harness.engine.ranks import Ranks
+from harness.errors import RunFailed
+
+
+class Evaluation:
+    """Evaluates a network on test and validation images.
+
+    Attributes:
+        last_logits: those of the test part when it was last evaluated; on rank 0.
+    """
+
+    def __init__(self, job: StageJob, split: Split, data: Mapping[str, Part], network: Network, ranks: Ranks) -> None:
+        self._job, self._split, self._data, self._network, self._ranks = job, split, data, network, ranks
+        self.last_logits: Tensor | None = None
+
+    def add_to(self, history: History, epoch: int) -> None:
+        """Writes down what is predicted after epoch `epoch` (from 0)."""
+        dtype = class_dtype(self._split.num_classes)
+        logits, val = self._predict("test", epoch), self._predict("val", epoch)
+        history.epochs.append(min(epoch + 1, self._job.recipe.epochs))
+        if logits is None or val is None:  # rank 0 has them
+            return
+        self.last_logits = logits
+        predictions = logits.argmax(1)
+        confidence = logits.double().softmax(1).max(1).values
+        targets = torch.from_numpy(self._split.test.targets())
+        history.ece.append(round(expected_calibration_error(confidence, predictions == targets), 6))
+        history.test.append(predictions.numpy().astype(dtype))
+        history.val.append(val.argmax(1).numpy().astype(dtype))
+
+    def final_logits(self, epoch: int) -> Tensor | None:
+        """Of the test part; on rank 0."""
+        resumed_at_the_end = self._ranks.told(self.last_logits is None)
+        return self._predict("test", epoch) if resumed_at_the_end else self.last_logits
+
+    @torch.no_grad()
+    def _predict(self, part: str, epoch: int) -> Tensor | None:
+        """Logits as inference uses them, on the CPU in float32, shape (N, C); on rank 0."""
+        self._network.model.eval()
+        logits = self._logits(part)
+        if self._job.recipe.flip_average:
+            logits = (logits + self._logits(part, mirrored=True)) / 2
+        if not all(self._ranks.told(self._ranks.gathered(bool(torch.isfinite(logits).all())))):
+            raise RunFailed(
+                f"logits on the {part} part are not finite after epoch {epoch + 1}", epoch=epoch + 1, agreed=True
+            )
+        return self._ranks.rows(logits)
+
+    def _logits(self, part: str, *, mirrored: bool = False) -> Tensor:
+        """Of this rank's images."""
+        which = self._ranks.chunk(len(self._data[part]))
+        network = self._network
+        chunks = [
+            network.method.inference(network.model.head(features), self._job.stage).float().cpu()
+            for features in network.part_features(part, which, mirrored=mirrored)
+        ]
+        return torch.cat(chunks) if len(which) else torch.empty(0, self._split.num_classes)

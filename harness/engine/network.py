@@ -1,0 +1,189 @@
+"""The network that a stage trains: how it is built and tuned, and the features and logits that it gives."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable, Mapping
+
+import torch
+from torch import Tensor
+
+from harness.api import Classifier, Method, Task
+from harness.data.parts import Part, in_order
+from harness.data.splits import Split
+from harness.engine.backbones import create_backbone
+from harness.engine.compiling import COMPILE, compiled
+from harness.engine.job import StageJob
+from harness.engine.parallel import Mixed, forward_pass, with_synchronised_batchnorm
+from harness.engine.ranks import Ranks
+from harness.engine.schedules import learning_rate
+from harness.engine.seeding import seed_for
+from harness.errors import RunSkipped, UserError
+from harness.recipes import Augment
+
+EVAL_BATCH = {"cpu": 128, "cuda": 2000}  # a small batch stays in a processor's cache; a GPU wants a large one
+
+
+class Network:
+    """Backbone and head, with the method that made the head and the optimizer that tunes them.
+
+    Weights depend on the seed and the stage only, so methods with one seed start from the same backbone.
+
+    Attributes:
+        frozen_backbone: whether only the head is tuned.
+        fixed_features: whether the features of an image never change, so that they need computing only once.
+        joint: the forward pass of training steps.
+
+    Raises:
+        RunSkipped: the method cannot work on the split.
+        UserError: the run cannot be spread as the job says.
+    """
+
+    def __init__(
+        self, job: StageJob, split: Split, data: Mapping[str, Part], device: torch.device, ranks: Ranks
+    ) -> None:
+        self._job, self._split, self._data, self._device = job, split, data, device
+        torch.manual_seed(seed_for(job.seed, "backbone"))
+        backbone, feature_dim = create_backbone(job.backbone, tuple(split.image_shape))  # type: ignore[arg-type]
+        self.method = self._build_method(feature_dim)
+        torch.manual_seed(seed_for(job.seed, job.stage, "head"))
+        self.model = Classifier(backbone, self.method.head(job.stage))
+        self._load_first_stage()
+        self.model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        if job.spread.sync_bn:
+            with_synchronised_batchnorm(self.model, device)
+        self.method.on_stage_start(self.model, job.stage)
+        self._compiled = compiled(self.model.backbone)
+        self._build_optimizer()
+        self._check_spread()
+        self.joint = forward_pass(self.model, self.extract, self.frozen_backbone, ranks, device)
+        self._epoch = 0  # of the running step
+        self._kept_features: dict[tuple[str, bool], list[Tensor]] = {}  # by part, and whether mirrored
+        self._train_features: Tensor | None = None
+        torch.manual_seed(seed_for(job.seed, job.stage, *ranks.noise("forward")))  # dropout and the like
+
+    def _build_method(self, feature_dim: int) -> Method:
+        counts = torch.tensor(self._split.class_counts, device=self._device)
+        method = self._job.method(Task(self._split.num_classes, feature_dim, counts), self._job.params)
+        if reason := method.skip():
+            raise RunSkipped(reason, agreed=True)
+        return method
+
+    def _load_first_stage(self) -> None:
+        if self._job.start:
+            wanted = "" if self.method.continues_head() else "backbone."
+            kept = {name: value for name, value in self._job.start.items() if name.startswith(wanted)}
+            self.model.load_state_dict(self.model.state_dict() | kept)
+
+    def _build_optimizer(self) -> None:
+        recipe = self._job.recipe
+        groups = self.method.param_groups(self.model, self._job.stage)
+        self._lr_scales = [group.pop("lr_scale", 1.0) for group in groups]
+        tuned = {parameter for group in groups for parameter in group["params"]}
+        for parameter in self.model.parameters():
+            parameter.requires_grad_(parameter in tuned)
+        self.frozen_backbone = not any(parameter in tuned for parameter in self.model.backbone.parameters())
+        self.fixed_features = self.frozen_backbone and recipe.frozen_bn == "eval"
+        self.optimizer = torch.optim.SGD(
+            groups,
+            lr=recipe.lr,
+            momentum=recipe.momentum,
+            weight_decay=recipe.weight_decay,
+            nesterov=recipe.nesterov,
+            fused=self._device.type == "cuda",  # one kernel for all parameters
+        )
+
+    def _check_spread(self) -> None:
+        """What cannot be spread is refused before it costs anything."""
+        spread = self._job.spread
+        if spread.changes_numbers and self._compiled is not None:
+            raise UserError(f"{COMPILE}=1: whole batches are compiled, not their shares; not with {spread.options}")
+        whole = type(self.method).before_step is not Method.before_step and not self.frozen_backbone
+        if spread.micro_batch and whole:
+            raise UserError(
+                f"--micro-batch: {self.method.name} needs the features of a whole batch; use more processes instead"
+            )
+
+    # ---- training steps -----------------------------------------------------------------------------------------
+
+    def train_mode(self) -> None:
+        """Modes of training; a backbone whose features are fixed stays as in evaluation."""
+        self.model.train()
+        if self.fixed_features:
+            self.model.backbone.eval()
+
+    def begin_step(self, epoch: int, step: int, steps: int) -> float:
+        """Readies the network for a step (from 0) of `steps`; its learning rate, before the groups' own factors."""
+        if self._compiled is not None:
+            torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call]
+        recipe, self._epoch = self._job.recipe, epoch
+        rate = learning_rate(
+            recipe.schedule,
+            recipe.lr,
+            epoch=epoch,
+            epochs=recipe.epochs,
+            step=step,
+            steps=steps,
+            warmup=recipe.warmup_epochs,
+        )
+        for group, scale in zip(self.optimizer.param_groups, self._lr_scales, strict=True):
+            group["lr"] = rate * scale
+        return rate
+
+    def parts(self, batch: Mixed) -> list[Mixed]:
+        """What goes forward and backward one after the other; over a frozen backbone it is the whole batch."""
+        return [batch] if self.frozen_backbone else batch.parts(self._job.spread.micro_batch)
+
+    def forward(self, part: Mixed) -> tuple[Tensor, Tensor]:
+        """Features and logits of a part of a training batch."""
+        if not self.frozen_backbone:
+            return self.joint(part.images)
+        pieces = part.parts(self._job.spread.micro_batch)
+        found = [self._batch_features(piece.images, piece.index) for piece in pieces]
+        features = found[0] if len(found) == 1 else torch.cat(found)
+        return features, self.joint.head(features)
+
+    # ---- features -----------------------------------------------------------------------------------------------
+
+    def extract(self, images: Tensor) -> Tensor:
+        """Features in float32 at least; the backbone may run in bfloat16, head and loss never do."""
+        low = self._job.precision == "bfloat16"
+        no_grad = torch.no_grad() if self.frozen_backbone else contextlib.nullcontext()
+        with no_grad, torch.autocast(self._device.type, dtype=torch.bfloat16, enabled=low):
+            features: Tensor = self._backbone(images)
+        return features.float() if low else features
+
+    def _backbone(self, images: Tensor) -> Tensor:
+        """The backbone; a compiled one takes full batches only, the shape that nearly all of the time goes to."""
+        if self._compiled is not None and len(images) == self._job.recipe.batch_size:
+            return self._compiled(images)
+        try:
+            return self.model.backbone(images)  # type: ignore[no-any-return]
+        except ValueError as error:
+            if "more than 1 value per channel" in str(error) and self._job.spread.changes_numbers:
+                raise UserError(
+                    f"{self._job.spread.options}: BatchNorm got a single image, a share of a batch of epoch "
+                    f"{self._epoch + 1}; take fewer processes, or larger parts"
+                ) from None
+            raise
+
+    def part_features(self, part: str, which: range, *, mirrored: bool = False) -> Iterable[Tensor]:
+        """Features of images of a part as they are, in batches; of a backbone that never changes they are kept."""
+        if (part, mirrored) in self._kept_features:
+            return self._kept_features[part, mirrored]
+        images = in_order(self._data[part], EVAL_BATCH[self._device.type], which)
+        features = (self.extract(batch.flip(-1) if mirrored else batch) for batch in images)
+        if not self.fixed_features:
+            return features
+        kept = [some.clone() for some in features]  # clones: a compiled graph writes into its memory again
+        self._kept_features[part, mirrored] = kept
+        return kept
+
+    def _batch_features(self, images: Tensor, index: Tensor) -> Tensor:
+        """Features of a training batch; where they are the same in every epoch they are computed once."""
+        recipe = self._job.recipe
+        if not self.fixed_features or recipe.augment != Augment() or recipe.mixup_alpha > 0:
+            return self.extract(images)
+        if self._train_features is None:
+            self._train_features = torch.cat(list(self.part_features("train", range(len(self._data["train"])))))
+        return self._train_features[index]

@@ -269,6 +269,9 @@ def same_code(
     print(f"{SAME_CODE}: the same numbers as at {revision}: {', '.join(found.same) or 'none'}")
     if found.other:
         print(f"other numbers: {', '.join(found.other)}")
+    if found.elsewhere:
+        names = ", ".join(found.elsewhere)
+        print(f"not comparable, as another processor may give other numbers to the same code: {names}")
     if found.not_measured_again:
         print(f"not measured again with this checkout's code: {', '.join(found.not_measured_again)}")
 

@@ -43,9 +43,22 @@ def machine(device_name: str) -> dict[str, Any]:
         "python": platform.python_version(),
         "versions": {name: _version(name) for name in LIBRARIES},
         "platform": f"{platform.system()} {platform.machine()}",
+        "processor": processor(),
         "cpus": os.cpu_count(),
         "commit": git_commit(),
     }
+
+
+@cache
+def processor() -> str:
+    """The processor as its maker calls it, and the instructions that torch takes of it: other ones, other bits."""
+    import torch
+
+    listing = Path("/proc/cpuinfo")
+    lines = listing.read_text(encoding="utf-8").splitlines() if listing.is_file() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    name = names[0] if names else platform.processor() or platform.machine()
+    return f"{name}, {torch.backends.cpu.get_cpu_capability()}"
 
 
 def _version(name: str) -> str | None:

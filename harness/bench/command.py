@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import os
-import platform
 import subprocess
 import sys
 import tempfile
@@ -47,7 +46,7 @@ def bench(part: str, device: str, threads: int | None, json_file: Path | None, q
     report = {
         "schema": SCHEMA,
         "quick": quick,
-        "machine": machine(device_name(chosen)) | {"processor": _processor(), "threads": threads or cores},
+        "machine": machine(device_name(chosen)) | {"threads": threads or cores},
         "parts": {name: [row for row in rows if row["part"] == name] for name in PARTS},
     }
     table.show(report)
@@ -75,11 +74,3 @@ def _measure(parts: tuple[str, ...], device: str, quick: bool) -> tuple[int, lis
         row["extra_info"] | {"rounds": row["stats"]["rounds"]} for row in measured["benchmarks"] if row["extra_info"]
     ]
     return done.returncode, rounds
-
-
-def _processor() -> str:
-    """The processor as its maker calls it."""
-    listing = Path("/proc/cpuinfo")
-    lines = listing.read_text(encoding="utf-8").splitlines() if listing.is_file() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()

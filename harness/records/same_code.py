@@ -17,12 +17,12 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from harness.errors import UserError
 from harness.files import read_json, write_bytes, write_json
 from harness.provenance import code_version
-from harness.records.schema import Record, read_record, record_paths
+from harness.records.schema import Record, costs_path, read_record, record_paths
 from harness.registry import available_methods, get_plugin
 
 SAME_CODE = Path("results/same_code.json")
@@ -35,10 +35,18 @@ class Compared:
 
     same: list[str] = field(default_factory=list)
     other: list[str] = field(default_factory=list)
+    elsewhere: list[str] = field(default_factory=list)  # other numbers, but of another processor, or not known of which
     not_measured_again: list[str] = field(default_factory=list)  # all or some runs, with this checkout's code
 
 
-Pairs = list[tuple[Record, Record | None]]  # then and now
+class Measured(NamedTuple):
+    """A record, and the processor that its costs name."""
+
+    record: Record
+    processor: str | None
+
+
+Pairs = list[tuple[Measured, Measured | None]]  # then and now
 
 
 def note_same_code(revision: str, path: Path = SAME_CODE) -> Compared:
@@ -47,17 +55,18 @@ def note_same_code(revision: str, path: Path = SAME_CODE) -> Compared:
     Raises:
         UserError: no such commit, or no records in it.
     """
-    then = {name: record for name, record in _at(revision).items() if record.status == "ok"}
-    now = {file.as_posix(): read_record(file) for file in record_paths(RECORDS)}
+    then = {name: found for name, found in _at(revision).items() if found.record.status == "ok"}
+    now = _measured(Path())
     by_method: dict[str, Pairs] = defaultdict(list)
-    for name, record in then.items():
-        by_method[record.method].append((record, now.get(name)))
+    for name, old in then.items():
+        by_method[old.record.method].append((old, now.get(name)))
     known, found, current = read_same_code(path), Compared(), current_versions()
     for method, pairs in sorted(by_method.items()):
-        if not all(new and new.code_version == current.get(method) for _, new in pairs):
+        if not all(new and new.record.code_version == current.get(method) for _, new in pairs):
             found.not_measured_again.append(method)
         elif not _is_same(pairs):
-            found.other.append(method)
+            on_one = all(new and old.processor and old.processor == new.processor for old, new in pairs)
+            (found.other if on_one else found.elsewhere).append(method)
         else:
             found.same.append(method)
             known |= _known(method, pairs, current)
@@ -71,13 +80,13 @@ def current_versions() -> dict[str, str]:
 
 
 def _is_same(pairs: Pairs) -> bool:
-    one_version = len({old.code_version for old, _ in pairs}) == 1
-    return one_version and all(new and _numbers(old) == _numbers(new) for old, new in pairs)
+    one_version = len({old.record.code_version for old, _ in pairs}) == 1
+    return one_version and all(new and _numbers(old.record) == _numbers(new.record) for old, new in pairs)
 
 
 def _known(method: str, pairs: Pairs, current: Mapping[str, str]) -> dict[str, dict[str, str]]:
-    old, now = pairs[0][0].code_version, current[method]
-    return {} if old == now else {old: {"method": method, "now": now, "on": _suite(record for record, _ in pairs)}}
+    old, now = pairs[0][0].record.code_version, current[method]
+    return {} if old == now else {old: {"method": method, "now": now, "on": _suite(one.record for one, _ in pairs)}}
 
 
 def read_same_code(path: Path = SAME_CODE) -> dict[str, dict[str, str]]:
@@ -131,7 +140,21 @@ def _suite(records: Iterable[Record]) -> str:
     return ", ".join(sorted({f"{record.split} ({record.track})" for record in records}))
 
 
-def _at(revision: str) -> dict[str, Record]:
+def _measured(root: Path) -> dict[str, Measured]:
+    """The records under `root`, by path."""
+    paths = record_paths(root / RECORDS)
+    return {path.relative_to(root).as_posix(): Measured(read_record(path), _processor(path)) for path in paths}
+
+
+def _processor(record: Path) -> str | None:
+    try:
+        costs = read_json(costs_path(record), "cost file")
+    except UserError:
+        return None
+    return costs.get("processor") if isinstance(costs, dict) else None
+
+
+def _at(revision: str) -> dict[str, Measured]:
     """The records of a commit, by path."""
     commit = _git("rev-parse", "--verify", "--end-of-options", f"{revision}^{{commit}}").decode().strip()
     archive = _git("archive", "--format=tar", commit, "--", RECORDS.as_posix())
@@ -140,7 +163,7 @@ def _at(revision: str) -> dict[str, Record]:
         for member in tar:  # not extractall: its filter came with Python 3.11.4
             if (content := tar.extractfile(member)) is not None:
                 write_bytes(folder / member.name, content.read())
-        return {path.relative_to(folder).as_posix(): read_record(path) for path in record_paths(folder / RECORDS)}
+        return _measured(folder)
 
 
 def _git(*arguments: str) -> bytes:

@@ -12,6 +12,7 @@ Recipe = Mapping[str, Any]
 ResolveRecipe = Callable[[str, str], Recipe | None]  # entry, data set -> this checkout's recipe, if there is one
 COSTS = {
     "device": "Device",
+    "processor": "Processor",
     "precision": "Precision",
     "wall_seconds": "Wall time (s)",
     "images_per_second": "Images/s",

@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 
 from harness.errors import UserError
+from harness.files import write_json
 from harness.records import same_code
 from harness.records.collect import collect
 from harness.records.same_code import SAME_CODE, Compared, measured_the_same, note_same_code, read_same_code
-from harness.records.schema import Record, write_record
+from harness.records.schema import Record, costs_path, write_record
 from harness.reporting.report import ranked_sections
 from tests.factories import make_record
 
@@ -25,7 +26,9 @@ def git(*arguments: str) -> None:
 
 def write(*records: Record) -> None:
     for record in records:
-        write_record(Path(f"results/records/{record.method}/seed{record.seed}.json"), record)
+        path = Path(f"results/records/{record.method}/seed{record.seed}.json")
+        write_record(path, record)
+        write_json(costs_path(path), {"processor": "one, AVX2"})
 
 
 @pytest.fixture
@@ -50,7 +53,7 @@ def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Record]:
 
 def test_only_equal_numbers_of_every_record_count(repository: list[Record]) -> None:
     found = note_same_code("HEAD")
-    assert found == Compared(["ce"], ["crt"], ["gcl", "lws"])
+    assert found == Compared(["ce"], ["crt"], [], ["gcl", "lws"])
     known = read_same_code()
     assert known == {"old-ce": {"method": "ce", "now": "new-ce", "on": "mnist5k-lt-if100 (paper)"}}
     assert note_same_code("HEAD") == found
@@ -58,6 +61,12 @@ def test_only_equal_numbers_of_every_record_count(repository: list[Record]) -> N
         with pytest.raises(UserError, match="git rev-parse"):
             note_same_code(nowhere)
     assert not Path("stray").exists()
+
+
+@pytest.mark.parametrize("costs", [{"processor": "one, AVX512"}, {}])
+def test_other_numbers_of_another_processor_say_nothing(repository: list[Record], costs: dict[str, str]) -> None:
+    write_json(costs_path(Path("results/records/crt/seed1.json")), costs)
+    assert note_same_code("HEAD") == Compared(["ce"], [], ["crt"], ["gcl", "lws"])
 
 
 def test_records_that_nobody_measured_again_are_not_called_the_same(

@@ -37,7 +37,7 @@ from methods.weight_balancing.method import WeightBalancing
 from tests.engine.toys import job
 
 WORLD = 2
-LIMIT = 120.0  # seconds until ranks that wait for each other are killed
+LIMIT = 300.0  # seconds until ranks that wait for each other are killed
 
 
 class Exact(StageRun):

@@ -157,8 +157,8 @@ def _note(record: Record, current: Mapping[str, str] | None, same: dict[str, dic
         return "its method is no longer here"
     if record.code_version == current[record.method]:
         return ""
-    if suites := measured_the_same(record.code_version, current[record.method], same):
-        return f"measured with earlier code, which gives the same numbers as today's on {suites}"
+    if measured_the_same(record.code_version, current[record.method], same):
+        return "earlier code, same numbers"
     return f"measured with code {record.code_version}, which is now {current[record.method]}"
 
 

@@ -19,9 +19,10 @@ from harness.errors import UserError, unknown
 from harness.files import write_text
 from harness.metrics.selection import SELECTION_RULES
 from harness.metrics.shots import GROUPS
+from harness.records.schema import HEADLINE
 from harness.reporting import tables
 from harness.reporting.effects import Effect
-from harness.reporting.studies import ENOUGH, SCORES, Measured, Result, Study, number, ranked
+from harness.reporting.studies import ENOUGH, SCORES, Contrast, Measured, Result, Study, number, ranked
 from harness.reporting.summary import METRICS, Section
 
 BLOCK = re.compile(
@@ -89,7 +90,7 @@ def study(result: Result) -> str:
     if result.quantities:
         alt = f"{result.study.title}: {result.study.quantity}"
         parts.append(f"![{alt}]({FIGURES}/study-{result.study.id}.quantity.svg)\n")
-    parts.append(_table(["Contrast"], [([one.contrast.label], one) for one in result.measured]))
+    parts.append(_table([], [([], one) for one in result.measured]))
     if result.findings:
         parts.append("\n".join(f"- {text}" for text in result.findings) + "\n")
     if result.withdrawn:
@@ -101,29 +102,35 @@ def study(result: Result) -> str:
 def findings(results: Sequence[Result]) -> str:
     """Every contrast with enough seeds by the size of its difference, as Markdown; those not resolved apart."""
     resolved, others = ranked(results)
-    parts = [_table(["Study", "Contrast"], _named(resolved))] if resolved else []
+    parts = [_table(["Study"], _named(resolved))] if resolved else []
     if others:
         parts.append("Not resolved at this length and number of seeds:\n")
-        parts.append(_table(["Study", "Contrast"], _named(others)))
+        parts.append(_table(["Study"], _named(others)))
     return "\n".join(parts)
 
 
 def _named(pairs: Sequence[tuple[Study, Measured]]) -> list[tuple[list[str], Measured]]:
-    return [([study.title, one.contrast.label], one) for study, one in pairs]
+    return [([study.title], one) for study, one in pairs]
 
 
 def _table(titles: Sequence[str], lines: Sequence[tuple[list[str], Measured]]) -> str:
     scores = [score for score in SCORES if any(one.effects.get(score) for _, one in lines)] or ["all"]
-    head = [*titles, *(score.capitalize() for score in scores), "n"]
-    rows = [f"| {' | '.join(head)} |", f"|{' --- |' * len(titles)}{' ---: |' * (len(scores) + 1)}"]
+    head = [*titles, "Contrast", "Rows", *(score.capitalize() for score in scores), "n"]
+    rows = [f"| {' | '.join(head)} |", f"|{' --- |' * (len(titles) + 2)}{' ---: |' * (len(scores) + 1)}"]
     for names, one in lines:
         effects = [_effect(one.effects.get(score), one.n) for score in scores]
         if one.missing:
             effects = [tables.escape_markdown(one.missing), *("-" for _ in scores[1:])]
         few = f"{one.n} (too few)" if 0 < one.n < ENOUGH else str(one.n or "-")
-        label = [*names[:-1], "; ".join([names[-1], *one.marks])]
+        label = [*names, "; ".join([one.contrast.label, *one.marks]), _rows(one.contrast)]
         rows.append(f"| {' | '.join([*map(tables.escape_markdown, label), *effects, few])} |")
     return "\n".join(rows) + "\n"
+
+
+def _rows(contrast: Contrast) -> str:
+    """Which row against which, and at which selection rules where these are not the headline's."""
+    sides = ((contrast.row, contrast.at), (contrast.against, contrast.against_at))
+    return " against ".join(row if rule == HEADLINE else f"{row} at {rule}" for row, rule in sides)
 
 
 def _effect(found: Effect | None, seeds: int) -> str:

@@ -191,10 +191,11 @@ def test_pictures_are_well_formed_and_show_text_as_it_stands(measured: Collected
 def test_blocks_of_documents(measured: Collected) -> None:
     text = "<!-- findings -->\n<!-- /findings -->\n\n<!-- study made -->\nold\n<!-- /study -->\n"
     fresh = refresh(text, [], [result(measured)], "STUDIES.md")
-    assert "| A &lt;made&gt; study | Balanced | **+26.2 (" in fresh
+    assert "| A &lt;made&gt; study | Balanced | balanced\\_softmax against ce | **+26.2 (" in fresh
+    assert "| At its best | ce at best\\_test against ce | " in fresh
     assert "Not resolved at this length" in fresh
     assert "![A <made> study](reports/figures/study-made.svg)" in fresh
-    assert "| Not there | not run: gcl has not been measured | - | - | - | - |" in fresh
+    assert "| Not there | gcl against ce | not run: gcl has not been measured | - | - | - | - |" in fresh
     assert "- It gains +26.2" in fresh
     assert "2 of its findings are left out" in fresh
     assert refresh(fresh, [], [result(measured)], "STUDIES.md") == fresh

@@ -98,7 +98,7 @@ def test_the_report_says_which_older_code_is_known_to_give_the_same(repository: 
     current = {method: f"new-{method}" for method in ("ce", "crt", "gcl")}
     (section,) = ranked_sections(collect(Path("results/records")), current).sections
     marks = {row.first.method: row.marks for row in section.rows}
-    assert marks["ce"] == ("earlier code, same numbers",)
+    assert marks["ce"] == ("earlier code, same on the default suite",)
     assert marks["crt"] == ("measured with code old-crt, which is now new-crt",)
     SAME_CODE.write_text('{"old-ce": {"now": 1}}')
     with pytest.raises(UserError, match="damaged"):

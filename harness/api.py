@@ -17,11 +17,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from harness.config import later
 from harness.data.samplers import Sampler
 
 Stage = Literal["train", "finetune"]
 
-__all__ = ["Batch", "Classifier", "Method", "Sampler", "Stage", "StepContext", "Task", "second_stage"]
+__all__ = ["Batch", "Classifier", "Method", "Sampler", "Stage", "StepContext", "Task", "later", "second_stage"]
 
 
 @dataclass(frozen=True)

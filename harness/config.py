@@ -59,9 +59,29 @@ def _hints(cls: type) -> dict[str, Any]:
     return typing.get_type_hints(cls)
 
 
+def later(default: Any, **metadata: Any) -> Any:
+    """A field that a dataclass got after records were made with it: `as_dict` leaves it out while it has its default.
+
+    So the hash of a recipe that does not use the new key stays what it was, and old records still fit.
+    """
+    return dataclasses.field(default=default, metadata={**metadata, "later": True})
+
+
 def as_dict(value: Any) -> dict[str, Any]:
-    """The plain mapping of a dataclass instance, for hashing and records."""
-    return dataclasses.asdict(value)
+    """The plain mapping of a dataclass instance, for hashing and records; `later` fields only where they are set."""
+    return {
+        field.name: _plain(getattr(value, field.name))
+        for field in dataclasses.fields(value)
+        if not (field.metadata.get("later") and getattr(value, field.name) == field.default)
+    }
+
+
+def _plain(value: Any) -> Any:
+    if dataclasses.is_dataclass(value):
+        return as_dict(value)
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    return type(value)(map(_plain, value)) if isinstance(value, (list, tuple)) else value
 
 
 def merge(base: Mapping[str, Any], *updates: Mapping[str, Any]) -> dict[str, Any]:

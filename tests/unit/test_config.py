@@ -151,3 +151,21 @@ def test_whatever_comes_it_is_built_or_refused(values: dict[str, Any]) -> None:
     assert type(made.rate) is float
     assert made.mode in ("fast", "exact")
     assert config.build(Outer, config.as_dict(made), "w") == made or made != made  # NaN
+
+
+def test_a_later_field_is_left_out_while_it_has_its_default() -> None:
+    """So recipes keep their hash when a key is added that they do not use."""
+
+    @dataclass(frozen=True)
+    class Inner:
+        old: int = 1
+
+    @dataclass(frozen=True)
+    class Outer:
+        inner: Inner = field(default_factory=Inner)
+        several: tuple[Inner, ...] = (Inner(),)
+        named: dict[str, Any] = field(default_factory=lambda: {"a": [1, Inner()]})
+        new: float = config.later(0.5, stage="finetune")
+
+    assert config.as_dict(Outer()) == {"inner": {"old": 1}, "several": ({"old": 1},), "named": {"a": [1, {"old": 1}]}}
+    assert config.as_dict(Outer(new=0.6))["new"] == 0.6

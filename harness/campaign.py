@@ -1,8 +1,9 @@
 """Campaigns: as many runs of a suite as a time budget allows, several at once on each device, without DVC.
 
-Worker processes take runs from here, longest first (`harness.plans`). What is stopped by the end of the budget goes on
-where it was by the same command; what is finished is a record under `<out>/records`. A run that fails becomes a record
-that says so, and holds up nothing; the next call tries it again, last.
+Worker processes take runs from here, in the order of `harness.plans`: one cell after the other is completed. What is
+stopped by the end of the budget goes on where it was by the same command; what is finished is a record under
+`<out>/records`. A run that fails becomes a record that says so, and holds up nothing; the next call tries it again,
+last.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from harness.files import locked
 from harness.plans import Plan, Run, Settings, do, fail, make_plan, slots
 from harness.processes import become_dependent
 from harness.progress import Reporter, reporter
+from harness.status import Tracker
 from harness.sweep.contract import only_one
 
 if TYPE_CHECKING:
@@ -53,10 +55,12 @@ def campaign(suite: str, budget: float, settings: Settings) -> Outcome:
         plan = make_plan(suite, settings)
         total, outcome = plan.left, Outcome(left_out=len(plan.left_out))
         with _Workers(settings, total) as workers:
+            tracker = Tracker(settings.out, suite, plan, workers.count)
             while (plan.ready or workers.busy) and time.monotonic() < until:
-                workers.start(plan)
-                for run, how in workers.finished(until, progress):
+                workers.start(plan, tracker)
+                for run, how in workers.finished(until, progress, tracker):
                     plan.finished(run)
+                    tracker.finished(run, how)
                     if run.stage != "train":
                         outcome.made += 1
                         outcome.failed += how.startswith("failed")
@@ -96,14 +100,20 @@ class _Workers:
         self._processes[ours] = process, device
         self._idle.append(ours)
 
-    def start(self, plan: Plan) -> None:
+    @property
+    def count(self) -> int:
+        """How many there are."""
+        return len(self._slots)
+
+    def start(self, plan: Plan, tracker: Tracker) -> None:
         """Gives each idle worker a run."""
         while plan.ready and self._idle:
             worker, run = self._idle.pop(), plan.take()
             worker.send(run)
             self.busy[worker] = run
+            tracker.started(run)
 
-    def finished(self, until: float, progress: Reporter) -> Iterator[tuple[Run, str]]:
+    def finished(self, until: float, progress: Reporter, tracker: Tracker) -> Iterator[tuple[Run, str]]:
         """Waits for news, and gives the runs that are over with how they ended."""
         for heard in wait(list(self.busy), timeout=max(0.0, until - time.monotonic())):
             worker = cast(Connection, heard)
@@ -115,8 +125,11 @@ class _Workers:
             if kind == "done":
                 self._idle.append(worker)
                 yield self.busy.pop(worker), str(arguments[0])
+            elif kind == "epoch":
+                progress.epoch(*arguments)
+                tracker.epoch(self.busy[worker], *arguments[1:3])
             else:
-                getattr(progress, kind)(*arguments)
+                progress.note(*arguments)
 
     def _lost(self, worker: Connection) -> tuple[Run, str]:
         """A worker died: its run has failed, and another worker takes its place."""

@@ -33,6 +33,7 @@ KeepGoing = Annotated[
     bool, typer.Option("--keep-going", help="record a failed run and exit with 0 (the pipeline's way)")
 ]
 SplitName = Annotated[str, typer.Argument(help="<data set>-lt-if<imbalance factor>, e.g. mnist5k-lt-if100")]
+CAMPAIGNS = Path("runs/campaigns")
 EntryName = Annotated[str, typer.Argument(help="method[-variant]@track, e.g. tvmf-k64@common")]
 
 
@@ -411,7 +412,9 @@ def campaign(
     budget: Annotated[
         float, typer.Option(min=0, help="seconds of wall time; the same command goes on with what is left")
     ],
-    out: Annotated[Path, typer.Option(help="folder for everything the campaign leaves")],
+    out: Annotated[
+        Path | None, typer.Option(help="folder for everything the campaign leaves; default runs/campaigns/SUITE")
+    ] = None,
     device: Device = "auto",
     per_device: Annotated[
         int, typer.Option(min=0, help="runs at once on each device; default one a core, four a GPU")
@@ -423,6 +426,7 @@ def campaign(
     from harness import campaign as module
     from harness.plans import Settings
 
+    out = out or CAMPAIGNS / suite
     settings = Settings(out, device, per_device, tuple(only or ()), tuple(set_ or ()))
     done = module.campaign(suite, budget, settings)
     more = "; the same command goes on" if done.left else ""
@@ -430,6 +434,27 @@ def campaign(
     print(f"{out / 'records'}: {done.made} records made, {done.left} left{more}")
     if done.failed or done.left_out:
         raise RunFailed(f"{done.failed} runs failed, {done.left_out} were left out: see above")
+
+
+@app.command()
+def status(
+    suite: Annotated[str, typer.Argument(help="suite of a campaign")],
+    out: Annotated[Path | None, typer.Option(help="the campaign's folder; default runs/campaigns/SUITE")] = None,
+    save: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="copy what a lost machine would cost; cp -r brings it back")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="for machines")] = False,
+) -> None:
+    """How far a campaign is: records made, runs under way with their epoch, hours left."""
+    from harness import status as module
+
+    out = out or CAMPAIGNS / suite
+    progress = module.read_progress(suite, out)
+    print(json.dumps(module.as_json(progress, out), indent=1) if as_json else "\n".join(module.describe(progress, out)))
+    if save:
+        files = module.save(progress, out, save)
+        size = sum(path.stat().st_size for path in files) / 1e6
+        print(f"{save}: {len(files)} files, {size:.1f} MB", file=sys.stderr)
 
 
 @app.command()

@@ -81,7 +81,7 @@ def _plain(value: Any) -> Any:
         return as_dict(value)
     if isinstance(value, Mapping):
         return {key: _plain(item) for key, item in value.items()}
-    return type(value)(map(_plain, value)) if isinstance(value, (list, tuple)) else value
+    return [_plain(item) for item in value] if isinstance(value, (list, tuple)) else value
 
 
 def merge(base: Mapping[str, Any], *updates: Mapping[str, Any]) -> dict[str, Any]:

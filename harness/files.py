@@ -86,6 +86,18 @@ def locked(folder: Path) -> Iterator[None]:
         yield
 
 
+def is_locked(folder: Path) -> bool:
+    """Whether a process is in a folder that `locked` keeps."""
+    if not (folder / ".lock").is_file():
+        return False
+    with open(folder / ".lock", encoding="ascii") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
+
+
 def write_text(path: Path, text: str) -> None:
     """Writes UTF-8 text atomically, with Unix line ends on every platform."""
     write_bytes(path, text.encode())

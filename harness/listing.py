@@ -6,7 +6,7 @@ from harness.data import store
 from harness.errors import UserError, unknown
 from harness.recipe_layers import read_method_file
 from harness.registry import broken_methods, find_plugins
-from harness.suites import read_suites
+from harness.suites import Suite, read_suites
 
 
 def items(what: str) -> list[dict[str, str]]:
@@ -51,7 +51,9 @@ def _backbones() -> dict[str, str]:
 
 
 def _suites() -> dict[str, str]:
-    return {
-        name: f"{', '.join(suite.splits)}; {', '.join(suite.entries)}; seeds {', '.join(map(str, suite.seeds))}"
-        for name, suite in read_suites().items()
-    }
+    return {name: _suite(suite) for name, suite in read_suites().items()}
+
+
+def _suite(suite: Suite) -> str:
+    entries = [entry for group in suite.groups for entry in group]
+    return "; ".join((", ".join(suite.splits), ", ".join(entries), f"seeds {', '.join(map(str, suite.seeds))}"))

@@ -70,32 +70,58 @@ class Run:
         return f"{self.run_key}-{'train' if self.stage == 'train' else self.entry}"
 
 
+@dataclass(frozen=True)
+class Place:
+    """Where an entry stands in its suite, and what follows from that for the order of its runs."""
+
+    split: int
+    group: int
+    position: int
+    listed: bool = False
+
+    def priority(self, seed: int, *, second: bool, again: bool) -> tuple[int, ...]:
+        """Of a run; the greatest is taken first.
+
+        A cell is complete when all its seeds are, so a second stage goes before every first stage of its split, and
+        the seeds of a first stage follow each other. Runs that have failed before (`again`) come last of all.
+        """
+        if self.listed:
+            return -again, -self.split, -self.group, -seed, second, -self.position
+        return -again, -self.split, second, -self.position, -seed
+
+
 @dataclass
 class Plan:
     """Runs by what they wait for."""
 
     ready: list[Run] = field(default_factory=list)  # once sorted, the next one is the last
     after: dict[tuple[str, int], list[Run]] = field(default_factory=dict)  # first-stage folder and seed -> what follows
-    lengths: dict[Run, float] = field(default_factory=dict)  # in image passes; only their order matters
+    priorities: dict[Run, tuple[int, ...]] = field(default_factory=dict)  # the greatest is taken first
+    lengths: dict[Run, float] = field(default_factory=dict)  # in image passes of a forward pass alone
     keys: dict[Run, tuple[str, int]] = field(default_factory=dict)  # of first stages
     firsts: dict[tuple[str, int], Run] = field(default_factory=dict)  # the other way round
     folders: dict[Run, cells.Folders] = field(default_factory=dict)
     left_out: list[str] = field(default_factory=list)
+    done: int = 0  # records that are there
+
+    def passes(self, run: Run) -> float:
+        """The work of a run, in forward passes of images; 0 where nothing is trained."""
+        return self.lengths[run] if math.isfinite(self.lengths[run]) else 0.0
 
     def take(self) -> Run:
-        """The longest of the runs that can start, but first those that train nothing; of equal ones the oldest."""
+        """The next of the runs that can start."""
         return self.ready.pop()
 
     def finished(self, run: Run) -> None:
         """Lets start what waited for it."""
         if run.stage == "train":
             for follower in self.after.pop(self.keys[run], []):
-                bisect.insort_left(self.ready, follower, key=self.lengths.__getitem__)
+                bisect.insort_left(self.ready, follower, key=self.priorities.__getitem__)
 
     def sort(self) -> None:
         """Puts what can start in the order in which it is taken."""
         self.ready.reverse()
-        self.ready.sort(key=self.lengths.__getitem__)
+        self.ready.sort(key=self.priorities.__getitem__)
 
     @property
     def left(self) -> int:
@@ -112,16 +138,17 @@ def make_plan(suite_name: str, settings: Settings, ended: Callable[[Run], bool] 
     """
     suite, plan = get_suite(suite_name), Plan()
     matched = resolved = 0  # entries
-    for name in suite.splits:
+    for number, name in enumerate(suite.splits):
         dataset = store.get_dataset(splits.parse_split_name(name).dataset)
-        wanted = [entry for entry in entries_for(suite, dataset.name) if _matches(str(entry), settings.only)]
+        entries = entries_for(suite, dataset.name).items()
+        wanted = [(entry, group) for entry, group in entries if _matches(str(entry), settings.only)]
         matched += len(wanted)
         try:
             split = read_split(cells.ensure_split(name, dataset, settings.out)) if wanted else None
         except UserError as error:
             _leave_out(plan, f"split {name}", error)
             continue
-        for entry in wanted:
+        for position, (entry, group) in enumerate(wanted):
             assert split is not None
             run = Run(name, dataset.name, str(entry), 0, "finetune", settings.overrides)
             try:
@@ -130,7 +157,8 @@ def make_plan(suite_name: str, settings: Settings, ended: Callable[[Run], bool] 
                 _leave_out(plan, f"{name} {entry}", error)
                 continue
             resolved += 1
-            _add(plan, cell, run, suite.seeds, split, settings.out, ended)
+            place = Place(number, group, position, listed=suite.order == "listed")
+            _add(plan, cell, run, suite.seeds, split, settings.out, ended, place)
     if not matched:
         only = f"matches --only {' '.join(settings.only)}" if settings.only else "has a recipe for its data"
         raise UserError(f"suite '{suite_name}': no entry {only}")
@@ -150,7 +178,14 @@ def _matches(entry: str, patterns: Sequence[str]) -> bool:
 
 
 def _add(
-    plan: Plan, cell: Cell, run: Run, seeds: Sequence[int], split: Split, out: Path, ended: Callable[[Run], bool]
+    plan: Plan,
+    cell: Cell,
+    run: Run,
+    seeds: Sequence[int],
+    split: Split,
+    out: Path,
+    ended: Callable[[Run], bool],
+    place: Place,
 ) -> None:
     from harness.engine.stages import run_info  # imports torch
 
@@ -162,18 +197,23 @@ def _add(
         record = _read(folders.records / f"seed{seed}.json", info.run_key)
         second = dataclasses.replace(run, seed=seed, run_key=info.run_key)
         if record and record.status != "failed" and ended(second):
+            plan.done += 1
             continue
         first = dataclasses.replace(second, stage="train", run_key=info.stage1_key)
         key = folders.first.as_posix(), seed
         # What trains nothing takes seconds and leaves a record, which the end of the budget must not forestall.
         plan.lengths[second] = 0.0 if record else float(images * second_epochs) or math.inf
+        plan.priorities[second] = place.priority(seed, second=True, again=bool(record))
         if key not in plan.after:
             plan.keys[first], plan.firsts[key], plan.after[key], plan.lengths[first] = key, first, [], 0.0
+            plan.priorities[first] = place.priority(seed, second=False, again=bool(record))
             plan.folders[first] = folders
             plan.ready.append(first)
-        if not record:  # runs that have failed before, and those to be gone over, come last
+        if not record:
             # A first stage runs backward through the backbone too: about three times the work of a frozen one.
             plan.lengths[plan.firsts[key]] = 3.0 * images * first_epochs
+            best = place.priority(seed, second=False, again=False)
+            plan.priorities[plan.firsts[key]] = max(plan.priorities[plan.firsts[key]], best)
         plan.folders[second] = folders
         plan.after[key].append(second)
 

@@ -64,14 +64,22 @@ def variants(plugin: Plugin, track: str, dataset: str) -> list[str]:
 
 
 def has_recipe(entry: Entry, dataset: str) -> bool:
-    """Whether the entry's track has a recipe for the data set: a shared one that it takes part in, or its own."""
+    """Whether the entry's track has a recipe for the data set: a shared one that it takes part in, or its own.
+
+    A variant with a `base` brings a recipe along, also where the method without it has none.
+    """
     plugin, dataset = get_plugin(entry.method), recipes_of(dataset)
     file, path = read_method_file(plugin), shown(plugin.folder / "recipes.yaml")
     for name in file.tracks:
         if name not in TRACKS:
             raise unknown("track", name, TRACKS, where=f"{path}: tracks")
     taken = [track for track in _family(entry.track) if track in file.tracks]
-    if not taken or (entry.variant in file.variants and entry.variant not in variants(plugin, entry.track, dataset)):
+    if entry.variant in file.variants:
+        if entry.variant not in variants(plugin, entry.track, dataset):
+            return False
+        if "base" in file.variants[entry.variant]:
+            return True
+    if not taken:
         return False
     shared = _section(entry.track)
     for track in taken:

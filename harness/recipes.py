@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from harness import config
 from harness.data.store import recipes_of
-from harness.engine.schedules import SCHEDULES, whole_epochs
+from harness.engine.schedules import SCHEDULES, Steps, share, whole_epochs
 from harness.entries import Entry
 from harness.errors import UserError, unknown
 from harness.files import sha256_json
@@ -69,7 +69,7 @@ class StageRecipe:
     weight_decay: float
     momentum: float = 0.9
     nesterov: bool = False
-    schedule: str = "cosine"
+    schedule: str | Steps = "cosine"
     warmup_epochs: int = 0
     iterations: int = 0
     warmup_iterations: int = 0
@@ -81,9 +81,11 @@ class StageRecipe:
     frozen_bn: Literal["eval", "train_as_published"] = "eval"  # BatchNorm of a frozen backbone
     redraw: str = ""  # stage 2 only: trains on another subset, drawn by this rule (hash:<k> or pool-hash:<k>)
     flip_average: bool = False  # predict from the mean logits of an image and its mirror image
+    eval_all_after: float = config.later(1.0)  # share of the epochs after which every one is evaluated; 1: never
+    head_init: Literal["default", "kaiming_normal"] = config.later("default")  # of a linear head's weight
 
     def __post_init__(self) -> None:
-        if self.schedule not in SCHEDULES:
+        if isinstance(self.schedule, str) and self.schedule not in SCHEDULES:
             raise ValueError(str(unknown("schedule", self.schedule, SCHEDULES)))
         positive = {"batch_size": self.batch_size, "eval_every": self.eval_every}
         others = (
@@ -113,6 +115,13 @@ class StageRecipe:
             raise ValueError(f"redraw must be hash:<k>, pool-hash:<k> or empty, found {self.redraw!r}")
         if self.nesterov and not self.momentum:
             raise ValueError("nesterov needs a momentum above 0")
+        if not 0 <= self.eval_all_after <= 1:
+            raise ValueError(f"eval_all_after must be a share of the epochs from 0 to 1, found {self.eval_all_after}")
+
+    def is_evaluated(self, epoch: int) -> bool:
+        """Whether the network is evaluated after an epoch, counted from 1. The last one always is."""
+        regular = epoch % self.eval_every == 0
+        return regular or epoch == self.epochs or epoch > share(self.eval_all_after, self.epochs)
 
     def for_images(self, count: int) -> StageRecipe:
         """The recipe in whole epochs for a training part of so many images."""

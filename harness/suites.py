@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import yaml
 
@@ -36,11 +36,23 @@ RUNS, RECORDS, SPLITS, RECIPES = (
 
 @dataclass(frozen=True)
 class Suite:
-    """Splits x entries x seeds, as `suites.yaml` writes it."""
+    """Splits x entries x seeds, as `suites.yaml` writes it.
+
+    Attributes:
+        entries: one a line, or several in brackets, which are a group.
+        order: how a campaign goes through them: so that one cell after the other is complete; or `listed`, group by
+            group, and within a group seed by seed.
+    """
 
     splits: list[str]
-    entries: list[str]
+    entries: list[str | list[str]]
     seeds: list[int] = field(default_factory=lambda: [0, 1, 2])
+    order: Literal["cells", "listed"] = "cells"
+
+    @property
+    def groups(self) -> list[list[str]]:
+        """The entries by group; one that stands alone is a group of its own."""
+        return [[item] if isinstance(item, str) else item for item in self.entries]
 
 
 def read_suites() -> dict[str, Suite]:
@@ -63,20 +75,23 @@ def get_suite(name: str) -> Suite:
     return suites[name]
 
 
-def entries_for(suite: Suite, dataset: str) -> list[Entry]:
-    """The suite's entries that have a recipe for the data set; `*` stands for each method found.
+def entries_for(suite: Suite, dataset: str) -> dict[Entry, int]:
+    """The suite's entries that have a recipe for the data set, with their group; `*` stands for each method found.
 
     A method whose recipes cannot be read counts as one that has a recipe: it becomes a failed row, not a hole.
     """
     where = shown(SUITES_FILE)
-    found: list[Entry] = []
-    for text in suite.entries:
-        if text.startswith("*@"):
-            track = parse_entry(f"{available_methods()[0]}@{text[2:]}", where=where).track
-            found += [e for e in (Entry(name, "", track) for name in available_methods()) if _may_run(e, dataset)]
-        else:
-            found.append(parse_entry(text, where=where))
-    return list(dict.fromkeys(found))
+    found: dict[Entry, int] = {}
+    for group, texts in enumerate(suite.groups):
+        for text in texts:
+            if text.startswith("*@"):
+                track = parse_entry(f"{available_methods()[0]}@{text[2:]}", where=where).track
+                entries = [Entry(name, "", track) for name in available_methods()]
+                entries = [entry for entry in entries if _may_run(entry, dataset)]
+            else:
+                entries = [parse_entry(text, where=where)]
+            found |= {entry: group for entry in entries if entry not in found}
+    return found
 
 
 def _may_run(entry: Entry, dataset: str) -> bool:

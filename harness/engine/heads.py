@@ -57,6 +57,20 @@ class NormedHead(nn.Module):
         return cosine_similarity(features, self.weight)
 
 
+def initialised(head: nn.Module, how: str) -> nn.Module:
+    """A fresh head whose linear layers have the weights that a recipe asks for.
+
+    Args:
+        how: "default", torch's uniform distribution; or "kaiming_normal", standard deviation sqrt(2 / d), as the
+            released code of LDAM-DRW and GCL has it. Biases, and heads of cosines, stay as they are.
+    """
+    if how == "kaiming_normal":
+        for module in head.modules():
+            if type(module) is nn.Linear:
+                nn.init.kaiming_normal_(module.weight)
+    return head
+
+
 def tau_normalize(weight: Tensor, tau: float) -> Tensor:
     """Rows w_c / ||w_c||^tau of a classifier's weight (C, d) (Kang et al., ICLR 2020, eq. 4); tau 1 is the L2 norm."""
     norms: Tensor = weight.norm(dim=1, keepdim=True).clamp_min(1e-12)

@@ -41,3 +41,11 @@ class Costs:
     train_seconds: float = 0.0
     eval_seconds: float = 0.0
     images: int = 0  # training images seen
+    processors: list[dict[str, Any]] = field(default_factory=list)  # in turn: name, first and last epoch, from 1
+
+    def ran_on(self, processor: str, epoch: int) -> None:
+        """An epoch, counted from 1, or a part of it ran there: a resumed run may go on where other bits come out."""
+        if self.processors and self.processors[-1]["processor"] == processor:
+            self.processors[-1]["last_epoch"] = epoch
+        else:
+            self.processors.append({"processor": processor, "first_epoch": epoch, "last_epoch": epoch})

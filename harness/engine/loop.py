@@ -20,6 +20,7 @@ from harness.data.splits import Split
 from harness.datasets.base import AnyImages
 from harness.engine.batches import Batches
 from harness.engine.checkpoint import load_state, save_state, save_weights
+from harness.engine.device import device_name
 from harness.engine.evaluation import Evaluation
 from harness.engine.history import History
 from harness.engine.job import Costs, StageJob
@@ -29,6 +30,7 @@ from harness.engine.ranks import ALONE, Ranks, saved_buffers
 from harness.engine.seeding import seed_for
 from harness.errors import RunFailed
 from harness.progress import Reporter
+from harness.provenance import processor
 
 CHECKPOINT_STEPS = 10  # how often ranks agree on whether to save
 
@@ -59,6 +61,7 @@ class StageRun:
         self.evaluation = Evaluation(job, split, self.data, self.network, ranks)
         self.generator = torch.Generator(device).manual_seed(seed_for(job.seed, job.stage, *ranks.noise("method")))
         self.history, self.costs = History(), Costs()
+        self._processor = device_name(device) if device.type == "cuda" else processor()
         self._saved_at = self._ticked_at = time.monotonic()
         self.epoch, self.step = 0, 0
         self.losses: list[Tensor] = []  # of the running epoch; on the device, so that no step waits for its loss
@@ -96,7 +99,7 @@ class StageRun:
             self._tick("train_seconds")
             if not self.network.fixed_features:
                 self.ranks.average_buffers(self.model)
-            if self._evaluated_now():
+            if self.job.recipe.is_evaluated(self.epoch + 1):
                 self.evaluation.add_to(self.history, self.epoch)
                 self._tick("eval_seconds")
             self.epoch, self.step, self.losses = self.epoch + 1, 0, []
@@ -107,11 +110,8 @@ class StageRun:
             self.evaluation.add_to(self.history, self.epoch)
         self._finish()
 
-    def _evaluated_now(self) -> bool:
-        done = self.epoch + 1
-        return done == self.job.recipe.epochs or done % self.job.recipe.eval_every == 0
-
     def _train_epoch(self) -> None:
+        self.costs.ran_on(self._processor, self.epoch + 1)
         plan = self.batches.plan(self.epoch)
         batches = self.batches.positions(plan)
         self.batches.read_ahead(plan, batches[self.step :])

@@ -13,6 +13,7 @@ from harness.data.parts import Part, in_order
 from harness.data.splits import Split
 from harness.engine.backbones import create_backbone
 from harness.engine.compiling import COMPILE, compiled
+from harness.engine.heads import initialised
 from harness.engine.job import StageJob
 from harness.engine.parallel import Mixed, forward_pass, with_synchronised_batchnorm
 from harness.engine.ranks import Ranks
@@ -47,7 +48,7 @@ class Network:
         backbone, feature_dim = create_backbone(job.backbone, tuple(split.image_shape))  # type: ignore[arg-type]
         self.method = self._build_method(feature_dim)
         torch.manual_seed(seed_for(job.seed, job.stage, "head"))
-        self.model = Classifier(backbone, self.method.head(job.stage))
+        self.model = Classifier(backbone, initialised(self.method.head(job.stage), job.recipe.head_init))
         self._load_first_stage()
         self.model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         if job.spread.sync_bn:

@@ -1,9 +1,14 @@
-"""Learning-rate schedules: factor on the recipe's learning rate, as a pure function of time."""
+"""Learning-rate schedules: factor on the recipe's learning rate, as a pure function of time.
+
+Three families: a cosine (per step or per epoch), steps, and a constant. `Steps` has parameters; the others are names.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import pairwise
 
 from harness.errors import unknown
 
@@ -15,45 +20,18 @@ def _cosine(epoch: int, epochs: int, warmup: int, progress: float) -> float:
     return 0.5 * (1 + math.cos(math.pi * (progress - warmup) / max(epochs - warmup, 1e-9)))
 
 
-def _cos_start0(epoch: int, epochs: int, warmup: int, progress: float) -> float:
-    """Per epoch, the first one at the full rate (t-vMF, WCDAS)."""
+def _cosine_epoch(epoch: int, epochs: int, warmup: int, progress: float) -> float:
+    """Per epoch, the first one at the full rate and the last one above 0 (t-vMF, WCDAS, GCL's second stage)."""
     return 0.5 * (1 + math.cos(math.pi * epoch / epochs))
 
 
-def _cos_start1(epoch: int, epochs: int, warmup: int, progress: float) -> float:
-    """Per epoch, stepped before the epoch: the last one runs at rate 0 (BALMS, cRT, weight balancing)."""
-    return 0.5 * (1 + math.cos(math.pi * (epoch + 1) / epochs))
-
-
-def _warm_cos(epoch: int, epochs: int, warmup: int, progress: float) -> float:
-    """Per epoch: from half the rate to the full one, then cosine to 0 in the last epoch (BALMS, CIFAR)."""
+def _cosine_epoch_to_0(epoch: int, epochs: int, warmup: int, progress: float) -> float:
+    """Per epoch, stepped before the epoch: the last one runs at rate 0 (cRT, weight balancing). Warm-up starts at half
+    the rate (Balanced Softmax and BALMS on CIFAR)."""
     e = epoch + 1
     if e < warmup:
         return 0.5 + 0.5 * (e - 1) / (warmup - 1)
     return 0.5 * (1 + math.cos(math.pi * (e - warmup) / max(epochs - warmup, 1)))
-
-
-def _steps(epoch: int, epochs: int, factors: tuple[float, float]) -> float:
-    """Warm-up over 5 of 200 epochs, decays after 160 and 180 of 200; the marks scale with the number of epochs."""
-    e = 200 * (epoch + 1)  # whole numbers: a mark must not slip by rounding
-    if e <= 5 * epochs:
-        return e / (5 * epochs)
-    return 1.0 if e <= 160 * epochs else factors[0] if e <= 180 * epochs else factors[1]
-
-
-def _step_gcl(epoch: int, epochs: int, warmup: int, progress: float) -> float:
-    """Factors 0.1 and 0.01 (GCL, MiSLAS)."""
-    return _steps(epoch, epochs, (0.1, 0.01))
-
-
-def _step_ldam(epoch: int, epochs: int, warmup: int, progress: float) -> float:
-    """Factors 0.01 and 0.0001 (LDAM-DRW)."""
-    return _steps(epoch, epochs, (0.01, 0.0001))
-
-
-def _cos_gcl2(epoch: int, epochs: int, warmup: int, progress: float) -> float:
-    """Per epoch, 0.01 (1 + cos): GCL's second stage starts at 0.02 of its nominal rate."""
-    return 0.01 * (1 + math.cos(math.pi * epoch / epochs))
 
 
 def _constant(epoch: int, epochs: int, warmup: int, progress: float) -> float:
@@ -62,9 +40,43 @@ def _constant(epoch: int, epochs: int, warmup: int, progress: float) -> float:
 
 
 SCHEDULES: dict[str, Callable[[int, int, int, float], float]] = {
-    "cosine": _cosine, "cos_start0": _cos_start0, "cos_start1": _cos_start1, "warm_cos": _warm_cos,
-    "step_gcl": _step_gcl, "step_ldam": _step_ldam, "cos_gcl2": _cos_gcl2, "constant": _constant,
+    "cosine": _cosine, "cosine_epoch": _cosine_epoch, "cosine_epoch_to_0": _cosine_epoch_to_0, "constant": _constant,
 }  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Steps:
+    """Per epoch: linear warm-up, the full rate, and from each milestone on its factor of it (GCL, LDAM-DRW).
+
+    Attributes:
+        milestones: shares of the epochs, rising; at 0.8 of 200 epochs the 161st is the first with the new factor.
+        factors: one for each milestone, each of the recipe's rate.
+    """
+
+    milestones: tuple[float, ...]
+    factors: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        if not self.milestones or len(self.milestones) != len(self.factors):
+            raise ValueError(f"{len(self.milestones)} milestones must have as many factors, found {len(self.factors)}")
+        if not all(a < b for a, b in pairwise((0.0, *self.milestones, 1.0))):
+            raise ValueError(f"milestones must be shares of the epochs between 0 and 1, rising: {self.milestones}")
+        if not all(0 <= factor <= 1 for factor in self.factors):
+            raise ValueError(f"factors must lie between 0 and 1, found {self.factors}")
+
+    def factor(self, epoch: int, epochs: int, warmup: int) -> float:
+        """The factor in an epoch, counted from 0."""
+        if epoch < warmup:
+            return (epoch + 1) / warmup
+        passed = [
+            factor for at, factor in zip(self.milestones, self.factors, strict=True) if epoch >= share(at, epochs)
+        ]
+        return passed[-1] if passed else 1.0
+
+
+def share(of_all: float, epochs: int) -> int:
+    """A share of the epochs, as a number of whole ones."""
+    return round(of_all * epochs)
 
 
 def whole_epochs(iterations: int, images: int, batch_size: int, *, count_partial_batch: bool) -> int:
@@ -78,16 +90,18 @@ def whole_epochs(iterations: int, images: int, batch_size: int, *, count_partial
 
 
 def learning_rate(
-    schedule: str, base: float, *, epoch: int, epochs: int, step: int = 0, steps: int = 1, warmup: int = 0
+    schedule: str | Steps, base: float, *, epoch: int, epochs: int, step: int = 0, steps: int = 1, warmup: int = 0
 ) -> float:
     """Learning rate of a step.
 
     Args:
-        schedule: a name in `SCHEDULES`.
+        schedule: a name in `SCHEDULES`, or steps.
         base: the recipe's learning rate.
         epoch, step: both from 0; `steps` is the number of steps in an epoch.
-        warmup: warm-up epochs (schedules `cosine` and `warm_cos`).
+        warmup: warm-up epochs (`cosine`, `cosine_epoch_to_0` and steps).
     """
+    if isinstance(schedule, Steps):
+        return base * schedule.factor(epoch, epochs, warmup)
     if schedule not in SCHEDULES:
         raise unknown("schedule", schedule, SCHEDULES)
     # Warm-up ends *at* the full rate: the first step already has 1/(warm-up steps) of it, not 0.

@@ -344,6 +344,7 @@ def _write_costs(folder: Path, run: StageRun, info: RunInfo, place: Workplace) -
         "train_seconds": round(costs.train_seconds, 3),
         "eval_seconds": round(costs.eval_seconds, 3),
         "images_per_second": rate and round(rate, 1),
+        "processors": costs.processors,
         "peak_memory_mb": round(peak_memory_mb(place.device), 1),
     }
     write_json(folder / "costs.json", stamped(facts))

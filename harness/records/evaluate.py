@@ -62,6 +62,7 @@ def _score(split: Split, stem: Path, seed: int, policy: str) -> tuple[Record, Ar
             f"but {split.id} is now {split.sha256}; run its stages again"
         )
     results, evidence = _results(split, info, stem.with_suffix(".npz"), policy) if info.status == "ok" else ({}, {})
+    epochs = [int(epoch) for epoch in evidence["epochs"]] if evidence else []
     two_stages = "finetune" in info.stages
     record = Record(
         schema=SCHEMA,
@@ -82,9 +83,26 @@ def _score(split: Split, stem: Path, seed: int, policy: str) -> tuple[Record, Ar
         shot_policy=policy,
         groups=group_sizes(split.class_counts, policy),
         results=results,
+        evaluated_epochs=spans(epochs),
         failure=info.failure,
     )
     return record, evidence
+
+
+def spans(epochs: Sequence[int]) -> str:
+    """Rising epochs as a person writes them: `10-160 by 10, 161-200`."""
+    found, left = [], list(epochs)
+    while left:
+        step = left[1] - left[0] if len(left) > 1 else 1
+        end = 1
+        while end < len(left) and left[end] - left[end - 1] == step:
+            end += 1
+        if end == 2:  # two epochs are no pattern: the second may begin the next one
+            end = 1
+        by = f" by {step}" if step > 1 else ""
+        found.append(f"{left[0]}-{left[end - 1]}{by}" if end > 1 else str(left[0]))
+        left = left[end:]
+    return ", ".join(found)
 
 
 def _results(split: Split, info: RunInfo, path: Path, policy: str) -> tuple[dict[str, Scores | None], Arrays]:

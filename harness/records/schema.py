@@ -80,6 +80,7 @@ class Record:
     shot_policy: str
     groups: dict[str, int]  # number of classes in many, medium, few
     results: dict[str, Scores | None] = field(default_factory=dict)  # selection rule -> scores; None: not applicable
+    evaluated_epochs: str = ""  # those that best_val and best_test chose among, e.g. "10-160 by 10, 161-200"
     failure: Failure | None = None
 
     def __post_init__(self) -> None:

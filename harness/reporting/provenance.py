@@ -78,6 +78,8 @@ def seed_facts(run: Run) -> list[tuple[str, str]]:
         ("Stage 1 key", record.stage1_key),
         ("Epoch reported", ", ".join(epochs) or "none"),
     ]
+    if record.evaluated_epochs:
+        facts.append(("Epochs evaluated", record.evaluated_epochs))
     if record.failure:
         stop = [f"{name} {at}" for name in ("epoch", "step") if (at := getattr(record.failure, name)) is not None]
         facts.append(("Failure", record.failure.reason + (f" (at {', '.join(stop)})" if stop else "")))
@@ -102,3 +104,7 @@ def _known(costs: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, str]]:
         value = costs.get(key)
         if isinstance(value, bool | int | float | str):
             yield prefix + label, (f"{value:,.1f}" if isinstance(value, float) else str(value))[:LONGEST]
+    spans = costs.get("processors")
+    if isinstance(spans, list) and len(spans) > 1 and all(isinstance(span, Mapping) for span in spans):
+        texts = [f"{s.get('processor')} (epochs {s.get('first_epoch')} to {s.get('last_epoch')})" for s in spans]
+        yield prefix + "Processors, in turn", "; ".join(texts)[: 3 * LONGEST]

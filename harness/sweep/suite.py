@@ -11,6 +11,7 @@ from pathlib import Path
 from harness.files import locked
 from harness.plans import Plan, Run, Settings, fail, make_plan
 from harness.progress import reporter
+from harness.status import stage_files
 from harness.sweep.contract import Executor, Spec, done_files
 from harness.sweep.head import Head, Rules
 from harness.sweep.one import command
@@ -88,10 +89,10 @@ def specs_of(plan: Plan, out: Path, share: Share) -> list[tuple[Spec, Run]]:
 def _spec(run: Run, after: str, plan: Plan, out: Path, share: Share) -> Spec:
     folders, seed = plan.folders[run], f"seed{run.seed}"
     if run.stage == "train":
-        outputs, byproducts = _of_stage(folders.first, seed), list[Path]()
+        outputs, byproducts = stage_files(folders.first, run.seed), list[Path]()
     else:
         outputs = [folders.records / f"{seed}{suffix}" for suffix in (".json", ".npz", ".run.json")]
-        byproducts = _of_stage(folders.last, seed)
+        byproducts = stage_files(folders.last, run.seed)
     return Spec(
         key=run.folder,
         argv=command(run, out, share.device, share.at_once),
@@ -102,9 +103,3 @@ def _spec(run: Run, after: str, plan: Plan, out: Path, share: Share) -> Spec:
         length=plan.lengths[run],
         gpus=share.gpus,
     )
-
-
-def _of_stage(folder: Path, seed: str) -> list[Path]:
-    """What a stage leaves; first the small file that says what it was."""
-    names = ("predictions", "json"), ("predictions", "npz"), ("checkpoint", "safetensors"), ("costs", "json")
-    return [folder / part / f"{seed}.{suffix}" for part, suffix in names]

@@ -167,5 +167,5 @@ def test_a_later_field_is_left_out_while_it_has_its_default() -> None:
         named: dict[str, Any] = field(default_factory=lambda: {"a": [1, Inner()]})
         new: float = config.later(0.5, stage="finetune")
 
-    assert config.as_dict(Outer()) == {"inner": {"old": 1}, "several": ({"old": 1},), "named": {"a": [1, {"old": 1}]}}
+    assert config.as_dict(Outer()) == {"inner": {"old": 1}, "several": [{"old": 1}], "named": {"a": [1, {"old": 1}]}}
     assert config.as_dict(Outer(new=0.6))["new"] == 0.6

@@ -2,27 +2,26 @@
 
 from __future__ import annotations
 
-from fractions import Fraction
 from itertools import pairwise
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.engine.schedules import SCHEDULES, learning_rate
+from harness.engine.schedules import SCHEDULES, Steps, learning_rate, share
 from harness.errors import UserError
 
 
 @pytest.mark.parametrize(
     ("schedule", "base", "epochs", "warmup", "e", "expected"),
     [
-        *[("warm_cos", 0.1, 591, 37, e, lr) for e, lr in [
+        *[("cosine_epoch_to_0", 0.1, 591, 37, e, lr) for e, lr in [
             (1, 0.05), (2, 0.0513889), (36, 0.0986111), (37, 0.1), (300, 0.0539654), (590, 8e-7), (591, 0),
         ]],
-        *[("cos_start1", 0.01, 320, 0, e, lr) for e, lr in [(1, 0.00999976), (160, 0.005), (320, 0)]],
-        *[("cos_start1", 0.01, 10, 0, e, lr) for e, lr in [(1, 0.0097553), (5, 0.005), (9, 0.00024472)]],
-        *[("cos_start0", 0.2, 90, 0, e0 + 1, lr) for e0, lr in [(0, 0.2), (45, 0.1), (89, 6.0917e-5)]],
-        *[("cos_gcl2", 0.1, 30, 0, e0 + 1, lr) for e0, lr in [(0, 0.002), (15, 0.001), (29, 5.478e-6)]],
+        *[("cosine_epoch_to_0", 0.01, 320, 0, e, lr) for e, lr in [(1, 0.00999976), (160, 0.005), (320, 0)]],
+        *[("cosine_epoch_to_0", 0.01, 10, 0, e, lr) for e, lr in [(1, 0.0097553), (5, 0.005), (9, 0.00024472)]],
+        *[("cosine_epoch", 0.2, 90, 0, e0 + 1, lr) for e0, lr in [(0, 0.2), (45, 0.1), (89, 6.0917e-5)]],
+        *[("cosine_epoch", 0.002, 30, 0, e0 + 1, lr) for e0, lr in [(0, 0.002), (15, 0.001), (29, 5.478e-6)]],
     ],
 )  # fmt: skip
 def test_published_values(schedule: str, base: float, epochs: int, warmup: int, e: int, expected: float) -> None:
@@ -31,25 +30,43 @@ def test_published_values(schedule: str, base: float, epochs: int, warmup: int, 
     assert found == pytest.approx(expected, rel=1e-4, abs=5e-8)
 
 
-@pytest.mark.parametrize(("schedule", "factors"), [("step_gcl", (0.1, 0.01)), ("step_ldam", (0.01, 0.0001))])
-def test_steps_at_200_epochs(schedule: str, factors: tuple[float, float]) -> None:
+GCL = Steps((0.8, 0.9), (0.1, 0.01))
+
+
+@pytest.mark.parametrize("factors", [(0.1, 0.01), (0.01, 0.0001)])
+def test_steps_at_200_epochs(factors: tuple[float, float]) -> None:
+    """GCL's and LDAM-DRW's."""
     expected = {1: 0.2, 4: 0.8, 5: 1, 6: 1, 160: 1, 161: factors[0], 180: factors[0], 181: factors[1], 200: factors[1]}
-    found = {e: learning_rate(schedule, 1.0, epoch=e - 1, epochs=200) for e in expected}
+    steps = Steps((0.8, 0.9), factors)
+    found = {e: learning_rate(steps, 1.0, epoch=e - 1, epochs=200, warmup=5) for e in expected}
     assert found == pytest.approx(expected)
 
 
-def test_steps_scale_with_the_number_of_epochs() -> None:
-    """All lengths up to 400, with exact marks: rounding must not move a decay by an epoch."""
-    wrong = []
-    for epochs in range(1, 401):
-        unit = Fraction(epochs, 200)
-        for e in range(1, epochs + 1):
-            late = Fraction(1, 10) if e <= 180 * unit else Fraction(1, 100)
-            expected = e / (5 * unit) if e <= 5 * unit else 1 if e <= 160 * unit else late
-            found = learning_rate("step_gcl", 1.0, epoch=e - 1, epochs=epochs)
-            if found != pytest.approx(float(expected)):
-                wrong.append((epochs, e, found, float(expected)))
-    assert not wrong
+@given(st.integers(1, 400), st.integers(0, 9))
+def test_steps_scale_with_the_number_of_epochs(epochs: int, warmup: int) -> None:
+    rates = [learning_rate(GCL, 1.0, epoch=epoch, epochs=epochs, warmup=warmup) for epoch in range(epochs)]
+    full = range(warmup, share(0.8, epochs))
+    assert all(rates[epoch] == 1.0 for epoch in full)
+    assert all(rates[epoch] == 0.1 for epoch in range(max(warmup, share(0.8, epochs)), share(0.9, epochs)))
+    assert all(rates[epoch] == 0.01 for epoch in range(max(warmup, share(0.9, epochs)), epochs))
+    assert abs(share(0.8, epochs) - 0.8 * epochs) <= 0.5
+
+
+@pytest.mark.parametrize(
+    ("milestones", "factors", "reason"),
+    [
+        ((), (), "0 milestones"),
+        ((0.5,), (0.1, 0.2), "1 milestones must have as many factors, found 2"),
+        ((0.9, 0.8), (0.1, 0.01), "rising"),
+        ((0.5, 1.0), (0.1, 0.01), "between 0 and 1"),
+        ((float("nan"),), (0.1,), "between 0 and 1"),
+        ((0.5,), (2.0,), "factors must lie"),
+        ((0.5,), (float("nan"),), "factors must lie"),
+    ],
+)
+def test_steps_that_make_no_sense(milestones: tuple[float, ...], factors: tuple[float, ...], reason: str) -> None:
+    with pytest.raises(ValueError, match=reason):
+        Steps(milestones, factors)
 
 
 def cosine(epochs: int, steps: int, warmup: int) -> list[float]:
@@ -80,18 +97,18 @@ def test_warm_up_ends_at_the_full_rate() -> None:
     assert rates[:8] == pytest.approx([i / 8 for i in range(1, 9)])
 
 
-@pytest.mark.parametrize("schedule", sorted(SCHEDULES))
+@pytest.mark.parametrize("schedule", [*sorted(SCHEDULES), GCL])
 @pytest.mark.parametrize("epochs", [1, 2, 7, 200])
 @pytest.mark.parametrize("warmup", [0, 1, 5])
-def test_every_schedule_stays_between_zero_and_the_base(schedule: str, epochs: int, warmup: int) -> None:
+def test_every_schedule_stays_between_zero_and_the_base(schedule: str | Steps, epochs: int, warmup: int) -> None:
     for epoch in range(epochs):
         for step in range(3):
             rate = learning_rate(schedule, 0.1, epoch=epoch, epochs=epochs, step=step, steps=3, warmup=warmup)
             assert 0 <= rate <= 0.1 + 1e-12
 
 
-@pytest.mark.parametrize("schedule", sorted(SCHEDULES))
-def test_proportional_to_the_base(schedule: str) -> None:
+@pytest.mark.parametrize("schedule", [*sorted(SCHEDULES), GCL])
+def test_proportional_to_the_base(schedule: str | Steps) -> None:
     where = {"epoch": 3, "epochs": 10, "step": 1, "steps": 4, "warmup": 2}
     assert learning_rate(schedule, 0.4, **where) == pytest.approx(4 * learning_rate(schedule, 0.1, **where))
 

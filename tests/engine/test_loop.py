@@ -19,14 +19,16 @@ from harness.api import Classifier, Method, Stage, StepContext
 from harness.bench.plain import PlainLoop, plain_loader
 from harness.data.splits import Split
 from harness.datasets.base import Images
+from harness.engine import loop
 from harness.engine.checkpoint import save_state
+from harness.engine.heads import CosineHead, NormedHead, initialised
 from harness.engine.history import read_history
 from harness.engine.loop import StageRun
 from harness.engine.seeding import seed_for
 from harness.errors import RunFailed, RunSkipped, UserError
 from harness.progress import Reporter
 from harness.recipes import Augment
-from tests.engine.toys import Everything, Exploding, Killed, finish, job, results, start
+from tests.engine.toys import Everything, Exploding, Killed, finish, job, kill_after, results, start
 
 ImagesByPart = dict[str, Images]
 
@@ -118,15 +120,7 @@ def test_resumes_to_the_same_bits_wherever_it_was_killed(
         patch.setenv("LTBENCH_CHECKPOINT_SECONDS", "0")
         for stop in stops:
             run = start(stage_job, tiny_split, tiny_images, tmp_path / "parts")
-            left = iter(range(stop))
-            step = run._train_step
-
-            def dying(*arguments: object, left=left, step=step) -> None:  # type: ignore[no-untyped-def]
-                if next(left, None) is None:
-                    raise Killed
-                step(*arguments)
-
-            patch.setattr(run, "_train_step", dying)
+            kill_after(run, stop)
             try:
                 run.run(Reporter())
             except Killed:
@@ -350,3 +344,57 @@ def test_flip_average_predicts_from_the_mean_logits_of_both_images(
     np.testing.assert_allclose(logits["both"], (logits["plain"] + logits["mirrored"]) / 2, atol=4e-3)
     assert not np.allclose(logits["plain"], logits["mirrored"], atol=4e-3)
     assert losses[0] == losses[1] == losses[2]
+
+
+def test_costs_and_resume_state_list_every_processor_with_its_epochs(
+    tiny_split: Split, tiny_images: ImagesByPart, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LTBENCH_CHECKPOINT_SECONDS", "0")
+    stage_job = job(Watched, epochs=4)
+    monkeypatch.setattr(loop, "processor", lambda: "one")
+    run = start(stage_job, tiny_split, tiny_images, tmp_path)
+    kill_after(run, 12)  # five steps an epoch: within the third
+    with pytest.raises(Killed):
+        run.run(Reporter())
+    monkeypatch.setattr(loop, "processor", lambda: "other")
+    again = finish(stage_job, tiny_split, tiny_images, tmp_path)
+    assert again.costs.processors == [
+        {"processor": "one", "first_epoch": 1, "last_epoch": 3},
+        {"processor": "other", "first_epoch": 3, "last_epoch": 4},
+    ]
+
+
+@pytest.mark.parametrize("how", ["default", "kaiming_normal"])
+def test_a_linear_head_starts_as_the_recipe_says(
+    how: str, tiny_split: Split, tiny_images: ImagesByPart, tmp_path: Path
+) -> None:
+    """Uniform within 1 / sqrt(d), or normal with standard deviation sqrt(2 / d); biases and backbones do not move."""
+    run = start(job(Plain, head_init=how), tiny_split, tiny_images, tmp_path / how)
+    usual = start(job(Plain), tiny_split, tiny_images, tmp_path / "usual")
+    weight, width = run.model.head.weight.detach(), run.model.head.in_features
+    bound = width**-0.5
+    if how == "default":
+        assert torch.equal(weight, usual.model.head.weight)
+    else:
+        assert float(weight.abs().max()) > bound
+        assert float(weight.std()) == pytest.approx((2 / width) ** 0.5, rel=0.15)
+        assert float(weight.mean()) == pytest.approx(0, abs=0.1 * (2 / width) ** 0.5)
+    assert torch.equal(run.model.head.bias, usual.model.head.bias)
+    ours, theirs = run.model.backbone.state_dict(), usual.model.backbone.state_dict()
+    assert all(torch.equal(value, theirs[name]) for name, value in ours.items())
+
+
+def test_heads_of_cosines_keep_their_own_start() -> None:
+    for head in (NormedHead(8, 3), CosineHead(8, 3)):
+        before = head.weight.detach().clone()
+        assert torch.equal(initialised(head, "kaiming_normal").weight, before)
+
+
+def test_epochs_that_are_evaluated(tiny_split: Split, tiny_images: ImagesByPart, tmp_path: Path) -> None:
+    """Some, then all; how often changes nothing else."""
+    sparse = finish(job(Plain, epochs=8, eval_every=3, eval_all_after=0.75), tiny_split, tiny_images, tmp_path / "a")
+    dense = finish(job(Plain, epochs=8), tiny_split, tiny_images, tmp_path / "b")
+    assert sparse.history.epochs == [3, 6, 7, 8]
+    assert dense.history.epochs == list(range(1, 9))
+    assert (tmp_path / "a/weights.safetensors").read_bytes() == (tmp_path / "b/weights.safetensors").read_bytes()
+    np.testing.assert_array_equal(sparse.history.test[-1], dense.history.test[-1])

@@ -9,13 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from harness.data.splits import Split, write_split
 from harness.datasets.base import Dataset
 from harness.errors import UserError
 from harness.files import write_json
 from harness.records.collect import COLUMNS, collect, rows, write_table
-from harness.records.evaluate import evaluate
+from harness.records.evaluate import evaluate, spans
 from harness.records.schema import SCHEMA, Record, costs_path, read_record, record_paths, write_record
 from tests.factories import make_record
 from tests.unit import toys
@@ -221,6 +223,7 @@ def test_hand_computed_record(split: Split, tmp_path: Path) -> None:
     assert (record.test_images, record.val_images, record.class_counts) == (12, 6, [12, 6, 3])
     assert (record.split, record.split_sha256, record.imbalance_factor) == ("toy-lt-if4", split.sha256, 4.0)
     assert record.stage1_selection is None
+    assert record.evaluated_epochs == "5-15 by 5"
 
 
 def test_groups_without_a_class_are_none(split: Split, tmp_path: Path) -> None:
@@ -349,3 +352,29 @@ def test_a_damaged_cost_file_is_one_line(split: Split, tmp_path: Path) -> None:
     write_json(tmp_path / "run" / "costs" / "seed0.json", {"wall_seconds": 1})
     with pytest.raises(UserError, match="costs"):
         scored(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("epochs", "text"),
+    [
+        ([], ""),
+        ([0], "0"),
+        ([1, 2, 3], "1-3"),
+        ([1, 2], "1, 2"),
+        ([5, 10, 15, 20], "5-20 by 5"),
+        ([*range(10, 161, 10), *range(161, 201)], "10-160 by 10, 161-200"),
+        ([2, 4, 5, 6], "2, 4-6"),
+    ],
+)
+def test_epochs_in_words(epochs: list[int], text: str) -> None:
+    assert spans(epochs) == text
+
+
+@given(st.sets(st.integers(0, 300)))
+def test_epochs_in_words_name_each_epoch_once(epochs: set[int]) -> None:
+    named: list[int] = []
+    for part in filter(None, spans(sorted(epochs)).split(", ")):
+        ends, _, step = part.partition(" by ")
+        first, _, last = ends.partition("-")
+        named += range(int(first), int(last or first) + 1, int(step or 1))
+    assert named == sorted(epochs)

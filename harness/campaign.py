@@ -17,6 +17,7 @@ from multiprocessing.context import SpawnProcess
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
+from harness.engine.side_by_side import Sender, cause_of_death
 from harness.errors import UserError
 from harness.files import locked
 from harness.plans import Plan, Run, Settings, do, fail, make_plan, slots
@@ -136,15 +137,13 @@ class _Workers:
         run, (process, device) = self.busy.pop(worker), self._processes.pop(worker)
         process.join()
         self._hire(device)
-        reason = f"its process ended with code {process.exitcode}, for want of memory perhaps"
-        return run, fail(run, self._settings.out, reason)
+        return run, fail(run, self._settings.out, cause_of_death(process.exitcode))
 
 
 def work(connection: Connection, out: Path, device_name: str, at_once: int) -> None:
     """A worker's life: takes runs, does them, says how they ended."""
     from harness.engine import stages
     from harness.engine.device import pick_device
-    from harness.engine.side_by_side import Sender
 
     become_dependent()
     scratch = out / "work" / ".scratch"

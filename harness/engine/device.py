@@ -6,7 +6,9 @@ import contextlib
 import os
 import resource
 import sys
+import warnings
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -16,13 +18,27 @@ DETERMINISTIC = "LTBENCH_DETERMINISTIC"
 
 
 def pick_device(name: str = "auto") -> torch.device:
-    """The device named, or with "auto" CUDA where there is one, else the CPU; and the CPU's number of threads is fixed.
+    """The device named, or with "auto" CUDA where there is one, else the CPU; and what its numbers depend on is fixed:
+    the CPU's number of threads, and how CUDA multiplies.
 
     Raises:
         UserError: no such device here.
     """
     _set_threads()
     _set_determinism()
+    device = _find(name)
+    if device.type == "cuda":
+        _begin_cuda()
+    return device
+
+
+def _begin_cuda() -> None:
+    torch.cuda.init()  # type: ignore[no-untyped-call]  # memory statistics of `cuda:0` cannot be reset before
+    _set_float32()
+    torch.backends.cudnn.benchmark = not switched_on(DETERMINISTIC)  # which algorithm is fastest varies
+
+
+def _find(name: str) -> torch.device:
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
@@ -80,6 +96,39 @@ def _set_determinism() -> None:
     if switched_on(DETERMINISTIC):
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS reads it when it is first used
         torch.use_deterministic_algorithms(True)
+
+
+def _set_float32() -> None:
+    """Float32 means float32: PyTorch would let cuDNN round what it convolves to TF32, which has 10 bits of fraction.
+
+    Both generations of switches are set, or reading one that disagrees with the other is an error in PyTorch.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # PyTorch 2.9 warns of the first generation, all that 2.8 has
+        torch.backends.cuda.matmul.allow_tf32 = False
+        torch.backends.cudnn.allow_tf32 = False
+    for switch in _precision_switches():
+        switch.fp32_precision = "ieee"
+
+
+def _precision_switches() -> list[Any]:
+    """The second generation, from PyTorch 2.9 on; with the first one alone there are none."""
+    cudnn: Any = torch.backends.cudnn
+    return [torch.backends.cuda.matmul, cudnn.conv, cudnn.rnn] if hasattr(cudnn, "conv") else []
+
+
+def arithmetic(device: torch.device) -> dict[str, bool]:
+    """How CUDA multiplies in this process, for the cost file; on the CPU neither is there.
+
+    `tf32`: float32 may be rounded to TF32; `cudnn_benchmark`: cuDNN times its algorithms and takes the fastest.
+    """
+    if device.type != "cuda":
+        return {"tf32": False, "cudnn_benchmark": False}
+    if switches := _precision_switches():
+        tf32 = any(switch.fp32_precision == "tf32" for switch in switches)
+    else:
+        tf32 = torch.backends.cuda.matmul.allow_tf32 or torch.backends.cudnn.allow_tf32
+    return {"tf32": tf32, "cudnn_benchmark": torch.backends.cudnn.benchmark}
 
 
 def device_name(device: torch.device) -> str:

@@ -59,7 +59,7 @@ def run_side_by_side(tasks: Mapping[str, Task], workers: int, reporter: Reporter
                     process = running.pop(connection)
                     process.join()
                     if process.exitcode:
-                        died[process.name] = _cause(process.exitcode)
+                        died[process.name] = cause_of_death(process.exitcode)
     finally:
         for process in running.values():
             process.terminate()
@@ -79,10 +79,16 @@ def _deliver(connection: Connection, reporter: Reporter) -> bool:
     return True
 
 
-def _cause(code: int) -> str:
+def cause_of_death(code: int | None) -> str:
+    """What ended a process, by its exit code as Python gives it: below 0 it is a signal."""
     if code == -signal.SIGKILL:
-        return "its process was killed; the machine may have run out of memory"
-    return f"its process ended with {f'signal {-code}' if code < 0 else f'exit code {code}'}"
+        return "its process was killed (SIGKILL); the machine may have run out of memory"
+    if code is None or code >= 0:
+        return f"its process ended with exit code {code}"
+    try:
+        return f"its process was ended by {signal.Signals(-code).name}"
+    except ValueError:  # one without a name
+        return f"its process was ended by signal {-code}"
 
 
 class Sender(Reporter):

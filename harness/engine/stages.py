@@ -26,7 +26,14 @@ from harness.data.splits import Split, build_split, parse_split_name, read_split
 from harness.datasets.base import AnyImages
 from harness.engine.checkpoint import load_weights
 from harness.engine.compiling import COMPILE
-from harness.engine.device import DETERMINISTIC, device_name, peak_memory_mb, reset_peak_memory, switched_on
+from harness.engine.device import (
+    DETERMINISTIC,
+    arithmetic,
+    device_name,
+    peak_memory_mb,
+    reset_peak_memory,
+    switched_on,
+)
 from harness.engine.history import read_history
 from harness.engine.job import StageJob
 from harness.engine.loop import StageRun
@@ -340,6 +347,7 @@ def _write_costs(folder: Path, run: StageRun, info: RunInfo, place: Workplace) -
         "processes": place.ranks.world,
         "compiled": switched_on(COMPILE),
         "deterministic": place.device.type == "cpu" or switched_on(DETERMINISTIC),
+        **arithmetic(place.device),
         "wall_seconds": round(costs.wall_seconds, 3),
         "train_seconds": round(costs.train_seconds, 3),
         "eval_seconds": round(costs.eval_seconds, 3),

@@ -21,6 +21,8 @@ COSTS = {
     "runs_at_once": "Runs at once",
     "compiled": "Compiled",
     "deterministic": "Same bits each time",
+    "tf32": "TF32",
+    "cudnn_benchmark": "cuDNN picks the fastest",
     "commit": "Commit",
 }
 LONGEST = 200

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -11,23 +12,27 @@ import numpy as np
 import pytest
 import torch
 
+from harness import campaign, suites
 from harness.api import Method
+from harness.campaign import Outcome, Settings
 from harness.data.splits import Split
 from harness.datasets.base import Images
-from harness.engine.device import pick_device
+from harness.engine.device import DETERMINISTIC, pick_device
 from harness.engine.loop import StageRun
 from harness.errors import UserError
 from harness.progress import Reporter
+from harness.records.schema import costs_path, read_record
 from harness.registry import available_methods, get_method
 from tests.engine.toys import job
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 ImagesByPart = dict[str, Images]
+ROOT = Path(__file__).parents[2]
 
 
 def run_on(device: str, method: type[Method], split: Split, images: ImagesByPart, folder: Path) -> StageRun:
     """A run of one epoch."""
-    run = StageRun(job(method, epochs=1), split, images, torch.device(device), folder)
+    run = StageRun(job(method, epochs=1), split, images, pick_device(device), folder)
     run.run(Reporter())
     return run
 
@@ -79,6 +84,34 @@ def test_in_deterministic_mode_runs_beside_others_give_the_bits_of_runs_alone(tm
     for seed in (0, 1):
         alone, beside = (sorted((tmp_path / f"{how}{seed}").rglob("seed*.npz")) for how in ("alone", "together"))
         assert [path.read_bytes() for path in alone] == [path.read_bytes() for path in beside] != []
+
+
+SUITE = """
+cards:
+  splits: [mnist5k-lt-if100]
+  entries: [ce@common, tau_norm@common]
+  seeds: [0, 1]
+"""
+
+
+@pytest.mark.gpu
+def test_a_campaign_of_two_workers_on_one_card(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each worker begins with `cuda:0`, and every run failed there; what its numbers rest on stands in its costs."""
+    pytest.importorskip("mlxtend", reason="the extra 'pipeline' (mlxtend) is not installed")
+    (tmp_path / "suites.yaml").write_text(SUITE)
+    monkeypatch.setattr(suites, "SUITES_FILE", tmp_path / "suites.yaml")
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))  # the workers' too
+    monkeypatch.delenv(DETERMINISTIC, raising=False)
+    monkeypatch.chdir(tmp_path)
+    settings = Settings(tmp_path / "out", device="cuda:0", per_device=2, overrides=("recipe.epochs=1",))
+    assert campaign.campaign("cards", 300.0, settings) == Outcome(made=4)
+    records = sorted(settings.out.glob("records/**/seed?.json"))
+    assert [read_record(path).status for path in records] == ["ok"] * 4
+    for path in records:
+        costs = json.loads(costs_path(path).read_text())
+        assert costs["device"] == torch.cuda.get_device_name(0)
+        assert costs["peak_memory_mb"] > 0
+        assert (costs["runs_at_once"], costs["tf32"], costs["cudnn_benchmark"]) == (2, False, True)
 
 
 @pytest.mark.gpu

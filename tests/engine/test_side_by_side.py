@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.engine.side_by_side import run_side_by_side, workers_for
+from harness.engine.side_by_side import cause_of_death, run_side_by_side, workers_for
 from harness.errors import UserError
 from harness.progress import Reporter
 
@@ -75,6 +75,21 @@ def test_a_killed_task_is_named_and_the_others_go_on(tmp_path: Path) -> None:
     assert list(died) == ["killed"]
     assert "out of memory" in died["killed"]
     assert (tmp_path / "fine").exists()
+
+
+@pytest.mark.parametrize(
+    ("code", "cause"),
+    [
+        (-signal.SIGKILL, "its process was killed (SIGKILL); the machine may have run out of memory"),
+        (-signal.SIGSEGV, "its process was ended by SIGSEGV"),
+        (-signal.SIGTERM, "its process was ended by SIGTERM"),
+        (-(signal.SIGRTMIN + 1), f"its process was ended by signal {signal.SIGRTMIN + 1}"),
+        (1, "its process ended with exit code 1"),
+        (0, "its process ended with exit code 0"),
+    ],
+)
+def test_memory_is_suspected_only_of_a_kill(code: int, cause: str) -> None:
+    assert cause_of_death(code) == cause
 
 
 def test_tasks_die_with_the_process_that_started_them(tmp_path: Path) -> None:

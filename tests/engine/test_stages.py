@@ -54,6 +54,7 @@ def test_two_stages_to_records(place: stages.Workplace) -> None:
     assert records[0].stage1_key != records[1].stage1_key
     costs = json.loads(Path("records/seed0.run.json").read_text())
     assert set(costs["stages"]) == {"train", "finetune"}
+    assert (costs["tf32"], costs["cudnn_benchmark"]) == (False, False), "a processor has neither"
     total = sum(stage["wall_seconds"] for stage in costs["stages"].values())
     assert costs["wall_seconds"] == pytest.approx(total, abs=2e-3)
     assert not list(place.scratch.glob("*")), "scratch is empty when all is done"

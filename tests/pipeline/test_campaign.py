@@ -11,6 +11,7 @@ import json
 import multiprocessing
 import shutil
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import cast
@@ -35,6 +36,7 @@ from harness.records.schema import read_record, write_record
 from harness.registry import get_plugin
 from harness.sweep.contract import only_one
 from tests.factories import make_record
+from tests.pipeline import dying
 from tests.unit.toys import rewrite_json
 
 pytest.importorskip("mlxtend", reason="the extra 'pipeline' (mlxtend) is not installed")
@@ -239,6 +241,28 @@ def test_a_run_that_cannot_be_done_fails_alone(tmp_path: Path) -> None:
     assert records[0].failure is not None
     assert "resnet1000" in records[0].failure.reason
     assert make_plan("one", settings).left == 2
+
+
+@pytest.mark.parametrize(
+    ("worker", "cause"),
+    [
+        (dying.by_segmentation_fault, "its process was ended by SIGSEGV"),
+        (dying.by_a_kill, "its process was killed (SIGKILL); the machine may have run out of memory"),
+        (dying.by_an_exit, "its process ended with exit code 7"),
+    ],
+)
+def test_a_worker_that_dies_is_recorded_with_what_killed_it(
+    worker: Callable[..., None], cause: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of the first stage and of what follows it; another worker takes its place each time."""
+    monkeypatch.setattr(campaign, "work", worker)
+    settings = Settings(tmp_path / "out", device="cpu", per_device=1, only=("ce@*",))
+    assert campaign.campaign("one", 120.0, settings) == Outcome(made=2, failed=2)
+    for seed in (0, 1):
+        (path,) = settings.out.glob(f"records/**/seed{seed}.json")
+        failure = read_record(path).failure
+        assert failure is not None
+        assert failure.reason == cause
 
 
 def test_records_of_other_code_are_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

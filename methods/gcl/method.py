@@ -78,7 +78,8 @@ class GCL(Method):
     class Params:
         """The suffix _2 marks stage 2. head_2: go on with the head (the code), or a new linear one (paper's text).
 
-        With head_2 "scaled" only a factor for each class is learned, by cross-entropy, as in LWS (Table 5).
+        With head_2 "scaled" only a factor for each class is learned, by cross-entropy, as in LWS. That is our
+        combination: the released path, switched off there, scales raw cosines and keeps GCL's loss of stage 2.
         """
 
         scale: float = 30.0

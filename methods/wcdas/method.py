@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from harness.api import Classifier, Method, Sampler, Stage, second_stage
+from harness.api import Classifier, Method, Sampler, Stage, later, second_stage
 from harness.data.samplers import ClassAwareSampler
 from harness.engine.heads import CosineHead, cosine_similarity
 
@@ -29,13 +29,30 @@ def wrapped_cauchy_density(cosine: Tensor, rho: Tensor | float, pi: float = math
     return (1 - rho) * (1 + rho) / ((1 - rho) ** 2 + 2 * rho * (1 - cosine)) / (2 * pi)
 
 
+def raw_scale(scale: float) -> float:
+    """The raw value r with softplus(r) + 1 = scale, for a scale above 1."""
+    above = scale - 1
+    return above + math.log(-math.expm1(-above))
+
+
 class WCDASHead(CosineHead):
-    """Logits s * f_c with a trainable concentration rho_c = sigmoid(raw_gamma_c) for each class, or one for all."""
+    """Logits s * f_c with a trainable concentration rho_c = sigmoid(raw_gamma_c) for each class, or one for all.
+
+    The scale s is fixed, or trained from `initial_scale`; without one it starts where every learned scale does.
+    """
 
     def __init__(
-        self, feature_dim: int, num_classes: int, initial_gamma: float, fixed_scale: float | None, shared: bool = False
+        self,
+        feature_dim: int,
+        num_classes: int,
+        initial_gamma: float,
+        fixed_scale: float | None,
+        shared: bool = False,
+        initial_scale: float | None = None,
     ) -> None:
         super().__init__(feature_dim, num_classes)
+        if initial_scale is not None:
+            nn.init.constant_(self.scale.raw, raw_scale(initial_scale))
         self.raw_gamma = nn.Parameter(torch.full((1 if shared else num_classes,), initial_gamma))
         self.fixed_scale = fixed_scale
         if fixed_scale is not None:
@@ -62,16 +79,24 @@ class WCDAS(Method):
         """initial_gamma: raw concentration at the start. fixed_scale: the scale, or None to train it.
 
         concentration: one for each class, or one for all, which takes from the method what is its own.
+        initial_scale: where a trained scale starts, above 1; None is the published start, 1 + ln 2.
         """
 
         initial_gamma: float = 0.0
         fixed_scale: float | None = None
         concentration: Literal["per_class", "shared"] = "per_class"
         retrain: bool = second_stage(True)
+        initial_scale: float | None = later(None)
 
         def __post_init__(self) -> None:
             if self.fixed_scale is not None and not self.fixed_scale > 0:
                 raise ValueError(f"fixed_scale must be above 0, found {self.fixed_scale}")
+            if self.initial_scale is None:
+                return
+            if not 1 < self.initial_scale < math.inf:
+                raise ValueError(f"initial_scale must be a number above 1, found {self.initial_scale}")
+            if self.fixed_scale is not None:
+                raise ValueError(f"either fixed_scale ({self.fixed_scale}) or initial_scale must be null")
 
     @classmethod
     def stages_of(cls, params: Any) -> tuple[Stage, ...]:
@@ -81,7 +106,8 @@ class WCDAS(Method):
     def head(self, stage: Stage) -> nn.Module:
         """The same head in both stages."""
         p, shared = self.params, self.params.concentration == "shared"
-        return WCDASHead(self.task.feature_dim, self.task.num_classes, p.initial_gamma, p.fixed_scale, shared)
+        size = (self.task.feature_dim, self.task.num_classes)
+        return WCDASHead(*size, p.initial_gamma, p.fixed_scale, shared, p.initial_scale)
 
     def continues_head(self) -> bool:
         """Weights, concentrations and scale go on."""

@@ -186,10 +186,13 @@ def test_logs_keep_the_selection_rule_and_the_flip_averaging() -> None:
         if c.source == source and c.group == "all"
     }
     assert claims == {
-        ("naive", "last", False): 39.13, ("naive", "best_test", False): 39.62, ("naive", "best_test", True): 40.0,
-        ("wd", "last", False): 46.76, ("wd", "best_test", False): 47.18, ("wd", "best_test", True): 47.9,
-        ("l2", "best_test", True): 51.0, ("tau", "best_test", True): 52.6,
-        ("", "last", False): 51.83, ("", "best_test", False): 51.98, ("", "best_test", True): 53.1,
+        ("naive", "last", False): 39.13, ("naive", "best_test", False): 39.62,
+        ("code-naive-flip", "best_test", True): 40.0,
+        ("wd", "last", False): 46.76, ("wd", "best_test", False): 47.18,
+        ("code-wd-flip", "best_test", True): 47.9,
+        ("code-l2-flip", "best_test", True): 51.0, ("code-tau-flip", "best_test", True): 52.6,
+        ("", "last", False): 51.83, ("", "best_test", False): 51.98,
+        ("code-flip", "best_test", True): 53.1,
     }  # fmt: skip
 
 

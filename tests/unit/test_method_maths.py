@@ -15,12 +15,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from harness.api import Batch, Classifier, StepContext, Task
-from harness.engine.heads import cosine_similarity
+from harness.engine.heads import CosineHead, cosine_similarity
 from methods.balms.method import BALMS, draw_slots
 from methods.focal.method import focal_loss
 from methods.gcl.method import CLOUD_SIZES, GCL, cloud_size, gcl_loss
 from methods.ldam_drw.method import ldam_margins
-from methods.wcdas.method import WCDASHead, wrapped_cauchy_density
+from methods.wcdas.method import WCDAS, WCDASHead, wrapped_cauchy_density
 from methods.weight_balancing.method import class_balanced_loss, max_norm_, max_norm_radius, tau_normalize
 
 GOLDEN = json.loads((Path(__file__).parents[1] / "golden/losses.json").read_text())
@@ -35,6 +35,10 @@ def cases(name: str) -> list[Any]:
 
 def same(found: Tensor, expected: Any, tolerance: float = 1e-9) -> None:
     torch.testing.assert_close(found, torch.tensor(expected, dtype=found.dtype), rtol=tolerance, atol=1e-12)
+
+
+def wcdas_method(**params: float) -> WCDAS:
+    return WCDAS(Task(5, 6, torch.tensor([10, 8, 6, 4, 2])), WCDAS.Params(**params))
 
 
 def wcdas(case: dict[str, Any], pi: float) -> dict[str, Tensor]:
@@ -93,6 +97,55 @@ def test_wcdas_head_is_that_function_and_trains_its_concentration() -> None:
     assert all(p.grad is not None for p in head.parameters())
     fixed = WCDASHead(6, 5, 1.0, 250.0)
     assert {name for name, p in fixed.named_parameters() if p.requires_grad} == {"weight", "raw_gamma"}
+
+
+@pytest.mark.parametrize("scale", [1.001, 5.0, 30.0, 250.0])
+def test_wcdas_initial_scale_is_that_of_its_logits_and_goes_on_from_there(scale: float) -> None:
+    head = WCDASHead(6, 5, 0.0, None, initial_scale=scale)
+    features = SHARED["features"].float()
+    density = wrapped_cauchy_density(cosine_similarity(features, head.weight), 0.5)
+    logits = head(features)
+    torch.testing.assert_close(logits, scale * density)
+    logits.sum().backward()
+    assert head.scale.raw.grad is not None
+
+
+def test_wcdas_without_an_initial_scale_starts_with_the_same_bits_as_every_learned_scale() -> None:
+    heads = []
+    for made in (lambda: WCDASHead(6, 5, 0.0, None), lambda: CosineHead(6, 5), lambda: wcdas_method().head("train")):
+        torch.manual_seed(0)
+        heads.append(made())
+    assert all(torch.equal(head.weight, heads[0].weight) for head in heads)
+    assert all(torch.equal(head.scale.raw, torch.zeros(1)) for head in heads)
+    torch.manual_seed(0)
+    asked = wcdas_method(initial_scale=30.0).head("train")
+    assert torch.equal(asked.weight, heads[0].weight), "and an initial scale moves no other number"
+    assert float(asked.scale().detach()) == 30.0
+
+
+def test_wcdas_at_its_start_moves_a_logit_by_little() -> None:
+    """Scale 1 + ln 2, concentration 0.5: at cosine 0 by 0.129 per unit of cosine, where a cosine head has 1.69."""
+    slopes = {}
+    for scale in (1 + math.log(2), 30.0):
+        cosine = torch.zeros(1, dtype=torch.float64, requires_grad=True)
+        (scale * wrapped_cauchy_density(cosine, 0.5)).sum().backward()
+        assert cosine.grad is not None
+        slopes[scale] = float(cosine.grad)
+    assert list(slopes.values()) == pytest.approx([0.1293, 2.2918], abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("params", "message"),
+    [
+        ({"initial_scale": 1.0}, "initial_scale must be a number above 1, found 1.0"),
+        ({"initial_scale": math.inf}, "above 1, found inf"),
+        ({"initial_scale": math.nan}, "above 1, found nan"),
+        ({"initial_scale": 30.0, "fixed_scale": 250.0}, "either fixed_scale .250.0. or initial_scale"),
+    ],
+)
+def test_wcdas_refuses_an_initial_scale_that_cannot_be(params: dict[str, float], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        WCDAS.Params(**params)
 
 
 def test_wcdas_shared_concentration_is_one_number_for_all_classes() -> None:

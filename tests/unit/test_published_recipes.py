@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
+
 import pytest
 
 from harness.data.store import available_datasets
 from harness.engine.schedules import Steps
 from harness.entries import TRACKS, Entry
+from harness.errors import UserError
 from harness.recipe_layers import has_recipe, variants
-from harness.recipes import Recipe, resolve
+from harness.recipes import Cell, Recipe, resolve
+from harness.records.schema import Record, read_record, record_paths
 from harness.registry import available_methods, get_plugin
 
+IMPORTED = Path(__file__).parents[2] / "results/imported"
 DATASETS = sorted({*available_datasets(), "imagenet-lt", "inat2018"})
 CASES = [
     (Entry(method, variant, track), dataset)
@@ -101,3 +107,90 @@ def test_common_and_short_recipes_have_the_usual_head() -> None:
         for track in ("common", "short"):
             found = recipe(Entry(method, "", track), "cifar10").train
             assert (found.head_init, found.eval_all_after) == ("default", 1.0)
+
+
+def test_lws_on_inaturalist_is_decouplings() -> None:
+    cell = resolve(Entry("lws", "", "paper"), "inat2018")
+    second = cell.recipe.finetune
+    assert second is not None
+    assert (second.epochs, second.batch_size, second.lr, second.weight_decay) == (5, 512, 0.2, 1e-4)
+    assert (second.schedule, second.frozen_bn) == ("cos_start1", "train_as_published")
+    assert cell.first_stage_identity() == resolve(Entry("crt", "", "paper"), "inat2018").first_stage_identity()
+
+
+def weight_balancing(variant: str, track: str = "paper", dataset: str = "cifar100") -> Cell:
+    return resolve(Entry("weight_balancing", variant, track), dataset)
+
+
+@pytest.mark.parametrize(
+    ("variant", "normalize"), [("code-wd-flip", "no"), ("code-l2-flip", "l2"), ("code-tau-flip", "tau")]
+)
+def test_weight_balancings_printed_heads_are_the_codes_stage_1_seen_with_its_mirror_image(
+    variant: str, normalize: str
+) -> None:
+    cell = weight_balancing(variant)
+    assert cell.first_stage_identity() == weight_balancing("code").first_stage_identity(), "trained once for all"
+    assert cell.recipe.finetune is not None
+    assert (cell.recipe.finetune.epochs, cell.recipe.finetune.flip_average) == (0, True)
+    assert (cell.recipe.params.normalize, cell.recipe.params.tau) == (normalize, 1.9)
+
+
+def test_weight_balancings_code_seen_with_its_mirror_image_differs_in_nothing_else() -> None:
+    plain, flipped = weight_balancing("code").recipe, weight_balancing("code-flip").recipe
+    assert plain.finetune is not None
+    assert flipped == replace(plain, finetune=replace(plain.finetune, flip_average=True))
+    decayed, naive = weight_balancing("code-wd-flip").recipe, weight_balancing("code-naive-flip").recipe
+    assert (naive.train, naive.params) == (replace(decayed.train, weight_decay=0.0), decayed.params)
+
+
+@pytest.mark.parametrize("dataset", ["mnist5k", "cifar10", "imagenet-lt"])
+def test_weight_balancing_with_the_released_product_has_cross_entropys_first_stage(dataset: str) -> None:
+    """Rate times decay: 0.01 x 5e-3 as released, and ten times that in our default."""
+    released = weight_balancing("code").recipe.train
+    ours, other = (weight_balancing(variant, "common", dataset).recipe for variant in ("", "released-product"))
+    assert other.train.lr * other.train.weight_decay == pytest.approx(released.lr * released.weight_decay)
+    assert ours.train.lr * ours.train.weight_decay == pytest.approx(10 * released.lr * released.weight_decay)
+    slow = weight_balancing("slow", "common", dataset).recipe.train
+    assert (slow.lr, slow.weight_decay) == (released.lr, released.weight_decay)
+    assert other.train == recipe(Entry("ce", "", "common"), dataset).train
+    assert (other.finetune, other.params) == (ours.finetune, ours.params)
+
+
+def test_variants_of_wcdas_differ_in_the_one_thing_they_are_named_for() -> None:
+    for dataset in ("mnist5k", "cifar10"):
+        plain, fast, scaled = (
+            recipe(Entry("wcdas", variant, "common"), dataset) for variant in ("", "lr0.2", "scale30")
+        )
+        assert fast == replace(plain, train=replace(plain.train, lr=0.2))
+        assert scaled == replace(plain, params=replace(plain.params, initial_scale=30.0))
+
+
+def test_every_second_stage_of_mnist5k_that_trains_has_30_epochs() -> None:
+    found = {
+        (entry.method, cell.recipe.finetune.epochs)
+        for entry, name in CASES
+        if name == "mnist5k" and (cell := resolve(entry, name)).recipe.finetune
+    }
+    assert {epochs for _, epochs in found} == {0, 30}
+    assert {method for method, epochs in found if epochs} >= {"balms", "crt", "gcl", "lws", "tvmf", "wcdas"}
+
+
+def imported() -> dict[Path, Record]:
+    """One committed record of every entry that was measured elsewhere, by its folder."""
+    first = {path.parent: path for path in record_paths(IMPORTED)}
+    return {folder: read_record(path) for folder, path in first.items()}
+
+
+def test_committed_records_were_made_with_the_recipes_that_are_here() -> None:
+    """A key that comes later, or an edit of another recipe, must not orphan the runs of hours."""
+    compared = []
+    for folder, record in imported().items():
+        entry = Entry(record.method, record.variant, record.track)
+        try:
+            here = recipe(entry, record.dataset)
+        except UserError:  # a variant that is gone
+            continue
+        assert here.sha256() == record.recipe_sha256, folder
+        compared.append(str(entry))
+    assert len(compared) >= 40
+    assert {"wcdas@short", "wcdas-one-stage@short", "weight_balancing-slow@short"} <= set(compared)

@@ -20,7 +20,7 @@ def read_weights(paths: Iterable[Path]) -> tuple[list[WeightsRecord], list[tuple
             records.append(read_weights_record(path))
         except UserError as error:
             left_out.append((path, str(error)))
-    return sorted(records, key=lambda record: (-record.imbalance_factor, record.name)), left_out
+    return sorted(records, key=lambda record: (-record.weights.imbalance_factor, record.name)), left_out
 
 
 def mark_weights(tables: Iterable[FilledTable], records: Sequence[WeightsRecord]) -> list[FilledTable]:
@@ -40,18 +40,19 @@ def _mark(claim: Claim, record: WeightsRecord) -> str:
     for result in record.results if _fits(claim, record) else ():
         value = getattr(result.scores, claim.group)
         if value is not None and _same_method(claim, result):
-            return f"published weights score {100 * value:.2f} ({record.repository or record.name})"
+            return f"published weights score {100 * value:.2f} ({record.source.repository or record.name})"
     return ""
 
 
 def _fits(claim: Claim, record: WeightsRecord) -> bool:
     """Whether a claim is about such weights: data, tail, network, length of training and choice of the epoch."""
+    one = record.weights
     return (
-        dataset_identity(claim.dataset) == dataset_identity(record.dataset)
-        and claim.imbalance_factor == record.imbalance_factor
-        and backbone_identity(claim.backbone) == backbone_identity(record.backbone)
-        and claim.epochs == (record.epochs or None)
-        and claim.selection == record.selection
+        dataset_identity(claim.dataset) == dataset_identity(one.dataset)
+        and claim.imbalance_factor == one.imbalance_factor
+        and backbone_identity(claim.backbone) == backbone_identity(one.backbone)
+        and claim.epochs == (one.epochs or None)
+        and claim.selection == one.selection
         and (claim.group == "all" or claim.shot_policy == record.shot_policy)
     )
 

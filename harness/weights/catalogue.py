@@ -128,7 +128,7 @@ def get_weights(name: str) -> Weights:
     """
     known = catalogue().weights
     if name not in known:
-        raise unknown("published weights", name, known)
+        raise unknown("set of weights", name, known)
     return known[name]
 
 

@@ -71,9 +71,12 @@ def known() -> list[dict[str, str]]:
 
 
 def _description(one: Weights) -> str:
-    data = one.dataset if one.imbalance_factor == 1 else f"{one.dataset}, imbalance factor {one.imbalance_factor:g}"
     where = f"fetched ({one.bytes / 1e6:.1f} MB)" if one.pinned else "scored from a file that you have (--file)"
-    return f"{one.title}; {data}; {one.backbone}; published {printed(one.published)}; {one.source}, {where}"
+    return f"{one.title}; {_data(one)}; {one.backbone}; published {printed(one.published)}; {one.source}, {where}"
+
+
+def _data(one: Weights) -> str:
+    return one.dataset if one.imbalance_factor == 1 else f"{one.dataset}, imbalance factor {one.imbalance_factor:g}"
 
 
 def score(request: Request, device: str, out: Path) -> Path:
@@ -103,8 +106,8 @@ def printed(numbers: list[Printed]) -> str:
 
 
 def _table(record: WeightsRecord) -> Table:
-    tail = f", imbalance factor {record.imbalance_factor:g}" if record.imbalance_factor != 1 else ""
-    title = f"{record.name} on {record.dataset}{tail} (top-1, %; epoch chosen by: {record.selection})"
+    one = record.weights
+    title = f"{record.name} on {_data(one)} (top-1, %; epoch chosen by: {one.selection})"
     table = Table(title=Text(title), title_justify="left")
     groups = GROUPS if record.grouped else ()
     table.add_column("Method")
@@ -115,5 +118,5 @@ def _table(record: WeightsRecord) -> Table:
         scores = result.scores
         values = [scores.all, *(getattr(scores, group) for group in groups), scores.ece]
         cells = ["-" if value is None else f"{100 * value:.2f}" for value in values]
-        table.add_row(record.label(at), *cells, Text("" if at else printed(record.published)))
+        table.add_row(record.label(at), *cells, Text("" if at else printed(one.published)))
     return table

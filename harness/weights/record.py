@@ -22,10 +22,10 @@ import numpy.typing as npt
 from harness import config
 from harness.errors import UserError
 from harness.files import check_archive, read_json, stamped, unstamped, write_json
-from harness.metrics.selection import SELECTION_RULES
+from harness.metrics.shots import GROUPS
 from harness.records.evidence import evidence_path, write_evidence
 from harness.records.schema import Scores
-from harness.weights.catalogue import NOT_STATED, Printed
+from harness.weights.catalogue import Source, Weights
 
 SCHEMA = 1
 FOLDER = Path("results/weights")
@@ -47,32 +47,24 @@ class WeightsRecord:
 
     schema: int
     name: str
-    title: str
-    file_sha256: str
-    repository: str  # "" of a person's own file
-    commit: str
-    path: str
-    licence: str
-    dataset: str
-    imbalance_factor: float  # of what it was trained on; 1: balanced
-    class_counts: list[int]  # training images of each class, which follow from the imbalance factor
+    weights: Weights
+    source: Source
+    file_sha256: str  # of the file that was scored
+    head_bias: bool
+    class_counts: list[int]  # of what it was trained on, as they follow from the imbalance factor
     test_images: int
     test_sha256: str  # over the test images' identities, as in splits
-    backbone: str
-    head_bias: bool
-    normalisation: dict[str, list[float]]  # mean and std
-    epochs: str  # length of its training, as printed
-    selection: str  # the rule that its publication chose the epoch by
+    mean: list[float]  # of each channel, as the pixels were normalised
+    std: list[float]
     shot_policy: str
     groups: dict[str, int]  # number of classes in many, medium, few
-    published: list[Printed]
-    results: list[Result]  # the weights as published first
+    results: list[Result]  # the weights as published first; the one epoch there is, chosen by `weights.selection`
 
     def __post_init__(self) -> None:
         if self.schema != SCHEMA:
             raise ValueError(f"schema must be {SCHEMA}, found {self.schema}")
-        if self.selection not in (*SELECTION_RULES, NOT_STATED):
-            raise ValueError(f"selection must be a selection rule or '{NOT_STATED}', found '{self.selection}'")
+        if set(self.groups) != set(GROUPS):
+            raise ValueError(f"groups must be {', '.join(GROUPS)}, found {', '.join(self.groups)}")
         if not self.results:
             raise ValueError("results must hold the scores of the weights as published")
         for result in self.results:

@@ -86,27 +86,20 @@ def score(
     bias = "head.bias" in state
     start = state if bias else state | {"head.bias": torch.zeros(dataset.num_classes)}  # adds nothing
     results, predictions = _results(split, images, weights, start, device)
-    source = catalogue().source(weights)
     record = WeightsRecord(
         schema=SCHEMA,
         name=name,
-        title=weights.title,
+        weights=dataclasses.replace(weights, imbalance_factor=split.imbalance_factor),
+        source=catalogue().source(weights),
         file_sha256=sha256_file(path),
-        **dataclasses.asdict(source),
-        path=weights.path,
-        dataset=dataset.name,
-        imbalance_factor=split.imbalance_factor,
+        head_bias=bias,
         class_counts=split.class_counts,
         test_images=sum(split.test.class_counts),
         test_sha256=split.test.sha256,
-        backbone=weights.backbone,
-        head_bias=bias,
-        normalisation={"mean": split.mean, "std": split.std},
-        epochs=weights.epochs,
-        selection=weights.selection,
+        mean=split.mean,
+        std=split.std,
         shot_policy=DEFAULT_POLICY,
         groups=group_sizes(split.class_counts),
-        published=weights.published,
         results=results,
     )
     return record, split.test.targets(), predictions

@@ -23,6 +23,9 @@ app = typer.Typer(
     help="Benchmark and reproduce long-tailed visual recognition methods under identical conditions.",
 )
 
+weights_app = typer.Typer(no_args_is_help=True, help="Score networks that others published, without any training.")
+app.add_typer(weights_app, name="weights")
+
 Seeds = Annotated[str, typer.Option(help="run seeds, e.g. 0,1,2")]
 Device = Annotated[str, typer.Option(help="auto (CUDA where there is one), cpu, cuda, cuda:<number>")]
 Suite = Annotated[str, typer.Option(help="suite in harness/suites.yaml")]
@@ -84,7 +87,10 @@ def list_(
     """What is registered, a line each."""
     from harness import listing
 
-    items = listing.items(what)
+    _print_items(listing.items(what), as_json)
+
+
+def _print_items(items: list[dict[str, str]], as_json: bool) -> None:
     if as_json:
         print(json.dumps(items, indent=1))
     else:
@@ -359,6 +365,35 @@ def run(
 
     entry = parse_entry(f"{method}{'-' + variant if variant else ''}@{track}")
     cells.run_alone(dataset, entry, seeds, out, imbalance_factor, set_ or [], backbone, device)
+
+
+@weights_app.command("list")
+def list_weights(as_json: Annotated[bool, typer.Option("--json", help="for machines")] = False) -> None:
+    """The published weights that are known, a line each."""
+    from harness.weights.command import known
+
+    _print_items(known(), as_json)
+
+
+@weights_app.command("score")
+def score_weights(
+    name: Annotated[str, typer.Argument(help="published weights (ltbench weights list)")] = "",
+    file: Annotated[
+        Path | None, typer.Option(help="a file that you have: of NAME, or with --dataset, --backbone")
+    ] = None,
+    dataset: Annotated[str, typer.Option(help="whose test images are scored")] = "",
+    imbalance_factor: Annotated[float | None, typer.Option(help="of what it was trained on; default balanced")] = None,
+    backbone: Annotated[str, typer.Option(help="timm name, e.g. resnet32_cifar")] = "",
+    normalisation: Annotated[str, typer.Option(help="cifar or imagenet; default the data set's own")] = "",
+    mirror: Annotated[Path | None, typer.Option(help="folder with the files; default LTBENCH_MIRROR")] = None,
+    out: Annotated[Path, typer.Option(help="folder for the record")] = Path("results/weights"),
+    device: Device = "auto",
+) -> None:
+    """Score published weights as they are and with post-hoc methods on top, beside the published number."""
+    from harness.weights import command
+
+    request = command.Request(name, file, dataset, imbalance_factor, backbone, normalisation, mirror)
+    command.score(request, device, out)
 
 
 @app.command()

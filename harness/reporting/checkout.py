@@ -13,13 +13,15 @@ from harness.reporting.claims import load_claims
 from harness.reporting.provenance import Recipe
 from harness.reporting.report import Sources
 from harness.reporting.speed import FOLDER
+from harness.weights.record import FOLDER as WEIGHTS
 
 
 def sources() -> Sources:
     """Claims, descriptions and code versions of the methods found, and the benchmark files."""
     folders = {name: plugin.folder for name, plugin in find_plugins().items()}
     current = {name: code_version(folder) for name, folder in folders.items()}
-    return Sources(load_claims(folders), folders, current, recipe_now, benches=sorted(FOLDER.glob("*.json")))
+    benches, weights = sorted(FOLDER.glob("*.json")), sorted(WEIGHTS.glob("*.json"))
+    return Sources(load_claims(folders), folders, current, recipe_now, benches=benches, weights=weights)
 
 
 @cache

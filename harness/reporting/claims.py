@@ -144,7 +144,7 @@ class Setting:
         found = []
         if self.track != TRACK:
             found.append(f"recipe: {self.track} track")
-        if _backbone(self.backbone) != _backbone(claim.backbone):
+        if backbone_identity(self.backbone) != backbone_identity(claim.backbone):
             found.append(f"backbone {self.backbone}, paper {claim.backbone}")
         if self.changed:
             found.append(f"recipe changed: {self.changed}")
@@ -217,7 +217,7 @@ def _plain(name: str) -> str:
     return re.sub(r"[^a-z0-9]", "", name.lower())
 
 
-def _backbone(name: str) -> str:
+def backbone_identity(name: str) -> str:
     """ResNet-32 of the CIFAR papers is timm's `resnet32_cifar`."""
     return BACKBONES.get(_plain(name), _plain(name))
 

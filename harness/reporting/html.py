@@ -25,6 +25,7 @@ from harness.reporting.studies import ENOUGH, SCORES, Result, common_marks, numb
 from harness.reporting.study_figures import pictures
 from harness.reporting.summary import COSTS, METRICS, Cost, Metric, Row, Section, Stat
 from harness.reporting.views import Curve, RowView, SectionView
+from harness.weights.record import WeightsRecord
 
 TEMPLATES = Path(__file__).parent / "templates"
 SCRIPTS = ("state", "boards", "charts", "methods", "compare", "copying", "start")
@@ -55,6 +56,7 @@ class Page:
     speed: Sequence[SpeedReport] = ()
     left_out: list[tuple[str, str]] = field(default_factory=list)  # file, reason
     across: Across | str = ""  # methods over all data sets, or why that is not shown
+    weights: list[WeightsRecord] = field(default_factory=list)
 
     @property
     def nothing_measured(self) -> bool:

@@ -144,6 +144,7 @@ class Cell:
     reason: str = ""
     row_key: str | None = None  # the leaderboard's row that is measured, that failed, or that is not comparable
     section_slug: str | None = None
+    weights: str = ""  # what published weights score, where they fit; never a measurement of the claim's recipe
 
 
 class FilledRow(NamedTuple):

@@ -29,6 +29,7 @@ from harness.reporting.studies import Result, carry_out, load_studies
 from harness.reporting.study_figures import write_study_figures
 from harness.reporting.summary import Run, Section, summarize
 from harness.reporting.views import ReadEvidence, SectionView, view
+from harness.reporting.weights import mark_weights, read_weights
 
 CARDS = Path("results/reported")
 
@@ -44,6 +45,7 @@ class Sources:
         resolve: the recipe that an entry has now.
         cards: folder with numbers that can only be reported.
         benches: files that `ltbench bench --json` wrote.
+        weights: records that `ltbench weights score` wrote.
     """
 
     claims: list[Claim] = field(default_factory=list)
@@ -52,6 +54,7 @@ class Sources:
     resolve: ResolveRecipe | None = None
     cards: Path = CARDS
     benches: Sequence[Path] = ()
+    weights: Sequence[Path] = ()
 
 
 def build_report(collected: Collected, out: Path, sources: Sources | None = None) -> Path:
@@ -63,8 +66,11 @@ def build_report(collected: Collected, out: Path, sources: Sources | None = None
     studies = study_results(ranked, sources.folders)
     comparisons = compare(sources.claims, sections, sources.resolve)
     cards, damaged = load_cards(sources.cards)
+    weights, unread = read_weights(sources.weights)
+    left_out += [(label(path), label.within(reason)) for path, reason in unread]
     left_out += [(path.as_posix(), reason) for path, reason in damaged]
     papers = present(fill(load_tables(sources.folders), sources.claims, cards, sections, sources.resolve))
+    papers = mark_weights(papers, weights)
     methods = method_views(sections, comparisons, read_about(sources.folders), sources.resolve)
     speed = []
     for path in sources.benches:
@@ -72,7 +78,9 @@ def build_report(collected: Collected, out: Path, sources: Sources | None = None
             speed.append(read_speed(path))
         except UserError as error:
             left_out.append((label(path), label.within(str(error))))
-    page = html.render(html.Page(sections, views, papers, methods, studies, speed, sorted(left_out), _across(sections)))
+    page = html.render(
+        html.Page(sections, views, papers, methods, studies, speed, sorted(left_out), _across(sections), weights)
+    )
     for name, text in tables.all_files(sections, comparisons, papers).items():
         _write(out / "tables" / name, text)
     write_figures(sections, views, out / "figures")

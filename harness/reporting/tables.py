@@ -171,11 +171,11 @@ def _paper_lines(filled: FilledTable) -> list[list[str]]:
 def _paper_cell(found: Cell | None) -> str:
     if found is None:
         return NONE
-    value = published(found.claim.value)
+    value, status = published(found.claim.value), " / ".join(filter(None, (found.status, found.weights)))
     if found.stat is None or found.delta is None:
-        return f"{value} / {found.status}"
+        return f"{value} / {status}"
     measured = f"{cell(found.stat, DIGITS, '±')} ({found.n})"
-    return f"{value} / {measured} / {percent(found.delta, DIGITS, signed=True)} / {found.status}"
+    return f"{value} / {measured} / {percent(found.delta, DIGITS, signed=True)} / {status}"
 
 
 def _paper_markdown(filled: FilledTable, lines: list[list[str]]) -> str:
@@ -205,9 +205,8 @@ def papers_csv(papers: Sequence[FilledTable]) -> str:
                 names = [filled.table.id, row.label, row.method or "", row.variant or "", column.title]
                 delta = "" if found.delta is None else percent(found.delta, DIGITS)
                 numbers = [published(found.claim.value), *_csv_stat(found.stat), delta, found.status]
-                table.append(
-                    [*map(text_cell, names), *numbers, text_cell(found.reason), text_cell("; ".join(found.marks))]
-                )
+                marks = "; ".join(filter(None, (*found.marks, found.weights)))
+                table.append([*map(text_cell, names), *numbers, text_cell(found.reason), text_cell(marks)])
     return _csv(head, table)
 
 

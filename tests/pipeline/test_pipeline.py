@@ -25,6 +25,7 @@ COPIED = (
     "results/bench",
     "results/reported",
     "results/same_code.json",
+    "results/weights",
     ".dvc",
     ".dvcignore",
     ".gitignore",

@@ -16,6 +16,7 @@ from harness.reporting.report import build_report
 from harness.reporting.summary import METRICS
 from tests.factories import sources
 from tests.reporting.conftest import HOSTILE
+from tests.reporting.test_weights import make_weights, written
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 CHROMIUM = shutil.which("chromium")
@@ -345,7 +346,8 @@ def test_axe_finds_no_serious_fault(
     browser: Any, measured: Collected, claims: list[Claim], folders: dict[str, Path], tmp_path: Path, scheme: str
 ) -> None:
     axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe is not installed")
-    page = build_report(measured, tmp_path / "axe", sources(claims, folders=folders))
+    weights = [written(tmp_path / "weights", make_weights())]
+    page = build_report(measured, tmp_path / "axe", sources(claims, folders=folders, weights=weights))
     visit = Visit(browser, page, color_scheme=scheme, bypass_csp=True)
     visit.page.evaluate("document.querySelectorAll('details').forEach(one => { one.open = true; })")
     visit.page.wait_for_timeout(300)

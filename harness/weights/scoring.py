@@ -1,0 +1,181 @@
+"""Published weights through the evaluation of every run, as they are and with post-hoc methods on top."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from harness import config
+from harness.api import Method
+from harness.data import store
+from harness.data.identity import digest, identities_by_class
+from harness.data.parts import Part as LoadedPart
+from harness.data.parts import closing, make_parts
+from harness.data.splits import SCHEMA as SPLIT_SCHEMA
+from harness.data.splits import Part, Split, exponential_class_counts, select
+from harness.datasets.base import AnyImages, Dataset
+from harness.engine.evaluation import Evaluation
+from harness.engine.history import History
+from harness.engine.job import StageJob
+from harness.engine.network import Network
+from harness.engine.ranks import ALONE
+from harness.errors import UserError
+from harness.files import sha256_bytes, sha256_file
+from harness.metrics.f1 import macro_f1
+from harness.metrics.shots import DEFAULT_POLICY, group_sizes, per_class_accuracy, shot_accuracy
+from harness.recipes import Augment, StageRecipe
+from harness.records.schema import Scores
+from harness.registry import get_method
+from harness.weights.catalogue import Normalisation, Weights, catalogue
+from harness.weights.matching import match
+from harness.weights.record import SCHEMA, Classes, Result, WeightsRecord
+
+UNTRAINED = StageRecipe(epochs=0, batch_size=1, lr=0.0, weight_decay=0.0)
+Features = dict[tuple[str, bool], list[Tensor]]
+
+
+class AsPublished(Method):
+    """Nothing on top: the weights' own predictions."""
+
+    name = "as_published"
+    stages = ("train", "finetune")
+
+    def continues_head(self) -> bool:
+        """The head is used as it is."""
+        return True
+
+
+class PublishedNetwork(Network):
+    """Published weights with a method on top; the features of the images are computed once for all methods."""
+
+    def __init__(
+        self, job: StageJob, split: Split, data: Mapping[str, LoadedPart], device: torch.device, features: Features
+    ) -> None:
+        self._shared = features
+        super().__init__(job, split, data, device, ALONE)
+
+    def part_features(self, part: str, which: range, *, mirrored: bool = False) -> Iterable[Tensor]:
+        """Features of images of a part, in batches."""
+        if (part, mirrored) not in self._shared:
+            self._shared[part, mirrored] = list(super().part_features(part, which, mirrored=mirrored))
+        return self._shared[part, mirrored]
+
+
+def score(
+    name: str, weights: Weights, path: Path, device: torch.device
+) -> tuple[WeightsRecord, Classes, list[Classes]]:
+    """Scores a file of weights on the test images of its data set.
+
+    Returns:
+        The record, the test images' classes (N,), and the predicted classes (N,) of each of its results.
+
+    Raises:
+        UserError: not weights of this network, data missing, or a normalisation that does not fit the images.
+    """
+    dataset = store.get_dataset(weights.dataset)
+    state = match(path, weights.backbone, dataset.image_shape, dataset.num_classes)
+    if not store.is_here(dataset):
+        store.fetch(dataset, store.data_root())
+    split, images = _test_part(dataset, weights)
+    bias = "head.bias" in state
+    start = state if bias else state | {"head.bias": torch.zeros(dataset.num_classes)}  # adds nothing
+    results, predictions = _results(split, images, weights, start, device)
+    record = WeightsRecord(
+        schema=SCHEMA,
+        name=name,
+        weights=dataclasses.replace(weights, imbalance_factor=split.imbalance_factor),
+        source=catalogue().source(weights),
+        file_sha256=sha256_file(path),
+        head_bias=bias,
+        class_counts=split.class_counts,
+        test_images=sum(split.test.class_counts),
+        test_sha256=split.test.sha256,
+        mean=split.mean,
+        std=split.std,
+        shot_policy=DEFAULT_POLICY,
+        groups=group_sizes(split.class_counts),
+        results=results,
+    )
+    return record, split.test.targets(), predictions
+
+
+def _test_part(dataset: Dataset, weights: Weights) -> tuple[Split, dict[str, AnyImages]]:
+    """What the evaluation must know of the images, and the test images in the order of every split.
+
+    It is no split: of the training part only the class counts are known.
+    """
+    parts = store.load(store.find(dataset))
+    groups = identities_by_class(parts["test"], dataset.num_classes)
+    test = Part(
+        [len(group) for group in groups], digest(parts["test"], (name for group in groups for name, _ in group))
+    )
+    counts, norm = _class_counts(dataset, weights, parts["train"]), _normalisation(dataset, weights)
+    nothing = Split(
+        schema=SPLIT_SCHEMA, id="", dataset=dataset.name, profile="exponential",
+        imbalance_factor=max(counts) / min(counts) if dataset.given else weights.imbalance_factor,
+        subset_rule="", split_seed=0, class_names=list(dataset.class_names), image_shape=list(dataset.image_shape),
+        mean=norm.mean, std=norm.std, class_counts=[0] * len(counts), train=[[] for _ in counts],
+        val=Part([0] * len(counts), sha256_bytes(b"")), test=test,
+    )  # fmt: skip
+    images = select(nothing, {"train": parts["train"], "test": parts["test"]})
+    split = dataclasses.replace(nothing, class_counts=counts, train=[["not known"] * count for count in counts])
+    return split, {part: images[part] for part in ("val", "test")}
+
+
+def _class_counts(dataset: Dataset, weights: Weights, train: AnyImages) -> list[int]:
+    if not dataset.given:
+        return exponential_class_counts(dataset.train_class_size, dataset.num_classes, weights.imbalance_factor)
+    if weights.imbalance_factor != 1:
+        raise UserError(
+            f"imbalance factor {weights.imbalance_factor:g}: '{dataset.name}' is long-tailed as it is; leave it out"
+        )
+    return [int(count) for count in np.bincount(train.labels, minlength=dataset.num_classes)]
+
+
+def _normalisation(dataset: Dataset, weights: Weights) -> Normalisation:
+    if not weights.normalisation:
+        return Normalisation(list(dataset.mean), list(dataset.std))
+    found = catalogue().normalisations[weights.normalisation]
+    if len(found.mean) != dataset.image_shape[2]:
+        raise UserError(
+            f"normalisation '{weights.normalisation}' has {len(found.mean)} channels, images of '{dataset.name}' have "
+            f"{dataset.image_shape[2]}; leave it out for the data set's own"
+        )
+    return found
+
+
+def _results(
+    split: Split, images: Mapping[str, AnyImages], weights: Weights, start: dict[str, Tensor], device: torch.device
+) -> tuple[list[Result], list[Classes]]:
+    methods: list[tuple[str, type[Method], dict[str, Any]]] = [(weights.method, AsPublished, {})]
+    methods += [(name, get_method(name), params) for name, params in catalogue().post_hoc.items()]
+    features: Features = {}
+    data = make_parts(images, split, device, Augment(), UNTRAINED.batch_size)
+    results, predictions = [], []
+    with closing(data):
+        for name, method, values in methods:
+            params = config.build(method.Params, values, f"params of '{name}'")
+            job = StageJob("finetune", method, params, UNTRAINED, weights.backbone, "float32", 0, "", start)
+            network, history = PublishedNetwork(job, split, data, device, features), History()
+            Evaluation(job, split, data, network, ALONE).add_to(history, 0)
+            results.append(Result(name, values, _scores(split, history)))
+            predictions.append(history.test[0])
+    return results, predictions
+
+
+def _scores(split: Split, history: History) -> Scores:
+    predictions, targets = history.test[0], split.test.targets()
+    groups: dict[str, Any] = shot_accuracy(predictions, targets, split.class_counts, DEFAULT_POLICY)
+    return Scores(
+        epoch=history.epochs[0],
+        **groups,
+        macro_f1=macro_f1(predictions, targets, split.num_classes),
+        ece=history.ece[0],
+        per_class=per_class_accuracy(predictions, targets, split.num_classes),
+    )

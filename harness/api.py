@@ -17,8 +17,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from harness.config import later
-from harness.data.samplers import Sampler
+from harness.base.config import later
+from harness.toolbox.samplers import Sampler
 
 Stage = Literal["train", "finetune"]
 

@@ -6,13 +6,14 @@ import json
 import os
 import signal
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from harness import __version__
-from harness.errors import RunFailed, UserError, complaint
+from harness.base.errors import RunFailed, UserError, complaint
 
 app = typer.Typer(
     name="ltbench",
@@ -85,7 +86,7 @@ def list_(
     as_json: Annotated[bool, typer.Option("--json", help="for machines")] = False,
 ) -> None:
     """What is registered, a line each."""
-    from harness import listing
+    from harness.plugins.scaffold import listing
 
     _print_items(listing.items(what), as_json)
 
@@ -109,7 +110,7 @@ def fetch(
     repair: Annotated[bool, typer.Option("--repair", help="replace files whose hash is wrong")] = False,
 ) -> None:
     """Bring raw data here, verified against the pinned hashes."""
-    from harness.data import store
+    from harness.splits import store
 
     for dataset in [store.get_dataset(name) for name in datasets]:
         folder = store.fetch(dataset, to or store.data_root(), mirror, repair=repair)
@@ -123,9 +124,9 @@ def verify(
     manifest: Annotated[Path | None, typer.Option(help="write what was found there, as JSON")] = None,
 ) -> None:
     """List missing, damaged and duplicate images before any training; exits with 0 only if all is sound."""
-    from harness.data import store
-    from harness.data.verify import verify as check
-    from harness.files import write_json
+    from harness.base.files import write_json
+    from harness.splits import store
+    from harness.splits.verify import verify as check
 
     reports = [check(dataset, quick=quick) for dataset in [store.get_dataset(name) for name in datasets]]
     for report in reports:
@@ -141,7 +142,7 @@ def split(
     out: Annotated[Path, typer.Option(help="folder for the split files")] = Path("results/splits"),
 ) -> None:
     """Write long-tailed splits: which images are used, once for every stage of every method."""
-    from harness.data import splits, store
+    from harness.splits import splits, store
 
     for name in map(splits.parse_split_name, names):
         dataset = store.get_dataset(name.dataset)
@@ -157,8 +158,8 @@ def split(
 @app.command()
 def grid() -> None:
     """Regenerate harness/grid.yaml, which dvc.yaml expands, from the default suite and the methods found."""
-    from harness import suites
-    from harness.files import shown
+    from harness.base.files import shown
+    from harness.spec import suites
 
     changed = suites.write_grid()
     print(f"{shown(suites.GRID_FILE)}: {'changed' if changed else 'up to date'}")
@@ -167,7 +168,7 @@ def grid() -> None:
 @app.command()
 def recipes(suite: Suite = "default", out: Annotated[Path, typer.Option()] = Path("results/recipes")) -> None:
     """Freeze the recipe and code version of each stage of a suite: what its runs depend on."""
-    from harness import suites
+    from harness.spec import suites
 
     print(f"{out}: {len(suites.write_recipes(suite, out))} recipes frozen")
 
@@ -185,8 +186,8 @@ def train(
     sync_bn: SyncBatchNorm = False,
 ) -> None:
     """First stage of a cell, all seeds; resumes what was interrupted."""
-    from harness import cells
-    from harness.spread import asked_for
+    from harness.running import cells
+    from harness.spec.spread import asked_for
 
     spread = asked_for(nproc, micro_batch, sync_bn)
     cells.run_stage("train", split, entry, seeds, out, device=device, keep_going=keep_going, spread=spread)
@@ -206,8 +207,8 @@ def finetune(
     sync_bn: SyncBatchNorm = False,
 ) -> None:
     """Second stage of a cell, all seeds, from the first one's last weights."""
-    from harness import cells
-    from harness.spread import asked_for
+    from harness.running import cells
+    from harness.spec.spread import asked_for
 
     spread = asked_for(nproc, micro_batch, sync_bn)
     cells.run_stage(
@@ -224,9 +225,9 @@ def evaluate(
     shots: Annotated[str, typer.Option(help="shot policy")] = "strict_100_20",
 ) -> None:
     """Score stored predictions: one record a run, for every selection rule. Needs no torch and no GPU."""
-    from harness.data.splits import parse_split_name
     from harness.records.evaluate import evaluate as score
-    from harness.suites import SPLITS, parse_seeds
+    from harness.spec.suites import SPLITS, parse_seeds
+    from harness.splits.splits import parse_split_name
 
     parse_split_name(split)
     runs = list(dict.fromkeys(run))
@@ -243,11 +244,12 @@ def collect(
     ] = None,
 ) -> None:
     """All records as one tidy table."""
-    from harness.records import collect as module
+    from harness.records.collect import collect as read
+    from harness.records.table import rows, write_table
 
     refused = [reason for folder in import_ or [] for reason in _imported(folder)]
-    table = module.rows(module.collect(*_record_roots(roots)))
-    module.write_table(table, out)
+    table = rows(read(*_record_roots(roots)))
+    write_table(table, out)
     print(f"{out}: {len(table)} rows")
     if refused:
         raise UserError(f"{len(refused)} records were refused: {refused[0]}" + (" ..." if refused[1:] else ""))
@@ -256,7 +258,7 @@ def collect(
 def _imported(folder: Path) -> list[str]:
     """Takes a campaign's records over; the reasons why some were refused."""
     from harness.records.imports import IMPORTED, import_campaign
-    from harness.suites import SPLITS
+    from harness.spec.suites import SPLITS
 
     found = import_campaign(folder, SPLITS)
     print(f"{IMPORTED / folder.resolve().name}: {len(found.taken)} records imported, {len(found.known)} were there")
@@ -270,8 +272,8 @@ def same_bits(
     revision: Annotated[str, typer.Argument(help="git commit whose code is compared with this checkout's")],
 ) -> None:
     """After an edit of the engine: run a small suite with both versions; exits with 0 only if every bit is the same."""
-    from harness.records.same_bits import compare_with
     from harness.records.same_code import SAME_CODE
+    from harness.running.same_bits import compare_with
 
     found = compare_with(revision)
     print(f"{SAME_CODE}: the same bits as with the code of {revision}: {', '.join(found.same) or 'none'}")
@@ -334,14 +336,15 @@ def show(
     print_tables(read(*_record_roots(roots)), suite, selection, format_)
 
 
-def _record_roots(named: list[Path] | None) -> list[Path]:
+def _record_roots(named: list[Path] | None) -> Sequence[Path]:
+    from harness.records.collect import ROOTS
+
     for root in named or []:
         if not root.is_dir():
             raise UserError(f"{root}: no such folder; name folders with records")
-    usual = [Path("results/records"), Path("results/imported")]
-    if not named and not any(root.is_dir() for root in usual):
-        raise UserError(f"{usual[0]}: no such folder; call this in a checkout, or name folders with records")
-    return named or usual
+    if not named and not any(root.is_dir() for root in ROOTS):
+        raise UserError(f"{ROOTS[0]}: no such folder; call this in a checkout, or name folders with records")
+    return named or ROOTS
 
 
 @app.command()
@@ -358,8 +361,8 @@ def run(
     device: Device = "auto",
 ) -> None:
     """The whole path for one cell without DVC; ends with its many/medium/few table."""
-    from harness import cells
-    from harness.entries import parse_entry
+    from harness.running import cells
+    from harness.spec.entries import parse_entry
 
     entry = parse_entry(f"{method}{'-' + variant if variant else ''}@{track}")
     cells.run_alone(dataset, entry, seeds, out, imbalance_factor, set_ or [], backbone, device)
@@ -401,7 +404,7 @@ def reproduce(
     device: Device = "auto",
 ) -> None:
     """Run one record's run again, from the data on, and say whether its numbers are the same."""
-    from harness import cells
+    from harness.running import cells
 
     cells.reproduce(record, out, device)
 
@@ -409,7 +412,7 @@ def reproduce(
 @app.command("check-method")
 def check_method(name: Annotated[str, typer.Argument(help="a method (ltbench list)")]) -> None:
     """Run the conformance suite on a method: before it may cost anyone a GPU hour."""
-    from harness import plugins
+    from harness.plugins.scaffold import scaffold as plugins
 
     raise typer.Exit(plugins.check(name))
 
@@ -417,7 +420,8 @@ def check_method(name: Annotated[str, typer.Argument(help="a method (ltbench lis
 @app.command("new-method")
 def new_method(name: Annotated[str, typer.Argument(help="lower-case letters, digits and _")]) -> None:
     """Write methods/NAME/, a method that already runs, with comments that lead on; then update the grid."""
-    from harness import plugins, suites
+    from harness.plugins.scaffold import scaffold as plugins
+    from harness.spec import suites
 
     for path in plugins.scaffold(name):
         print(path)
@@ -456,8 +460,8 @@ def campaign(
     set_: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="for every recipe")] = None,
 ) -> None:
     """Run as much of a suite as a time budget allows, several runs at once, without DVC."""
-    from harness import campaign as module
-    from harness.plans import Settings
+    from harness.running import campaign as module
+    from harness.running.plans import Settings
 
     out = out or CAMPAIGNS / suite
     settings = Settings(out, device, per_device, tuple(only or ()), tuple(set_ or ()))
@@ -479,7 +483,7 @@ def status(
     as_json: Annotated[bool, typer.Option("--json", help="for machines")] = False,
 ) -> None:
     """How far a campaign is: records made, runs under way with their epoch, hours left."""
-    from harness import status as module
+    from harness.running import status as module
 
     out = out or CAMPAIGNS / suite
     progress = module.read_progress(suite, out)
@@ -510,10 +514,10 @@ def sweep(
     ] = None,
 ) -> None:
     """Run a whole suite on this machine or a cluster; the default one also becomes what DVC would have made."""
-    from harness.plans import Settings
-    from harness.sweep import executors, publish
-    from harness.sweep import suite as module
-    from harness.sweep.head import Rules
+    from harness.running.plans import Settings
+    from harness.running.sweep import executors, publish
+    from harness.running.sweep import suite as module
+    from harness.running.sweep.head import Rules
 
     settings = Settings(out or Path("runs/sweeps") / suite, device, per_device, tuple(only or ()), tuple(set_ or ()))
     options = executors.Options(executor, ray_address, tuple(slurm or ()))
@@ -528,6 +532,6 @@ def sweep(
 @app.command()
 def retry(suite: Suite = "default") -> None:
     """Run the failed cells of a suite again (with DVC), then what depends on them."""
-    from harness import cells
+    from harness.running import cells
 
     raise typer.Exit(cells.retry(suite))

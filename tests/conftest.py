@@ -12,9 +12,9 @@ import pytest
 import torch
 
 import harness.datasets
-from harness.data import store
-from harness.data.splits import Split, build_split, select
-from harness.datasets.base import Images
+from harness.reading.dataset import Images
+from harness.splits import store
+from harness.splits.splits import Split, build_split, select
 
 TINY_DATASET = '''
 """Four classes of 8x8 images: noise around a class's own pattern, made on the spot."""
@@ -23,7 +23,7 @@ from pathlib import Path
 
 import numpy as np
 
-from harness.datasets.base import Dataset, Images
+from harness.reading.dataset import Dataset, Images
 
 
 def _decode(folder: Path) -> dict[str, Images]:

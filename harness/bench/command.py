@@ -10,11 +10,11 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from harness.base.errors import RunFailed, UserError, unknown
+from harness.base.files import read_json, write_json
 from harness.bench import sizes, table
 from harness.engine.device import device_name, pick_device
-from harness.errors import RunFailed, UserError, unknown
-from harness.files import read_json, write_json
-from harness.provenance import machine
+from harness.spec.provenance import machine
 
 SCHEMA = 1
 PARTS = ("losses", "loader", "loop", "report")

@@ -8,7 +8,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Self
 
-from harness.processes import become_dependent
+from harness.base.processes import become_dependent
 
 
 class Gang:

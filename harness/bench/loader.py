@@ -16,7 +16,7 @@ from harness.bench.material import CROP_AND_FLIP, material, recipe
 from harness.bench.plain import plain_loader
 from harness.bench.sizes import device, sizes
 from harness.bench.timing import SUBJECT, Work, interleaved, ratio
-from harness.data.resident import ResidentPart, plan_epoch
+from harness.feed.resident import ResidentPart, plan_epoch
 
 
 def resident_epoch() -> Work:

@@ -23,7 +23,7 @@ from harness.bench.sizes import device, sizes
 from harness.bench.timing import SUBJECT, Paced, Work, interleaved, ratio, timed
 from harness.engine.job import StageJob
 from harness.engine.loop import StageRun
-from harness.recipes import Augment
+from harness.spec.stage_recipe import Augment
 
 
 @dataclass(frozen=True)

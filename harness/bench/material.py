@@ -9,13 +9,13 @@ import torch
 from torch import nn
 
 from harness.api import Classifier, Method
+from harness.base.errors import UserError
 from harness.bench.sizes import sizes
-from harness.data import store
-from harness.data.splits import Part, Split, build_split, exponential_class_counts, select
-from harness.datasets.base import Images
 from harness.engine.backbones import create_backbone
-from harness.errors import UserError
-from harness.recipes import Augment, StageRecipe
+from harness.reading.dataset import Images
+from harness.spec.stage_recipe import Augment, StageRecipe
+from harness.splits import store
+from harness.splits.splits import Part, Split, build_split, exponential_class_counts, select
 
 REAL = "cifar10-lt-if100"
 CROP_AND_FLIP = Augment(crop_padding=4, flip=True)

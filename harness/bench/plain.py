@@ -16,9 +16,9 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from torchvision import transforms
 
 from harness.api import Classifier
-from harness.data.splits import Split
-from harness.datasets.base import Images
-from harness.recipes import Augment, StageRecipe
+from harness.reading.dataset import Images
+from harness.spec.stage_recipe import Augment, StageRecipe
+from harness.splits.splits import Split
 
 
 class PilImages(Dataset[tuple[Tensor, int]]):

@@ -15,13 +15,13 @@ from torchvision import datasets, transforms
 
 from harness.bench.sizes import QUICK, device
 from harness.bench.timing import Work
-from harness.data.image_pool import MOST_WORKERS, ImagePool
-from harness.data.image_reader import ImageReader
-from harness.data.parts import plan_for
-from harness.data.splits import Part, Split
-from harness.data.streaming import StreamingPart
-from harness.datasets.base import ImageFiles
-from harness.recipes import Augment
+from harness.feed.image_pool import MOST_WORKERS, ImagePool
+from harness.feed.image_reader import ImageReader
+from harness.feed.parts import plan_for
+from harness.feed.streaming import StreamingPart
+from harness.reading.dataset import ImageFiles
+from harness.spec.stage_recipe import Augment
+from harness.splits.splits import Part, Split
 
 WIDTH, HEIGHT, SIDE = 500, 375, 224  # ImageNet's most frequent size, and what networks are given
 QUALITY = 90  # of the JPEGs: about 75 kB each

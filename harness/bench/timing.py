@@ -12,8 +12,8 @@ from typing import Any, Self
 import torch
 from pytest_benchmark.fixture import BenchmarkFixture
 
+from harness.base.progress import Reporter
 from harness.engine.loop import StageRun
-from harness.progress import Reporter
 
 Work = Callable[[], object]
 SUBJECT = "ours"

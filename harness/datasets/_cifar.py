@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from harness.data.archives import read_members
-from harness.data.decoding import decode_archive
-from harness.datasets.base import Dataset, Images
-from harness.errors import UserError
+from harness.base.errors import UserError
+from harness.reading.archives import read_members
+from harness.reading.dataset import Dataset, Images
+from harness.reading.decoding import decode_archive
 
 SHAPE = (32, 32, 3)
 # The statistics of CIFAR-10, for CIFAR-100 too: every published long-tailed code base normalises both with these.

@@ -24,13 +24,13 @@ from pathlib import Path
 
 import numpy as np
 
-from harness.data.archives import MAX_MEMBER, EncodedImage
-from harness.data.decoding import WORKERS, decode_images, decode_resized, image_size
-from harness.data.identity import image_hash
+from harness.base.errors import UserError
+from harness.base.files import read_json, sha256_json, stamped, unstamped, write_json
 from harness.datasets._lists import IMAGENET_MEAN, IMAGENET_STD
-from harness.datasets.base import PARTS, Dataset, ImageFiles, Images
-from harness.errors import UserError
-from harness.files import read_json, sha256_json, stamped, unstamped, write_json
+from harness.reading.archives import MAX_MEMBER, EncodedImage
+from harness.reading.dataset import PARTS, Dataset, ImageFiles, Images
+from harness.reading.decoding import WORKERS, decode_images, decode_resized, image_size
+from harness.reading.identity import image_hash
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
 SAMPLE = 1000  # training images, evenly spaced, whose headers are read for the median short side

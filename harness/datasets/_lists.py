@@ -10,8 +10,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.data.lists import check_groups, read_list
-from harness.datasets.base import Dataset, ImageFiles
+from harness.reading.dataset import Dataset, ImageFiles
+from harness.reading.lists import check_groups, read_list
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)

@@ -8,10 +8,10 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from harness.data.archives import EncodedImage, read_members
-from harness.data.decoding import decode_image, decode_images
-from harness.datasets.base import Images
-from harness.errors import UserError
+from harness.base.errors import UserError
+from harness.reading.archives import EncodedImage, read_members
+from harness.reading.dataset import Images
+from harness.reading.decoding import decode_image, decode_images
 
 SHAPE = (64, 64, 3)
 ZIP = "tiny-imagenet-200.zip"

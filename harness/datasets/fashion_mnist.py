@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from harness.datasets.base import Dataset, Images
-from harness.errors import UserError
+from harness.base.errors import UserError
+from harness.reading.dataset import Dataset, Images
 
 DEBIAN = Path("/usr/share/datasets/fashion-mnist")  # of the package dataset-fashion-mnist
 SITE = "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com"

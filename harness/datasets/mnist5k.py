@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from harness.datasets.base import Dataset, Images
-from harness.errors import UserError
+from harness.base.errors import UserError
+from harness.reading.dataset import Dataset, Images
 
 FILE = "mnist_5k.csv.gz"
 PER_CLASS = {"test": slice(0, 100), "val": slice(100, 120), "train": slice(120, 500)}  # in the file's order

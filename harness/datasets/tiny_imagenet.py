@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from harness.datasets import _tiny_imagenet as tiny
-from harness.datasets.base import Dataset, Images
+from harness.reading.dataset import Dataset, Images
 
 
 def _decode(folder: Path) -> dict[str, Images]:

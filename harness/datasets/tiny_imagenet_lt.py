@@ -9,11 +9,11 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
-from harness.data.decoding import decode_archive
-from harness.data.profiles import exponential_class_counts
 from harness.datasets import _tiny_imagenet as tiny
-from harness.datasets.base import Dataset, Images
 from harness.datasets.tiny_imagenet import DATASET as FULL
+from harness.reading.dataset import Dataset, Images
+from harness.reading.decoding import decode_archive
+from harness.reading.profiles import exponential_class_counts
 
 ARCHIVE = "tiny-imagenet-lt.tar.xz"
 COUNTS = exponential_class_counts(tiny.TRAIN_CLASS_SIZE, len(tiny.WNIDS), 100)

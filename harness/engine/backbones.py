@@ -15,7 +15,7 @@ from timm.models import register_model
 from timm.models.resnet import BasicBlock, ResNet
 from torch import Tensor, nn
 
-from harness.errors import UserError, unknown
+from harness.base.errors import UserError, unknown
 
 
 class PaddedShortcutBlock(nn.Module):
@@ -148,6 +148,10 @@ def resnet10(pretrained: bool = False, **kwargs: Any) -> ResNet:
             fan_out = module.kernel_size[0] * module.kernel_size[1] * module.out_channels
             nn.init.normal_(module.weight, 0.0, math.sqrt(2.0 / fan_out))
     return model
+
+
+def register_backbones() -> None:
+    """Makes our networks known to timm (`timm.create_model("resnet32_cifar", num_classes=0)`): importing this has."""
 
 
 def _without_timm_extras(kwargs: dict[str, Any]) -> dict[str, Any]:

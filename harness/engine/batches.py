@@ -10,14 +10,14 @@ import numpy as np
 import torch
 
 from harness.api import Batch, Method, StepContext
-from harness.data.parts import Part, plan_for, start_epoch
-from harness.data.resident import EpochPlan
-from harness.data.samplers import ClassAwareSampler, Order
-from harness.data.splits import Split
 from harness.engine.job import StageJob
 from harness.engine.parallel import Mixed
 from harness.engine.ranks import Ranks
 from harness.engine.seeding import seed_for
+from harness.feed.parts import Part, plan_for, start_epoch
+from harness.feed.resident import EpochPlan
+from harness.splits.splits import Split
+from harness.toolbox.samplers import ClassAwareSampler, Order
 
 
 class Batches:

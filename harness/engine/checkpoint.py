@@ -17,8 +17,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from harness.errors import UserError
-from harness.files import sha256_bytes, write_bytes
+from harness.base.errors import UserError
+from harness.base.files import sha256_bytes, write_bytes
 
 SEAL = 64  # characters of the hash behind a resume state
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from harness.errors import UserError
+from harness.base.errors import UserError
 
 DETERMINISTIC = "LTBENCH_DETERMINISTIC"
 

@@ -7,14 +7,14 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from harness.data.parts import Part
-from harness.data.splits import Split
+from harness.base.errors import RunFailed
 from harness.engine.calibration import expected_calibration_error
-from harness.engine.history import History, class_dtype
 from harness.engine.job import StageJob
 from harness.engine.network import Network
 from harness.engine.ranks import Ranks
-from harness.errors import RunFailed
+from harness.feed.parts import Part
+from harness.records.history import History, class_dtype
+from harness.splits.splits import Split
 
 
 class Evaluation:

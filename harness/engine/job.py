@@ -8,8 +8,8 @@ from typing import Any
 from torch import Tensor
 
 from harness.api import Method, Stage
-from harness.recipes import StageRecipe
-from harness.spread import ONE_PROCESS, Spread
+from harness.spec.spread import ONE_PROCESS, Spread
+from harness.spec.stage_recipe import StageRecipe
 
 
 @dataclass(frozen=True)

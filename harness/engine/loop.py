@@ -14,23 +14,23 @@ import torch
 from torch import Tensor
 
 from harness.api import StepContext
-from harness.data.parts import closing, make_parts
-from harness.data.resident import EpochPlan
-from harness.data.splits import Split
-from harness.datasets.base import AnyImages
+from harness.base.errors import RunFailed
+from harness.base.progress import Reporter
 from harness.engine.batches import Batches
 from harness.engine.checkpoint import load_state, save_state, save_weights
 from harness.engine.device import device_name
 from harness.engine.evaluation import Evaluation
-from harness.engine.history import History
 from harness.engine.job import Costs, StageJob
 from harness.engine.network import Network
 from harness.engine.parallel import Mixed
 from harness.engine.ranks import ALONE, Ranks, saved_buffers
 from harness.engine.seeding import seed_for
-from harness.errors import RunFailed
-from harness.progress import Reporter
-from harness.provenance import processor
+from harness.feed.parts import closing, make_parts
+from harness.feed.resident import EpochPlan
+from harness.reading.dataset import AnyImages
+from harness.records.history import History
+from harness.spec.provenance import processor
+from harness.splits.splits import Split
 
 CHECKPOINT_STEPS = 10  # how often ranks agree on whether to save
 

@@ -9,18 +9,18 @@ import torch
 from torch import Tensor
 
 from harness.api import Classifier, Method, Task
-from harness.data.parts import Part, in_order
-from harness.data.splits import Split
+from harness.base.errors import RunSkipped, UserError
 from harness.engine.backbones import create_backbone
 from harness.engine.compiling import COMPILE, compiled
-from harness.engine.heads import initialised
 from harness.engine.job import StageJob
 from harness.engine.parallel import Mixed, forward_pass, with_synchronised_batchnorm
 from harness.engine.ranks import Ranks
-from harness.engine.schedules import learning_rate
 from harness.engine.seeding import seed_for
-from harness.errors import RunSkipped, UserError
-from harness.recipes import Augment
+from harness.feed.parts import Part, in_order
+from harness.spec.stage_recipe import Augment
+from harness.splits.splits import Split
+from harness.toolbox.heads import initialised
+from harness.toolbox.schedules import learning_rate
 
 EVAL_BATCH = {"cpu": 128, "cuda": 2000}  # a small batch stays in a processor's cache; a GPU wants a large one
 

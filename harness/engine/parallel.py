@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from harness.api import Classifier
+from harness.base.errors import UserError
 from harness.engine.ranks import Ranks
-from harness.errors import UserError
 
 
 @dataclass(frozen=True)

@@ -19,9 +19,9 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from harness.base.errors import RunFailed, UserError
+from harness.base.launch import LOST, is_rank, ranks_here
 from harness.engine.device import check_one_each
-from harness.errors import RunFailed, UserError
-from harness.launch import LOST, is_rank, ranks_here
 
 T = TypeVar("T")
 

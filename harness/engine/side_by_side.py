@@ -15,9 +15,9 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkProcess
 from typing import Any
 
-from harness.errors import UserError
-from harness.processes import become_dependent
-from harness.progress import Reporter
+from harness.base.errors import UserError
+from harness.base.processes import become_dependent
+from harness.base.progress import Reporter
 
 Task = Callable[[Reporter], None]
 

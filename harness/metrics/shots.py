@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from harness.errors import unknown
+from harness.base.errors import unknown
 
 GROUPS = ("many", "medium", "few")
 DEFAULT_POLICY = "strict_100_20"

@@ -1,26 +1,18 @@
-"""All records as one tidy table: a row for each run and selection rule."""
+"""Reads records, wherever they lie; a damaged file stops nothing."""
 
 from __future__ import annotations
 
-import csv
-import io
 import re
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness.errors import UserError
-from harness.files import read_json, unstamped, write_text
-from harness.metrics.selection import SELECTION_RULES
+from harness.base.errors import UserError
+from harness.base.files import read_json, unstamped
 from harness.records.schema import Record, costs_path, read_record, record_paths
 
-COLUMNS = (
-    "dataset", "split", "imbalance_factor", "track", "method", "variant", "backbone", "seed", "selection", "status",
-    "epoch", "all", "macro", "many", "medium", "few", "macro_f1", "ece", "shot_policy", "profile", "subset_rule",
-    "stages", "stage1_selection", "reason", "split_sha256", "recipe_sha256", "stage1_key", "run_key", "code_version",
-    "record",
-)  # fmt: skip
+ROOTS = (Path("results/records"), Path("results/imported"))  # of a checkout: measured here, and elsewhere
 
 
 @dataclass(frozen=True)
@@ -57,40 +49,3 @@ def _check_name(path: Path, record: Record) -> None:
     named = re.fullmatch(r"seed(\d+)", path.stem)
     if named and int(named[1]) != record.seed:
         raise UserError(f"{path}: the record of seed {record.seed} lies under the name of another")
-
-
-def rows(collected: Collected) -> list[dict[str, Any]]:
-    """The tidy rows, in the order of the files and of the selection rules. A run without a result has one row."""
-    table = []
-    for path, record in collected.records:
-        common = {column: getattr(record, column, None) for column in COLUMNS}
-        common |= {"stages": "+".join(record.stages), "record": path.as_posix()}
-        common["reason"] = record.failure.reason if record.failure else None
-        applicable = {rule: scores for rule, scores in record.results.items() if scores is not None}
-        for rule in SELECTION_RULES if applicable else ():
-            if rule in applicable:
-                scores = applicable[rule]
-                table.append(
-                    common
-                    | {column: getattr(scores, column) for column in COLUMNS if hasattr(scores, column)}
-                    | {"selection": rule}
-                )
-        if not applicable:
-            table.append(common)
-    return table
-
-
-def write_table(table: list[dict[str, Any]], path: Path) -> None:
-    """Writes the table as CSV: empty cells for what does not apply, floats with six decimals."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
-    writer.writeheader()
-    for row in table:
-        writer.writerow({column: _cell(row[column]) for column in COLUMNS})
-    write_text(path, text.getvalue())
-
-
-def _cell(value: Any) -> str:
-    if value is None:
-        return ""
-    return f"{value:.6f}".rstrip("0").rstrip(".") if isinstance(value, float) else str(value)

@@ -9,16 +9,16 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from harness.data.splits import Split, read_split, split_facts
-from harness.engine.history import read_history
-from harness.errors import UserError
-from harness.files import read_json, stamped, unstamped, write_json
+from harness.base.errors import UserError
+from harness.base.files import read_json, stamped, unstamped, write_json
 from harness.metrics.f1 import macro_f1
 from harness.metrics.selection import SELECTION_RULES
 from harness.metrics.shots import DEFAULT_POLICY, group_sizes, per_class_accuracy, shot_accuracy
 from harness.records.evidence import evidence_path, gather, write_evidence
+from harness.records.history import read_history
 from harness.records.runs import RunInfo, read_run_info
 from harness.records.schema import SCHEMA, Record, Scores, costs_path, write_record
+from harness.splits.splits import Split, read_split, split_facts
 
 Arrays = dict[str, npt.NDArray[Any]]
 SUMMED = ("wall_seconds", "train_seconds", "eval_seconds", "peak_memory_mb")

@@ -23,8 +23,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from harness.errors import UserError
-from harness.files import check_archive, write_bytes
+from harness.base.errors import UserError
+from harness.base.files import check_archive, write_bytes
 from harness.records.schema import Record
 
 SUFFIX = ".npz"
@@ -62,7 +62,7 @@ def gather(
     """The arrays of the file.
 
     Args:
-        history: as `harness.engine.history.read_history` gives it.
+        history: as `harness.records.history.read_history` gives it.
         rows: the evaluated epoch, as a row of the history, of each selection rule that applies.
     """
     chosen = sorted(set(rows.values()))

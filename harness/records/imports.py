@@ -6,14 +6,14 @@ import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from harness.data.splits import parse_split_name, read_split, write_split
-from harness.entries import Entry, parse_entry
-from harness.errors import UserError
-from harness.files import sha256_json
+from harness.base.errors import UserError
+from harness.base.files import sha256_json
 from harness.records.evidence import evidence_path, read_evidence
 from harness.records.same_code import read_same_code, versions_of
 from harness.records.schema import Record, costs_path, read_record, record_paths, write_record
-from harness.spread import spread_of
+from harness.spec.entries import Entry, parse_entry
+from harness.spec.spread import spread_of
+from harness.splits.splits import parse_split_name, read_split, write_split
 
 IMPORTED = Path("results/imported")
 
@@ -53,8 +53,8 @@ def import_campaign(folder: Path, splits: Path, root: Path = IMPORTED) -> Import
 
 
 def _check(record: Record, path: Path, their_splits: Path, our_splits: Path) -> Entry:
-    from harness.engine.stages import run_info  # imports torch
-    from harness.recipes import resolve
+    from harness.records.runs import run_info
+    from harness.spec.recipes import resolve
 
     entry = parse_entry(record.entry, where=str(path))
     if str(parse_split_name(record.split, where=str(path))) != record.split or record.seed < 0:

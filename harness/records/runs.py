@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Literal
 
-from harness import config
-from harness.errors import UserError
-from harness.files import read_json, stamped, unstamped
-from harness.records.schema import Failure, entry_name
+from harness.base import config
+from harness.base.errors import UserError
+from harness.base.files import read_json, sha256_json, stamped, unstamped
+from harness.records.schema import Failure
+from harness.spec.entries import entry_name
+from harness.spec.provenance import code_version
+from harness.spec.registry import get_plugin
+from harness.spec.spread import ONE_PROCESS, Spread
+
+if TYPE_CHECKING:
+    from harness.api import Stage
+    from harness.spec.recipes import Cell
+    from harness.splits.splits import Split
 
 
 @dataclass(frozen=True)
@@ -54,3 +65,51 @@ def read_run_info(path: Path) -> RunInfo:
     info = config.build(RunInfo, {key: item for key, item in value.items() if key != "sha256"}, str(path))
     unstamped(value, path)
     return info
+
+
+def run_info(
+    cell: Cell,
+    split: Split,
+    seed: int,
+    stage: Stage,
+    spread: Spread = ONE_PROCESS,
+    codes: Mapping[str, str] = MappingProxyType({}),
+) -> RunInfo:
+    """The identity of a run up to `stage`, with its run keys; nothing is run.
+
+    How it is spread over processes is part of it, as key `parallel` of the recipe, where that changes numbers.
+
+    The run key is a hash over recipe, split, seed and code: a file that carries another key belongs to another run.
+
+    Args:
+        codes: code versions by method, where they are not this checkout's.
+    """
+    first_code, own_code = (
+        codes.get(method.name) or code_version(get_plugin(method.name).folder)
+        for method in (cell.first_stage, cell.method)
+    )
+    recipe = cell.recipe.as_dict() | spread.in_recipe
+    first = {"split": split.sha256, "seed": seed, "code": first_code, **cell.first_stage_identity()}
+    first |= spread.in_recipe
+    first_key = sha256_json(first)[:16]
+    second = {
+        "stage1": first_key,
+        "code": own_code,
+        "method": cell.method.name,
+        "recipe": recipe,
+    }
+    own = stage == "train"
+    return RunInfo(
+        method=cell.method.name,
+        variant=cell.entry.variant,
+        track=cell.entry.track,
+        seed=seed,
+        split=split.id,
+        split_sha256=split.sha256,
+        stages=["train"] if own else ["train", "finetune"],
+        recipe=recipe,
+        recipe_sha256=sha256_json(recipe),
+        stage1_key=first_key,
+        run_key=first_key if own else sha256_json(second)[:16],
+        code_version=own_code,
+    )

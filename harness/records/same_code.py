@@ -1,7 +1,7 @@
 """Code versions that are known to measure the same: an edit that changes no number leaves a trace of that.
 
 Any edit of the engine gives all methods a new code version, and results that took days would stand there as measured
-with older code. `ltbench same-bits REV` (`harness.records.same_bits`) shows which methods measure the same, and writes
+with older code. `ltbench same-bits REV` (`harness.running.same_bits`) shows which methods measure the same, and writes
 the pairs of versions down. It is evidence from a small suite, no proof for every run, and is called that.
 """
 
@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from harness.errors import UserError
-from harness.files import read_json
-from harness.provenance import code_version
-from harness.registry import get_plugin
+from harness.base.errors import UserError
+from harness.base.files import read_json
+from harness.spec.provenance import code_version
+from harness.spec.registry import get_plugin
 
 SAME_CODE = Path("results/same_code.json")
 

@@ -8,10 +8,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from harness import config
-from harness.errors import UserError
-from harness.files import read_json, stamped, unstamped, write_json
+from harness.base import config
+from harness.base.errors import UserError
+from harness.base.files import read_json, stamped, unstamped, write_json
 from harness.metrics.selection import SELECTION_RULES
+from harness.spec.entries import entry_name
 
 SCHEMA = 1
 HEADLINE = "last"  # the selection rule that every finished run has, and that tables lead with
@@ -101,11 +102,6 @@ class Record:
     def entry(self) -> str:
         """method[-variant]@track, the name of a row."""
         return entry_name(self.method, self.variant, self.track)
-
-
-def entry_name(method: str, variant: str, track: str) -> str:
-    """method[-variant]@track."""
-    return f"{method}{'-' + variant if variant else ''}@{track}"
 
 
 def read_record(path: Path) -> Record:

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness import config
-from harness.errors import UserError
-from harness.files import read_json
+from harness.base import config
+from harness.base.errors import UserError
+from harness.base.files import read_json
 from harness.reporting.claims import TRACK, Claim
 
 SCHEMA = 1

@@ -5,14 +5,14 @@ from __future__ import annotations
 import re
 from functools import cache
 
-from harness.entries import parse_entry
-from harness.errors import UserError
-from harness.provenance import code_version
-from harness.registry import find_plugins
+from harness.base.errors import UserError
 from harness.reporting.claims import load_claims
 from harness.reporting.provenance import Recipe
 from harness.reporting.report import Sources
 from harness.reporting.speed import FOLDER
+from harness.spec.entries import parse_entry
+from harness.spec.provenance import code_version
+from harness.spec.registry import find_plugins
 from harness.weights.record import FOLDER as WEIGHTS
 
 
@@ -32,8 +32,8 @@ def _known() -> frozenset[str]:
 @cache
 def recipe_now(entry: str, dataset: str) -> Recipe | None:
     """The recipe that an entry has now; None where it has none, or its method does not import."""
-    from harness.recipe_layers import has_recipe
-    from harness.recipes import resolve
+    from harness.spec.recipe_layers import has_recipe
+    from harness.spec.recipes import resolve
 
     if re.split("[-@]", entry)[0] not in _known():
         return None

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
 
-from harness import config
-from harness.errors import UserError
-from harness.files import read_yaml
+from harness.base import config
+from harness.base.errors import UserError
+from harness.base.files import read_yaml
 from harness.metrics.selection import SELECTION_RULES
 from harness.metrics.shots import GROUPS, POLICIES
 from harness.records.schema import HEADLINE

@@ -15,8 +15,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
-from harness.errors import UserError, unknown
-from harness.files import write_text
+from harness.base.errors import UserError, unknown
+from harness.base.files import write_text
 from harness.metrics.selection import SELECTION_RULES
 from harness.metrics.shots import GROUPS
 from harness.records.schema import HEADLINE

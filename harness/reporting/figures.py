@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 
-from harness.files import write_text
+from harness.base.files import write_text
 from harness.records.schema import HEADLINE
 from harness.reporting.summary import Row, Section
 from harness.reporting.views import SectionView

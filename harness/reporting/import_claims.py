@@ -16,9 +16,9 @@ from typing import Any, TypeVar
 
 import yaml
 
-from harness import config
-from harness.errors import UserError
-from harness.files import read_yaml, write_json, write_text
+from harness.base import config
+from harness.base.errors import UserError
+from harness.base.files import read_yaml, write_json, write_text
 from harness.reporting.cards import IMPLIED, SCHEMA, card_slug
 from harness.reporting.claims import CLAIMS_FILE, NOT_STATED, Claim
 

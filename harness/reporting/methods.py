@@ -6,13 +6,13 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness import config
-from harness.errors import UserError
-from harness.files import read_yaml, shown
-from harness.records.schema import entry_name
+from harness.base import config
+from harness.base.errors import UserError
+from harness.base.files import read_yaml, shown
 from harness.reporting.claims import Comparison
 from harness.reporting.provenance import Recipe, ResolveRecipe, flat
 from harness.reporting.summary import Row, Section
+from harness.spec.entries import entry_name
 
 OTHERS = ("common", "paper")  # tracks that a row's recipe is held against
 
@@ -53,7 +53,7 @@ class MethodView:
 
 def read_about(folders: Mapping[str, Path]) -> dict[str, About]:
     """The description of each method; one whose recipes.yaml is broken has only its name."""
-    from harness.recipe_layers import MethodFile
+    from harness.spec.recipe_layers import MethodFile
 
     found = {}
     for name, folder in folders.items():

@@ -17,21 +17,13 @@ from typing import Final, Literal, NamedTuple, get_args
 
 from scipy import special
 
-from harness import config
-from harness.errors import UserError
-from harness.files import read_yaml
+from harness.base import config
+from harness.base.errors import UserError
+from harness.base.files import read_yaml
 from harness.metrics.selection import SELECTION_RULES
 from harness.metrics.shots import GROUPS
 from harness.reporting.cards import Card
-from harness.reporting.claims import (
-    NOT_STATED,
-    Claim,
-    Identity,
-    Setting,
-    claim_identity,
-    dataset_identity,
-    index_rows,
-)
+from harness.reporting.claims import NOT_STATED, Claim, Identity, Setting, claim_identity, dataset_identity, index_rows
 from harness.reporting.provenance import ResolveRecipe
 from harness.reporting.summary import Row, Section, Stat
 

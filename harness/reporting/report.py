@@ -10,8 +10,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from harness.errors import UserError
-from harness.files import write_text
+from harness.base.errors import UserError
+from harness.base.files import write_text
 from harness.records.collect import Collected
 from harness.records.evidence import Evidence, evidence_path, read_evidence
 from harness.records.same_code import measured_the_same, read_same_code

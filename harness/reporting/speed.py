@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness.errors import UserError
-from harness.files import read_json
+from harness.base.errors import UserError
+from harness.base.files import read_json
 
 FOLDER = Path("results/bench")
 SCHEMA = 1

@@ -16,9 +16,9 @@ from typing import Any, Final, TypeAlias, get_args
 import numpy as np
 import numpy.typing as npt
 
-from harness import config
-from harness.errors import UserError, unknown
-from harness.files import read_yaml
+from harness.base import config
+from harness.base.errors import UserError, unknown
+from harness.base.files import read_yaml
 from harness.metrics.selection import SELECTION_RULES
 from harness.metrics.shots import GROUPS, group_of_class
 from harness.records.evidence import Evidence

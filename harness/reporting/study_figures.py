@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 
-from harness.files import write_text
+from harness.base.files import write_text
 from harness.reporting.effects import Effect
 from harness.reporting.figures import COLOURS, MOST_LINES, round_values
 from harness.reporting.studies import SCORES, Measured, Result

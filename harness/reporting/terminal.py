@@ -9,14 +9,14 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from harness.entries import parse_entry
-from harness.errors import UserError, unknown
+from harness.base.errors import UserError, unknown
 from harness.metrics.selection import SELECTION_RULES
 from harness.records.collect import Collected
 from harness.records.schema import Record
 from harness.reporting import tables
 from harness.reporting.report import ranked_sections
 from harness.reporting.summary import METRICS, Section
+from harness.spec.entries import parse_entry
 
 FORMATS = ("table", "md", "csv")
 
@@ -54,7 +54,7 @@ def show(collected: Collected, suite: str, selection: str, form: str) -> None:
 
 
 def _belongs(record: Record, suite: str) -> bool:
-    from harness.suites import entries_for, get_suite
+    from harness.spec.suites import entries_for, get_suite
 
     wanted = get_suite(suite)
     if record.split not in wanted.splits:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from harness.errors import UserError
+from harness.base.errors import UserError
 from harness.reporting.claims import Claim, backbone_identity, dataset_identity
 from harness.reporting.paper_tables import Cell, FilledRow, FilledTable
 from harness.weights.record import Result, WeightsRecord, read_weights_record

@@ -11,15 +11,15 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from harness import config
-from harness.data import pins
-from harness.data.download import download
-from harness.data.store import data_root
-from harness.errors import UserError, unknown
-from harness.files import atomic_path, read_yaml, sha256_file, shown
+from harness.base import config
+from harness.base.errors import UserError, unknown
+from harness.base.files import PACKAGE, atomic_path, read_yaml, sha256_file, shown
 from harness.metrics.selection import SELECTION_RULES
+from harness.reading import pins
+from harness.reading.download import download
+from harness.splits.store import data_root
 
-FILE = Path(__file__).parents[1] / "weights.yaml"
+FILE = PACKAGE / "weights.yaml"
 SITE = "https://raw.githubusercontent.com"
 NOT_STATED = "not stated"  # as claims say it
 WHOLE = 64  # digits of a sha256

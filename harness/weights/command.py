@@ -10,9 +10,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from harness import config
-from harness.errors import UserError, unknown
-from harness.files import sha256_file
+from harness.base import config
+from harness.base.errors import UserError, unknown
+from harness.base.files import sha256_file
 from harness.metrics.shots import GROUPS
 from harness.weights.catalogue import Printed, Weights, catalogue, check_file, fetch, get_weights
 from harness.weights.record import WeightsRecord, write_weights_record

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from harness.api import Classifier
+from harness.base.errors import UserError
 from harness.engine.backbones import create_backbone
-from harness.errors import UserError
 
 LEFT_OUT = "num_batches_tracked"  # older files have none, and inference does not use it
 WRAPPER = "state_dict"  # key under which training scripts keep the network

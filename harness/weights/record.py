@@ -19,9 +19,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from harness import config
-from harness.errors import UserError
-from harness.files import check_archive, read_json, stamped, unstamped, write_json
+from harness.base import config
+from harness.base.errors import UserError
+from harness.base.files import check_archive, read_json, stamped, unstamped, write_json
 from harness.metrics.shots import GROUPS
 from harness.records.evidence import evidence_path, write_evidence
 from harness.records.schema import Scores

@@ -11,27 +11,27 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from harness import config
 from harness.api import Method
-from harness.data import store
-from harness.data.identity import digest, identities_by_class
-from harness.data.parts import Part as LoadedPart
-from harness.data.parts import closing, make_parts
-from harness.data.splits import SCHEMA as SPLIT_SCHEMA
-from harness.data.splits import Part, Split, exponential_class_counts, select
-from harness.datasets.base import AnyImages, Dataset
+from harness.base import config
+from harness.base.errors import UserError
+from harness.base.files import sha256_bytes, sha256_file
 from harness.engine.evaluation import Evaluation
-from harness.engine.history import History
 from harness.engine.job import StageJob
 from harness.engine.network import Network
 from harness.engine.ranks import ALONE
-from harness.errors import UserError
-from harness.files import sha256_bytes, sha256_file
+from harness.feed.parts import Part as LoadedPart
+from harness.feed.parts import closing, make_parts
 from harness.metrics.f1 import macro_f1
 from harness.metrics.shots import DEFAULT_POLICY, group_sizes, per_class_accuracy, shot_accuracy
-from harness.recipes import Augment, StageRecipe
+from harness.reading.dataset import AnyImages, Dataset
+from harness.reading.identity import digest, identities_by_class
+from harness.records.history import History
 from harness.records.schema import Scores
-from harness.registry import get_method
+from harness.spec.registry import get_method
+from harness.spec.stage_recipe import Augment, StageRecipe
+from harness.splits import store
+from harness.splits.splits import SCHEMA as SPLIT_SCHEMA
+from harness.splits.splits import Part, Split, exponential_class_counts, select
 from harness.weights.catalogue import Normalisation, Weights, catalogue
 from harness.weights.matching import match
 from harness.weights.record import SCHEMA, Classes, Result, WeightsRecord

@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from harness.api import Method, Stage, StepContext
-from harness.engine.losses import balanced_softmax_loss
+from harness.toolbox.losses import balanced_softmax_loss
 
 
 class BalancedSoftmax(Method):

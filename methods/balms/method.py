@@ -11,8 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from harness.api import Classifier, Method, Sampler, Stage, StepContext
-from harness.data.samplers import make_sampler
-from harness.engine.losses import balanced_softmax_loss
+from harness.toolbox.losses import balanced_softmax_loss
+from harness.toolbox.samplers import make_sampler
 from methods.balms.meta_sampler import draw_slots, inner_gradient
 
 __all__ = ["BALMS", "balanced_softmax_loss", "draw_slots", "inner_gradient"]

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from harness.api import Method, StepContext
-from harness.engine.losses import check_batch, class_balanced_loss_weights
+from harness.toolbox.losses import check_batch, class_balanced_loss_weights
 
 
 class ClassBalancedLoss(Method):

@@ -9,8 +9,8 @@ import numpy as np
 from torch import nn
 
 from harness.api import Method, Sampler, Stage, second_stage
-from harness.data.samplers import ClassAwareSampler
-from harness.engine.heads import CosineHead
+from harness.toolbox.heads import CosineHead
+from harness.toolbox.samplers import ClassAwareSampler
 
 
 class CosineSoftmax(Method):

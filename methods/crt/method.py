@@ -8,7 +8,7 @@ from typing import Any, Literal
 import numpy as np
 
 from harness.api import Method, Sampler, Stage, second_stage
-from harness.data.samplers import make_sampler
+from harness.toolbox.samplers import make_sampler
 
 
 class CRT(Method):

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from harness.api import Method, StepContext
-from harness.engine.losses import check_batch
+from harness.toolbox.losses import check_batch
 
 
 def focal_loss(logits: Tensor, target: Tensor, gamma: float) -> Tensor:

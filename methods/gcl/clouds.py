@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from harness.data.samplers import cloud_size
+from harness.toolbox.samplers import cloud_size
 
 
 def _differences(transform: Callable[[Tensor], Tensor]) -> Callable[[Tensor | Sequence[int]], Tensor]:

@@ -12,9 +12,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from harness.api import Classifier, Method, Sampler, Stage, StepContext, second_stage
-from harness.data.samplers import cloud_size, make_sampler
-from harness.engine.heads import NormedHead
-from harness.engine.losses import check_batch
+from harness.toolbox.heads import NormedHead
+from harness.toolbox.losses import check_batch
+from harness.toolbox.samplers import cloud_size, make_sampler
 from methods.gcl.clouds import CLOUD_SIZES
 
 __all__ = ["GCL", "cloud_size", "gcl_loss"]

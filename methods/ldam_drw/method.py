@@ -11,8 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from harness.api import Method, Stage, StepContext
-from harness.engine.heads import NormedHead
-from harness.engine.losses import check_batch, class_balanced_loss_weights
+from harness.toolbox.heads import NormedHead
+from harness.toolbox.losses import check_batch, class_balanced_loss_weights
 
 
 def ldam_margins(class_counts: Tensor | Sequence[int], largest: float) -> Tensor:

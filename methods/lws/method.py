@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from harness.api import Classifier, Method, Sampler, Stage
-from harness.data.samplers import ClassAwareSampler
+from harness.toolbox.samplers import ClassAwareSampler
 
 
 class ScaledLinear(nn.Linear):

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 
 from harness.api import Classifier, Method, Stage
-from harness.engine.heads import tau_normalize
+from harness.toolbox.heads import tau_normalize
 
 
 class TauNorm(Method):

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from harness.api import Classifier, Method, Sampler, Stage, later, second_stage
-from harness.data.samplers import ClassAwareSampler
-from harness.engine.heads import CosineHead, cosine_similarity
+from harness.toolbox.heads import CosineHead, cosine_similarity
+from harness.toolbox.samplers import ClassAwareSampler
 
 
 def wrapped_cauchy_density(cosine: Tensor, rho: Tensor | float, pi: float = math.pi) -> Tensor:

@@ -12,8 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from harness.api import Classifier, Method, Stage, StepContext, second_stage
-from harness.engine.heads import tau_normalize
-from harness.engine.losses import check_batch, class_balanced_loss_weights
+from harness.toolbox.heads import tau_normalize
+from harness.toolbox.losses import check_batch, class_balanced_loss_weights
 
 __all__ = ["WeightBalancing", "class_balanced_loss", "max_norm_", "max_norm_radius", "tau_normalize"]
 

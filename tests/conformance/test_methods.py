@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from harness.conformance import *  # noqa: F403 - pytest collects the suite from here
-from harness.errors import UserError
-from harness.plugins import scaffold
+from harness.base.errors import UserError
+from harness.plugins.conformance import *  # noqa: F403 - pytest collects the suite from here
+from harness.plugins.scaffold import scaffold
 
 BROKEN = {
     "nan_on_large_logits": (

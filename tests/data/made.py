@@ -12,9 +12,9 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from harness.data.decoding import decode_archive
-from harness.datasets.base import Dataset
-from harness.files import sha256_file
+from harness.base.files import sha256_file
+from harness.reading.dataset import Dataset
+from harness.reading.decoding import decode_archive
 
 CLASSES = ("cat", "dog")
 SHAPE = (8, 6, 3)  # height, width, channels

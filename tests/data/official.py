@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from harness.datasets.base import Images
+from harness.reading.dataset import Images
 from tests.data import made
 
 

@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from harness.data import archives, decoding
-from harness.data.archives import read_members
-from harness.data.decoding import decode_archive, decode_image
-from harness.errors import UserError
+from harness.base.errors import UserError
+from harness.reading import archives, decoding
+from harness.reading.archives import read_members
+from harness.reading.decoding import decode_archive, decode_image
 from tests.data import made
 
 

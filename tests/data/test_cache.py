@@ -12,10 +12,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from harness.data import cache, store
-from harness.data.cache import cached
-from harness.datasets.base import Encoded, Images
-from harness.errors import UserError
+from harness.base.errors import UserError
+from harness.reading import cache
+from harness.reading.cache import cached
+from harness.reading.dataset import Encoded, Images
+from harness.splits import store
 from tests.data import made
 
 

@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from harness.data import store
-from harness.data.splits import build_split, exponential_class_counts, pixel_hash, select
-from harness.datasets.base import Images
-from harness.errors import UserError
-from harness.files import sha256_bytes
+from harness.base.errors import UserError
+from harness.base.files import sha256_bytes
+from harness.reading.dataset import Images
+from harness.splits import store
+from harness.splits.splits import build_split, exponential_class_counts, pixel_hash, select
 from tests.data.mirror import REPOSITORY, mirror_with
 
 NAMES = ("cifar10", "cifar100")

@@ -12,15 +12,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from harness.data import store
-from harness.data.archives import read_members
-from harness.data.profiles import exponential_class_counts
-from harness.data.rules import hash_rule, members_of
-from harness.data.splits import Split, build_split, select
+from harness.base.errors import UserError
+from harness.base.files import sha256_file
 from harness.datasets import cifar10
-from harness.datasets.base import Dataset, Images
-from harness.errors import UserError
-from harness.files import sha256_file
+from harness.reading.archives import read_members
+from harness.reading.dataset import Dataset, Images
+from harness.reading.profiles import exponential_class_counts
+from harness.splits import store
+from harness.splits.rules import hash_rule, members_of
+from harness.splits.splits import Split, build_split, select
 from tests.data import made, official
 
 PER_CLASS = 30

@@ -8,12 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from harness.data import pins, store
-from harness.data.splits import build_split
+from harness.base.errors import UserError
 from harness.datasets import fashion_mnist
-from harness.datasets.base import Images
 from harness.datasets.fashion_mnist import DEBIAN, FILES, read_idx
-from harness.errors import UserError
+from harness.reading import pins
+from harness.reading.dataset import Images
+from harness.splits import store
+from harness.splits.splits import build_split
 
 
 def write_idx(path: Path, array: np.ndarray) -> Path:

@@ -10,17 +10,18 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from harness.data import decoding, store
-from harness.data.archives import MAX_MEMBER
-from harness.data.decoding import decode_resized
-from harness.data.splits import build_split, name_split, parse_split_name, select
-from harness.data.verify import verify
+from harness.base.errors import UserError
+from harness.base.files import sha256_bytes
 from harness.datasets import _folder
-from harness.datasets.base import Dataset, ImageFiles, Images
-from harness.entries import parse_entry
-from harness.errors import UserError
-from harness.files import sha256_bytes
-from harness.recipes import resolve
+from harness.reading import decoding
+from harness.reading.archives import MAX_MEMBER
+from harness.reading.dataset import Dataset, ImageFiles, Images
+from harness.reading.decoding import decode_resized
+from harness.spec.entries import parse_entry
+from harness.spec.recipes import resolve
+from harness.splits import store
+from harness.splits.splits import build_split, name_split, parse_split_name, select
+from harness.splits.verify import verify
 from tests.data import made
 
 COUNTS = {"cat": 12, "dog": 6, "emu": 3}

@@ -9,14 +9,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from harness.data import pins, store
-from harness.data.lists import check_groups, read_list
-from harness.data.splits import build_split, select
-from harness.data.verify import verify
+from harness.base.errors import UserError
 from harness.datasets import _lists, imagenet_lt, places_lt
-from harness.datasets.base import Dataset, ImageFiles
 from harness.datasets.places_lt import official_name
-from harness.errors import UserError
+from harness.reading import pins
+from harness.reading.dataset import Dataset, ImageFiles
+from harness.reading.lists import check_groups, read_list
+from harness.splits import store
+from harness.splits.splits import build_split, select
+from harness.splits.verify import verify
 from tests.data import official
 from tests.data.mirror import mirror_with
 

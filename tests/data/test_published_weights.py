@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from harness.data import store
+from harness.splits import store
 from harness.weights.catalogue import catalogue, fetch, get_weights
 from harness.weights.record import FOLDER, read_weights_record
 from harness.weights.scoring import score

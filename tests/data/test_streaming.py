@@ -26,19 +26,19 @@ from torchvision import transforms
 from torchvision.transforms import v2
 
 from harness.api import Method, StepContext
-from harness.data import streaming
-from harness.data.decoding import MAX_PIXELS
-from harness.data.image_pool import ImagePool, Reading, default_workers
-from harness.data.image_reader import ImageReader, ReadPlan
-from harness.data.parts import make_parts, plan_for, start_epoch
-from harness.data.resident import EpochPlan
-from harness.data.splits import Part, Split
-from harness.data.streaming import StreamingPart
-from harness.datasets.base import ImageFiles
+from harness.base.errors import RunFailed, UserError
+from harness.base.progress import Reporter
 from harness.engine.loop import StageRun
-from harness.errors import RunFailed, UserError
-from harness.progress import Reporter
-from harness.recipes import Augment
+from harness.feed import streaming
+from harness.feed.image_pool import ImagePool, Reading, default_workers
+from harness.feed.image_reader import ImageReader, ReadPlan
+from harness.feed.parts import make_parts, plan_for, start_epoch
+from harness.feed.resident import EpochPlan
+from harness.feed.streaming import StreamingPart
+from harness.reading.dataset import ImageFiles
+from harness.reading.decoding import MAX_PIXELS
+from harness.spec.stage_recipe import Augment
+from harness.splits.splits import Part, Split
 from tests.engine.toys import Everything, Killed, job, results
 
 CPU = torch.device("cpu")

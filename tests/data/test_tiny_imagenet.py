@@ -8,15 +8,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from harness.data import store
-from harness.data.identity import image_hash
-from harness.data.splits import build_split, select
+from harness.base.errors import UserError
+from harness.base.files import sha256_bytes
 from harness.datasets import _tiny_imagenet as tiny
 from harness.datasets import tiny_imagenet, tiny_imagenet_lt
-from harness.datasets.base import AnyImages, Images
-from harness.errors import UserError
-from harness.files import sha256_bytes
 from harness.metrics.shots import group_sizes
+from harness.reading.dataset import AnyImages, Images
+from harness.reading.identity import image_hash
+from harness.splits import store
+from harness.splits.splits import build_split, select
 from tests.data import official
 from tests.data.mirror import mirror_with
 

@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 
 from harness import cli
-from harness.data import store
-from harness.data.verify import SHOWN, Report, archive_faults, verify
-from harness.datasets.base import Dataset
-from harness.files import sha256_file
+from harness.base.files import sha256_file
+from harness.reading.dataset import Dataset
+from harness.splits import store
+from harness.splits.verify import SHOWN, Report, archive_faults, verify
 from tests.data import made, official
 
 
@@ -117,7 +117,7 @@ def test_duplicates_are_counted_across_classes(data: Path) -> None:
 
 
 def test_the_digest_is_that_of_the_split(dataset: Dataset) -> None:
-    from harness.data.splits import _part
+    from harness.splits.splits import _part
 
     parts = store.load(dataset)
     assert verify(dataset).sha256["test"] == _part(parts["test"], 2).sha256
@@ -170,7 +170,7 @@ def test_an_unknown_name_is_a_users_mistake(ltbench: Command, capsys: pytest.Cap
 
 
 def test_a_pinned_archive_is_not_read_twice(dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("harness.data.verify.archive_faults", lambda path: pytest.fail("it is as pinned"))
+    monkeypatch.setattr("harness.splits.verify.archive_faults", lambda path: pytest.fail("it is as pinned"))
     assert verify(dataclasses.replace(dataset)).sound
     assert sha256_file(store.locate(dataset) / made.ARCHIVE)
     assert np.array_equal(store.load(dataset)["test"].labels, [0, 1])

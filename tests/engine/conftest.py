@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.data.splits import Split, write_split
+from harness.splits.splits import Split, write_split
 
 METHODS = {
     "toy": """

@@ -12,17 +12,18 @@ import numpy as np
 import pytest
 import torch
 
-from harness import campaign, suites
 from harness.api import Method
-from harness.campaign import Outcome, Settings
-from harness.data.splits import Split
-from harness.datasets.base import Images
+from harness.base.errors import UserError
+from harness.base.progress import Reporter
 from harness.engine.device import DETERMINISTIC, pick_device
 from harness.engine.loop import StageRun
-from harness.errors import UserError
-from harness.progress import Reporter
+from harness.reading.dataset import Images
 from harness.records.schema import costs_path, read_record
-from harness.registry import available_methods, get_method
+from harness.running import campaign
+from harness.running.campaign import Outcome, Settings
+from harness.spec import suites
+from harness.spec.registry import available_methods, get_method
+from harness.splits.splits import Split
 from tests.engine.toys import job
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")

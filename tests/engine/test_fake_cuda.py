@@ -23,15 +23,16 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from harness.api import Method, Stage, StepContext
-from harness.conformance import SOUND, STAGES
-from harness.data.splits import Split
-from harness.datasets.base import Images
 from harness.engine.job import StageJob
 from harness.engine.loop import StageRun
-from harness.entries import parse_entry
-from harness.recipes import Augment, resolve
-from harness.registry import get_method
-from harness.spread import ONE_PROCESS, Spread
+from harness.plugins.conformance import SOUND, STAGES
+from harness.reading.dataset import Images
+from harness.spec.entries import parse_entry
+from harness.spec.recipes import resolve
+from harness.spec.registry import get_method
+from harness.spec.spread import ONE_PROCESS, Spread
+from harness.spec.stage_recipe import Augment
+from harness.splits.splits import Split
 from tests.engine import fake_cuda, toys
 from tests.engine.fake_cuda import DEVICE, PretendedCuda, WaitError
 

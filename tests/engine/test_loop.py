@@ -16,18 +16,18 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from harness.api import Classifier, Method, Stage, StepContext
+from harness.base.errors import RunFailed, RunSkipped, UserError
+from harness.base.progress import Reporter
 from harness.bench.plain import PlainLoop, plain_loader
-from harness.data.splits import Split
-from harness.datasets.base import Images
 from harness.engine import loop
 from harness.engine.checkpoint import save_state
-from harness.engine.heads import CosineHead, NormedHead, initialised
-from harness.engine.history import read_history
 from harness.engine.loop import StageRun
 from harness.engine.seeding import seed_for
-from harness.errors import RunFailed, RunSkipped, UserError
-from harness.progress import Reporter
-from harness.recipes import Augment
+from harness.reading.dataset import Images
+from harness.records.history import read_history
+from harness.spec.stage_recipe import Augment
+from harness.splits.splits import Split
+from harness.toolbox.heads import CosineHead, NormedHead, initialised
 from tests.engine.toys import Everything, Exploding, Killed, finish, job, kill_after, results, start
 
 ImagesByPart = dict[str, Images]

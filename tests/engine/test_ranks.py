@@ -15,13 +15,13 @@ from hypothesis import strategies as st
 from torch import nn
 
 from harness.api import Classifier
-from harness.data.splits import Split
-from harness.datasets.base import Images
+from harness.base.errors import UserError
 from harness.engine import device
 from harness.engine.parallel import with_synchronised_batchnorm
 from harness.engine.ranks import Ranks, local_device, saved_buffers
-from harness.errors import UserError
-from harness.spread import Spread
+from harness.reading.dataset import Images
+from harness.spec.spread import Spread
+from harness.splits.splits import Split
 from tests.engine.together import (
     CASES,
     alone,

@@ -8,15 +8,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from harness import cells
-from harness.engine import stages
-from harness.entries import parse_entry
-from harness.errors import RunFailed, UserError
-from harness.progress import Reporter
-from harness.recipes import resolve
+from harness.base.errors import RunFailed, UserError
+from harness.base.progress import Reporter
 from harness.records.evaluate import evaluate
 from harness.records.imports import import_campaign
-from harness.spread import Spread
+from harness.running import cells, stages
+from harness.spec.entries import parse_entry
+from harness.spec.recipes import resolve
+from harness.spec.spread import Spread
 from tests.unit import toys
 
 
@@ -83,7 +82,7 @@ def test_a_stopped_one_goes_on(
     record: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr("harness.cells.evaluate", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr("harness.running.cells.evaluate", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             cells.reproduce(record, None, "cpu")
     cells.reproduce(record, None, "cpu")

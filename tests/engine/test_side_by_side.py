@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from harness.base.errors import UserError
+from harness.base.progress import Reporter
 from harness.engine.side_by_side import cause_of_death, run_side_by_side, workers_for
-from harness.errors import UserError
-from harness.progress import Reporter
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="processes are forked on Linux only")
 
@@ -98,7 +98,7 @@ def test_tasks_die_with_the_process_that_started_them(tmp_path: Path) -> None:
         import os, time
         from pathlib import Path
         from harness.engine.side_by_side import run_side_by_side
-        from harness.progress import Reporter
+        from harness.base.progress import Reporter
 
         def task(reporter):
             (Path({str(tmp_path)!r}) / "pid").write_text(str(os.getpid()))

@@ -14,19 +14,20 @@ import numpy as np
 import pytest
 import torch
 
-from harness.cells import run_stage
-from harness.data.splits import read_split
-from harness.datasets.base import Images
-from harness.engine import loop, stages
+from harness.base.errors import RunFailed, UserError
+from harness.base.files import stamped
+from harness.base.progress import Reporter
+from harness.engine import loop
 from harness.engine.ranks import Ranks
-from harness.entries import parse_entry
-from harness.errors import RunFailed, UserError
-from harness.files import stamped
-from harness.progress import Reporter
-from harness.recipes import Cell, resolve
+from harness.reading.dataset import Images
 from harness.records.evaluate import evaluate
 from harness.records.schema import read_record
-from harness.spread import Spread
+from harness.running import stages
+from harness.running.cells import run_stage
+from harness.spec.entries import parse_entry
+from harness.spec.recipes import Cell, resolve
+from harness.spec.spread import Spread
+from harness.splits.splits import read_split
 from tests.unit.toys import rewrite_json
 
 SPLIT = Path("results/splits/tiny-lt-if10.json")

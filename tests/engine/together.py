@@ -18,18 +18,18 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from harness.api import Classifier, Sampler, Stage, StepContext
-from harness.data.samplers import ClassAwareSampler
-from harness.data.splits import Split
-from harness.datasets.base import Images
+from harness.base.errors import RunFailed
+from harness.base.launch import free_port
+from harness.base.progress import Reporter
 from harness.engine.job import StageJob
 from harness.engine.loop import StageRun
 from harness.engine.parallel import forward_pass
 from harness.engine.ranks import ALONE, Ranks, joined
-from harness.errors import RunFailed
-from harness.launch import free_port
-from harness.progress import Reporter
-from harness.recipes import Augment
-from harness.spread import Spread
+from harness.reading.dataset import Images
+from harness.spec.spread import Spread
+from harness.spec.stage_recipe import Augment
+from harness.splits.splits import Split
+from harness.toolbox.samplers import ClassAwareSampler
 from methods.balanced_softmax.method import BalancedSoftmax
 from methods.balms.method import BALMS
 from methods.ldam_drw.method import LDAMDRW

@@ -12,13 +12,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from harness.api import Classifier, Method, Sampler, Stage, StepContext
-from harness.data.samplers import ClassAwareSampler
-from harness.data.splits import Split
-from harness.datasets.base import Images
+from harness.base.progress import Reporter
 from harness.engine.job import StageJob
 from harness.engine.loop import StageRun
-from harness.progress import Reporter
-from harness.recipes import Augment, StageRecipe
+from harness.reading.dataset import Images
+from harness.spec.stage_recipe import Augment, StageRecipe
+from harness.splits.splits import Split
+from harness.toolbox.samplers import ClassAwareSampler
 
 RECIPE = StageRecipe(
     epochs=3, batch_size=16, lr=0.1, weight_decay=5e-4, augment=Augment(crop_padding=1, flip=True), mixup_alpha=0.0

@@ -26,19 +26,20 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import seed as seeded
 from hypothesis import strategies as st
 
-from harness.config import build
-from harness.data.lists import read_list
-from harness.data.split_names import parse_split_name
-from harness.data.splits import read_split
-from harness.entries import parse_entry
-from harness.errors import UserError
-from harness.files import parse_yaml, sha256_json, stamped
-from harness.recipe_layers import MethodFile, parse_override
-from harness.recipes import StageRecipe, resolve
+from harness.base.config import build
+from harness.base.errors import UserError
+from harness.base.files import parse_yaml, sha256_json, stamped
+from harness.reading.lists import read_list
 from harness.records.runs import read_run_info
 from harness.records.schema import read_record
 from harness.reporting.cards import load_cards
-from harness.suites import Suite, parse_seeds
+from harness.spec.entries import parse_entry
+from harness.spec.recipe_layers import MethodFile, parse_override
+from harness.spec.recipes import resolve
+from harness.spec.stage_recipe import StageRecipe
+from harness.spec.suites import Suite, parse_seeds
+from harness.splits.split_names import parse_split_name
+from harness.splits.splits import read_split
 from tests.factories import make_record
 
 SECONDS = 60  # of wall time, on a machine that may be busy with other work

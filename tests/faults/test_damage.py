@@ -14,23 +14,24 @@ import pytest
 import torch
 from PIL import Image
 
-from harness import recipe_layers
-from harness.data import store
-from harness.data.cache import cached
-from harness.data.splits import Split, build_split, read_split, select, write_split
+from harness.base.errors import UserError
+from harness.base.files import write_bytes
+from harness.base.progress import Reporter
 from harness.datasets import _folder
-from harness.datasets.base import Images
-from harness.engine import stages
 from harness.engine.checkpoint import load_state, load_weights, save_state
-from harness.entries import parse_entry
-from harness.errors import UserError
-from harness.files import write_bytes
-from harness.progress import Reporter
-from harness.recipes import resolve
-from harness.records.collect import collect, rows
+from harness.reading.cache import cached
+from harness.reading.dataset import Images
+from harness.records.collect import collect
 from harness.records.evaluate import SUMMED, evaluate
 from harness.records.evidence import evidence_path, read_evidence
 from harness.records.schema import costs_path, read_record
+from harness.records.table import rows
+from harness.running import stages
+from harness.spec import recipe_layers
+from harness.spec.entries import parse_entry
+from harness.spec.recipes import resolve
+from harness.splits import store
+from harness.splits.splits import Split, build_split, read_split, select, write_split
 from tests.data.test_lists import lines, make_dataset
 
 FLIPS = 150

@@ -19,15 +19,16 @@ import pytest
 import torch
 
 from harness import cli
-from harness.data import store
-from harness.engine import stages
-from harness.entries import parse_entry
-from harness.files import locked
-from harness.progress import Reporter
-from harness.recipes import resolve
-from harness.records.collect import collect, rows, write_table
+from harness.base.files import locked
+from harness.base.progress import Reporter
+from harness.records.collect import collect
 from harness.records.evaluate import evaluate
 from harness.records.schema import write_record
+from harness.records.table import rows, write_table
+from harness.running import stages
+from harness.spec.entries import parse_entry
+from harness.spec.recipes import resolve
+from harness.splits import store
 from tests.factories import make_record
 
 ROOT = Path(__file__).parents[2]

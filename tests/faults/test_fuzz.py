@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from harness.data.lists import read_list
-from harness.errors import UserError
-from harness.files import parse_yaml, read_json
+from harness.base.errors import UserError
+from harness.base.files import parse_yaml, read_json
+from harness.reading.lists import read_list
 from tests.faults import fuzz
 
 
@@ -33,8 +33,8 @@ BOMBS = {
 }
 CODE = """
 import resource, sys
-from harness.errors import UserError
-from harness.files import parse_yaml
+from harness.base.errors import UserError
+from harness.base.files import parse_yaml
 resource.setrlimit(resource.RLIMIT_AS, (2**30, 2**30))
 try:
     parse_yaml(sys.stdin.read(), "bomb.yaml")

@@ -15,19 +15,19 @@ import numpy as np
 import pytest
 import yaml
 
-from harness import suites
-from harness.data import store
-from harness.data.split_names import parse_split_name
-from harness.data.splits import read_split, write_split
-from harness.engine import stages
-from harness.engine.history import read_history
-from harness.entries import parse_entry
-from harness.errors import UserError
-from harness.recipes import resolve
+from harness.base.errors import UserError
 from harness.records.evidence import read_evidence
+from harness.records.history import read_history
 from harness.records.imports import import_campaign
 from harness.records.schema import write_record
 from harness.reporting.report import build_report
+from harness.running import stages
+from harness.spec import suites
+from harness.spec.entries import parse_entry
+from harness.spec.recipes import resolve
+from harness.splits import store
+from harness.splits.split_names import parse_split_name
+from harness.splits.splits import read_split, write_split
 from tests.factories import collected, make_record, sources
 
 ROOT = Path(__file__).parents[2]

@@ -18,23 +18,23 @@ from typing import cast
 
 import pytest
 
-from harness import campaign, cells, plans, status, suites
-from harness.campaign import Outcome, Settings, make_plan
-from harness.data.splits import Split, exponential_class_counts, read_split
-from harness.engine import stages
-from harness.engine.stages import run_info
-from harness.entries import parse_entry
-from harness.errors import UserError
-from harness.files import locked, write_json
-from harness.plans import Plan, Run
-from harness.provenance import code_version
-from harness.recipes import resolve
+from harness.base.errors import UserError
+from harness.base.files import locked, write_json
 from harness.records import same_code
 from harness.records.imports import import_campaign
+from harness.records.runs import run_info
 from harness.records.same_code import SAME_CODE
 from harness.records.schema import read_record, write_record
-from harness.registry import get_plugin
-from harness.sweep.contract import only_one
+from harness.running import campaign, cells, plans, stages, status
+from harness.running.campaign import Outcome, Settings, make_plan
+from harness.running.plans import Plan, Run
+from harness.running.sweep.contract import only_one
+from harness.spec import suites
+from harness.spec.entries import parse_entry
+from harness.spec.provenance import code_version
+from harness.spec.recipes import resolve
+from harness.spec.registry import get_plugin
+from harness.splits.splits import Split, exponential_class_counts, read_split
 from tests.factories import make_record
 from tests.pipeline import dying
 from tests.unit.toys import rewrite_json

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 import yaml
 
-from harness.errors import UserError
-from harness.files import read_json
+from harness.base.errors import UserError
+from harness.base.files import read_json
 from harness.records.schema import Record
 from harness.reporting import import_claims
 from harness.reporting.cards import load_cards

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.errors import UserError
+from harness.base.errors import UserError
 from harness.records.collect import Collected, collect
 from harness.reporting.documents import BLOCK as ANY_BLOCK
 from harness.reporting.documents import refresh, refresh_files

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.files import write_json
+from harness.base.files import write_json
 from harness.records.collect import Collected, collect
 from harness.records.schema import costs_path, write_record
 from harness.reporting.claims import Claim

@@ -10,14 +10,14 @@ from typing import Any
 import pytest
 import yaml
 
-from harness.errors import UserError
+from harness.base.errors import UserError
 from harness.records.schema import Record
-from harness.registry import find_plugins
 from harness.reporting import import_claims, paper_tables
 from harness.reporting.cards import Card, load_cards
 from harness.reporting.claims import Claim, load_claims
 from harness.reporting.paper_tables import Cell, Column, PaperTable, TableRow, fill, load_tables
 from harness.reporting.summary import Run, summarize
+from harness.spec.registry import find_plugins
 from tests.factories import CLASS_COUNTS, make_record, make_scores
 from tests.reporting.conftest import HOSTILE, NO_TAIL
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from harness.errors import UserError
+from harness.base.errors import UserError
 from harness.records.collect import collect
 from harness.reporting.report import build_report
 from harness.reporting.speed import read_speed

@@ -11,18 +11,18 @@ from typing import Any
 import pytest
 import yaml
 
-from harness import config
-from harness.data.split_names import parse_split_name
-from harness.entries import parse_entry
-from harness.errors import UserError
-from harness.recipes import resolve
+from harness.base import config
+from harness.base.errors import UserError
 from harness.records.collect import Collected, collect
 from harness.records.schema import write_record
-from harness.registry import find_plugins
 from harness.reporting.documents import refresh
 from harness.reporting.report import build_report, ranked_sections
 from harness.reporting.studies import Contrast, Measured, Result, Study, carry_out, common_marks, load_studies, ranked
 from harness.reporting.study_figures import pictures, write_study_figures
+from harness.spec.entries import parse_entry
+from harness.spec.recipes import resolve
+from harness.spec.registry import find_plugins
+from harness.splits.split_names import parse_split_name
 from tests.factories import make_record, sources
 from tests.reporting.conftest import TEST_IMAGES, store
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.errors import UserError
+from harness.base.errors import UserError
 from harness.records.collect import Collected, collect
 from harness.reporting.terminal import show
 from tests.factories import collected

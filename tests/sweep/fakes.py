@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from harness.sweep.contract import Executor, Spec
-from harness.sweep.head import Head, Rules, Summary
-from harness.sweep.local import LocalExecutor
-from harness.sweep.ray_tasks import RayExecutor
-from harness.sweep.slurm_jobs import SlurmExecutor, parse_options
+from harness.running.sweep.contract import Executor, Spec
+from harness.running.sweep.head import Head, Rules, Summary
+from harness.running.sweep.local import LocalExecutor
+from harness.running.sweep.ray_tasks import RayExecutor
+from harness.running.sweep.slurm_jobs import SlurmExecutor, parse_options
 
 FAKE = Path(__file__).with_name("fake.py")
 QUICK = Rules(attempts=3, back_off=0.05)

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from harness.sweep.contract import (
+from harness.running.sweep.contract import (
     ATTEMPT,
     Executor,
     damaged,

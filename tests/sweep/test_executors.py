@@ -8,14 +8,14 @@ from typing import Any
 
 import pytest
 
-from harness.errors import UserError
-from harness.plans import Settings
-from harness.sweep import executors
-from harness.sweep.contract import Spec
-from harness.sweep.executors import Options, open_executor
-from harness.sweep.overhead import measure
-from harness.sweep.slurm_jobs import parse_options
-from harness.sweep.suite import Share
+from harness.base.errors import UserError
+from harness.running.plans import Settings
+from harness.running.sweep import executors
+from harness.running.sweep.contract import Spec
+from harness.running.sweep.executors import Options, open_executor
+from harness.running.sweep.overhead import measure
+from harness.running.sweep.slurm_jobs import parse_options
+from harness.running.sweep.suite import Share
 
 
 def test_an_unknown_executor() -> None:
@@ -63,8 +63,8 @@ class FakeRay:
 def fake_ray(monkeypatch: pytest.MonkeyPatch) -> FakeRay:
     """Nodes of eight cores and no GPU."""
     fake = FakeRay(0, 8)
-    monkeypatch.setattr("harness.sweep.ray_tasks.RayExecutor", fake)
-    monkeypatch.setattr("harness.sweep.ray_tasks.prepare", lambda _address: None)
+    monkeypatch.setattr("harness.running.sweep.ray_tasks.RayExecutor", fake)
+    monkeypatch.setattr("harness.running.sweep.ray_tasks.prepare", lambda _address: None)
     monkeypatch.setattr(executors, "engine", lambda *_: None)
     monkeypatch.setattr(executors, "_device_here", lambda name: name.replace("auto", "cpu"))
     return fake
@@ -129,7 +129,9 @@ def test_a_local_slot_sees_its_own_gpu(
     if visible:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
     monkeypatch.setattr(executors, "slots", lambda _: slots)
-    monkeypatch.setattr("harness.sweep.local.LocalExecutor", lambda _root, environments: given.extend(environments))
+    monkeypatch.setattr(
+        "harness.running.sweep.local.LocalExecutor", lambda _root, environments: given.extend(environments)
+    )
     _, share = open_executor(Options(), Settings(tmp_path), tmp_path)
     assert [environment["CUDA_VISIBLE_DEVICES"] for environment in given] == expected
     assert share.gpus == 1 / slots.count("cuda:0")

@@ -6,14 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from harness import suites
-from harness.entries import parse_entry
-from harness.errors import UserError
-from harness.plans import Settings, make_plan
+from harness.base.errors import UserError
 from harness.records.schema import write_record
-from harness.sweep import publish
-from harness.sweep.contract import done_files, folder_of, write_done
-from harness.sweep.suite import Share, specs_of
+from harness.running.plans import Settings, make_plan
+from harness.running.sweep import publish
+from harness.running.sweep.contract import done_files, folder_of, write_done
+from harness.running.sweep.suite import Share, specs_of
+from harness.spec import suites
+from harness.spec.entries import parse_entry
 from tests.factories import make_record
 
 pytest.importorskip("mlxtend", reason="the extra 'pipeline' (mlxtend) is not installed")

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from harness.errors import UserError
-from harness.sweep.head import Summary
-from harness.sweep.ray_tasks import RayExecutor
+from harness.base.errors import UserError
+from harness.running.sweep.head import Summary
+from harness.running.sweep.ray_tasks import RayExecutor
 from tests.sweep.fakes import drive, spec, starts, table
 from tests.sweep.test_contract import ROOT, SMALL, ray_cluster, wait_for
 
@@ -20,7 +20,7 @@ ray = pytest.importorskip("ray", reason="the extra 'ray' is not installed")
 LISTENERS = """
 import sys
 from pathlib import Path
-from harness.sweep.ray_tasks import RayExecutor, prepare
+from harness.running.sweep.ray_tasks import RayExecutor, prepare
 prepare("")
 import ray
 executor = RayExecutor(ray, Path("."))

@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from harness.errors import UserError
-from harness.sweep import slurm_jobs
-from harness.sweep.contract import Spec
-from harness.sweep.head import Summary
-from harness.sweep.slurm_jobs import SlurmExecutor, parse_options
+from harness.base.errors import UserError
+from harness.running.sweep import slurm_jobs
+from harness.running.sweep.contract import Spec
+from harness.running.sweep.head import Summary
+from harness.running.sweep.slurm_jobs import SlurmExecutor, parse_options
 from tests.sweep.fakes import drive, spec, starts, table
 from tests.sweep.slurm_cluster import slurm_cluster, why_there_is_none
 from tests.sweep.test_contract import ROOT, wait_for

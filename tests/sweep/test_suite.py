@@ -6,14 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from harness import campaign, suites
-from harness.plans import Settings, make_plan
 from harness.records.schema import read_record, write_record
-from harness.sweep import one
-from harness.sweep.contract import OTHER_RUN, Spec, damaged, done_files, write_done
-from harness.sweep.executors import Options, open_executor
-from harness.sweep.head import Rules
-from harness.sweep.suite import Outcome, Share, specs_of, sweep
+from harness.running import campaign
+from harness.running.plans import Settings, make_plan
+from harness.running.sweep import one
+from harness.running.sweep.contract import OTHER_RUN, Spec, damaged, done_files, write_done
+from harness.running.sweep.executors import Options, open_executor
+from harness.running.sweep.head import Rules
+from harness.running.sweep.suite import Outcome, Share, specs_of, sweep
+from harness.spec import suites
 from tests.factories import make_record
 
 pytest.importorskip("mlxtend", reason="the extra 'pipeline' (mlxtend) is not installed")
@@ -79,7 +80,7 @@ def test_a_run_of_other_code_than_planned_is_not_done(
     """A method edited during a sweep, or a node with another checkout: no record with another key, and no DONE."""
     out = tmp_path / "out"
     specs = {run.stage: spec for spec, run in specs_of(make_plan("two", Settings(out)), out, Share("cpu"))}
-    monkeypatch.setattr("harness.engine.stages.code_version", lambda _folder: "of another checkout")
+    monkeypatch.setattr("harness.running.stages.code_version", lambda _folder: "of another checkout")
     assert one.main(specs[stage].argv[3:]) == OTHER_RUN, "which makes no first stage again"
     assert "but the code, recipe or split here makes it" in capsys.readouterr().err
     assert not (out / "records").exists()

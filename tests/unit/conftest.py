@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 import harness.datasets
-from harness.datasets.base import Dataset
+from harness.reading.dataset import Dataset
 from tests.unit import toys
 
 # Property tests must not depend on how busy the machine is.

@@ -7,8 +7,8 @@ import signal
 import time
 from pathlib import Path
 
-from harness.errors import RunFailed, UserError
-from harness.launch import LOST
+from harness.base.errors import RunFailed, UserError
+from harness.base.launch import LOST
 
 
 def rank() -> int:

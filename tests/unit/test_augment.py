@@ -20,7 +20,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torchvision.transforms import InterpolationMode, RandomResizedCrop
 from torchvision.transforms.v2 import functional as reference
 
-from harness.data.augment import (
+from harness.base.errors import UserError
+from harness.feed.augment import (
     CODES,
     COMPONENTS,
     EIGENVALUES,
@@ -34,8 +35,7 @@ from harness.data.augment import (
     draw_augment,
     resized_crop,
 )
-from harness.errors import UserError
-from harness.recipes import Augment
+from harness.spec.stage_recipe import Augment
 
 EVERYTHING = Augment(resized_crop=True, flip=True, auto_augment="cifar10", color_jitter=0.4, lighting=0.1, cutout=5)
 DRAWS = 20000

@@ -7,8 +7,8 @@ import timm
 import torch
 from torch import nn
 
+from harness.base.errors import UserError
 from harness.engine.backbones import PaddedShortcutBlock, create_backbone
-from harness.errors import UserError
 
 
 @pytest.mark.parametrize(

@@ -16,12 +16,12 @@ import pytest
 import torch
 from rich.console import Console
 
+from harness.base.errors import RunFailed, UserError
 from harness.bench import command, losses, table
 from harness.bench.timing import Paced, ratio
-from harness.data.splits import Split
-from harness.datasets.base import Images
-from harness.errors import RunFailed, UserError
-from harness.registry import available_methods
+from harness.reading.dataset import Images
+from harness.spec.registry import available_methods
+from harness.splits.splits import Split
 from tests.engine.toys import Exploding, job, start
 
 ROOT = Path(__file__).parents[2]

@@ -12,8 +12,8 @@ import pytest
 import torch
 from torch import nn
 
+from harness.base.errors import UserError
 from harness.engine.checkpoint import load_state, load_weights, save_state, save_weights, sealed
-from harness.errors import UserError
 
 DAMAGE = [b"", b"\x00", b"garbage" * 50, b"\xff" * 8 + b"{}", b"\x02\x00\x00\x00\x00\x00\x00\x00{}"]
 

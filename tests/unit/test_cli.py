@@ -15,9 +15,9 @@ import typer.main
 from typer.testing import CliRunner
 
 from harness import cli
-from harness.data.splits import write_split
-from harness.datasets.base import Dataset
+from harness.reading.dataset import Dataset
 from harness.records.schema import write_record
+from harness.splits.splits import write_split
 from tests.factories import make_record
 from tests.unit import toys
 
@@ -217,8 +217,9 @@ def python(code: str) -> subprocess.CompletedProcess[str]:
 @pytest.mark.parametrize(
     "imported",
     [
-        "harness", "harness.cli", "harness.registry", "harness.recipes", "harness.suites", "harness.data.splits",
-        "harness.records.evaluate", "harness.records.collect", "harness.reporting.report", "harness.cells",
+        "harness", "harness.cli", "harness.spec.registry", "harness.spec.recipes", "harness.spec.suites",
+        "harness.splits.splits", "harness.records.table",
+        "harness.records.evaluate", "harness.records.collect", "harness.reporting.report", "harness.running.cells",
     ],
 )  # fmt: skip
 def test_torch_stays_out(imported: str) -> None:

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness import config
-from harness.errors import UserError
+from harness.base import config
+from harness.base.errors import UserError
 
 
 @dataclass(frozen=True)

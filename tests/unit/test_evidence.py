@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from harness.errors import UserError
+from harness.base.errors import UserError
 from harness.records.evidence import evidence_path, gather, read_evidence, write_evidence
 from harness.records.schema import Record
 from tests.factories import make_record, make_scores

@@ -14,9 +14,8 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from harness.data.splits import read_split
-from harness.errors import UserError
-from harness.files import (
+from harness.base.errors import UserError
+from harness.base.files import (
     atomic_path,
     canonical_json,
     parse_yaml,
@@ -29,6 +28,7 @@ from harness.files import (
 )
 from harness.records.runs import read_run_info
 from harness.records.schema import read_record
+from harness.splits.splits import read_split
 from tests.factories import make_record
 
 # ---- writing -------------------------------------------------------------------------------------------------------

@@ -12,9 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from harness.data.samplers import cben_weights, class_balanced_weights, effective_number_weights
-from harness.engine.heads import CosineHead, cosine_similarity
-from harness.engine.losses import balanced_softmax_loss
+from harness.toolbox.heads import CosineHead, cosine_similarity
+from harness.toolbox.losses import balanced_softmax_loss
+from harness.toolbox.samplers import cben_weights, class_balanced_weights, effective_number_weights
 from methods.tvmf.method import TvMFHead, tvmf_similarity
 
 GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "losses.json").read_text())

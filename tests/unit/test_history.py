@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from harness.engine.history import LOGIT_CLASSES, TOP_K, History, class_dtype, read_history
-from harness.errors import UserError
+from harness.base.errors import UserError
+from harness.records.history import LOGIT_CLASSES, TOP_K, History, class_dtype, read_history
 
 
 def make_history(epochs: int = 3, images: int = 20, val: int = 5) -> History:

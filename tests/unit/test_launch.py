@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from harness import launch
-from harness.errors import RunFailed, UserError
-from harness.spread import ONE_PROCESS, Spread, asked_for, spread_of
+from harness.base import launch
+from harness.base.errors import RunFailed, UserError
+from harness.spec.spread import ONE_PROCESS, Spread, asked_for, spread_of
 from tests.unit import launched
 
 

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from harness.api import Batch, Classifier, StepContext, Task
-from harness.engine.heads import CosineHead, cosine_similarity
+from harness.toolbox.heads import CosineHead, cosine_similarity
 from methods.balms.method import BALMS, draw_slots
 from methods.focal.method import focal_loss
 from methods.gcl.method import CLOUD_SIZES, GCL, cloud_size, gcl_loss

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from harness.data import pins
-from harness.files import sha256_bytes
+from harness.base.files import sha256_bytes
+from harness.reading import pins
 
 CONTENT = b"some content"
 PINS = {

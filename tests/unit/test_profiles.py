@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.data.profiles import PROFILES, exponential_class_counts, step_class_counts, zipf_class_counts
+from harness.reading.profiles import PROFILES, exponential_class_counts, step_class_counts, zipf_class_counts
 
 TABLE = json.loads((Path(__file__).parents[1] / "golden" / "exponential_class_counts.json").read_text())
 Profile = Callable[[int, int, float], list[int]]

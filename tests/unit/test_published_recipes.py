@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from harness.data.store import available_datasets
-from harness.engine.schedules import Steps
-from harness.entries import TRACKS, Entry
-from harness.errors import UserError
-from harness.recipe_layers import has_recipe, variants
-from harness.recipes import Cell, Recipe, resolve
+from harness.base.errors import UserError
 from harness.records.schema import Record, read_record, record_paths
-from harness.registry import available_methods, get_plugin
+from harness.spec.entries import TRACKS, Entry
+from harness.spec.recipe_layers import has_recipe, variants
+from harness.spec.recipes import Cell, Recipe, resolve
+from harness.spec.registry import available_methods, get_plugin
+from harness.splits.store import available_datasets
+from harness.toolbox.schedules import Steps
 
 IMPORTED = Path(__file__).parents[2] / "results/imported"
 DATASETS = sorted({*available_datasets(), "imagenet-lt", "inat2018"})

@@ -9,11 +9,12 @@ from typing import Any
 import pytest
 import yaml
 
-from harness import recipe_layers
-from harness.entries import parse_entry
-from harness.errors import UserError
-from harness.recipe_layers import parse_override
-from harness.recipes import Cell, StageRecipe, resolve
+from harness.base.errors import UserError
+from harness.spec import recipe_layers
+from harness.spec.entries import parse_entry
+from harness.spec.recipe_layers import parse_override
+from harness.spec.recipes import Cell, resolve
+from harness.spec.stage_recipe import StageRecipe
 from tests.unit import toys
 
 COMMON: dict[str, Any] = {

@@ -12,13 +12,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.data.splits import Split, write_split
-from harness.datasets.base import Dataset
-from harness.errors import UserError
-from harness.files import write_json
-from harness.records.collect import COLUMNS, collect, rows, write_table
+from harness.base.errors import UserError
+from harness.base.files import write_json
+from harness.reading.dataset import Dataset
+from harness.records.collect import collect
 from harness.records.evaluate import evaluate, spans
 from harness.records.schema import SCHEMA, Record, costs_path, read_record, record_paths, write_record
+from harness.records.table import COLUMNS, rows, write_table
+from harness.splits.splits import Split, write_split
 from tests.factories import make_record
 from tests.unit import toys
 
@@ -258,7 +259,7 @@ def test_a_record_is_the_last_file_of_its_run(split: Split, tmp_path: Path, monk
 
 
 def test_without_a_validation_part(toy: Dataset, tmp_path: Path) -> None:
-    from harness.data.splits import build_split
+    from harness.splits.splits import build_split
 
     parts = {part: images for part, images in toys.make_parts().items() if part != "val"}
     made = build_split("toy-lt-if4", toy, parts)

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from harness import registry
-from harness.errors import UserError
-from harness.registry import available_methods, broken_methods, find_plugins, get_method, unchanging
+from harness.base.errors import UserError
+from harness.spec import registry
+from harness.spec.registry import available_methods, broken_methods, find_plugins, get_method, unchanging
 from tests.unit import toys
 
 OWN = {"balanced_softmax", "ce", "tvmf"}
@@ -148,8 +148,8 @@ def test_an_installed_plugin_is_found_and_works(plugins: Path) -> None:
     assert method.name == "outside"
     assert method.__module__ == "outside_package.method"
 
-    from harness.entries import parse_entry
-    from harness.recipes import resolve
+    from harness.spec.entries import parse_entry
+    from harness.spec.recipes import resolve
 
     assert resolve(parse_entry("outside@common"), "mnist5k").method is method
 

@@ -10,12 +10,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harness.data.augment import AugmentPlan, apply_operations, cut_out, draw_augment, resized_crop
-from harness.data.resident import EpochPlan, ResidentPart, plan_epoch
-from harness.data.splits import Part, Split
-from harness.datasets.base import Images
-from harness.errors import UserError
-from harness.recipes import Augment
+from harness.base.errors import UserError
+from harness.feed.augment import AugmentPlan, apply_operations, cut_out, draw_augment, resized_crop
+from harness.feed.resident import EpochPlan, ResidentPart, plan_epoch
+from harness.reading.dataset import Images
+from harness.spec.stage_recipe import Augment
+from harness.splits.splits import Part, Split
 
 CPU = torch.device("cpu")
 

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from harness.data.resize import resized
-from harness.datasets.base import ImageFiles, Images
-from harness.errors import UserError
+from harness.base.errors import UserError
+from harness.feed.resize import resized
+from harness.reading.dataset import ImageFiles, Images
 from tests.unit import toys
 
 

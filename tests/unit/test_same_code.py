@@ -8,15 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from harness.errors import UserError
-from harness.provenance import PACKAGE
-from harness.records import same_bits
+from harness.base.errors import UserError
+from harness.base.files import PACKAGE
 from harness.records.collect import collect
-from harness.records.same_bits import ROOT, Compared, Outcome, note
 from harness.records.same_code import SAME_CODE, measured_the_same, read_same_code
 from harness.records.schema import write_record
 from harness.reporting.report import ranked_sections
-from harness.suites import Suite
+from harness.running import same_bits
+from harness.running.same_bits import ROOT, Compared, Outcome, note
+from harness.spec.suites import Suite
 from tests.factories import make_record
 
 RUNS = ("digits-lt-if10 ce@common 0", "cifar-lt-if10 ce@paper 0", "digits-lt-if10 crt-gcl@common 0")
@@ -66,7 +66,7 @@ def test_two_versions_are_run_and_one_changed_constant_is_seen(tmp_path: Path, m
     for name, old, new in (("a", "", ""), ("b", "import math", "import math  # a comment"), ("c", "0.5 *", "0.4995 *")):
         for part in (PACKAGE.name, "methods"):
             shutil.copytree(ROOT / part, tmp_path / name / part, ignore=shutil.ignore_patterns("__pycache__"))
-        file = tmp_path / name / "harness/engine/schedules.py"
+        file = tmp_path / name / "harness/toolbox/schedules.py"
         file.write_text(file.read_text().replace(old, new) if old else file.read_text())
         found.append(same_bits._measure(tmp_path / name))
     first, comment, constant = found

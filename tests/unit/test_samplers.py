@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from harness.data.samplers import (
+from harness.toolbox.samplers import (
     ClassAwareSampler,
     Sampler,
     WeightedSampler,

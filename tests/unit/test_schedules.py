@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.engine.schedules import SCHEDULES, Steps, learning_rate, share
-from harness.errors import UserError
+from harness.base.errors import UserError
+from harness.toolbox.schedules import SCHEDULES, Steps, learning_rate, share
 
 
 @pytest.mark.parametrize(

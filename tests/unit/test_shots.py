@@ -8,9 +8,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.data.splits import exponential_class_counts
-from harness.errors import UserError
+from harness.base.errors import UserError
 from harness.metrics.shots import group_of_class, group_sizes, per_class_accuracy, shot_accuracy
+from harness.splits.splits import exponential_class_counts
 
 
 @pytest.mark.parametrize(

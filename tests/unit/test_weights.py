@@ -19,14 +19,14 @@ from torch import Tensor, nn
 
 from harness import cli
 from harness.api import Classifier
-from harness.data import store
-from harness.data.identity import identities_by_class
-from harness.data.splits import exponential_class_counts
+from harness.base.errors import UserError
+from harness.base.files import sha256_bytes, sha256_file
 from harness.engine.backbones import create_backbone
-from harness.entries import parse_entry
-from harness.errors import UserError
-from harness.files import sha256_bytes, sha256_file
-from harness.recipes import resolve
+from harness.reading.identity import identities_by_class
+from harness.spec.entries import parse_entry
+from harness.spec.recipes import resolve
+from harness.splits import store
+from harness.splits.splits import exponential_class_counts
 from harness.weights import catalogue as module
 from harness.weights.catalogue import Weights, catalogue
 from harness.weights.matching import match, read_tensors

@@ -11,11 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from harness.data.splits import Split, build_split
-from harness.datasets.base import Dataset, Images
-from harness.engine.history import History
-from harness.files import sha256_bytes, stamped, write_json
+from harness.base.files import sha256_bytes, stamped, write_json
+from harness.reading.dataset import Dataset, Images
+from harness.records.history import History
 from harness.records.runs import RunInfo
+from harness.splits.splits import Split, build_split
 
 CLASSES = 3
 PER_CLASS = {"train": 12, "val": 2, "test": 4}

@@ -1,0 +1,307 @@
+"""The conformance suite: what a method must do before it may cost anyone a GPU hour.
+
+These are pytest tests over every registered method. `ltbench check-method NAME` runs them for one; the project's own
+tests run them for all. Each test's docstring says what is asked, so that a failure reads as advice.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from harness.api import Batch, Classifier, Method, StepContext, Task
+from harness.base.progress import Reporter
+from harness.engine.job import StageJob
+from harness.engine.loop import StageRun
+from harness.reading.dataset import Images
+from harness.records.history import CLASS, read_history
+from harness.reporting.claims import load_claims
+from harness.spec.entries import parse_entry
+from harness.spec.recipe_layers import variants
+from harness.spec.recipes import resolve
+from harness.spec.registry import available_methods, broken_methods, get_method, get_plugin, own_stages
+from harness.spec.stage_recipe import Augment, StageRecipe
+from harness.spec.suites import entries_for, read_suites
+from harness.splits.splits import Part, Split
+
+METHODS = [os.environ["LTBENCH_CHECK_METHOD"]] if os.environ.get("LTBENCH_CHECK_METHOD") else available_methods()
+SOUND = [name for name in METHODS if name not in broken_methods()]
+
+
+STAGES = [(name, stage) for name in SOUND for stage in own_stages(name)]
+FEATURES = 16
+
+
+def make(name: str, counts: list[int]) -> Method:
+    method = get_method(name)
+    return method(Task(len(counts), FEATURES, torch.tensor(counts)), method.Params())
+
+
+def context(method: Method, model: Classifier, stage: Any) -> StepContext:
+    def held_out(size: int, source: str = "train") -> Batch:
+        target = torch.arange(size) % method.task.num_classes
+        return Batch(torch.randn(size, FEATURES).to(model.head.weight), target, torch.arange(size))
+
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    return StepContext(
+        stage, 0, 2, 0, 0.1, model, optimizer, torch.Generator().manual_seed(0), held_out, model.backbone
+    )
+
+
+def prepared(method: Method, stage: Any, dtype: torch.dtype = torch.float64) -> StepContext:
+    """A step of the method at the start of a stage, with its model in place."""
+    model = Classifier(torch.nn.Identity(), method.head(stage)).to(dtype)
+    method.sampler(np.repeat(np.arange(method.task.num_classes), method.task.class_counts.numpy()), stage)
+    method.on_stage_start(model, stage)
+    return context(method, model, stage)
+
+
+def loss_of(method: Method, features: Tensor, target: Tensor, stage: Any) -> tuple[Tensor, Classifier]:
+    step = prepared(method, stage, features.dtype)
+    index = method.choose(torch.arange(len(target)) % int(method.task.class_counts.sum()), step)
+    step.features, step.batch = features, Batch(features, target, index)
+    logits = step.model(features)
+    method.before_step(step)
+    return method.loss(logits, target, step), step.model
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_imports(name: str) -> None:
+    """`method.py` imports and holds a subclass of Method with the folder's name."""
+    get_method(name)
+
+
+@pytest.mark.parametrize("name", SOUND)
+def test_folder_is_complete(name: str) -> None:
+    plugin = get_plugin(name)
+    assert {path.name for path in plugin.folder.glob("*.*")} >= {"method.py", "recipes.yaml", "claims.yaml"}
+    assert all(claim.method == name for claim in load_claims({name: plugin.folder}))
+    assert len((plugin.folder / "method.py").read_text().splitlines()) <= 160, "a method reads like its paper"
+
+
+@pytest.mark.parametrize("name", SOUND)
+def test_every_recipe_of_every_variant_resolves(name: str) -> None:
+    for variant in ["", *variants(get_plugin(name), "common", "mnist5k")]:
+        entry = parse_entry(f"{name}{'-' + variant if variant else ''}@common")
+        cell = resolve(entry, "mnist5k")
+        assert cell.recipe.backbone == "resnet8_cifar"
+        assert ("finetune" in cell.stages) == (cell.recipe.finetune is not None)
+
+
+@pytest.mark.parametrize("name", SOUND)
+def test_is_in_the_default_suite(name: str) -> None:
+    assert f"{name}@common" in [str(entry) for entry in entries_for(read_suites()["default"], "mnist5k")]
+
+
+@pytest.mark.parametrize(("name", "stage"), STAGES)
+@pytest.mark.parametrize("classes", [2, 10, 100, 1000])
+def test_loss_and_gradients_are_finite(name: str, stage: Any, classes: int) -> None:
+    """Large features, a batch that misses most classes, a class of one image."""
+    counts = [max(1, int(500 * 0.01 ** (c / (classes - 1)))) for c in range(classes)]
+    counts[-1] = 1
+    features = (100 * torch.randn(8, FEATURES, generator=torch.Generator().manual_seed(1))).requires_grad_()
+    loss, model = loss_of(make(name, counts), features, torch.tensor([0, 0, 1, 1, classes - 1, 0, 1, 0]), stage)
+    loss.backward()  # type: ignore[no-untyped-call]
+    assert loss.ndim == 0
+    assert torch.isfinite(loss)
+    for parameter in model.head.parameters():
+        assert parameter.grad is None or bool(torch.isfinite(parameter.grad).all())
+    assert features.grad is not None
+    assert bool(torch.isfinite(features.grad).all())
+
+
+@pytest.mark.parametrize(("name", "stage"), STAGES)
+def test_gradient_is_the_derivative(name: str, stage: Any) -> None:
+    """By finite differences in float64, through head and loss."""
+    features = torch.randn(6, FEATURES, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
+    target = torch.tensor([0, 1, 2, 3, 0, 0])
+    method = make(name, [50, 20, 5, 2])
+    if method.detached and stage == method.stages[-1]:
+        pytest.skip(method.detached)
+
+    def loss(values: Tensor) -> Tensor:
+        torch.manual_seed(0)  # the same head each time
+        return loss_of(method, values, target, stage)[0]
+
+    assert torch.autograd.gradcheck(loss, features.requires_grad_())
+
+
+@pytest.mark.parametrize(("name", "stage"), STAGES)
+def test_uniform_class_counts_tell_no_classes_apart(name: str, stage: Any) -> None:
+    """With equal counts the loss is a softmax loss without favourites: renaming the classes does not change it."""
+    method = make(name, [20] * 5)
+    step = prepared(method, stage)
+    logits = torch.rand(7, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(4)) * 2 - 1
+    target, renamed = torch.tensor([0, 1, 2, 3, 4, 0, 1]), torch.tensor([3, 0, 4, 1, 2])
+    step.generator.manual_seed(0)
+    loss = method.loss(logits, target, step)
+    step.generator.manual_seed(0)
+    again = method.loss(logits[:, renamed.argsort()], renamed[target], step)
+    torch.testing.assert_close(loss, again, rtol=1e-12, atol=0)
+    torch.testing.assert_close(
+        method.inference(logits, stage)[:, renamed.argsort()], method.inference(logits[:, renamed.argsort()], stage)
+    )
+
+
+@pytest.mark.parametrize("epoch", [0, 99])
+@pytest.mark.parametrize(("name", "stage"), STAGES)
+def test_loss_of_a_batch_is_that_of_its_shares(name: str, stage: Any, epoch: int) -> None:
+    """Weighted by their images, or by `image_weights` where the method has some: so processes can share a batch."""
+    method = make(name, [max(1, 60 // (c + 1)) for c in range(16)])
+    step = prepared(method, stage)
+    step.epoch, step.epochs = epoch, 100
+    generator = torch.Generator().manual_seed(5)
+    logits = torch.rand(7, 16, dtype=torch.float64, generator=generator) * 2 - 1
+    target = torch.tensor([0, 15, 0, 3, 1, 0, 8])
+    weights = method.image_weights(target, step)
+    counted = torch.ones(7).double() if weights is None else weights.double()
+    step.generator.manual_seed(0)
+    whole = method.loss(logits, target, step)
+    step.generator.manual_seed(0)  # noise of 16 classes a time is drawn one image after the other
+    shares = [slice(0, 2), slice(2, 3), slice(3, 7)]
+    losses = [method.loss(logits[share], target[share], step) * counted[share].sum() for share in shares]
+    torch.testing.assert_close(torch.stack(losses).sum() / counted.sum(), whole, rtol=1e-12, atol=0)
+
+
+@pytest.mark.parametrize(("name", "stage"), STAGES)
+def test_loss_compiles_as_one_graph(name: str, stage: Any) -> None:
+    """`torch.compile` takes it without a graph break, with the same value; or `not_compiled` says why not."""
+    method = make(name, [50, 20, 5, 2])
+    if method.not_compiled:
+        pytest.skip(method.not_compiled)
+    step = prepared(method, stage)
+    logits, target = torch.randn(6, 4, dtype=torch.float64), torch.tensor([0, 1, 2, 3, 0, 0])
+    loss = method.loss(logits, target, step)  # first: what a method computes once is computed here
+    torch.compiler.reset()
+
+    def plain(z: Tensor, y: Tensor) -> Tensor:
+        return method.loss(z, y, step)
+
+    compiled: Any = torch.compile(plain, backend="aot_eager", fullgraph=True)
+    torch.testing.assert_close(compiled(logits, target), loss, rtol=1e-12, atol=0)
+
+
+@pytest.mark.parametrize(("name", "stage"), STAGES)
+def test_loss_keeps_the_dtype_of_the_logits(name: str, stage: Any) -> None:
+    for dtype in (torch.float32, torch.float64):
+        features = torch.randn(4, FEATURES, dtype=dtype)
+        assert loss_of(make(name, [9, 4, 1]), features, torch.tensor([0, 1, 2, 0]), stage)[0].dtype == dtype
+
+
+@pytest.mark.parametrize(("name", "stage"), STAGES)
+def test_sampler_gives_one_epoch_of_valid_indices(name: str, stage: Any) -> None:
+    labels = np.repeat(np.arange(4), [30, 9, 3, 1])
+    order = make(name, [30, 9, 3, 1]).sampler(labels, stage).order(np.random.default_rng(0))
+    assert order.shape == labels.shape
+    assert order.min() >= 0
+    assert order.max() < len(labels)
+
+
+@pytest.fixture(scope="session")
+def small_split() -> tuple[Split, dict[str, Images]]:
+    """Four classes of 40, 18, 8 and 4 noisy 8x8 images: enough for every hook to run in a second."""
+    rng = np.random.default_rng(0)
+    patterns, parts = rng.integers(0, 256, (4, 8, 8, 3)), {}
+    for part, counts in (("train", [40, 18, 8, 4]), ("val", [3] * 4), ("test", [10] * 4)):
+        labels = np.repeat(np.arange(4), counts)
+        noisy = patterns[labels] + rng.normal(0, 40, (len(labels), 8, 8, 3))
+        parts[part] = Images(np.clip(noisy, 0, 255).astype(np.uint8), labels)
+    split = Split(
+        schema=1,
+        id="small-lt-if10",
+        dataset="small",
+        profile="exponential",
+        imbalance_factor=10,
+        subset_rule="hash:0",
+        split_seed=0,
+        class_names=["a", "b", "c", "d"],
+        image_shape=[8, 8, 3],
+        mean=[0.5] * 3,
+        std=[0.25] * 3,
+        class_counts=[40, 18, 8, 4],
+        train=[[""] * count for count in (40, 18, 8, 4)],
+        val=Part([3] * 4, ""),
+        test=Part([10] * 4, ""),
+    )
+    return split, parts
+
+
+def _run(name: str, folder: Path, small: tuple[Split, dict[str, Images]], precision: str = "float32") -> StageRun:
+    method = get_method(name)
+    recipe = StageRecipe(epochs=2, batch_size=16, lr=0.05, weight_decay=5e-4, augment=Augment(1, True))
+    weights: dict[str, Tensor] = {}
+    for stage in method.stages:
+        plain = method if stage in own_stages(name) else get_method(method.first_stage_of(method.Params()))
+        job = StageJob(stage, plain, plain.Params(), recipe, "resnet8_cifar", precision, 0, f"{name}-{stage}", weights)
+        run = StageRun(job, *small, torch.device("cpu"), folder / stage)
+        run.run(Reporter())
+        weights = run.model.state_dict()
+    return run
+
+
+@pytest.mark.parametrize("name", SOUND)
+def test_same_seed_same_bits_also_after_a_kill_in_the_middle_of_an_epoch(
+    name: str, small_split: tuple[Split, dict[str, Images]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _run(name, tmp_path / "whole", small_split)
+    monkeypatch.setenv("LTBENCH_CHECKPOINT_SECONDS", "0")
+    step, count = StageRun._train_step, 0
+
+    def dying(self: StageRun, *arguments: Any) -> None:
+        nonlocal count
+        count += 1
+        if count in (3, 8, 14):  # in the middle of epochs of five steps, in both stages
+            raise KeyboardInterrupt
+        step(self, *arguments)
+
+    monkeypatch.setattr(StageRun, "_train_step", dying)
+    for _ in range(5):
+        try:
+            _run(name, tmp_path / "parts", small_split)
+            break
+        except KeyboardInterrupt:
+            continue
+    for stage in get_method(name).stages:
+        for file in ("weights.safetensors", "predictions.npz"):
+            assert (tmp_path / "whole" / stage / file).read_bytes() == (tmp_path / "parts" / stage / file).read_bytes()
+
+
+@pytest.mark.parametrize("name", SOUND)
+def test_class_quantities_are_one_number_a_class(
+    name: str, small_split: tuple[Split, dict[str, Images]], tmp_path: Path
+) -> None:
+    """The report draws them against class frequency."""
+    run = _run(name, tmp_path, small_split)
+    found = read_history(tmp_path / get_method(name).stages[-1] / "predictions.npz")
+    quantities = {key: values for key, values in found.items() if key.startswith(CLASS)}
+    assert len(quantities) == len(run.method.class_quantities(run.model))
+    assert all(values.shape == (4,) and np.isfinite(values).all() for values in quantities.values())
+
+
+@pytest.mark.parametrize("name", SOUND)
+def test_runs_in_bfloat16(name: str, small_split: tuple[Split, dict[str, Images]], tmp_path: Path) -> None:
+    """The backbone may run in half precision; head and loss get float32."""
+    run = _run(name, tmp_path, small_split, precision="bfloat16")
+    assert np.isfinite(run.history.loss).all()
+
+
+@pytest.mark.parametrize("name", SOUND)
+def test_inference_logits_have_a_column_for_each_class(name: str) -> None:
+    method = make(name, [9, 4, 1])
+    logits = method.inference(method.head(method.stages[-1])(torch.randn(5, FEATURES)), method.stages[-1])
+    assert logits.shape == (5, 3)
+
+
+@pytest.mark.parametrize("name", SOUND)
+def test_params_are_frozen_plain_values(name: str) -> None:
+    """They go into hashes and records."""
+    params = get_method(name).Params()
+    assert dataclasses.is_dataclass(params)
+    assert all(isinstance(v, (bool, int, float, str, tuple, type(None))) for v in dataclasses.asdict(params).values())

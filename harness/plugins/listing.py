@@ -1,0 +1,59 @@
+"""What is registered, for `ltbench list`."""
+
+from __future__ import annotations
+
+from harness.base.errors import UserError, unknown
+from harness.spec.recipe_layers import read_method_file
+from harness.spec.registry import broken_methods, find_plugins
+from harness.spec.suites import Suite, read_suites
+from harness.splits import store
+
+
+def items(what: str) -> list[dict[str, str]]:
+    """Name and description of each registered method, data set, backbone or suite.
+
+    Raises:
+        UserError: `what` is none of these.
+    """
+    listings = {"methods": _methods, "datasets": _datasets, "backbones": _backbones, "suites": _suites}
+    if what not in listings:
+        raise unknown("list", what, listings)
+    return [{"name": name, "description": text} for name, text in sorted(listings[what]().items())]
+
+
+def _methods() -> dict[str, str]:
+    broken = broken_methods()
+    found = {}
+    for name, plugin in find_plugins().items():
+        try:
+            file = read_method_file(plugin)
+            more = f" (variants: {', '.join(sorted(file.variants))})" if file.variants else ""
+            found[name] = f"{file.title}{more}"
+        except UserError as error:
+            found[name] = f"broken: {error}"
+        if name in broken:
+            found[name] = f"broken: {broken[name]}"
+    return found
+
+
+def _datasets() -> dict[str, str]:
+    found = {name: store.get_dataset(name).title for name in store.available_datasets()}
+    return found | {"folder:PATH": "your own images, train/<class>/ and test/<class>/"}
+
+
+def _backbones() -> dict[str, str]:
+    import timm
+
+    import harness.engine.backbones as ours
+
+    registered = {name for name in dir(ours) if timm.is_model(name)}
+    return {name: "registered by this project" if name in registered else "timm" for name in timm.list_models()}
+
+
+def _suites() -> dict[str, str]:
+    return {name: _suite(suite) for name, suite in read_suites().items()}
+
+
+def _suite(suite: Suite) -> str:
+    entries = [entry for group in suite.groups for entry in group]
+    return "; ".join((", ".join(suite.splits), ", ".join(entries), f"seeds {', '.join(map(str, suite.seeds))}"))

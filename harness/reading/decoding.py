@@ -1,0 +1,188 @@
+"""Image files to pixels, in threads. Damaged and oversized files are one clear line, whatever Pillow raises on them."""
+
+from __future__ import annotations
+
+import io
+import os
+from collections import defaultdict, deque
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, UnidentifiedImageError
+
+from harness.base.errors import UserError
+from harness.reading.archives import EncodedImage, read_images
+from harness.reading.dataset import PARTS, Encoded, Images
+
+FORMATS = ("WEBP", "JPEG", "PNG")  # what Pillow may try; its rarer readers never see foreign bytes
+MAX_PIXELS = 90_000_000  # of one image; beyond it, Pillow itself warns of a decompression bomb
+WORKERS = min(8, max(2, os.cpu_count() or 1))  # decoding threads; of small images they share Python's lock mostly
+BATCH = 256  # images decoded by one task of the thread pool
+
+Pixels = npt.NDArray[np.uint8]
+Decoder = Callable[[bytes], Pixels]
+
+
+def decode_image(data: bytes, shape: tuple[int, int, int]) -> Pixels:
+    """Pixels of an encoded image, in the given shape (height, width, channels); 1 channel is grey, 3 are RGB.
+
+    Raises:
+        ValueError: the bytes are no readable image, or one of another size. The size is checked before the pixels are
+            decoded, so a small file cannot ask for much memory.
+    """
+    height, width, channels = shape
+
+    def convert(image: Image.Image) -> Pixels:
+        if image.size != (width, height):
+            raise ValueError(f"it has {image.width} x {image.height} pixels, expected {width} x {height}")
+        return np.asarray(image.convert("L" if channels == 1 else "RGB"), dtype=np.uint8).reshape(shape)
+
+    return _opened(data, convert)
+
+
+def decode_resized(data: bytes, side: int) -> Pixels:
+    """RGB pixels of an image of any size: short side resized (bilinear, antialiased), centre cut out; (side, side, 3).
+
+    Raises:
+        ValueError: the bytes are no readable image, or one with more than `MAX_PIXELS`.
+    """
+
+    def convert(image: Image.Image) -> Pixels:
+        scale = side / min(image.size)
+        width, height = (max(side, round(length * scale)) for length in image.size)
+        rgb = image.convert("RGB").resize((width, height), Image.Resampling.BILINEAR)
+        left, top = (width - side) // 2, (height - side) // 2
+        return np.asarray(rgb.crop((left, top, left + side, top + side)), dtype=np.uint8)
+
+    return _opened(data, convert)
+
+
+def image_fault(data: bytes) -> str:
+    """Why an image file cannot be read, whatever its size; empty for one that can."""
+    try:
+        _opened(data, lambda image: np.asarray(image.convert("RGB")))
+    except ValueError as error:
+        return str(error)
+    return ""
+
+
+def image_size(path: Path) -> tuple[int, int] | None:
+    """Width and height by the file's header; None where it cannot be read."""
+    try:
+        with Image.open(path, formats=FORMATS) as image:
+            return image.size
+    except Exception:  # damaged files leave Pillow as whatever Python raised on them
+        return None
+
+
+def _opened(data: bytes, convert: Callable[[Image.Image], Pixels]) -> Pixels:
+    try:
+        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+            if image.width * image.height > MAX_PIXELS:
+                raise ValueError(f"it has {image.width} x {image.height} pixels, {MAX_PIXELS} in all are allowed")
+            return convert(image)
+    except UnidentifiedImageError:  # its own message shows the address of a Python object
+        raise ValueError(f"it is in none of the formats {', '.join(FORMATS)}") from None
+    except Exception as error:  # damaged files leave Pillow as whatever Python raised on them
+        raise ValueError(" ".join(str(error).split()) or type(error).__name__) from None
+
+
+def decode_archive(
+    path: Path,
+    class_names: Sequence[str],
+    shape: tuple[int, int, int],
+    *,
+    keep_files: bool = False,
+    extras: Collection[str] = (),
+) -> dict[str, Images]:
+    """Decoded images of each part that the archive holds, in the archive's order.
+
+    Images are decoded by threads while the next ones are decompressed.
+
+    Args:
+        path: an archive as `read_images` takes it.
+        class_names: names of the class folders in label order.
+        shape: height, width and channels that every image must have.
+        keep_files: keep the files' bytes, by which splits know JPEG images.
+        extras: names of files beside the parts, which are passed over.
+
+    Raises:
+        UserError: as `read_images`, a damaged image, or no images of `train` or `test`.
+    """
+    images = read_images(path, class_names, extras)
+    return decode_images(images, path, lambda data: decode_image(data, shape), keep_files=keep_files)
+
+
+def decode_images(
+    images: Iterable[EncodedImage], where: Path, decode: Decoder, *, keep_files: bool
+) -> dict[str, Images]:
+    """Decoded images of each part, in their order.
+
+    Args:
+        images: read one after the other while others are decoded.
+        where: the archive or folder that they come from, for messages.
+        decode: bytes -> pixels, of the same shape for every image; raises ValueError.
+        keep_files: keep the files' bytes, by which splits know JPEG images.
+
+    Raises:
+        UserError: a damaged image, or no images of `train` or `test`.
+    """
+    chunks: dict[str, list[Images]] = defaultdict(list)
+    for part, chunk in _decoded_batches(images, where, decode, keep_files):
+        chunks[part].append(chunk)
+    for part in ("train", "test"):
+        if part not in chunks:
+            raise UserError(f"{where}: holds no images of the part '{part}'")
+    return {part: _joined(chunks.pop(part)) for part in PARTS if part in chunks}  # freed before the next one is joined
+
+
+def _joined(pieces: Sequence[Images]) -> Images:
+    encoded = None
+    if files := [piece.encoded for piece in pieces if piece.encoded is not None]:
+        starts = np.cumsum([0, *(len(file.data) for file in files[:-1])])
+        ends = np.concatenate([file.ends + start for file, start in zip(files, starts, strict=True)])
+        encoded = Encoded(np.concatenate([file.data for file in files]), ends)
+    labels = np.concatenate([piece.labels for piece in pieces])
+    return Images(np.concatenate([piece.pixels for piece in pieces]), labels, encoded)
+
+
+def _decoded_batches(
+    images: Iterable[EncodedImage], where: Path, decode: Decoder, keep_files: bool
+) -> Iterator[tuple[str, Images]]:
+    """Parts and their decoded batches; of each part in the given order."""
+    pending: deque[tuple[str, Future[Images]]] = deque()
+    with ThreadPoolExecutor(WORKERS) as pool:
+        for batch in _batches(images):
+            pending.append((batch[0].part, pool.submit(_decode_batch, batch, where, decode, keep_files)))
+            if len(pending) > 2 * WORKERS:  # encoded images must not pile up where decoding is slow
+                part, future = pending.popleft()
+                yield part, future.result()
+        for part, future in pending:
+            yield part, future.result()
+
+
+def _batches(images: Iterable[EncodedImage]) -> Iterator[list[EncodedImage]]:
+    """Lists of at most `BATCH` images of one part."""
+    waiting: dict[str, list[EncodedImage]] = defaultdict(list)
+    for image in images:
+        waiting[image.part].append(image)
+        if len(waiting[image.part]) == BATCH:
+            yield waiting.pop(image.part)
+    yield from waiting.values()
+
+
+def _decode_batch(batch: Sequence[EncodedImage], where: Path, decode: Decoder, keep_files: bool) -> Images:
+    pixels: list[Pixels] = []
+    for image in batch:
+        try:
+            pixels.append(decode(image.data))
+        except ValueError as error:
+            raise UserError(f"{where}: image '{image.member}' cannot be read: {error}") from None
+    encoded = None
+    if keep_files:
+        ends = np.cumsum([len(image.data) for image in batch], dtype=np.int64)
+        encoded = Encoded(np.frombuffer(b"".join(image.data for image in batch), dtype=np.uint8), ends)
+    return Images(np.stack(pixels), np.array([image.label for image in batch], dtype=np.int64), encoded)

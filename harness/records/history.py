@@ -1,0 +1,94 @@
+"""What a run leaves for scoring: predictions of each evaluated epoch, final logits, loss and rate of each epoch."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from harness.base.errors import UserError
+from harness.base.files import check_archive, write_bytes
+
+LOGIT_CLASSES = 200  # all logits up to this many classes, the largest TOP_K beyond
+TOP_K = 20
+CLASS = "class/"  # before the name of an array that holds a number of each class
+
+
+@dataclass
+class History:
+    """Grows during a run; one atomic file in the end. Epochs count from 1; 0 is a run of no epochs."""
+
+    loss: list[float] = field(default_factory=list)  # mean training loss of each epoch
+    learning_rate: list[float] = field(default_factory=list)  # of each epoch's last step
+    epochs: list[int] = field(default_factory=list)  # the evaluated ones
+    test: list[npt.NDArray[np.integer]] = field(default_factory=list)  # predicted classes, (N_test,) an evaluated epoch
+    val: list[npt.NDArray[np.integer]] = field(default_factory=list)
+    ece: list[float] = field(default_factory=list)  # on the test part
+
+    def save(
+        self,
+        path: Path,
+        logits: npt.NDArray[np.float32],
+        run_key: str,
+        quantities: Mapping[str, npt.NDArray[np.float32]] | None = None,
+    ) -> None:
+        """Writes everything as one compressed file.
+
+        Args:
+            logits: of the final model on the test part, (N_test, C).
+            quantities: numbers of each class, (C,) each, by name (`Method.class_quantities`).
+        """
+        arrays: dict[str, Any] = {
+            "run_key": np.array(run_key),
+            "loss": np.array(self.loss),
+            "learning_rate": np.array(self.learning_rate),
+            "epochs": np.array(self.epochs, np.int64),
+            "test": np.stack(self.test),
+            "val": np.stack(self.val),
+            "ece": np.array(self.ece),
+        }
+        if logits.shape[1] <= LOGIT_CLASSES:
+            arrays["logits"] = logits.astype(np.float16)
+        else:
+            top = np.argsort(-logits, axis=1, kind="stable")[:, :TOP_K]
+            arrays["top_classes"] = top.astype(np.uint16)
+            arrays["top_logits"] = np.take_along_axis(logits, top, axis=1).astype(np.float16)
+        arrays |= {CLASS + name: values for name, values in (quantities or {}).items()}
+        buffer = io.BytesIO()
+        np.savez_compressed(buffer, allow_pickle=False, **arrays)
+        write_bytes(path, buffer.getvalue())
+
+
+def class_dtype(num_classes: int) -> type[np.integer]:
+    """The smallest unsigned type that holds a class index."""
+    return np.uint8 if num_classes <= 256 else np.uint16
+
+
+ARRAYS = {"run_key", "loss", "learning_rate", "epochs", "test", "val", "ece"}
+
+
+def read_history(path: Path) -> dict[str, npt.NDArray]:
+    """The arrays of a finished run: see `History`, plus `run_key`, `logits` (or `top_classes`, `top_logits`)
+    and quantities of the classes, whose names begin with `CLASS`.
+
+    Raises:
+        UserError: missing or damaged; every byte is checked against the file's own checksums.
+    """
+    try:
+        check_archive(path)
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {name: file[name] for name in file.files}
+        final = {"top_classes", "top_logits"} if "top_classes" in arrays else {"logits"}
+        if {name for name in arrays if not name.startswith(CLASS)} != ARRAYS | final:
+            raise ValueError(f"it holds {', '.join(sorted(arrays)) or 'nothing'}")
+    except FileNotFoundError:
+        raise UserError(f"{path}: missing; the run has not been finished") from None
+    except Exception as error:  # damaged bytes raise whatever the reader happens to stumble on
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise UserError(f"{path}: damaged ({reason}); run its stage again") from None
+    return arrays

@@ -1,0 +1,294 @@
+"""Plans: which runs of a suite are still to be made, in which order, and how one of them is done.
+
+A run is a (cell, seed). Its first stage is trained once for all cells that share it; a second stage can start when its
+first one is done. Campaigns and sweeps take their runs from here.
+"""
+
+from __future__ import annotations
+
+import bisect
+import dataclasses
+import fnmatch
+import math
+import os
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from harness.base.errors import UserError
+from harness.records.evaluate import evaluate
+from harness.records.schema import Record, read_record
+from harness.running import cells
+from harness.spec.entries import parse_entry
+from harness.spec.recipes import Cell, resolve
+from harness.spec.registry import unchanging
+from harness.spec.suites import entries_for, get_suite
+from harness.splits import splits, store
+from harness.splits.splits import Split, read_split
+
+if TYPE_CHECKING:
+    from harness.running.stages import Workplace
+
+ON_CUDA = 4  # runs at once on a GPU; to be measured on each kind
+
+
+class OtherRunError(UserError):
+    """What would be run here is not what was planned."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the command line says."""
+
+    out: Path
+    device: str = "auto"
+    per_device: int = 0  # 0: one a core, or `ON_CUDA` a GPU
+    only: tuple[str, ...] = ()  # patterns of entries
+    overrides: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Run:
+    """One stage of one run, as it travels to a worker."""
+
+    split: str
+    dataset: str
+    entry: str
+    seed: int
+    stage: str  # "train", or "finetune" for all that follows the first stage, its record included
+    overrides: tuple[str, ...]
+    run_key: str = ""  # of the first stage where this is one, else of the whole run
+
+    def __str__(self) -> str:
+        return f"{self.split} {self.entry} seed {self.seed} {self.stage}"
+
+    @property
+    def folder(self) -> str:
+        """Its name in a sweep: a first stage is of all that share it, a record of its entry alone."""
+        return f"{self.run_key}-{'train' if self.stage == 'train' else self.entry}"
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where an entry stands in its suite, and what follows from that for the order of its runs."""
+
+    split: int
+    group: int
+    position: int
+    listed: bool = False
+
+    def priority(self, seed: int, *, second: bool, again: bool) -> tuple[int, ...]:
+        """Of a run; the greatest is taken first.
+
+        A cell is complete when all its seeds are, so a second stage goes before every first stage of its split, and
+        the seeds of a first stage follow each other. Runs that have failed before (`again`) come last of all.
+        """
+        if self.listed:
+            return -again, -self.split, -self.group, -seed, second, -self.position
+        return -again, -self.split, second, -self.position, -seed
+
+
+@dataclass
+class Plan:
+    """Runs by what they wait for."""
+
+    ready: list[Run] = field(default_factory=list)  # once sorted, the next one is the last
+    after: dict[tuple[str, int], list[Run]] = field(default_factory=dict)  # first-stage folder and seed -> what follows
+    priorities: dict[Run, tuple[int, ...]] = field(default_factory=dict)  # the greatest is taken first
+    lengths: dict[Run, float] = field(default_factory=dict)  # in image passes of a forward pass alone
+    keys: dict[Run, tuple[str, int]] = field(default_factory=dict)  # of first stages
+    firsts: dict[tuple[str, int], Run] = field(default_factory=dict)  # the other way round
+    folders: dict[Run, cells.Folders] = field(default_factory=dict)
+    left_out: list[str] = field(default_factory=list)
+    done: int = 0  # records that are there
+
+    def passes(self, run: Run) -> float:
+        """The work of a run, in forward passes of images; 0 where nothing is trained."""
+        return self.lengths[run] if math.isfinite(self.lengths[run]) else 0.0
+
+    def take(self) -> Run:
+        """The next of the runs that can start."""
+        return self.ready.pop()
+
+    def finished(self, run: Run) -> None:
+        """Lets start what waited for it."""
+        if run.stage == "train":
+            for follower in self.after.pop(self.keys[run], []):
+                bisect.insort_left(self.ready, follower, key=self.priorities.__getitem__)
+
+    def sort(self) -> None:
+        """Puts what can start in the order in which it is taken."""
+        self.ready.reverse()
+        self.ready.sort(key=self.priorities.__getitem__)
+
+    @property
+    def left(self) -> int:
+        """Records that are still to be made, runs under way not counted."""
+        return sum(run.stage != "train" for run in self.ready) + sum(len(runs) for runs in self.after.values())
+
+
+@unchanging()
+def make_plan(suite_name: str, settings: Settings, ended: Callable[[Run], bool] = lambda _run: True) -> Plan:
+    """The suite's runs without those whose record is there, of this recipe, split and code; splits are drawn.
+
+    Args:
+        ended: asked of a run with a record; if it says no, the run is gone over again.
+    """
+    suite, plan = get_suite(suite_name), Plan()
+    matched = resolved = 0  # entries
+    for number, name in enumerate(suite.splits):
+        dataset = store.get_dataset(splits.parse_split_name(name).dataset)
+        entries = entries_for(suite, dataset.name).items()
+        wanted = [(entry, group) for entry, group in entries if _matches(str(entry), settings.only)]
+        matched += len(wanted)
+        try:
+            split = read_split(cells.ensure_split(name, dataset, settings.out)) if wanted else None
+        except UserError as error:
+            _leave_out(plan, f"split {name}", error)
+            continue
+        for position, (entry, group) in enumerate(wanted):
+            assert split is not None
+            run = Run(name, dataset.name, str(entry), 0, "finetune", settings.overrides)
+            try:
+                cell = resolve(entry, dataset.name, settings.overrides)
+            except UserError as error:
+                _leave_out(plan, f"{name} {entry}", error)
+                continue
+            resolved += 1
+            place = Place(number, group, position, listed=suite.order == "listed")
+            _add(plan, cell, run, suite.seeds, split, settings.out, ended, place)
+    if not matched:
+        only = f"matches --only {' '.join(settings.only)}" if settings.only else "has a recipe for its data"
+        raise UserError(f"suite '{suite_name}': no entry {only}")
+    if not resolved:
+        raise UserError(f"suite '{suite_name}': none of its runs can be made: {plan.left_out[0]}")
+    plan.sort()
+    return plan
+
+
+def _leave_out(plan: Plan, what: str, error: UserError) -> None:
+    plan.left_out.append(f"{what}: {error}")
+    print(f"left out: {what}: {error}", file=sys.stderr)
+
+
+def _matches(entry: str, patterns: Sequence[str]) -> bool:
+    return not patterns or any(fnmatch.fnmatchcase(entry, pattern) for pattern in patterns)
+
+
+def _add(
+    plan: Plan,
+    cell: Cell,
+    run: Run,
+    seeds: Sequence[int],
+    split: Split,
+    out: Path,
+    ended: Callable[[Run], bool],
+    place: Place,
+) -> None:
+    from harness.records.runs import run_info
+
+    folders, images = cells.folders(cell, run.split, out), sum(split.class_counts)
+    first_epochs = cell.recipe.train.for_images(images).epochs
+    second_epochs = cell.recipe.finetune.for_images(images).epochs if cell.recipe.finetune else 0
+    for seed in seeds:
+        info = run_info(cell, split, seed, cell.stages[-1])
+        record = _read(folders.records / f"seed{seed}.json", info.run_key)
+        second = dataclasses.replace(run, seed=seed, run_key=info.run_key)
+        if record and record.status != "failed" and ended(second):
+            plan.done += 1
+            continue
+        first = dataclasses.replace(second, stage="train", run_key=info.stage1_key)
+        key = folders.first.as_posix(), seed
+        # What trains nothing takes seconds and leaves a record, which the end of the budget must not forestall.
+        plan.lengths[second] = 0.0 if record else float(images * second_epochs) or math.inf
+        plan.priorities[second] = place.priority(seed, second=True, again=bool(record))
+        if key not in plan.after:
+            plan.keys[first], plan.firsts[key], plan.after[key], plan.lengths[first] = key, first, [], 0.0
+            plan.priorities[first] = place.priority(seed, second=False, again=bool(record))
+            plan.folders[first] = folders
+            plan.ready.append(first)
+        if not record:
+            # A first stage runs backward through the backbone too: about three times the work of a frozen one.
+            plan.lengths[plan.firsts[key]] = 3.0 * images * first_epochs
+            best = place.priority(seed, second=False, again=False)
+            plan.priorities[plan.firsts[key]] = max(plan.priorities[plan.firsts[key]], best)
+        plan.folders[second] = folders
+        plan.after[key].append(second)
+
+
+def _read(path: Path, run_key: str) -> Record | None:
+    """The record of the run with that key; None for another one, or none."""
+    try:
+        record = read_record(path)
+    except UserError:
+        return None
+    return record if record.run_key == run_key else None
+
+
+# ---- where and how a run is done -------------------------------------------------------------------------------------
+
+
+def slots(settings: Settings) -> list[str]:
+    """The device of each worker."""
+    import torch
+
+    from harness.engine.device import pick_device
+
+    picked = pick_device(settings.device)
+    if picked.type == "cpu":
+        return ["cpu"] * (settings.per_device or len(os.sched_getaffinity(0)))
+    every = settings.device in ("auto", "cuda")
+    devices = [f"cuda:{i}" for i in range(torch.cuda.device_count())] if every else [str(picked)]
+    return devices * (settings.per_device or ON_CUDA)
+
+
+def do(run: Run, out: Path, place: Workplace) -> str:
+    """Runs it; says how it ended.
+
+    Raises:
+        OtherRunError: this checkout would make another run than the one that was planned.
+        UserError: its data cannot be read.
+    """
+    from harness.running import stages
+
+    cell, file, folders = _where(run, out)
+    _check_key(run, cell, read_split(file))
+    if run.stage == "train":
+        (outcome,) = stages.train(cell, file, [run.seed], folders.first, place)
+    else:
+        (outcome,) = stages.finetune(cell, file, [run.seed], folders.first, folders.last, place)
+        evaluate(file, [folders.first, folders.last], [run.seed], folders.records)
+    return outcome.status if outcome.failure is None else f"{outcome.status}: {outcome.failure.reason}"
+
+
+def _check_key(run: Run, cell: Cell, split: Split) -> None:
+    """Code may change between plan and run, and differ between machines; its results must not pass for the plan's."""
+    from harness.records.runs import run_info
+
+    info = run_info(cell, split, run.seed, cell.stages[-1])
+    found = info.stage1_key if run.stage == "train" else info.run_key
+    if found != run.run_key:
+        raise OtherRunError(
+            f"{run}: planned as run {run.run_key}, but the code, recipe or split here makes it {found}; "
+            "use one checkout everywhere, and start the command again"
+        )
+
+
+def fail(run: Run, out: Path, reason: str) -> str:
+    """Writes the failure down: of a first stage for those that wait for it, else as the run's record."""
+    from harness.running import stages
+
+    cell, file, folders = _where(run, out)
+    if run.stage == "train":
+        stages.record_failure(cell, file, run.seed, "train", folders.first, reason)
+    else:
+        stages.record_failure(cell, file, run.seed, cell.stages[-1], folders.last, reason)
+        evaluate(file, [folders.first, folders.last], [run.seed], folders.records)
+    return f"failed: {reason}"
+
+
+def _where(run: Run, out: Path) -> tuple[Cell, Path, cells.Folders]:
+    cell = resolve(parse_entry(run.entry), run.dataset, run.overrides)
+    return cell, out / "splits" / f"{run.split}.json", cells.folders(cell, run.split, out)

@@ -1,0 +1,333 @@
+"""The stages train and finetune, as functions of paths: all seeds of a cell, resumable, failures recorded.
+
+A cell's folder holds, for each seed, `checkpoint/seed<n>.safetensors` (final weights), `predictions/seed<n>.npz` (see
+`harness.records.history`), `predictions/seed<n>.json` (what the run was: `harness.records.runs.RunInfo`) and
+`costs/seed<n>.json`. The first three are the same bytes for the same run on a CPU; the last one never is.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import errno
+import shutil
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from harness.api import Method, Stage
+from harness.base import config
+from harness.base.errors import RunFailed, UserError
+from harness.base.files import read_json, stamped, unstamped, write_json
+from harness.base.progress import Reporter
+from harness.engine.checkpoint import load_weights
+from harness.engine.compiling import COMPILE
+from harness.engine.device import DETERMINISTIC, arithmetic, device_name, peak_memory_mb, reset_peak_memory, switched_on
+from harness.engine.job import StageJob
+from harness.engine.loop import StageRun
+from harness.engine.ranks import ALONE, Ranks
+from harness.engine.side_by_side import Task, run_side_by_side, workers_for
+from harness.feed.resize import resized
+from harness.reading.dataset import AnyImages
+from harness.records.history import read_history
+from harness.records.runs import RunInfo, read_run_info, run_info
+from harness.records.schema import Failure
+from harness.spec.provenance import machine
+from harness.spec.recipes import Cell
+from harness.spec.spread import KEY, ONE_PROCESS, Spread, spread_of
+from harness.splits import store
+from harness.splits.splits import Split, build_split, parse_split_name, read_split, select
+
+SCRATCH = Path(".ltbench/scratch")
+DISK_FAULTS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO}
+
+
+@dataclass(frozen=True)
+class Workplace:
+    """Where and on what a stage runs."""
+
+    device: torch.device
+    reporter: Reporter
+    scratch: Path = SCRATCH
+    side_by_side: bool = False  # runs of a cell at once, in forked processes (CPU; this one must not have trained yet)
+    at_once: int = 1  # runs that share the device with this one, itself included
+    ranks: Ranks = ALONE  # this process among those that train each run together
+    spread: Spread = ONE_PROCESS
+
+
+def train(cell: Cell, split_file: Path, seeds: Sequence[int], out: Path, place: Workplace) -> list[RunInfo]:
+    """The first stage of a cell, every seed; what is finished already is kept. Returns what became of each run."""
+    return _run_cell(cell, "train", split_file, seeds, out, place, start=None)
+
+
+def finetune(
+    cell: Cell, split_file: Path, seeds: Sequence[int], first_stage: Path, out: Path, place: Workplace
+) -> list[RunInfo]:
+    """The second stage of a cell, from the `last` weights in the first stage's folder.
+
+    Raises:
+        UserError: the weights are missing, damaged, or of another recipe, split, seed or code.
+    """
+    if "finetune" not in cell.stages:
+        return adopt(cell, split_file, seeds, first_stage, out, place)
+    return _run_cell(cell, "finetune", split_file, seeds, out, place, start=first_stage)
+
+
+def adopt(
+    cell: Cell, split_file: Path, seeds: Sequence[int], first_stage: Path, out: Path, place: Workplace
+) -> list[RunInfo]:
+    """Takes the results of an equal first stage over as those of a cell of one stage; nothing is trained.
+
+    Raises:
+        UserError: results missing, or of another recipe, split, seed or code.
+    """
+    if not place.ranks.first:
+        return place.ranks.told([])
+    split, outcomes = read_split(split_file), []
+    for seed in seeds:
+        info = run_info(cell, split, seed, "train", place.spread)
+        source, target = first_stage / "predictions" / f"seed{seed}", out / "predictions" / f"seed{seed}"
+        outcome = read_run_info(source.with_suffix(".json"))
+        _check_spread(outcome, info, source.with_suffix(".json"))
+        if outcome.run_key != info.run_key:
+            raise UserError(f"{source}.json: of run {outcome.run_key}, expected {info.run_key}; run its stage again")
+        outcomes.append(dataclasses.replace(info, status=outcome.status, failure=outcome.failure))
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if outcome.status == "ok":
+            shutil.copyfile(source.with_suffix(".npz"), target.with_suffix(".npz"))
+        _write_info(target.with_suffix(".json"), outcomes[-1])
+    return place.ranks.told(outcomes)
+
+
+def _run_cell(
+    cell: Cell, stage: Stage, split_file: Path, seeds: Sequence[int], out: Path, place: Workplace, start: Path | None
+) -> list[RunInfo]:
+    split = read_split(split_file)
+    infos = [run_info(cell, split, seed, stage, place.spread) for seed in seeds]
+    left = place.ranks.told(_left(infos, out, place) if place.ranks.first else [])
+    if left:
+        with place.ranks.machine_by_machine():
+            shaped, images = _images(cell, stage, split)
+        _run_all(left, place, lambda info, place: _run_one(cell, stage, shaped, images, info, place, start))
+    if not place.ranks.first:
+        return place.ranks.told([])
+    for info in infos:  # published together: an interrupted cell loses its `out`, never its finished seeds
+        _publish(_scratch(place, info), out, info.seed)
+    return place.ranks.told([read_run_info(out / "predictions" / f"seed{info.seed}.json") for info in infos])
+
+
+def _left(infos: Sequence[RunInfo], out: Path, place: Workplace) -> list[RunInfo]:
+    """The runs that are neither finished in `out` nor over in scratch."""
+    done = [info for info in infos if _is_finished(out, info, place.reporter)]
+    for info in done:
+        place.reporter.note(f"{info.title}: already done in {out}")
+    return [info for info in infos if info not in done and not (_scratch(place, info) / "run.json").is_file()]
+
+
+def _images(cell: Cell, stage: Stage, split: Split) -> tuple[Split, Mapping[str, AnyImages]]:
+    """The split's images as the stage takes them; a second stage may train on a subset drawn anew."""
+    dataset = store.get_dataset(split.dataset)
+    parts = store.load(dataset)
+    chosen = select(split, parts)
+    rule = cell.recipe.finetune.redraw if stage == "finetune" and cell.recipe.finetune else ""
+    if rule:
+        name = str(dataclasses.replace(parse_split_name(split.id), rule=rule))
+        chosen["train"] = select(build_split(name, store.find(dataset), parts), parts)["train"]
+    return resized(split, chosen, cell.recipe.image_size)
+
+
+def _scratch(place: Workplace, info: RunInfo) -> Path:
+    return place.scratch / f"{info.run_key}-{place.device.type}"
+
+
+def _run_all(infos: Sequence[RunInfo], place: Workplace, run: Callable[[RunInfo, Workplace], None]) -> None:
+    """All runs: side by side where that helps, else one after the other."""
+    alone = place.side_by_side and place.device.type == "cpu" and place.ranks.world == 1
+    workers = workers_for(len(infos)) if alone else 1
+    if workers == 1:
+        for info in infos:
+            run(info, place)
+        return
+
+    def task(info: RunInfo) -> Task:
+        return lambda reporter: run(info, dataclasses.replace(place, reporter=reporter, at_once=workers))
+
+    died = run_side_by_side({info.title: task(info) for info in infos}, workers, place.reporter)
+    for info in infos:
+        if info.title in died:
+            place.reporter.note(f"{info.title}: failed: {died[info.title]}")
+            failed = dataclasses.replace(info, status="failed", failure=Failure(died[info.title]))
+            _write_outcome(_scratch(place, info), failed, place)
+
+
+def record_failure(cell: Cell, split_file: Path, seed: int, stage: Stage, out: Path, reason: str) -> None:
+    """Writes down a failure that the stage itself could not: its process died, or its data cannot be read."""
+    info = run_info(cell, read_split(split_file), seed, stage)
+    failed = dataclasses.replace(info, status="failed", failure=Failure(reason))
+    _write_info(out / "predictions" / f"seed{seed}.json", failed)
+
+
+def _is_finished(out: Path, info: RunInfo, reporter: Reporter) -> bool:
+    """Whether all files of the run are there, whole and its own; a damaged one is run again."""
+    stem = Path(f"seed{info.seed}")
+    try:
+        found = read_run_info(out / "predictions" / stem.with_suffix(".json"))
+    except UserError:
+        return False
+    if found.run_key != info.run_key or found.status != "ok":
+        return False
+    try:
+        read_history(out / "predictions" / stem.with_suffix(".npz"))
+        load_weights(out / "checkpoint" / stem.with_suffix(".safetensors"), info.run_key)
+        costs = out / "costs" / stem.with_suffix(".json")
+        unstamped(read_json(costs, "costs"), costs)
+    except UserError as error:
+        reporter.note(f"{info.title}: run again, because of {error}")
+        return False
+    return True
+
+
+def _run_one(
+    cell: Cell,
+    stage: Stage,
+    split: Split,
+    images: Mapping[str, AnyImages],
+    info: RunInfo,
+    place: Workplace,
+    start: Path | None,
+) -> None:
+    """One seed; in the end `run.json` in its scratch folder says what became of it."""
+    folder = _scratch(place, info)
+    reset_peak_memory(place.device)
+    try:
+        job = _job(cell, stage, info, _told_weights(start, info, place.ranks), place.spread)
+        run = StageRun(job, split, images, place.device, folder, place.ranks)
+        run.run(place.reporter)
+    except RunFailed as failure:
+        if place.ranks.world > 1 and not failure.agreed:  # the others do not know of it, and wait for this one
+            raise
+        place.reporter.note(f"{info.title}: {failure.status}: {failure}")
+        failed = dataclasses.replace(
+            info, status=failure.status, failure=Failure(failure.reason, failure.epoch, failure.step)
+        )
+        return _write_outcome(folder, failed, place)
+    except UserError:
+        raise
+    except Exception as error:  # foreign code: a plugin's bug or a lack of memory fails this run, not the others
+        if isinstance(error, OSError) and error.errno in DISK_FAULTS:  # no result of the run, which can go on later
+            raise UserError(f"{error.filename or folder}: {error.strerror}") from None
+        if place.ranks.world > 1:  # the other ranks wait for this one: the job ends, and the same command resumes
+            raise
+        traceback.print_exc()
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+        failed = dataclasses.replace(info, status="failed", failure=Failure(reason))
+        return _write_outcome(folder, failed, place)
+    if place.ranks.first:
+        _write_costs(folder, run, info, place)
+    return _write_outcome(folder, info, place)
+
+
+def _told_weights(start: Path | None, info: RunInfo, ranks: Ranks) -> dict[str, torch.Tensor]:
+    """The first stage's weights, or why there are none, as rank 0 finds them."""
+    weights, reason = {}, ""
+    if start and ranks.first:
+        try:
+            weights = _first_stage_weights(start, info)
+        except RunFailed as error:
+            reason = error.reason
+    weights, reason = ranks.told((weights, reason))
+    if reason:
+        raise RunFailed(reason, agreed=True)
+    return weights
+
+
+def _job(cell: Cell, stage: Stage, info: RunInfo, start: dict[str, torch.Tensor], spread: Spread) -> StageJob:
+    first = stage == "train"
+    method: type[Method] = cell.first_stage if first else cell.method
+    params = cell.first_stage_params if first else cell.recipe.params
+    recipe = cell.recipe.train if first else cell.recipe.finetune
+    assert recipe is not None
+    return StageJob(
+        stage,
+        method,
+        params,
+        recipe,
+        cell.recipe.backbone,
+        cell.recipe.precision,
+        info.seed,
+        info.run_key,
+        start,
+        spread,
+    )
+
+
+def _first_stage_weights(folder: Path, info: RunInfo) -> dict[str, torch.Tensor]:
+    first = folder / "predictions" / f"seed{info.seed}.json"
+    outcome = read_run_info(first)
+    _check_spread(outcome, info, first)
+    if outcome.run_key == info.stage1_key and outcome.status != "ok":
+        raise RunFailed(f"first stage {outcome.status}: {outcome.failure and outcome.failure.reason}")
+    return load_weights(folder / "checkpoint" / f"seed{info.seed}.safetensors", info.stage1_key)
+
+
+def _check_spread(first: RunInfo, info: RunInfo, path: Path) -> None:
+    """Refuses a first stage that was spread in another way, by the options that would have made it fit."""
+    if first.recipe and first.recipe.get(KEY) != info.recipe.get(KEY):
+        theirs, ours = (spread_of(some.recipe, str(path)).options for some in (first, info))
+        raise UserError(f"{path}: trained with {theirs}; its second stage cannot have {ours}: both must be the same")
+
+
+def _write_costs(folder: Path, run: StageRun, info: RunInfo, place: Workplace) -> None:
+    costs = run.costs
+    rate = costs.images / costs.train_seconds if costs.train_seconds else None
+    facts = machine(device_name(place.device)) | {
+        "run_key": info.run_key,
+        "precision": run.job.precision,
+        "threads": torch.get_num_threads(),
+        "runs_at_once": place.at_once,
+        "processes": place.ranks.world,
+        "compiled": switched_on(COMPILE),
+        "deterministic": place.device.type == "cpu" or switched_on(DETERMINISTIC),
+        **arithmetic(place.device),
+        "wall_seconds": round(costs.wall_seconds, 3),
+        "train_seconds": round(costs.train_seconds, 3),
+        "eval_seconds": round(costs.eval_seconds, 3),
+        "images_per_second": rate and round(rate, 1),
+        "processors": costs.processors,
+        "peak_memory_mb": round(peak_memory_mb(place.device), 1),
+    }
+    write_json(folder / "costs.json", stamped(facts))
+
+
+def _write_outcome(folder: Path, info: RunInfo, place: Workplace) -> None:
+    """The last file of a run: once it is there, the run is over."""
+    if place.ranks.first:
+        _write_info(folder / "run.json", info)
+
+
+def _write_info(path: Path, info: RunInfo) -> None:
+    write_json(path, config.as_dict(info))
+
+
+PUBLISHED = {
+    "weights.safetensors": ("checkpoint", "safetensors"),
+    "predictions.npz": ("predictions", "npz"),
+    "costs.json": ("costs", "json"),
+    "run.json": ("predictions", "json"),  # last: it says that the others are there
+}
+
+
+def _publish(folder: Path, out: Path, seed: int) -> None:
+    """Moves a finished run from scratch to its place. Called again after a kill, it goes on where it stopped."""
+    if not folder.is_dir():
+        return
+    for subfolder in ("checkpoint", "predictions", "costs"):
+        (out / subfolder).mkdir(parents=True, exist_ok=True)
+    for name, (subfolder, suffix) in PUBLISHED.items():
+        if (folder / name).is_file():
+            target = out / subfolder / f"seed{seed}.{suffix}"
+            shutil.copyfile(folder / name, target.with_name(f".{target.name}.tmp"))
+            target.with_name(f".{target.name}.tmp").replace(target)
+    shutil.rmtree(folder)

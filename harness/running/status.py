@@ -1,0 +1,205 @@
+"""How far a campaign is: a file that it writes as it goes, which `ltbench status` of any later version reads."""
+
+from __future__ import annotations
+
+import datetime
+import shutil
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from harness.base import config
+from harness.base.errors import UserError
+from harness.base.files import is_locked, read_json, shown, write_json
+from harness.running.plans import Plan, Run
+from harness.spec.provenance import git_commit
+
+PROGRESS = "progress.json"
+EVERY = 1.0  # seconds: the file is not written more often than that
+
+
+@dataclass(frozen=True)
+class Running:
+    """A run under way, and the epochs that it has done; `epochs` is 0 until it has said how many there are."""
+
+    run: str
+    epoch: int = 0
+    epochs: int = 0
+
+
+@dataclass(frozen=True)
+class Progress:
+    """The file's content.
+
+    Attributes:
+        made, failed, left: records. Those that failed are among those made.
+        seconds_per_pass: of one worker, for an image's forward pass (a training step counts as three); 0: not measured.
+        hours_left: at that speed with these workers; None: not measured.
+        needed: files, relative to the campaign's folder, without which work would be lost.
+    """
+
+    suite: str
+    updated: str = ""  # UTC
+    commit: str | None = None
+    workers: int = 1
+    made: int = 0
+    failed: int = 0
+    left: int = 0
+    running: list[Running] = field(default_factory=list)
+    seconds_per_pass: float = 0.0
+    hours_left: float | None = None
+    needed: list[str] = field(default_factory=list)
+
+
+def read_progress(suite: str, out: Path) -> Progress:
+    """What a campaign last wrote.
+
+    Raises:
+        UserError: nothing there, damaged, or of another suite.
+    """
+    path = out / PROGRESS
+    if not path.is_file():
+        raise UserError(f"{shown(path)}: missing; `ltbench campaign {suite} --out {shown(out)}` writes it")
+    value = read_json(path, "progress file")
+    known = {key: item for key, item in value.items() if key in Progress.__dataclass_fields__}
+    found = config.build(Progress, known, str(path))  # a later version may say more
+    if found.suite != suite:
+        raise UserError(f"{shown(path)}: of suite '{found.suite}', not of '{suite}'")
+    return found
+
+
+def describe(progress: Progress, out: Path) -> list[str]:
+    """The lines that a person reads."""
+    total, at_work = progress.made + progress.left, is_locked(out)
+    failed = f", {progress.failed} of them failed" if progress.failed else ""
+    lines = [f"{progress.suite}: {progress.made} of {total} records made{failed}; {progress.left} left"]
+    state = "at work" if at_work else "stopped; the same `ltbench campaign` goes on"
+    lines.append(f"{state} (written {progress.updated}, code {progress.commit or 'without git'})")
+    lines += [
+        f"{run.run}: " + (f"epoch {run.epoch} of {run.epochs}" if run.epochs else "has just begun")
+        for run in progress.running
+    ]
+    if progress.hours_left is not None:
+        lines.append(f"about {progress.hours_left:.1f} hours left with {progress.workers} at once, at the speed so far")
+    return lines
+
+
+def save(progress: Progress, out: Path, folder: Path) -> list[Path]:
+    """Copies what a lost machine would cost into `folder`, in place of what is there; `cp -r` brings it back.
+
+    These are the resume states of the runs under way, first stages that others wait for, and the finished records
+    without their evidence, by which the campaign knows what is done.
+    """
+    records = [path for path in out.glob("records/**/seed*.json") if not path.name.endswith(".run.json")]
+    wanted = [out / PROGRESS, *out.glob("splits/*.json"), *records, *(out / name for name in progress.needed)]
+    if folder.is_dir():
+        shutil.rmtree(folder)
+    copied = []
+    for path in wanted:
+        target = folder / path.relative_to(out)
+        if path.is_file():
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, target)
+            copied.append(target)
+    return copied
+
+
+class Tracker:
+    """Keeps the file of a campaign up to date."""
+
+    def __init__(self, out: Path, suite: str, plan: Plan, workers: int) -> None:
+        self._out, self._suite, self._plan, self._workers = out, suite, plan, workers
+        self._made, self._failed, self._written = plan.done, 0, 0.0
+        self._running: dict[Run, Running] = {}
+        self._measured_from: dict[Run, tuple[float, int]] = {}  # time and epoch since when a run is timed
+        self._passes = self._seconds = 0.0  # measured so far
+        try:
+            before = read_progress(suite, out)
+        except UserError:
+            before = Progress(suite)
+        self._before = {run.run: run for run in before.running}
+        self._seconds_per_pass = before.seconds_per_pass
+        self.write()
+
+    def started(self, run: Run) -> None:
+        """A worker has it."""
+        self._running[run] = self._before.pop(str(run), Running(str(run)))
+        self.write()
+
+    def epoch(self, run: Run, done: int, total: int) -> None:
+        """`done` of `total` epochs are finished."""
+        now = time.monotonic()
+        if run in self._measured_from and total:
+            since, from_epoch = self._measured_from[run]
+            self._passes += self._plan.lengths[run] * (done - from_epoch) / total
+            self._seconds += now - since
+            self._seconds_per_pass = self._seconds / self._passes if self._passes else self._seconds_per_pass
+        self._measured_from[run] = now, done
+        self._running[run] = Running(str(run), done, total)
+        if now - self._written > EVERY:
+            self.write()
+
+    def finished(self, run: Run, how: str) -> None:
+        """It is over."""
+        self._running.pop(run, None)
+        if run.stage != "train":
+            self._made += 1
+            self._failed += how.startswith("failed")
+        self.write()
+
+    def write(self) -> None:
+        """Writes the file."""
+        self._written = time.monotonic()
+        running = list(self._running.values())
+        made = Progress(
+            suite=self._suite,
+            updated=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            commit=git_commit(),
+            workers=self._workers,
+            made=self._made,
+            failed=self._failed,
+            left=self._plan.left + sum(run.stage != "train" for run in self._running),
+            running=running,
+            seconds_per_pass=self._seconds_per_pass,
+            hours_left=self._hours_left(),
+            needed=self._needed(),
+        )
+        write_json(self._out / PROGRESS, config.as_dict(made))
+
+    def _hours_left(self) -> float | None:
+        if not self._seconds_per_pass:
+            return None
+        waiting = [*self._plan.ready, *(run for runs in self._plan.after.values() for run in runs)]
+        passes = sum(self._plan.passes(run) for run in waiting)
+        for run, state in self._running.items():
+            passes += self._plan.passes(run) * (1 - state.epoch / state.epochs if state.epochs else 1)
+        return round(passes * self._seconds_per_pass / self._workers / 3600, 2)
+
+    def _needed(self) -> list[str]:
+        """Resume states of what is under way; files of finished first stages that others still wait for."""
+        states = [
+            f"work/.scratch/{run.run_key}-{device}/resume.pt" for run in self._running for device in ("cpu", "cuda")
+        ]
+        unfinished = [*self._running, *self._plan.ready]
+        keys = {(self._plan.folders[run].first, run.seed) for run in unfinished if run.stage != "train"}
+        keys |= {
+            (self._plan.folders[first].first, first.seed)
+            for key, first in self._plan.firsts.items()
+            if key in self._plan.after
+        }
+        names = [path for folder, seed in sorted(keys) for path in stage_files(folder, seed)]
+        found: Sequence[str] = [path.relative_to(self._out).as_posix() for path in names]
+        return [name for name in (*states, *found) if (self._out / name).is_file()]
+
+
+def stage_files(folder: Path, seed: int) -> list[Path]:
+    """What a finished stage leaves for a seed; first the small file that says what it was."""
+    names = ("predictions", "json"), ("predictions", "npz"), ("checkpoint", "safetensors"), ("costs", "json")
+    return [folder / part / f"seed{seed}.{suffix}" for part, suffix in names]
+
+
+def as_json(progress: Progress, out: Path) -> dict[str, Any]:
+    """The same for machines."""
+    return {**config.as_dict(progress), "at_work": is_locked(out)}

@@ -1,0 +1,99 @@
+"""One attempt at a run: `python -m harness.running.sweep.attempt FOLDER`, the same under every executor.
+
+It holds the folder's lock while the command runs, so that a run submitted twice is done once: the second attempt waits,
+finds `DONE`, and ends. It dies with the process that started it, and takes the command along; should it be killed
+itself, the command still holds the lock until it ends.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from harness.base.errors import UserError
+from harness.base.processes import die_with_stdin
+from harness.running.sweep.contract import ATTEMPT, done_files, only_one, read_spec, write_done
+
+INCOMPLETE = 4  # exit code: the command ended well without its output
+
+
+def start(folder: Path, environment: Mapping[str, str] | None = None) -> subprocess.Popen[bytes]:
+    """Starts an attempt; it ends when it is done, or when its standard input is closed (by our death, say)."""
+    command = [sys.executable, "-m", "harness.running.sweep.attempt", str(folder)]
+    return subprocess.Popen(command, stdin=subprocess.PIPE, env=os.environ | dict(environment or {}))  # noqa: S603
+
+
+def supervise(folder: str) -> int:
+    """An attempt from start to end, as the engines call it on a worker; returns its exit code."""
+    with start(Path(folder)) as process:
+        return process.wait()
+
+
+def run(folder: Path) -> int:
+    """Does the run unless it is done; returns the exit code."""
+    root, key, child = folder.parent.parent, folder.name, _Child()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the head's, which then closes our standard input
+    die_with_stdin(child.kill)
+    spec = read_spec(folder)
+    with only_one(root, key) as lock, open(folder / "log.txt", "ab") as log:
+        if done_files(root, key) is not None:
+            return 0
+        log.write(f"{ATTEMPT}\n".encode())
+        log.flush()
+        code = child.run(spec, log.fileno(), lock.fileno())
+        if code:
+            return code if code > 0 else 128 - code
+        missing = write_done(root, key, spec["outputs"], spec["byproducts"])
+        if missing:
+            log.write(f"{missing}\n".encode())
+            return INCOMPLETE
+    return 0
+
+
+class _Child:
+    """The command's process, with all that it starts."""
+
+    def __init__(self) -> None:
+        self._starting = threading.Lock()
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def run(self, spec: Mapping[str, Any], log: int, lock: int) -> int:
+        with self._starting:
+            process = self._process = subprocess.Popen(  # noqa: S603
+                spec["argv"],
+                cwd=spec["cwd"],
+                env=os.environ | spec["environment"],
+                stdin=subprocess.PIPE,
+                stdout=log,
+                stderr=log,
+                pass_fds=[lock],
+                start_new_session=True,
+            )
+        return process.wait()
+
+    def kill(self) -> None:
+        """Ends them at once. Keeps the lock, so that nothing is started afterwards."""
+        self._starting.acquire()
+        if self._process and self._process.poll() is None:
+            with contextlib.suppress(ProcessLookupError):  # it has just ended
+                os.killpg(self._process.pid, signal.SIGKILL)
+
+
+def main() -> int:
+    """The command line: one folder."""
+    try:
+        return run(Path(sys.argv[1]))
+    except (UserError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,115 @@
+"""Which executors there are, and what each makes of the command line. An engine is imported when it is asked for."""
+
+from __future__ import annotations
+
+import importlib
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+
+from harness.base.errors import UserError, unknown
+from harness.running.plans import ON_CUDA, Settings, slots
+from harness.running.sweep.suite import Opened, Share
+
+NAMES = ("local", "ray", "slurm")
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the command line says about the executor."""
+
+    name: str = "local"
+    ray_address: str = ""  # of a running cluster; without one, Ray is started here, on the loopback address
+    slurm: tuple[str, ...] = ()  # KEY=VALUE
+
+    def __post_init__(self) -> None:
+        if self.name not in NAMES:
+            raise unknown("executor", self.name, NAMES, where="--executor")
+
+
+def open_executor(options: Options, settings: Settings, root: Path) -> Opened:
+    """The executor, ready for runs, and what it gives each of them.
+
+    Raises:
+        UserError: its engine is not installed or not to be reached, or there is no such device.
+    """
+    return {"local": _local, "ray": _ray, "slurm": _slurm}[options.name](options, settings, root)
+
+
+def engine(module: str, extra: str) -> ModuleType:
+    """The module of an engine.
+
+    Raises:
+        UserError: it is not installed.
+    """
+    try:
+        return importlib.import_module(module)
+    except ImportError:
+        raise UserError(
+            f"--executor {extra}: {module} is not installed; to add it: pip install 'ltbench[{extra}]'"
+        ) from None
+
+
+def _local(_options: Options, settings: Settings, root: Path) -> Opened:
+    from harness.running.sweep.local import LocalExecutor
+
+    devices = slots(settings)
+    if devices[0] == "cpu":
+        return LocalExecutor(root, [{}] * len(devices)), Share("cpu", len(devices))
+    share = Share("cuda", devices.count(devices[0]))
+    return LocalExecutor(root, [{"CUDA_VISIBLE_DEVICES": _visible(device)} for device in devices]), share
+
+
+def _visible(device: str) -> str:
+    """The GPU of a slot as CUDA_VISIBLE_DEVICES names it, which may be set for us too."""
+    index = int(device.partition(":")[2] or 0)
+    ours = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
+    return ours[index] if ours else str(index)
+
+
+def _ray(options: Options, settings: Settings, root: Path) -> Opened:
+    """Ray of this machine alone takes `--per-device` runs on its cores; a cluster's nodes as many as they offer."""
+    from harness.running.sweep.ray_tasks import RayExecutor, prepare
+
+    _check_device(options, settings, ("auto", "cpu", "cuda"))
+    alone, device = not options.ray_address, settings.device
+    if alone:
+        device = _device_here(device)
+    elif device == "cpu" and settings.per_device:
+        raise UserError("--per-device: a node of a Ray cluster takes a run for each of its ray start --num-cpus")
+    prepare(options.ray_address)
+    cores = (settings.per_device or None) if alone and device == "cpu" else None
+    executor = RayExecutor(engine("ray", "ray"), root, options.ray_address, cores)
+    if device == "auto":
+        device = "cuda" if executor.gpus else "cpu"
+    if device == "cuda" and not executor.gpus:
+        executor.close()
+        raise UserError("--device cuda: no node of this Ray has a GPU; name --device cpu, or join one that has")
+    return executor, Share(device, settings.per_device or ON_CUDA) if device == "cuda" else Share("cpu", executor.cores)
+
+
+def _check_device(options: Options, settings: Settings, known: Sequence[str]) -> None:
+    """Whoever starts runs elsewhere would otherwise learn of a wrong name from each of them."""
+    if settings.device not in known:
+        expected = f"{', '.join(known[:-1])} or {known[-1]}"
+        raise UserError(f"--device {settings.device}: --executor {options.name} takes {expected}")
+
+
+def _device_here(name: str) -> str:
+    from harness.engine.device import pick_device  # imports torch
+
+    return pick_device(name).type
+
+
+def _slurm(options: Options, settings: Settings, root: Path) -> Opened:
+    from harness.running.sweep.slurm_jobs import SlurmExecutor, parse_options
+
+    if settings.device == "auto":
+        raise UserError("--executor slurm: the head cannot see the nodes' devices; name --device cuda or --device cpu")
+    _check_device(options, settings, ("cpu", "cuda"))
+    cores, given = settings.per_device or len(os.sched_getaffinity(0)), parse_options(options.slurm)
+    executor = SlurmExecutor(engine("submitit", "slurm"), root, given, cores)
+    shares_this_machine = settings.device == "cpu" and given.get("cluster") == "local"
+    return executor, Share(settings.device, cores if shares_this_machine else 1)

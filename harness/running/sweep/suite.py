@@ -1,0 +1,105 @@
+"""`ltbench sweep`: the runs of a suite as an executor takes them, and what is left of them."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from harness.base.files import locked
+from harness.base.progress import reporter
+from harness.running.plans import Plan, Run, Settings, fail, make_plan
+from harness.running.status import stage_files
+from harness.running.sweep.contract import Executor, Spec, done_files
+from harness.running.sweep.head import Head, Rules
+from harness.running.sweep.one import command
+
+
+@dataclass(frozen=True)
+class Share:
+    """What a run gets of a machine.
+
+    Attributes:
+        device: as the command line of a run names it.
+        at_once: runs that share the device, this one included.
+    """
+
+    device: str
+    at_once: int = 1
+
+    @property
+    def gpus(self) -> float:
+        """The part of a GPU."""
+        return 0.0 if self.device == "cpu" else 1 / self.at_once
+
+
+Opened = tuple[Executor, Share]
+
+
+@dataclass
+class Outcome:
+    """What a sweep came to."""
+
+    made: int = 0  # records, those of failed runs included
+    failed: dict[str, str] = field(default_factory=dict)  # run -> reason
+    left_out: int = 0  # splits without data, entries without a recipe
+
+
+def sweep(suite: str, settings: Settings, rules: Rules, open_executor: Callable[[Path], Opened]) -> Outcome:
+    """Runs what is left of a suite.
+
+    Args:
+        open_executor: called with the sweep's folder once it is known that there is something to run.
+
+    Raises:
+        UserError: as `make_plan` says; another command is at work in the folder; the executor cannot be had.
+    """
+    out = settings.out.resolve()
+    settings = dataclasses.replace(settings, out=out)
+    with locked(out), reporter() as progress, contextlib.ExitStack() as stack:
+        # The head asks `DONE` what is left, so the plan does too: a record alone may be of a run that was killed.
+        plan = make_plan(suite, settings, lambda run: done_files(out, run.folder) is not None)
+        left_out = len(plan.left_out)
+        if not plan.left:
+            return Outcome(left_out=left_out)
+        executor, share = open_executor(out)
+        stack.callback(executor.close)
+        runs = {spec.key: (spec, run) for spec, run in specs_of(plan, out, share)}
+
+        def gave_up(spec: Spec, reason: str) -> None:
+            fail(runs[spec.key][1], out, reason)
+
+        head = Head(out, executor, rules, progress.note, gave_up)
+        summary = head.drive([spec for spec, _ in runs.values()])
+    failed = {str(runs[key][1]): reason for key, reason in summary.failed.items()}
+    made = sum(runs[key][1].stage != "train" for key in (*summary.done, *summary.failed))
+    return Outcome(made, failed, left_out)
+
+
+def specs_of(plan: Plan, out: Path, share: Share) -> list[tuple[Spec, Run]]:
+    """The plan's runs, each with what an executor needs to know about it."""
+    found = [(_spec(run, "", plan, out, share), run) for run in plan.ready]
+    for key, runs in plan.after.items():
+        found += [(_spec(run, plan.firsts[key].folder, plan, out, share), run) for run in runs]
+    return found
+
+
+def _spec(run: Run, after: str, plan: Plan, out: Path, share: Share) -> Spec:
+    folders, seed = plan.folders[run], f"seed{run.seed}"
+    if run.stage == "train":
+        outputs, byproducts = stage_files(folders.first, run.seed), list[Path]()
+    else:
+        outputs = [folders.records / f"{seed}{suffix}" for suffix in (".json", ".npz", ".run.json")]
+        byproducts = stage_files(folders.last, run.seed)
+    return Spec(
+        key=run.folder,
+        argv=command(run, out, share.device, share.at_once),
+        outputs=tuple(path.relative_to(out).as_posix() for path in outputs),
+        byproducts=tuple(path.relative_to(out).as_posix() for path in byproducts),
+        after=after,
+        title=str(run),
+        length=plan.lengths[run],
+        gpus=share.gpus,
+    )

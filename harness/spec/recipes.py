@@ -1,0 +1,155 @@
+"""Recipes: every number that a run depends on, merged from YAML layers into one typed, frozen value.
+
+The layers are those of `harness.spec.recipe_layers`, and last `--backbone` and `--set` of the command line.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from harness.base import config
+from harness.base.errors import UserError
+from harness.base.files import sha256_json
+from harness.spec.entries import Entry
+from harness.spec.recipe_layers import (
+    Layers,
+    files,
+    merged,
+    method_layers,
+    own_layers,
+    parse_override,
+    shared_layers,
+    with_bases,
+)
+from harness.spec.registry import get_method, get_plugin
+from harness.spec.stage_recipe import Layer, StageRecipe
+from harness.splits.store import recipes_of
+
+if TYPE_CHECKING:
+    from harness.api import Method, Stage
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A resolved recipe: all that a run depends on besides its split, its seed and the code."""
+
+    backbone: str
+    image_size: int  # pixels to which square images are resized; 0: as they are
+    precision: Literal["float32", "bfloat16"]
+    params: Any  # the method's own Params
+    train: StageRecipe
+    finetune: StageRecipe | None
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values, as records hold them."""
+        return config.as_dict(self)
+
+    def sha256(self) -> str:
+        """The recipe's hash."""
+        return sha256_json(self.as_dict())
+
+
+@dataclass(frozen=True)
+class Cell:
+    """An entry with its recipe for one data set, and the method classes of its stages."""
+
+    entry: Entry
+    recipe: Recipe
+    method: type[Method]
+    first_stage: type[Method]  # whose first stage is run: the method's own, or the one it shares
+    first_stage_params: Any
+    stages: tuple[Stage, ...]
+
+    def first_stage_identity(self) -> dict[str, Any]:
+        """What the first stage depends on besides split, seed and code: equal for entries that share it."""
+        return {
+            "method": self.first_stage.name,
+            "params": config.as_dict(self.first_stage_params),
+            "backbone": self.recipe.backbone,
+            "image_size": self.recipe.image_size,
+            "precision": self.recipe.precision,
+            "recipe": config.as_dict(self.recipe.train),
+        }
+
+
+def resolve(entry: Entry, dataset: str, overrides: Sequence[str] = (), backbone: str | None = None) -> Cell:
+    """The entry's recipe for a data set, validated.
+
+    Args:
+        overrides: `key=value` items of the command line; keys as in YAML, dots between levels, `recipe.` optional.
+
+    Raises:
+        UserError: no recipe for this track and data set, an unknown key or variant, a value of the wrong type or out
+            of its domain; the message names the file and the key.
+    """
+    method, given, dataset = get_method(entry.method), dataset, recipes_of(dataset)
+    if given != dataset and entry.track == "paper":
+        raise UserError(f"{entry}: no paper has a recipe for {given}; the common one is {entry.path.name}@common")
+    own = own_layers(entry, dataset)
+    own += [("--backbone", {"backbone": backbone})] if backbone else []
+    own += [(f"--set {item}", parse_override(item)) for item in overrides]
+    params = _params(method, own)
+    stages, first_stage = method.stages_of(params), _first_stage(method, params)
+    layers = with_bases([*shared_layers(entry, dataset, first_stage.name), *own])
+    for where, layer in layers:
+        _check_layer(method, layer, where)
+    recipe = _build(params, stages, layers, f"recipe of {entry} on {given}")
+    first_params = _first_stage_params(entry, dataset, params, first_stage)
+    return Cell(entry, recipe, method, first_stage, first_params, stages)
+
+
+def _params(method: type[Method], layers: Layers) -> Any:
+    for where, layer in layers:
+        config.check(method.Params, layer.get("params", {}), f"{where}.params")
+    values = merged(layers).get("params", {})
+    return config.build(method.Params, values, f"params of '{method.name}' ({files(layers)})")
+
+
+def _first_stage(method: type[Method], params: Any) -> type[Method]:
+    name = method.first_stage_of(params)
+    if not name:
+        return method
+    get_plugin(name, where=f"first stage of method '{method.name}'")
+    return get_method(name)
+
+
+def _first_stage_params(entry: Entry, dataset: str, params: Any, first_stage: type[Method]) -> Any:
+    """Params of the first stage: those of the method that is shared, or the method's own.
+
+    Second-stage fields of its own stand at their defaults, so that they cannot tell first stages apart.
+    """
+    if first_stage.name != entry.method:
+        return _params(first_stage, method_layers(first_stage.name, entry.track, dataset))
+    own = {f.name: getattr(params, f.name) for f in dataclasses.fields(params) if f.metadata.get("stage") != "finetune"}
+    return type(params)(**own)
+
+
+def _check_layer(method: type[Method], layer: Mapping[str, Any], where: str) -> None:
+    config.check(Layer, layer, where)
+    config.check(StageRecipe, layer.get("finetune", {}), f"{where}.finetune")
+    config.check(method.Params, layer.get("params", {}), f"{where}.params")
+
+
+def _build(params: Any, stages: tuple[Stage, ...], layers: Layers, what: str) -> Recipe:
+    where, values = f"{what} ({files(layers)})", merged(layers)
+    extras = ("backbone", "image_size", "precision", "params", "finetune")
+    first = {key: value for key, value in values.items() if key not in extras}
+    if not values.get("backbone"):
+        raise UserError(f"{where}: key 'backbone' is missing")
+    finetune = None
+    if "finetune" in stages:
+        if "finetune" not in values:
+            raise UserError(f"{where}: there is a second stage; key 'finetune' is missing")
+        finetune = config.build(StageRecipe, config.merge(first, values["finetune"]), f"{where}.finetune")
+    train = config.build(StageRecipe, first, where)
+    if train.epochs < 1 and not train.iterations:
+        raise UserError(f"{where}: epochs must be at least 1 in the first stage, found {train.epochs}")
+    if train.redraw:
+        raise UserError(f"{where}: redraw is for the second stage; write it under 'finetune'")
+    size = values.get("image_size", 0)
+    if size < 0:
+        raise UserError(f"{where}: image_size must be at least 0, found {size}")
+    return Recipe(values["backbone"], size, values.get("precision", "float32"), params, train, finetune)

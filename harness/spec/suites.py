@@ -1,0 +1,297 @@
+"""Suites: named sets of cells; and the grid that DVC expands, generated from the default suite."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import yaml
+
+from harness.base import config
+from harness.base.errors import UserError, unknown
+from harness.base.files import PACKAGE, read_yaml, sha256_json, shown, write_json, write_text
+from harness.spec.entries import Entry, parse_entry
+from harness.spec.provenance import code_version
+from harness.spec.recipe_layers import has_recipe
+from harness.spec.recipes import Cell, resolve
+from harness.spec.registry import available_methods, get_plugin
+from harness.splits.splits import parse_split_name
+from harness.splits.store import module_name
+
+if TYPE_CHECKING:
+    from harness.api import Stage
+
+SUITES_FILE = PACKAGE / "suites.yaml"
+GRID_FILE = PACKAGE / "grid.yaml"
+RUNS, RECORDS, SPLITS, RECIPES = (
+    Path("results/runs"),
+    Path("results/records"),
+    Path("results/splits"),
+    Path("results/recipes"),
+)
+
+
+@dataclass(frozen=True)
+class Suite:
+    """Splits x entries x seeds, as `suites.yaml` writes it.
+
+    Attributes:
+        entries: one a line, or several in brackets, which are a group.
+        order: how a campaign goes through them: so that one cell after the other is complete; or `listed`, group by
+            group, and within a group seed by seed.
+    """
+
+    splits: list[str]
+    entries: list[str | list[str]]
+    seeds: list[int] = field(default_factory=lambda: [0, 1, 2])
+    order: Literal["cells", "listed"] = "cells"
+
+    @property
+    def groups(self) -> list[list[str]]:
+        """The entries by group; one that stands alone is a group of its own."""
+        return [[item] if isinstance(item, str) else item for item in self.entries]
+
+
+def read_suites() -> dict[str, Suite]:
+    """All suites, by name, checked."""
+    where = shown(SUITES_FILE)
+    return {
+        name: config.build(Suite, value or {}, f"{where}: {name}") for name, value in read_yaml(SUITES_FILE).items()
+    }
+
+
+def get_suite(name: str) -> Suite:
+    """The suite of that name.
+
+    Raises:
+        UserError: there is none.
+    """
+    suites = read_suites()
+    if name not in suites:
+        raise unknown("suite", name, suites, where=shown(SUITES_FILE))
+    return suites[name]
+
+
+def entries_for(suite: Suite, dataset: str) -> dict[Entry, int]:
+    """The suite's entries that have a recipe for the data set, with their group; `*` stands for each method found.
+
+    A method whose recipes cannot be read counts as one that has a recipe: it becomes a failed row, not a hole.
+    """
+    where = shown(SUITES_FILE)
+    found: dict[Entry, int] = {}
+    for group, texts in enumerate(suite.groups):
+        for text in texts:
+            if text.startswith("*@"):
+                track = parse_entry(f"{available_methods()[0]}@{text[2:]}", where=where).track
+                entries = [Entry(name, "", track) for name in available_methods()]
+                entries = [entry for entry in entries if _may_run(entry, dataset)]
+            else:
+                entries = [parse_entry(text, where=where)]
+            found |= {entry: group for entry in entries if entry not in found}
+    return found
+
+
+def _may_run(entry: Entry, dataset: str) -> bool:
+    try:
+        return has_recipe(entry, dataset)
+    except UserError:
+        return True
+
+
+@dataclass(frozen=True)
+class GridCell:
+    """A cell of the grid, with the entry whose stage-1 folder it uses: its own, or one that it shares.
+
+    A cell of one stage that shares it has a second DVC stage all the same: it takes the first one's results over.
+    """
+
+    split: str
+    entry: Entry
+    owner: Entry
+    two_stages: bool
+
+    @property
+    def key(self) -> str:
+        """Name of the cell's DVC stages."""
+        return _key(self.split, self.entry)
+
+    def folder(self, stage: Stage) -> Path:
+        """Where a stage's results lie."""
+        return RUNS / self.split / (self.owner if stage == "train" else self.entry).path / stage
+
+
+def _key(split: str, entry: Entry) -> str:
+    return f"{split}.{str(entry).replace('@', '.')}"
+
+
+def suite_cells(name: str) -> list[GridCell]:
+    """The suite's cells. A second stage uses the folder of an equal first stage, wherever one is.
+
+    A cell that cannot be resolved (its method does not import, its recipe has a mistake) stays in the grid: its train
+    stage will record the reason.
+    """
+    suite, cells = get_suite(name), []
+    for split in suite.splits:
+        dataset = parse_split_name(split, where=shown(SUITES_FILE)).dataset
+        resolved: dict[Entry, Cell] = {}
+        for entry in entries_for(suite, dataset):
+            try:
+                resolved[entry] = resolve(entry, dataset)
+            except UserError as error:
+                print(f"will fail: {error}", file=sys.stderr)
+                cells.append(GridCell(split, entry, entry, two_stages=False))
+        for entry, cell in resolved.items():
+            owner = _owner(cell, list(resolved.values()))
+            cells.append(GridCell(split, entry, owner, "finetune" in cell.stages or owner != entry))
+    return cells
+
+
+def _owner(cell: Cell, others: list[Cell]) -> Entry:
+    """The entry whose first stage is this cell's: the plain method's own if that is among them."""
+    identity = sha256_json(cell.first_stage_identity())
+    same = [other for other in others if sha256_json(other.first_stage_identity()) == identity]
+    plain = [other for other in same if other.entry.method == cell.first_stage.name and not other.entry.variant]
+    return (plain or same)[0].entry
+
+
+def grid(name: str = "default") -> dict[str, Any]:
+    """What `dvc.yaml` expands: its splits, and one item for each stage of each cell."""
+    suite, cells = get_suite(name), suite_cells(name)
+    seeds = ",".join(map(str, suite.seeds))
+    result: dict[str, Any] = {"suite": name, "splits": {}, "train": {}, "finetune": {}, "evaluate": {}}
+    for split in suite.splits:
+        parsed = parse_split_name(split)
+        if str(parsed) != split:  # a path (`folder:...`), which a shell would read in its own way
+            raise UserError(f"{shown(SUITES_FILE)}: split '{split}' of suite '{name}': write it as {parsed}")
+        dataset = parsed.dataset
+        result["splits"][split] = {"dataset": dataset, "module": module_name(dataset)}
+    for item in cells:
+        common = {"split": item.split, "dataset": result["splits"][item.split]["dataset"], "seeds": seeds}
+        owner, entry = item.owner, item.entry
+        first = item.folder("train").as_posix()
+        result["train"][_key(item.split, owner)] = common | {
+            "entry": str(owner),
+            "recipe": recipe_file(item.split, owner, "train").as_posix(),
+            "out": first,
+        }
+        last = first
+        if item.two_stages:
+            last = item.folder("finetune").as_posix()
+            result["finetune"][item.key] = common | {
+                "entry": str(entry),
+                "recipe": recipe_file(item.split, entry, "finetune").as_posix(),
+                "first": first,
+                "out": last,
+            }
+        result["evaluate"][item.key] = common | {
+            "entry": str(entry),
+            "first": first,
+            "last": last,
+            "out": (RECORDS / item.split / entry.path).as_posix(),
+        }
+    return result
+
+
+def grid_text(name: str = "default") -> str:
+    """The grid file's content."""
+    head = "# Generated by `ltbench grid` from harness/suites.yaml and the methods found; do not edit.\n"
+    return head + yaml.safe_dump(grid(name), sort_keys=False, width=200)
+
+
+def write_grid(path: Path = GRID_FILE) -> bool:
+    """Writes the grid file; returns whether it changed."""
+    text = grid_text()
+    if path.is_file() and path.read_text(encoding="utf-8") == text:
+        return False
+    write_text(path, text)
+    return True
+
+
+# ---- frozen recipes: what the training stages depend on in DVC -----------------------------------------------------
+
+
+def recipe_file(split: str, entry: Entry, stage: Stage) -> Path:
+    """Where the frozen recipe of a cell's stage lies."""
+    return RECIPES / split / entry.path.with_name(f"{entry.path.name}.{stage}.json")
+
+
+def write_recipes(name: str, out: Path = RECIPES) -> list[Path]:
+    """Freezes the recipe and code version of each stage of a suite's grid.
+
+    A stage reruns in DVC when its frozen file changes: a comment in a recipe, or an edit to another method or data
+    set, changes nothing. A cell that cannot be resolved (its method no longer imports, say) gets a file that says so;
+    its own stages then fail and become rows, and nothing else is held up.
+    """
+    paths = []
+    items = read_grid(name)
+    for stage in ("train", "finetune"):
+        for item in items[stage].values():
+            path = out / Path(item["recipe"]).relative_to(RECIPES)
+            write_json(path, _frozen(item, stage))
+            paths.append(path)
+    return paths
+
+
+def _frozen(item: dict[str, Any], stage: Stage) -> dict[str, Any]:
+    try:
+        cell = resolve(parse_entry(item["entry"]), item["dataset"])
+    except UserError as error:
+        return {"entry": item["entry"], "error": str(error)}
+    method = cell.first_stage if stage == "train" else cell.method
+    recipe = cell.first_stage_identity() if stage == "train" else cell.recipe.as_dict()
+    return {
+        "entry": item["entry"],
+        "stage": stage,
+        "seeds": item["seeds"],
+        "recipe": recipe,
+        "code": code_version(get_plugin(method.name).folder),
+    }
+
+
+def read_grid(name: str, path: Path = GRID_FILE) -> dict[str, Any]:
+    """The committed grid.
+
+    Raises:
+        UserError: missing, or of another suite.
+    """
+    if not path.is_file():
+        raise UserError(f"{shown(path)}: missing; to make it: ltbench grid")
+    value = read_yaml(path)
+    if value.get("suite") != name:
+        raise UserError(
+            f"{shown(path)}: made for suite '{value.get('suite')}', not '{name}'; to make it anew: ltbench grid"
+        )
+    return value
+
+
+def parse_seeds(text: str) -> list[int]:
+    """`0,1,2` as numbers.
+
+    Raises:
+        UserError: not a list of different whole numbers of at least 0.
+    """
+    try:
+        seeds = [int(part) for part in text.split(",")]
+    except ValueError:
+        seeds = []
+    if not seeds or min(seeds) < 0 or len(set(seeds)) < len(seeds):
+        raise UserError(f"--seeds {text}: expected different whole numbers with commas between them, e.g. 0,1,2")
+    return seeds
+
+
+def failed_cells(name: str, records: Sequence[tuple[Path, Any]]) -> list[tuple[str, str]]:
+    """(DVC stage to force, reason) for each cell of the suite's grid that has a failed record."""
+    items, found = read_grid(name), {}
+    for path, record in records:
+        if record.status != "failed":
+            continue
+        key = next((k for k, item in items["evaluate"].items() if Path(item["out"]) == path.parent), None)
+        if key is None:
+            continue
+        first = str(record.failure.reason).startswith("first stage") or key not in items["finetune"]
+        owner = next(k for k, item in items["train"].items() if item["out"] == items["evaluate"][key]["first"])
+        found[f"train@{owner}" if first else f"finetune@{key}"] = f"seed {record.seed}: {record.failure.reason}"
+    return sorted(found.items())

@@ -1,0 +1,166 @@
+"""Whether a data set is whole: every fault is listed, none stops the check, and nothing is extracted.
+
+Missing and damaged files make a data set unsound. Images that stand twice in the training set, or in both training and
+test set, are reported too, but are no fault of the copy: published data sets have some (CIFAR-100 has 14 and 10).
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from harness.base.errors import UserError
+from harness.base.files import sha256_bytes
+from harness.reading import pins
+from harness.reading.archives import MAX_MEMBER, read_members
+from harness.reading.dataset import AnyImages, Dataset, ImageFiles
+from harness.reading.decoding import WORKERS, image_fault
+from harness.reading.identity import digest, identities_by_class, image_hash
+from harness.splits import store
+
+SHOWN = 20  # faults that are printed of each kind; the manifest has all of them
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
+ARCHIVES = (".zip", ".tar", ".xz", ".gz", ".bz2")
+
+
+@dataclass
+class Report:
+    """What was found of a data set."""
+
+    dataset: str
+    folder: str
+    missing: list[str] = field(default_factory=list)
+    damaged: list[str] = field(default_factory=list)
+    images: dict[str, int] = field(default_factory=dict)  # part -> how many
+    sha256: dict[str, str] = field(default_factory=dict)  # part -> over the images' identities, as splits have it
+    duplicates_in_train: int | None = None  # images beyond the first of their kind; None: not looked for
+    in_train_and_test: int | None = None  # different images that both parts have
+
+    @property
+    def sound(self) -> bool:
+        """Whether nothing is missing or damaged."""
+        return not self.missing and not self.damaged
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values, for the manifest."""
+        return asdict(self) | {"sound": self.sound}
+
+    def lines(self) -> list[str]:
+        """What a person reads."""
+        lines = []
+        for kind, faults in (("missing", self.missing), ("damaged", self.damaged)):
+            lines += [f"{kind}: {fault}" for fault in faults[:SHOWN]]
+            lines += [f"{kind}: {len(faults) - SHOWN} more"] if len(faults) > SHOWN else []
+        counts = ", ".join(f"{count} {part}" for part, count in self.images.items()) or "none"
+        verdict = "sound" if self.sound else f"{len(self.missing)} missing, {len(self.damaged)} damaged"
+        twice = ""
+        if self.duplicates_in_train is not None:
+            twice = f"; duplicates: {self.duplicates_in_train} in train, {self.in_train_and_test} in train and test"
+        return [*lines, f"{self.dataset}: {verdict} in {self.folder}; images: {counts}{twice}"]
+
+
+def verify(dataset: Dataset, *, quick: bool = False) -> Report:
+    """Looks at every file of a data set.
+
+    Args:
+        dataset: one that has been brought here, or a user's own.
+        quick: of data that does not fit into memory, look only whether the files are there.
+    """
+    form = store.find(dataset)
+    report = Report(dataset.name, str(store.folder_of(form)))
+    for name, pin in form.files.items():
+        path = store.folder_of(form) / name
+        if not path.is_file():
+            report.missing.append(f"{path} ({pins.expected(pin)}); to bring it here: {store.bringing_command(dataset)}")
+        elif fault := pins.wrong(path, pin):
+            report.damaged.append(
+                f"{path}: wrong content: {fault}; to repair it: {store.bringing_command(dataset, repair=True)}"
+            )
+            report.damaged += archive_faults(path)
+    if report.sound:
+        _check_images(dataset, report, quick)
+    return report
+
+
+def archive_faults(path: Path) -> list[str]:
+    """What is wrong inside an archive: members that are refused, images that cannot be read, where it breaks off.
+
+    Empty too for a file that is no archive.
+    """
+    faults: list[str] = []
+    if path.suffix not in ARCHIVES or (path.suffix == ".gz" and not path.name.endswith(".tar.gz")):
+        return faults
+    try:
+        for name, data in read_members(path, on_fault=lambda fault: faults.append(f"{path}: {fault}")):
+            if name.suffix.lower() in IMAGE_SUFFIXES and (fault := image_fault(data)):
+                faults.append(f"{path}: image '{name}' cannot be read: {fault}")
+    except UserError as error:
+        faults.append(str(error))
+    return faults
+
+
+def _check_images(dataset: Dataset, report: Report, quick: bool) -> None:
+    hashes: dict[str, list[str]] = {}
+    if dataset.listed is not None:  # a user's own files: each is looked at, before they are decoded as a whole
+        for part, files in dataset.listed().items():
+            report.folder, report.images[part] = str(files.root), len(files.names)
+            hashes[part] = _check_files(files, report, quick)
+        if not report.sound:
+            return
+    try:
+        parts = store.load(dataset)
+    except UserError as error:
+        report.damaged.append(str(error))
+        return
+    for part, images in parts.items():
+        report.images[part] = len(images.labels)
+        report.sha256[part] = _part_digest(images, dataset.num_classes)
+        if part not in hashes:
+            hashes[part] = _hashes(images, report, quick)
+    if report.sound and all(len(found) == report.images[part] for part, found in hashes.items()):
+        train, test = Counter(hashes["train"]), set(hashes["test"])
+        report.duplicates_in_train = sum(train.values()) - len(train)
+        report.in_train_and_test = len(train.keys() & test)
+
+
+def _hashes(images: AnyImages, report: Report, quick: bool) -> list[str]:
+    if isinstance(images, ImageFiles):
+        return _check_files(images, report, quick)
+    return [image_hash(images, i) for i in range(len(images.labels))]
+
+
+def _part_digest(images: AnyImages, num_classes: int) -> str:
+    return digest(images, (name for group in identities_by_class(images, num_classes) for name, _ in group))
+
+
+def _check_files(images: ImageFiles, report: Report, quick: bool) -> list[str]:
+    """Notes missing and damaged files; returns the sha256 of each file's bytes (of none, if quick)."""
+    present = []
+    for name in images.names:
+        if (images.root / name).is_file():
+            present.append(images.root / name)
+        else:
+            report.missing.append(str(images.root / name))
+    if quick:
+        return []
+    hashes = []
+    with ThreadPoolExecutor(WORKERS) as pool:
+        for path, (sha256, fault) in zip(present, pool.map(_read, present), strict=True):
+            hashes.append(sha256)
+            if fault:
+                report.damaged.append(f"{path}: {fault}")
+    return hashes
+
+
+def _read(path: Path) -> tuple[str, str]:
+    """sha256 of a file's bytes, and why it is no readable image."""
+    try:
+        if path.stat().st_size > MAX_MEMBER:
+            return "", f"it has {path.stat().st_size} bytes, {MAX_MEMBER} are allowed"
+        data = path.read_bytes()
+    except OSError as error:
+        return "", f"it cannot be read: {error.strerror}"
+    return sha256_bytes(data), image_fault(data)

@@ -3,7 +3,8 @@ PYTHON ?= python3
 BIN := .venv/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help install repro report test test-fast test-newest faults fuzz bits audit lint format clean
+.PHONY: help install repro report test test-fast test-newest faults fuzz bits audit lint format clean campaign campaign-status \
+  campaign-save
 
 help:
 	@echo "make repro      regenerate every result of the default suite and the report"
@@ -16,6 +17,7 @@ help:
 	@echo "make audit      known vulnerabilities of the pinned packages; needs a network"
 	@echo "make lint       ruff and mypy"
 	@echo "make format     let ruff format the code"
+	@echo "make campaign   start the full-length runs behind all other work, or go on with them (CONTRIBUTING.md)"
 	@echo "make report     the report alone, from the records that are there"
 	@echo "make clean      remove .venv and working state; results stay"
 
@@ -67,6 +69,35 @@ fuzz: install
 
 bits: install
 	python -m tests.faults.determinism
+
+# Full-length runs take days of a CPU. They run from a clone at one commit, with an environment of its own, so that work on
+# the code never touches them.
+CAMPAIGNS ?= $(abspath ../campaigns)
+CAMPAIGN_COMMIT := a69eb540877c
+CAMPAIGN := $(CAMPAIGNS)/full-length
+KEPT := results/running/full-length
+
+$(CAMPAIGNS)/code/.venv/installed:
+	test -d $(CAMPAIGNS)/code || git clone --quiet . $(CAMPAIGNS)/code
+	git -C $(CAMPAIGNS)/code checkout --quiet $(CAMPAIGN_COMMIT)
+	mkdir -p $(CAMPAIGN)
+	if [ -d $(KEPT) ] && [ ! -f $(CAMPAIGN)/progress.json ]; then cp -r $(KEPT)/. $(CAMPAIGN)/; fi
+	$(MAKE) -C $(CAMPAIGNS)/code install
+
+# The kernel shares a processor between groups of processes first, and only within a group by `nice`: so the group gets the
+# lowest share, where there are groups (autogroup).
+campaign: $(CAMPAIGNS)/code/.venv/installed
+	cd $(CAMPAIGNS)/code && \
+		LTBENCH_DATA=$${LTBENCH_DATA:-$(CAMPAIGNS)/data} LTBENCH_CHECKPOINT_SECONDS=60 \
+		setsid sh -c 'echo 19 > /proc/self/autogroup; exec nice -n 19 .venv/bin/ltbench campaign full-length \
+		--device cpu --per-device 2 --budget 100000 --out $(CAMPAIGN)' >> $(CAMPAIGN).log 2>&1 < /dev/null &
+
+campaign-status: install
+	ltbench status full-length --out $(CAMPAIGN)
+
+campaign-save: install
+	ltbench status full-length --out $(CAMPAIGN) --save $(KEPT)
+	if [ -d $(CAMPAIGN)/records ]; then ltbench collect --import $(CAMPAIGN); fi
 
 AUDIT := .venv-audit
 

@@ -265,22 +265,20 @@ def _imported(folder: Path) -> list[str]:
     return found.refused
 
 
-@app.command()
-def same_code(
-    revision: Annotated[str, typer.Argument(help="git commit whose default-suite records are compared with today's")],
+@app.command("same-bits")
+def same_bits(
+    revision: Annotated[str, typer.Argument(help="git commit whose code is compared with this checkout's")],
 ) -> None:
-    """After an edit of the engine: write down which methods still measure the same, number by number."""
-    from harness.records.same_code import SAME_CODE, note_same_code
+    """After an edit of the engine: run a small suite with both versions; exits with 0 only if every bit is the same."""
+    from harness.records.same_bits import compare_with
+    from harness.records.same_code import SAME_CODE
 
-    found = note_same_code(revision)
-    print(f"{SAME_CODE}: the same numbers as at {revision}: {', '.join(found.same) or 'none'}")
+    found = compare_with(revision)
+    print(f"{SAME_CODE}: the same bits as with the code of {revision}: {', '.join(found.same) or 'none'}")
+    for method, difference in found.other.items():
+        print(f"{method}: other bits ({difference})")
     if found.other:
-        print(f"other numbers: {', '.join(found.other)}")
-    if found.elsewhere:
-        names = ", ".join(found.elsewhere)
-        print(f"not comparable, as another processor may give other numbers to the same code: {names}")
-    if found.not_measured_again:
-        print(f"not measured again with this checkout's code: {', '.join(found.not_measured_again)}")
+        raise RunFailed(f"{len(found.other)} methods measure other numbers than with the code of {revision}")
 
 
 @app.command()

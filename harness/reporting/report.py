@@ -166,7 +166,7 @@ def _note(record: Record, current: Mapping[str, str] | None, same: dict[str, dic
     if record.code_version == current[record.method]:
         return ""
     if measured_the_same(record.code_version, current[record.method], same):
-        return "earlier code, same on the default suite"
+        return "earlier code, same bits on a small suite"
     return f"measured with code {record.code_version}, which is now {current[record.method]}"
 
 

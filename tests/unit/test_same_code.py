@@ -1,83 +1,84 @@
-"""Code versions that measured the same are written down; what differs in one number is not."""
+"""Code versions that measured the same are written down; what differs in one bit is not."""
 
 from __future__ import annotations
 
-import subprocess
-from dataclasses import replace
+import dataclasses
+import shutil
 from pathlib import Path
 
 import pytest
 
 from harness.errors import UserError
-from harness.files import write_json
-from harness.records import same_code
+from harness.provenance import PACKAGE
+from harness.records import same_bits
 from harness.records.collect import collect
-from harness.records.same_code import SAME_CODE, Compared, measured_the_same, note_same_code, read_same_code
-from harness.records.schema import Record, costs_path, write_record
+from harness.records.same_bits import ROOT, Compared, Outcome, note
+from harness.records.same_code import SAME_CODE, measured_the_same, read_same_code
+from harness.records.schema import write_record
 from harness.reporting.report import ranked_sections
+from harness.suites import Suite
 from tests.factories import make_record
 
-METHODS = ("ce", "crt", "gcl", "lws")
+RUNS = ("digits-lt-if10 ce@common 0", "cifar-lt-if10 ce@paper 0", "digits-lt-if10 crt-gcl@common 0")
 
 
-def git(*arguments: str) -> None:
-    subprocess.run(["git", "-c", "user.name=t", "-c", "user.email=t@t", *arguments], check=True, capture_output=True)
+def outcomes(code: str, **facts: object) -> dict[str, Outcome]:
+    return {run: Outcome(code, {"scores": 1, **facts}) for run in RUNS}
 
 
-def write(*records: Record) -> None:
-    for record in records:
-        path = Path(f"results/records/{record.method}/seed{record.seed}.json")
-        write_record(path, record)
-        write_json(costs_path(path), {"processor": "one, AVX2"})
+def test_only_methods_without_any_difference_are_written_down(tmp_path: Path) -> None:
+    before, now = outcomes("old"), outcomes("new")
+    now[RUNS[2]] = dataclasses.replace(now[RUNS[2]], facts={"scores": 1, "weights of train": "other"})
+    found = note(before, now, tmp_path / "known.json")
+    assert found == Compared(["ce"], {"crt": f"{RUNS[2]}: weights of train differs"})
+    known = read_same_code(tmp_path / "known.json")
+    assert known == {"old": {"method": "ce", "now": "new", "on": "cifar-lt-if10 (paper), digits-lt-if10 (common)"}}
 
 
-@pytest.fixture
-def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Record]:
-    """A commit with records of four methods; then all but parts of two were measured again with other code."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(same_code, "current_versions", lambda: {method: "new-" + method for method in METHODS})
-    then = [make_record(method, seed, code_version="old-" + method) for method in METHODS for seed in (0, 1)]
-    write(*then)
-    git("init", "-q")
-    git("add", "-A")
-    git("commit", "-qm", "then")
-    now = [replace(record, code_version="new-" + record.method, run_key="f" * 16) for record in then]
-    scores = now[3].results["last"]
-    assert scores is not None
-    now[3] = replace(now[3], results=now[3].results | {"last": replace(scores, ece=scores.ece + 1e-6)})
-    write(*now[:5], now[6])
-    write(replace(now[7], code_version="old-lws"))
-    Path("results/records/gcl/seed1.json").unlink()
-    return then
+def test_what_one_version_alone_ran_is_not_the_same(tmp_path: Path) -> None:
+    before, now = outcomes("old"), outcomes("new")
+    del before[RUNS[0]], now[RUNS[2]]
+    found = note(before, now, tmp_path / "known.json")
+    assert found.same == []
+    assert "only the newer code ran it" in found.other["ce"]
+    assert "only the older code ran it" in found.other["crt"]
 
 
-def test_only_equal_numbers_of_every_record_count(repository: list[Record]) -> None:
-    found = note_same_code("HEAD")
-    assert found == Compared(["ce"], ["crt"], [], ["gcl", "lws"])
-    known = read_same_code()
-    assert known == {"old-ce": {"method": "ce", "now": "new-ce", "on": "mnist5k-lt-if100 (paper)"}}
-    assert note_same_code("HEAD") == found
+def test_a_version_is_not_written_down_as_the_same_as_itself(tmp_path: Path) -> None:
+    assert note(outcomes("one"), outcomes("one"), tmp_path / "known.json").same == ["ce", "crt"]
+    assert not read_same_code(tmp_path / "known.json")
+
+
+def test_a_commit_that_is_none() -> None:
     for nowhere in ("nowhere", "--output=stray"):
         with pytest.raises(UserError, match="git rev-parse"):
-            note_same_code(nowhere)
-    assert not Path("stray").exists()
+            same_bits.compare_with(nowhere)
 
 
-@pytest.mark.parametrize("costs", [{"processor": "one, AVX512"}, {}])
-def test_other_numbers_of_another_processor_say_nothing(repository: list[Record], costs: dict[str, str]) -> None:
-    write_json(costs_path(Path("results/records/crt/seed1.json")), costs)
-    assert note_same_code("HEAD") == Compared(["ce"], [], ["crt"], ["gcl", "lws"])
-
-
-def test_records_that_nobody_measured_again_are_not_called_the_same(
-    repository: list[Record], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """They lie there as they did at the commit, so their numbers are equal, and that means nothing."""
-    write(*repository)
-    assert note_same_code("HEAD") == Compared(not_measured_again=list(METHODS))
-    monkeypatch.setattr(same_code, "current_versions", lambda: {method: "old-" + method for method in METHODS})
-    assert note_same_code("HEAD").same == list(METHODS)
-    assert not read_same_code(), "a version is not written down as the same as itself"
+@pytest.mark.pipeline
+def test_two_versions_are_run_and_one_changed_constant_is_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three copies of the code: as it is, with another comment, and with a schedule that is a thousandth lower."""
+    monkeypatch.setattr(same_bits, "SHORTENED", {"default": (*same_bits.SHORT, "image_size=8")})
+    suite = Suite(["mnist5k-lt-if100"], ["ce@common", ["crt@common"]])
+    monkeypatch.setattr(same_bits, "get_suite", lambda _name: suite)
+    monkeypatch.setenv("LTBENCH_DATA", str(tmp_path / "data"))
+    found = []
+    for name, old, new in (("a", "", ""), ("b", "import math", "import math  # a comment"), ("c", "0.5 *", "0.4995 *")):
+        for part in (PACKAGE.name, "methods"):
+            shutil.copytree(ROOT / part, tmp_path / name / part, ignore=shutil.ignore_patterns("__pycache__"))
+        file = tmp_path / name / "harness/engine/schedules.py"
+        file.write_text(file.read_text().replace(old, new) if old else file.read_text())
+        found.append(same_bits._measure(tmp_path / name))
+    first, comment, constant = found
+    assert set(first) == {"mnist5k-lt-if100 ce@common 0", "mnist5k-lt-if100 crt@common 0"}
+    facts = first["mnist5k-lt-if100 crt@common 0"].facts
+    assert {"scores", "predictions", "loss", "weights of train", "weights of finetune"} <= set(facts)
+    assert all(len(facts[f"weights of {stage}"]) > 10 for stage in ("train", "finetune"))
+    path = tmp_path / "known.json"
+    assert note(first, comment, path) == Compared(["ce", "crt"])
+    assert len(read_same_code(path)) == 2
+    other = note(first, constant, path)
+    assert (other.same, list(other.other)) == ([], ["ce", "crt"])
 
 
 def test_steps_are_followed_and_never_in_a_circle() -> None:
@@ -92,14 +93,20 @@ def test_steps_are_followed_and_never_in_a_circle() -> None:
     assert measured_the_same("x", "c", known) is None
 
 
-def test_the_report_says_which_older_code_is_known_to_give_the_same(repository: list[Record]) -> None:
-    note_same_code("HEAD")
-    write(*repository)
-    current = {method: f"new-{method}" for method in ("ce", "crt", "gcl")}
+def test_the_report_says_which_older_code_is_known_to_give_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    run = "mnist5k-lt-if100 ce@paper 0"
+    note({run: Outcome("old-ce", {})}, {run: Outcome("new-ce", {})}, SAME_CODE)
+    for method in ("ce", "crt"):
+        record = make_record(method, code_version=f"old-{method}")
+        write_record(Path(f"results/records/{method}/seed0.json"), record)
+    current = {method: f"new-{method}" for method in ("ce", "crt")}
     (section,) = ranked_sections(collect(Path("results/records")), current).sections
     marks = {row.first.method: row.marks for row in section.rows}
-    assert marks["ce"] == ("earlier code, same on the default suite",)
-    assert marks["crt"] == ("measured with code old-crt, which is now new-crt",)
+    assert "earlier code, same bits on a small suite" in marks["ce"]
+    assert "measured with code old-crt, which is now new-crt" in marks["crt"]
     SAME_CODE.write_text('{"old-ce": {"now": 1}}')
     with pytest.raises(UserError, match="damaged"):
         ranked_sections(collect(Path("results/records")), current)

@@ -114,7 +114,7 @@ def test_lws_on_inaturalist_is_decouplings() -> None:
     second = cell.recipe.finetune
     assert second is not None
     assert (second.epochs, second.batch_size, second.lr, second.weight_decay) == (5, 512, 0.2, 1e-4)
-    assert (second.schedule, second.frozen_bn) == ("cos_start1", "train_as_published")
+    assert (second.schedule, second.frozen_bn) == ("cosine_epoch_to_0", "train_as_published")
     assert cell.first_stage_identity() == resolve(Entry("crt", "", "paper"), "inat2018").first_stage_identity()
 
 

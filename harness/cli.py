@@ -86,7 +86,7 @@ def list_(
     as_json: Annotated[bool, typer.Option("--json", help="for machines")] = False,
 ) -> None:
     """What is registered, a line each."""
-    from harness.plugins.scaffold import listing
+    from harness.plugins import listing
 
     _print_items(listing.items(what), as_json)
 
@@ -412,18 +412,18 @@ def reproduce(
 @app.command("check-method")
 def check_method(name: Annotated[str, typer.Argument(help="a method (ltbench list)")]) -> None:
     """Run the conformance suite on a method: before it may cost anyone a GPU hour."""
-    from harness.plugins.scaffold import scaffold as plugins
+    from harness.plugins import scaffold
 
-    raise typer.Exit(plugins.check(name))
+    raise typer.Exit(scaffold.check(name))
 
 
 @app.command("new-method")
 def new_method(name: Annotated[str, typer.Argument(help="lower-case letters, digits and _")]) -> None:
     """Write methods/NAME/, a method that already runs, with comments that lead on; then update the grid."""
-    from harness.plugins.scaffold import scaffold as plugins
+    from harness.plugins import scaffold
     from harness.spec import suites
 
-    for path in plugins.scaffold(name):
+    for path in scaffold.scaffold(name):
         print(path)
     suites.write_grid()
     print(f"next: edit methods/{name}/method.py, then ltbench check-method {name}, then dvc repro")

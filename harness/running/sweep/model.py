@@ -1,7 +1,8 @@
 """How long a suite takes on a number of GPUs: a formula, and a simulation of the same queue that checks it.
 
 `python -m harness.running.sweep.model` prints both for the suite `large` on 1 to 64 GPUs. Hours of a run are
-assumptions until somebody has measured them, and are named as such on the command line's defaults and in `docs/SCALING.md`.
+assumptions until somebody has measured them, and are named as such on the command line's defaults and in
+`docs/SCALING.md`.
 """
 
 from __future__ import annotations

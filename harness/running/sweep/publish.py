@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from harness.base.errors import UserError
-from harness.records import collect
+from harness.records.collect import collect
 from harness.records.schema import read_record
+from harness.records.table import rows, write_table
 from harness.reporting.checkout import sources
 from harness.reporting.report import build_report
 from harness.running import cells
@@ -59,8 +60,8 @@ def publish(out: Path) -> int:
             _publish_stage(folders.first if part == "train" else folders.last, Path(item["out"]), item["seeds"])
     for item, _cell, folders in scored:
         _replace(Path(item["out"]), [(path, path.name) for path in _of_seeds(folders.records, item["seeds"])])
-    collected = collect.collect(RECORDS, IMPORTED)
-    collect.write_table(collect.rows(collected), TABLE)
+    collected = collect(RECORDS, IMPORTED)
+    write_table(rows(collected), TABLE)
     build_report(collected, REPORTS, sources())
     return sum(len(parse_seeds(item["seeds"])) for item, _cell, _folders in scored)
 

@@ -57,25 +57,29 @@ def test_a_commit_that_is_none() -> None:
 
 @pytest.mark.pipeline
 def test_two_versions_are_run_and_one_changed_constant_is_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Three copies of the code: as it is, with another comment, and with a schedule that is a thousandth lower."""
+    """Three copies of the code: as it is, with a constant that nothing uses, and with a schedule a thousandth lower."""
     monkeypatch.setattr(same_bits, "SHORTENED", {"default": (*same_bits.SHORT, "image_size=8")})
     suite = Suite(["mnist5k-lt-if100"], ["ce@common", ["crt@common"]])
     monkeypatch.setattr(same_bits, "get_suite", lambda _name: suite)
     monkeypatch.setenv("LTBENCH_DATA", str(tmp_path / "data"))
     found = []
-    for name, old, new in (("a", "", ""), ("b", "import math", "import math  # a comment"), ("c", "0.5 *", "0.4995 *")):
+    for name, old, new in (
+        ("a", "", ""),
+        ("b", "import math\n", "import math\n\nUNUSED = 1\n"),
+        ("c", "0.5 *", "0.4995 *"),
+    ):
         for part in (PACKAGE.name, "methods"):
             shutil.copytree(ROOT / part, tmp_path / name / part, ignore=shutil.ignore_patterns("__pycache__"))
         file = tmp_path / name / "harness/toolbox/schedules.py"
         file.write_text(file.read_text().replace(old, new) if old else file.read_text())
         found.append(same_bits._measure(tmp_path / name))
-    first, comment, constant = found
+    first, unused, constant = found
     assert set(first) == {"mnist5k-lt-if100 ce@common 0", "mnist5k-lt-if100 crt@common 0"}
     facts = first["mnist5k-lt-if100 crt@common 0"].facts
     assert {"scores", "predictions", "loss", "weights of train", "weights of finetune"} <= set(facts)
     assert all(len(facts[f"weights of {stage}"]) > 10 for stage in ("train", "finetune"))
     path = tmp_path / "known.json"
-    assert note(first, comment, path) == Compared(["ce", "crt"])
+    assert note(first, unused, path) == Compared(["ce", "crt"])
     assert len(read_same_code(path)) == 2
     other = note(first, constant, path)
     assert (other.same, list(other.other)) == ([], ["ce", "crt"])

@@ -76,6 +76,12 @@ def as_dict(value: Any) -> dict[str, Any]:
     }
 
 
+def without_later(cls: type, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Plain values of an instance without the `later` fields that have their default, however they were written."""
+    defaults = {field.name: field.default for field in dataclasses.fields(cls) if field.metadata.get("later")}
+    return {key: value for key, value in values.items() if key not in defaults or value != defaults[key]}
+
+
 def _plain(value: Any) -> Any:
     if dataclasses.is_dataclass(value):
         return as_dict(value)

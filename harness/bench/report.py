@@ -6,8 +6,10 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any, TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
@@ -15,6 +17,8 @@ from harness.bench.sizes import sizes
 from harness.metrics.shots import group_sizes, shot_accuracy
 from harness.records.evidence import evidence_path, write_evidence
 from harness.records.schema import SCHEMA, Record, Scores, costs_path, write_record
+
+Targets: TypeAlias = npt.NDArray[np.integer]
 
 SEEDS = 3
 ROWS = 33  # of a table: what 16 methods come to with their variants
@@ -54,39 +58,25 @@ def _write(
     scores = Scores(epoch=EPOCHS, macro_f1=macro_f1, ece=0.1, per_class=by_class, **shots)  # type: ignore[arg-type]
     key = f"{dataset}-{row}-{seed}"
     path = folder / dataset / f"method{row}" / f"seed{seed}.json"
-    write_record(
-        path,
-        Record(
-            schema=SCHEMA,
-            status="ok",
-            dataset=dataset,
-            split=f"{dataset}-lt-if100",
-            split_sha256=dataset,
-            profile="exponential",
-            imbalance_factor=100.0,
-            subset_rule="hash:0",
-            class_counts=counts,
-            test_images=len(targets),
-            val_images=0,
-            method=f"method{row}",
-            variant="",
-            track="common",
-            recipe={"backbone": "resnet32_cifar", "params": {}, "train": {"epochs": EPOCHS, "lr": 0.1 + row}},
-            recipe_sha256=f"{row:064d}",
-            backbone="resnet32_cifar",
-            seed=seed,
-            stages=["train"],
-            stage1_selection=None,
-            stage1_key=key,
-            run_key=key,
-            code_version="made",
-            shot_policy="strict_100_20",
-            groups=group_sizes(counts),
-            results={"last": scores, "best_val": None, "best_test": scores},
-        ),
-    )
+    write_record(path, _record(dataset, row, seed, counts, len(targets), key, scores))
     costs_path(path).write_text(json.dumps({"device": "made", "wall_seconds": 1.0 + seed}), encoding="utf-8")
-    arrays = {
+    write_evidence(evidence_path(path), _evidence(key, targets, predicted, classes))
+
+
+def _record(dataset: str, row: int, seed: int, counts: list[int], images: int, key: str, scores: Scores) -> Record:
+    return Record(
+        schema=SCHEMA, status="ok", dataset=dataset, split=f"{dataset}-lt-if100", split_sha256=dataset,
+        profile="exponential", imbalance_factor=100.0, subset_rule="hash:0", class_counts=counts, test_images=images,
+        val_images=0, method=f"method{row}", variant="", track="common",
+        recipe={"backbone": "resnet32_cifar", "params": {}, "train": {"epochs": EPOCHS, "lr": 0.1 + row}},
+        recipe_sha256=f"{row:064d}", backbone="resnet32_cifar", seed=seed, stages=["train"], stage1_selection=None,
+        stage1_key=key, run_key=key, code_version="made", shot_policy="strict_100_20", groups=group_sizes(counts),
+        results={"last": scores, "best_val": None, "best_test": scores},
+    )  # fmt: skip
+
+
+def _evidence(key: str, targets: Targets, predicted: Targets, classes: int) -> dict[str, npt.NDArray[Any]]:
+    return {
         "run_key": np.array(key),
         "targets": targets.astype(np.uint8),
         "rules": np.array(["last", "best_test"]),
@@ -99,7 +89,6 @@ def _write(
         "val": np.empty(0, np.float32),
         "class/weight norm": np.linspace(2, 1, classes, dtype=np.float32),
     }
-    write_evidence(evidence_path(path), arrays)
 
 
 @pytest.mark.parametrize("index", range(2))

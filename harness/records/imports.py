@@ -54,15 +54,16 @@ def import_campaign(folder: Path, splits: Path, root: Path = IMPORTED) -> Import
 
 def _check(record: Record, path: Path, their_splits: Path, our_splits: Path) -> Entry:
     from harness.records.runs import run_info
-    from harness.spec.recipes import resolve
+    from harness.spec.recipes import migrated, resolve
 
     entry = parse_entry(record.entry, where=str(path))
     if str(parse_split_name(record.split, where=str(path))) != record.split or record.seed < 0:
         raise UserError(f"{path}: '{record.split}', seed {record.seed}, is no name that a file could have here")
     cell = resolve(entry, record.dataset)
     spread = spread_of(record.recipe, str(path))  # as it was: that is no part of the recipe that a checkout has
-    expected = sha256_json(cell.recipe.as_dict() | spread.in_recipe)
-    if record.recipe_sha256 != expected or sha256_json(record.recipe) != record.recipe_sha256:
+    if sha256_json(record.recipe) != record.recipe_sha256:
+        raise UserError(f"{path}: its recipe does not have the hash {record.recipe_sha256[:8]} that stands beside it")
+    if sha256_json(migrated(record.recipe)) != sha256_json(cell.recipe.as_dict() | spread.in_recipe):
         raise UserError(f"{path}: measured with another recipe of {entry} than this checkout's")
     known = read_same_code()
     if record.code_version not in (versions := versions_of(entry.method, known)):
@@ -73,7 +74,9 @@ def _check(record: Record, path: Path, their_splits: Path, our_splits: Path) -> 
         raise UserError(f"{path}: measured on split {record.split_sha256}, {split.id} has {split.sha256} here")
     code = {entry.method: record.code_version}
     runs = (
-        run_info(cell, split, record.seed, cell.stages[-1], spread, {cell.first_stage.name: version} | code)
+        run_info(
+            cell, split, record.seed, cell.stages[-1], spread, {cell.first_stage.name: version} | code, record.recipe
+        )
         for version in versions_of(cell.first_stage.name, known)
     )
     if not any((record.stage1_key, record.run_key) == (run.stage1_key, run.run_key) for run in runs):

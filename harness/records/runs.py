@@ -74,6 +74,7 @@ def run_info(
     stage: Stage,
     spread: Spread = ONE_PROCESS,
     codes: Mapping[str, str] = MappingProxyType({}),
+    recorded: Mapping[str, Any] | None = None,
 ) -> RunInfo:
     """The identity of a run up to `stage`, with its run keys; nothing is run.
 
@@ -83,14 +84,15 @@ def run_info(
 
     Args:
         codes: code versions by method, where they are not this checkout's.
+        recorded: the recipe as a record holds it, where names or defaults have changed since; keys are made from that.
     """
     first_code, own_code = (
         codes.get(method.name) or code_version(get_plugin(method.name).folder)
         for method in (cell.first_stage, cell.method)
     )
-    recipe = cell.recipe.as_dict() | spread.in_recipe
+    recipe = cell.recipe.as_dict() | spread.in_recipe if recorded is None else dict(recorded)
     first = {"split": split.sha256, "seed": seed, "code": first_code, **cell.first_stage_identity()}
-    first |= spread.in_recipe
+    first |= {"recipe": recipe["train"], **spread.in_recipe}
     first_key = sha256_json(first)[:16]
     second = {
         "stage1": first_key,

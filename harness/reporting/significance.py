@@ -34,13 +34,6 @@ MIN_METHODS: Final = 3
 # Discordant images
 
 
-def discordant(a: Bits, b: Bits) -> tuple[int, int]:
-    """How many images only a, and only b, has right; a and b of shape (N,)."""
-    if a.shape != b.shape:
-        raise ValueError(f"runs over different images: {a.shape} and {b.shape}")
-    return int(np.count_nonzero(a & ~b)), int(np.count_nonzero(b & ~a))
-
-
 def discordant_counts(correct: Bits) -> Ints:
     """Entry [i, j]: images that run i has right and run j wrong; correct of shape (R, N), the result (R, R).
 
@@ -67,32 +60,6 @@ def mcnemar_one_sided(wins: ArrayLike, losses: ArrayLike) -> Floats:
     won, lost = np.asarray(wins, dtype=np.float64), np.asarray(losses, dtype=np.float64)
     tail: Floats = np.where(won > 0, special.betainc(np.maximum(won, 1.0), lost + 1.0, 0.5), 1.0)
     return tail
-
-
-def paired_p(wins: ArrayLike, losses: ArrayLike) -> float:
-    """Two-sided p-value of one pair of rows; wins and losses of shape (S,), over the seeds that both rows have.
-
-    No seed: nan. One seed: the exact two-sided McNemar test. Otherwise see `paired_p_many`.
-    """
-    won, lost = np.asarray(wins), np.asarray(losses)
-    return float(paired_p_many(won[:, None], lost[:, None])[0])
-
-
-def paired_p_many(wins: ArrayLike, losses: ArrayLike, common: Bits | None = None) -> Floats:
-    """Two-sided p-values of P pairs of rows; wins, losses and common of shape (S, P), the result (P,).
-
-    `common` says which seeds both rows of a pair have (all, if not given); the others are left out, and a pair without
-    any has nan. The null hypothesis is that in no seed one of the two is better.
-
-    All seeds are tested on the same images, so their p-values are dependent in an unknown way. Twice their mean is a
-    p-value whatever the dependence: Rüschendorf, Adv. Appl. Prob. 14 (1982); Vovk & Wang, Combining p-values via
-    averaging, Biometrika 107 (2020). It is formed for each direction, and the smaller of the two is doubled.
-    """
-    won, lost = np.asarray(wins), np.asarray(losses)
-    counted = np.ones(won.shape, dtype=np.bool_) if common is None else common
-    better = np.where(counted, mcnemar_one_sided(won, lost), 0.0).sum(axis=0)
-    worse = np.where(counted, mcnemar_one_sided(lost, won), 0.0).sum(axis=0)
-    return _two_sided(better, worse, counted.sum(axis=0))
 
 
 def holm(p: ArrayLike) -> Floats:
@@ -137,11 +104,11 @@ def tie_groups(rows: Sequence[RunsOfRow], alpha: float = 0.05) -> Ties:
     """Groups of rows that the test set cannot tell from their leader; rows in order of falling mean accuracy.
 
     The first row leads the first group. All rows below a leader that share a seed with it are tested against it
-    (`paired_p_many`, `holm` over these tests). The group goes down to the first row that is significantly worse, which
-    leads the next group with rank 1 + number of rows above it. So groups are runs of the order shown, and ranks never
-    improve downwards: a row further down that ties with an earlier leader (it has fewer seeds, or fewer discordant
-    images) still belongs to the lower group, and `ties_with` names the earlier leader. A row that is significantly
-    *better* than its leader on the seeds they share is not worse, and stays.
+    (twice the mean p-value over seeds, `holm` over these tests). The group goes down to the first row that is
+    significantly worse, which leads the next group with rank 1 + number of rows above it. So groups are runs of the
+    order shown, and ranks never improve downwards: a row further down that ties with an earlier leader (it has fewer
+    seeds, or fewer discordant images) still belongs to the lower group, and `ties_with` names the earlier leader. A row
+    that is significantly *better* than its leader on the seeds they share is not worse, and stays.
 
     A row without evidence, or without a seed in common with the leader it would be tested against, gets the rank of its
     place and `tested` False. It neither ends a group nor leads one, so ranks are monotone over the tested rows. A
@@ -316,7 +283,13 @@ def critical_difference(accuracies: NDArray[np.floating], alpha: float = 0.05) -
 
 
 def _two_sided(better: Floats, worse: Floats, seeds: Ints) -> Floats:
-    """Twice the smaller of both directions; better and worse are sums of one-sided p-values over so many seeds."""
+    """Two-sided p-values; better and worse are sums of one-sided ones over so many seeds, nan where there is none.
+
+    The null hypothesis is that in no seed one of the two is better. All seeds are tested on the same images, so their
+    p-values are dependent in an unknown way. Twice their mean is a p-value whatever the dependence: Rüschendorf, Adv.
+    Appl. Prob. 14 (1982); Vovk & Wang, Combining p-values via averaging, Biometrika 107 (2020). It is formed for each
+    direction, and the smaller of the two is doubled. With one seed it is the exact two-sided McNemar test.
+    """
     counted = np.maximum(seeds, 1)
     factor = np.where(seeds > 1, 2.0, 1.0)
     one_sided = np.minimum(1.0, factor * np.minimum(better, worse) / counted)
@@ -362,23 +335,10 @@ def _against(first: int, runs: RunsOfRow, seeds: Mapping[int, _Packed], number: 
 
 
 def _shared(words: NDArray[np.uint64], other: NDArray[np.uint64]) -> Ints:
-    """How many bits each row of words (n, W) has in common with other (W,).
-
-    Bits are counted side by side within a word (Warren, Hacker's Delight, fig. 5-2), as `numpy.bitwise_count` needs
-    NumPy 2.
-    """
-    odd, pairs, nibbles = np.uint64(0x5555555555555555), np.uint64(0x3333333333333333), np.uint64(0x0F0F0F0F0F0F0F0F)
-    one, two, four, top = np.uint64(1), np.uint64(2), np.uint64(4), np.uint64(56)
+    """How many bits each row of words (n, W) has in common with other (W,)."""
     counts = np.zeros(len(words), dtype=np.int64)
     for block in _slices(len(words), BLOCK_WORDS // max(len(other), 1)):
-        part = words[block] & other
-        part -= (part >> one) & odd
-        part = (part & pairs) + ((part >> two) & pairs)
-        part += part >> four
-        part &= nibbles
-        part *= np.uint64(0x0101010101010101)
-        part >>= top
-        counts[block] = part.sum(axis=1, dtype=np.int64)
+        counts[block] = np.bitwise_count(words[block] & other).sum(axis=1, dtype=np.int64)
     return counts
 
 

@@ -21,19 +21,43 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from safetensors import safe_open
 
 from harness.base.errors import UserError
 from harness.base.files import PACKAGE, sha256_bytes, write_bytes, write_json
 from harness.records.evidence import evidence_path
+from harness.records.history import read_history
+from harness.records.runs import read_run_info
 from harness.records.same_code import SAME_CODE, read_same_code
 from harness.records.schema import Record, read_record, record_paths
 from harness.spec.suites import SUITES_FILE, get_suite
 from harness.splits import store
 
-# A suite that gives the entries, and how its runs are shortened.
-SHORT = ("recipe.epochs=2", "recipe.warmup_epochs=1", "recipe.finetune.epochs=1", "recipe.finetune.warmup_epochs=0")
-SHORTENED = {"default": SHORT, "full-length": (*SHORT, "image_size=16")}
 ROOT = PACKAGE.parent
+SHORT = ("recipe.epochs=2", "recipe.warmup_epochs=1", "recipe.finetune.epochs=1", "recipe.finetune.warmup_epochs=0")
+SMALL = (*SHORT, "image_size=16")
+
+
+@dataclass(frozen=True)
+class Part:
+    """What is run of a suite, and how it is shortened.
+
+    Attributes:
+        stopped_after: seconds after which the campaign is stopped once; the runs under way are then resumed.
+    """
+
+    suite: str
+    overrides: tuple[str, ...]
+    only: str = "*"
+    stopped_after: float = 0.0
+
+
+PARTS = (
+    Part("default", SHORT),
+    Part("cifar10-short", SMALL, only="crt@short", stopped_after=20.0),
+    Part("full-length", SMALL),
+)
+IN_TWO = "mnist5k-lt-if100", "ce@common"  # one run over two processes, in full
 
 
 @dataclass
@@ -113,27 +137,52 @@ def _git(*arguments: str) -> bytes:
 
 
 def _measure(tree: Path) -> dict[str, Outcome]:
-    """Runs the suites with the code in `tree`, seed 0 alone; what could not run (no data, say) is missing."""
-    suites = {name: get_suite(name) for name in SHORTENED}
+    """Runs the parts with the code in `tree`, seed 0 alone; what could not run (no data, say) is missing."""
+    suites = {part.suite: get_suite(part.suite) for part in PARTS}
     text = {
         name: {"splits": suite.splits, "entries": [text for group in suite.groups for text in group], "seeds": [0]}
         for name, suite in suites.items()
     }
     write_json(tree / PACKAGE.name / SUITES_FILE.name, text)  # JSON is YAML
-    environment = os.environ | {"PYTHONPATH": str(tree), "LTBENCH_DATA": str(store.data_root().resolve())}
     found: dict[str, Outcome] = {}
-    for name, overrides in SHORTENED.items():
-        out = tree / "out" / name
-        command = [sys.executable, "-m", PACKAGE.name, "campaign", name, "--device", "cpu", "--budget", "100000"]
-        command += ["--out", str(out), *(word for item in overrides for word in ("--set", item))]
-        print(f"{tree.name}: {name}", file=sys.stderr, flush=True)
-        done = subprocess.run(command, cwd=tree, env=environment, check=False)  # noqa: S603
-        if done.returncode and not out.is_dir():
-            print(f"{tree.name}: {name} was left out", file=sys.stderr)
+    for part in PARTS:
+        out = tree / "out" / part.suite
+        words = ["campaign", part.suite, "--device", "cpu", "--out", str(out), "--only", part.only]
+        words += [word for item in part.overrides for word in ("--set", item)]
+        for budget in filter(None, (part.stopped_after, 1e6)):
+            _ltbench(tree, *words, "--budget", f"{budget:g}")
         found |= {_name(record): _outcome(path, record, out) for path, record in _records(out)}
+    if IN_TWO:
+        found |= _in_two(tree, *IN_TWO)
     if not found:
         raise UserError(f"nothing could be measured with the code of {tree.name}; see above")
     return found
+
+
+def _in_two(tree: Path, split: str, entry: str) -> dict[str, Outcome]:
+    """One run over two processes."""
+    out = tree / "out" / "in-two"
+    _ltbench(tree, "split", split)
+    _ltbench(tree, "train", split, entry, "--seeds", "0", "--device", "cpu", "--nproc", "2", "--out", str(out))
+    try:
+        info = read_run_info(out / "predictions/seed0.json")
+        history = read_history(out / "predictions/seed0.npz")
+    except UserError as error:
+        print(f"{tree.name}: left out: {error}", file=sys.stderr)
+        return {}
+    facts: dict[str, Any] = {name: values.tobytes() for name, values in history.items() if name != "run_key"}
+    facts |= {"weights": _hashes(out / "checkpoint/seed0.safetensors")}
+    return {f"{split} {entry} 0 in-two": Outcome(info.code_version, facts)}
+
+
+def _ltbench(tree: Path, *words: str) -> None:
+    environment = os.environ | {
+        "PYTHONPATH": str(tree),
+        "LTBENCH_DATA": str(store.data_root().resolve()),
+        "LTBENCH_CHECKPOINT_SECONDS": "1",
+    }
+    print(f"{tree.name}: ltbench {' '.join(words[:3])}", file=sys.stderr, flush=True)
+    subprocess.run([sys.executable, "-m", PACKAGE.name, *words], cwd=tree, env=environment, check=False)  # noqa: S603
 
 
 def _records(out: Path) -> list[tuple[Path, Record]]:
@@ -155,12 +204,17 @@ def _outcome(path: Path, record: Record, out: Path) -> Outcome:
 
 
 def _weights(out: Path, record: Record, stage: str) -> dict[str, str]:
-    """Hashes of a stage's tensors, by the run key that its file carries."""
-    from safetensors import safe_open
-
+    """Hashes of a stage's tensors, found by the run key that their file carries."""
     key = record.stage1_key if stage == "train" else record.run_key
-    for path in out.glob(f"work/**/{stage}/checkpoint/seed{record.seed}.safetensors"):
-        with safe_open(path, framework="np") as file:
-            if (file.metadata() or {}).get("run_key", "").split(" ")[0] == key:
-                return {name: sha256_bytes(file.get_tensor(name).tobytes()) for name in file.keys()}  # noqa: SIM118
-    return {}
+    paths = out.glob(f"work/**/{stage}/checkpoint/seed{record.seed}.safetensors")
+    return next((_hashes(path) for path in paths if _run_key(path) == key), {})
+
+
+def _run_key(path: Path) -> str:
+    with safe_open(path, framework="np") as file:
+        return str((file.metadata() or {}).get("run_key", "")).split(" ")[0]
+
+
+def _hashes(path: Path) -> dict[str, str]:
+    with safe_open(path, framework="np") as file:
+        return {name: sha256_bytes(file.get_tensor(name).tobytes()) for name in file.keys()}  # noqa: SIM118

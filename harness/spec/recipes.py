@@ -52,6 +52,21 @@ class Recipe:
         return sha256_json(self.as_dict())
 
 
+RENAMED = {"cos_start0": "cosine_epoch", "cos_start1": "cosine_epoch_to_0", "warm_cos": "cosine_epoch_to_0"}
+"""Schedules, by the names that recipes once had for them."""
+
+
+def migrated(recorded: Mapping[str, Any]) -> dict[str, Any]:
+    """A recorded recipe with today's names, and without keys that came later and have their default."""
+    found = dict(recorded)
+    for stage in ("train", "finetune"):
+        if isinstance(value := found.get(stage), Mapping):
+            schedule = value.get("schedule")
+            renamed = {"schedule": RENAMED.get(schedule, schedule)} if isinstance(schedule, str) else {}
+            found[stage] = config.without_later(StageRecipe, {**value, **renamed})
+    return found
+
+
 @dataclass(frozen=True)
 class Cell:
     """An entry with its recipe for one data set, and the method classes of its stages."""

@@ -19,7 +19,7 @@ from typing import cast
 import pytest
 
 from harness.base.errors import UserError
-from harness.base.files import locked, write_json
+from harness.base.files import locked, sha256_json, write_json
 from harness.records import same_code
 from harness.records.imports import import_campaign
 from harness.records.runs import run_info
@@ -193,9 +193,12 @@ def test_a_campaign_goes_on_where_its_budget_ended_and_is_imported(
     assert (splits / "mnist5k-lt-if100.json").is_file(), "the split came along"
     again = import_campaign(out, splits, tmp_path / "results" / "imported")
     assert (len(again.taken), len(again.known)) == (0, 4)
+    recipe = read_record(records[0]).recipe
+    other = recipe | {"train": recipe["train"] | {"lr": 0.7}}
     for change, reason in (
         ({"code_version": "0" * 64}, "code version"),
-        ({"recipe_sha256": "0" * 64}, "another recipe"),
+        ({"recipe_sha256": "0" * 64}, "its recipe does not have the hash"),
+        ({"recipe": other, "recipe_sha256": sha256_json(other)}, "another recipe"),
         ({"split_sha256": "0" * 64}, "measured on split"),
         ({"stage1_key": "0" * 16}, "another run key"),
     ):

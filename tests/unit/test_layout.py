@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import io
+import tokenize
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -76,6 +78,33 @@ def test_there_are_at_most_eleven_floors_and_each_folder_is_there() -> None:
 def test_nothing_stands_loose_in_the_hall() -> None:
     found = {path.name for path in HARNESS.iterdir() if path.is_file() and path.suffix != ".yaml"}
     assert found == LOOSE
+
+
+def code_lines(file: Path) -> set[int]:
+    """Lines that hold code: no blank ones, comments or docstrings."""
+    text = file.read_text(encoding="utf-8")
+    skipped = {tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT, tokenize.ENDMARKER}
+    lines = {
+        line
+        for token in tokenize.generate_tokens(io.StringIO(text).readline)
+        if token.type not in skipped
+        for line in range(token.start[0], token.end[0] + 1)
+    }
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str):
+            lines -= set(range(node.lineno, (node.end_lineno or node.lineno) + 1))
+    return lines
+
+
+def test_no_function_is_longer_than_a_screen() -> None:
+    long = []
+    for file in [*HARNESS.rglob("*.py"), *(ROOT / "methods").rglob("*.py")]:
+        lines = code_lines(file)
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                length = sum(node.lineno <= line <= (node.end_lineno or 0) for line in lines)
+                long += [f"{file.relative_to(ROOT)}: {node.name} has {length} lines"] if length > 40 else []
+    assert not long, "\n".join(long)
 
 
 def test_methods_know_the_contract_and_the_toolbox_only() -> None:

@@ -11,7 +11,7 @@ from harness.base.errors import UserError
 from harness.records.schema import Record, read_record, record_paths
 from harness.spec.entries import TRACKS, Entry
 from harness.spec.recipe_layers import has_recipe, variants
-from harness.spec.recipes import Cell, Recipe, resolve
+from harness.spec.recipes import Cell, Recipe, migrated, resolve
 from harness.spec.registry import available_methods, get_plugin
 from harness.splits.store import available_datasets
 from harness.toolbox.schedules import Steps
@@ -194,3 +194,16 @@ def test_committed_records_were_made_with_the_recipes_that_are_here() -> None:
         compared.append(str(entry))
     assert len(compared) >= 40
     assert {"wcdas@short", "wcdas-one-stage@short", "weight_balancing-slow@short"} <= set(compared)
+
+
+def test_a_recorded_recipe_is_read_under_todays_names() -> None:
+    """Schedules were renamed, and a key that came later may be written out with its default or be missing."""
+    now = resolve(Entry("crt", "", "paper"), "cifar100").recipe.as_dict()
+    assert now["train"]["schedule"] == "cosine_epoch_to_0"
+    old = {**now, "train": {**now["train"], "schedule": "warm_cos", "eval_all_after": 1.0, "head_init": "default"}}
+    old["finetune"] = {**now["finetune"], "schedule": "cos_start1"}
+    assert migrated(old) == now
+    assert migrated(now) == now
+    assert migrated({**now, "finetune": None})["finetune"] is None
+    other = {**now, "train": {**now["train"], "head_init": "kaiming_normal"}}
+    assert migrated(other) == other

@@ -49,6 +49,25 @@ def test_a_version_is_not_written_down_as_the_same_as_itself(tmp_path: Path) -> 
     assert not read_same_code(tmp_path / "known.json")
 
 
+@pytest.mark.pipeline
+def test_a_run_that_is_stopped_and_one_over_two_processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Measured by themselves: their facts are there, and a resumed run is that of one go."""
+    monkeypatch.setattr(same_bits, "get_suite", lambda _name: Suite(["mnist5k-lt-if100"], ["crt@common"]))
+    monkeypatch.setattr(same_bits, "IN_TWO", ())
+    monkeypatch.setenv("LTBENCH_DATA", str(tmp_path / "data"))
+    found = []
+    for name, stop in (("a", 0.0), ("b", 12.0)):
+        for part in (PACKAGE.name, "methods"):
+            shutil.copytree(ROOT / part, tmp_path / name / part, ignore=shutil.ignore_patterns("__pycache__"))
+        monkeypatch.setattr(same_bits, "PARTS", (same_bits.Part("default", (), stopped_after=stop),))
+        found.append(same_bits._measure(tmp_path / name))
+    assert found[0] == found[1]
+    (two,) = same_bits._in_two(tmp_path / "a", "mnist5k-lt-if100", "ce@common").items()
+    assert two[0] == "mnist5k-lt-if100 ce@common 0 in-two"
+    assert len(two[1].facts["weights"]) > 10
+    assert two[1].facts["test"] != found[0]["mnist5k-lt-if100 crt@common 0"].facts["test"]
+
+
 def test_a_commit_that_is_none() -> None:
     for nowhere in ("nowhere", "--output=stray"):
         with pytest.raises(UserError, match="git rev-parse"):
@@ -58,7 +77,8 @@ def test_a_commit_that_is_none() -> None:
 @pytest.mark.pipeline
 def test_two_versions_are_run_and_one_changed_constant_is_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Three copies of the code: as it is, with a constant that nothing uses, and with a schedule a thousandth lower."""
-    monkeypatch.setattr(same_bits, "SHORTENED", {"default": (*same_bits.SHORT, "image_size=8")})
+    monkeypatch.setattr(same_bits, "PARTS", (same_bits.Part("default", (*same_bits.SHORT, "image_size=8")),))
+    monkeypatch.setattr(same_bits, "IN_TWO", ())
     suite = Suite(["mnist5k-lt-if100"], ["ce@common", ["crt@common"]])
     monkeypatch.setattr(same_bits, "get_suite", lambda _name: suite)
     monkeypatch.setenv("LTBENCH_DATA", str(tmp_path / "data"))

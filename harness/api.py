@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Protocol
 
 import numpy as np
 import torch
@@ -22,7 +22,19 @@ from harness.toolbox.samplers import Sampler
 
 Stage = Literal["train", "finetune"]
 
-__all__ = ["Batch", "Classifier", "Method", "Sampler", "Stage", "StepContext", "Task", "later", "second_stage"]
+__all__ = [
+    "Batch",
+    "Classifier",
+    "Method",
+    "Sampler",
+    "Stage",
+    "StepContext",
+    "StepModel",
+    "Task",
+    "View",
+    "later",
+    "second_stage",
+]
 
 
 @dataclass(frozen=True)
@@ -35,7 +47,12 @@ class Task:
 
 
 class Classifier(nn.Module):
-    """Backbone and head: images -> features -> logits."""
+    """Backbone and head: images -> features -> logits.
+
+    Features are (B, d) and logits (B, C), unless a method builds another network: three experts may give features
+    (B, 3, d) and logits (B, 3, C), which its `inference` averages. What else a method attaches (a projector, a queue as
+    a buffer, a teacher) is saved and resumed with it.
+    """
 
     head: Any  # an nn.Module whose attributes (weight, bias, ...) are known to the method that made it
 
@@ -50,12 +67,43 @@ class Classifier(nn.Module):
 
 
 @dataclass(frozen=True)
+class View:
+    """One of the batches that a training step sees.
+
+    Attributes:
+        sampler: the order of its images; None: those of the first view, augmented anew.
+        augment: "recipe", what the recipe does to training images; "strong", its key `strong_augment`; or "none".
+    """
+
+    sampler: Sampler | None = None
+    augment: Literal["recipe", "strong", "none"] = "recipe"
+
+
+@dataclass(frozen=True)
 class Batch:
-    """Images as the network sees them, and their classes."""
+    """Images as the network sees them, and their classes; with mixup also those of the images mixed in."""
 
     images: Tensor  # (B, channels, height, width), normalised and augmented
     target: Tensor  # (B,) int64
     index: Tensor  # (B,) position in the training part
+    other: Tensor | None = None  # (B,) classes of the mixup partners
+    share: Tensor | float = 1.0  # of `target` in the loss; the rest is for `other`
+
+    def mixed(self, loss: Callable[[Tensor], Tensor]) -> Tensor:
+        """`loss(target)`; with mixup its mean with `loss(other)`, weighted by their shares."""
+        if self.other is None:
+            return loss(self.target)
+        return self.share * loss(self.target) + (1 - self.share) * loss(self.other)
+
+
+class StepModel(Protocol):
+    """The network in a training step: in the recipe's precision, and shared out where several processes train it."""
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Logits of images, in float32 at least."""
+
+    def embed(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Features and logits of images."""
 
 
 @dataclass
@@ -99,6 +147,9 @@ class Method:
             same one share its checkpoint.
         detached: why the loss's gradient is not its derivative, where a paper means it so; "" otherwise.
         not_compiled: why `torch.compile` cannot take the loss as one graph; "" where it can.
+        whole_batch: why the loss is no mean over images (it compares the images of a batch with each other, say); then
+            one process has to see all of them. "" where a batch may be split.
+        only_sgd: why no other optimiser will do; "" where any will.
 
     Where a variant has other stages than the default, `stages_of` and `first_stage_of` decide by its params.
     """
@@ -108,6 +159,8 @@ class Method:
     first_stage: ClassVar[str] = ""
     detached: ClassVar[str] = ""
     not_compiled: ClassVar[str] = ""
+    whole_batch: ClassVar[str] = ""
+    only_sgd: ClassVar[str] = ""
 
     @dataclass(frozen=True)
     class Params:
@@ -136,6 +189,14 @@ class Method:
         """A freshly initialised head: features (B, d) -> logits (B, C), used in training and at test time."""
         return nn.Linear(self.task.feature_dim, self.task.num_classes)
 
+    def build(self, backbone: nn.Module, stage: Stage) -> Classifier:
+        """The network of a stage, from a fresh backbone: the place for experts, projectors, queues, teachers, adapters.
+
+        It is called before weights are loaded. In the second stage each weight of the first one must find its place
+        again (those of the head only if `continues_head`); what is new there keeps its start.
+        """
+        return Classifier(backbone, self.head(stage))
+
     def continues_head(self) -> bool:
         """Whether the second stage goes on with the first stage's head (its `head` must have the same parameters)."""
         return False
@@ -148,6 +209,19 @@ class Method:
         not ask the other processes for anything: they may have fewer parts.
         """
         return F.cross_entropy(logits, target)
+
+    def step_loss(self, model: StepModel, views: tuple[Batch, ...], step: StepContext) -> Tensor:
+        """The loss of a training step: one value an image, shape (B,), or their mean; with `whole_batch` any scalar.
+
+        Override it where `loss`, of one batch's logits, is not enough: several views, several losses of one network.
+        Where several processes train, call `model` once (`torch.cat` the views' images).
+        """
+        logits = model(views[0].images)
+        return views[0].mixed(lambda target: self.loss(logits, target, step))
+
+    def views(self, labels: np.ndarray, stage: Stage) -> tuple[View, ...]:
+        """The batches that a step sees; the first has a sampler, and mixup where the recipe asks for it."""
+        return (View(self.sampler(labels, stage)),)
 
     def image_weights(self, target: Tensor, step: StepContext) -> Tensor | None:
         """What each image counts in the mean that `loss` is, shape (B,); None where all count the same.
@@ -181,12 +255,13 @@ class Method:
         return index
 
     def param_groups(self, model: Classifier, stage: Stage) -> list[dict[str, Any]]:
-        """SGD's parameter groups; what is left out stays frozen. Default: everything, then in stage 2 the head only.
+        """The optimiser's parameter groups; what is left out stays frozen. Default: what requires a gradient, in
+        stage 2 of the head only.
 
         A group may set `weight_decay`, `momentum` and `lr_scale` (a factor on the schedule's learning rate).
         """
         tuned = model if stage == "train" else model.head
-        return [{"params": list(tuned.parameters())}]
+        return [{"params": [parameter for parameter in tuned.parameters() if parameter.requires_grad]}]
 
     def on_stage_start(self, model: Classifier, stage: Stage) -> None:
         """Called after the initial weights are in place, before the first step (and before a resumed run's state)."""

@@ -9,13 +9,15 @@ from typing import Any
 import numpy as np
 import torch
 
-from harness.api import Batch, Method, StepContext
+from harness.api import Batch, Method, StepContext, View
+from harness.base.errors import RunFailed
 from harness.engine.job import StageJob
 from harness.engine.parallel import Mixed
 from harness.engine.ranks import Ranks
 from harness.engine.seeding import seed_for
 from harness.feed.parts import Part, plan_for, start_epoch
-from harness.feed.resident import EpochPlan
+from harness.feed.resident import EpochPlan, ResidentPart
+from harness.spec.stage_recipe import Augment
 from harness.splits.splits import Split
 from harness.toolbox.samplers import ClassAwareSampler, Order
 
@@ -34,12 +36,24 @@ class Batches:
     ) -> None:
         self._job, self._split, self._data, self._method = job, split, data, method
         self._device, self._ranks, self._train = device, ranks, data["train"]
-        self._sampler = method.sampler(self._train.host_labels, job.stage)
+        first, *self._other_views = method.views(self._train.host_labels, job.stage)
+        if first.sampler is None or first.augment != "recipe":
+            raise RunFailed("the first of a method's views needs a sampler, and the recipe's augmentation", agreed=True)
+        self._sampler, self._other_plans = first.sampler, list[EpochPlan]()
+        self._check_views()
         self._held_out_samplers = {
             part: ClassAwareSampler(data[part].host_labels, split.num_classes, k=1) for part in ("train", "val")
         }
         self._held_out_draws = 0
-        self._epoch_start_sampler = self._sampler.state_dict()
+        self._epoch_start = self._sampler_states()
+
+    def _check_views(self) -> None:
+        if self._other_views and not isinstance(self._train, ResidentPart):
+            raise RunFailed("a second view needs images that fit into memory; these are read from files", agreed=True)
+
+    def _sampler_states(self) -> list[Any]:
+        samplers = [self._sampler, *(view.sampler for view in self._other_views)]
+        return [sampler and sampler.state_dict() for sampler in samplers]
 
     # ---- epochs -------------------------------------------------------------------------------------------------
 
@@ -47,7 +61,20 @@ class Batches:
         """The epoch's input, from a generator of its own: a resumed epoch draws the same plan again."""
         recipe = self._job.recipe
         rng = np.random.default_rng(seed_for(self._job.seed, self._job.stage, "epoch", str(epoch)))
-        return self._plan(self._train, self._sampler.order(rng), recipe.batch_size, rng, recipe.mixup_alpha)
+        order = self._sampler.order(rng)
+        plan = self._plan(self._train, order, recipe.batch_size, rng, recipe.mixup_alpha)
+        self._other_plans = [
+            self._plan_view(view, order, epoch, number) for number, view in enumerate(self._other_views, start=2)
+        ]
+        return plan
+
+    def _plan_view(self, view: View, order: Order, epoch: int, number: int) -> EpochPlan:
+        """Another view's, from a generator of its own too."""
+        recipe, names = self._job.recipe, (self._job.stage, "epoch", str(epoch), "view", str(number))
+        rng = np.random.default_rng(seed_for(self._job.seed, *names))
+        own = order if view.sampler is None else view.sampler.order(rng)
+        augments = {"recipe": recipe.augment, "strong": recipe.strong_augment or recipe.augment, "none": Augment()}
+        return self._plan(self._train, own, recipe.batch_size, rng, 0.0, augments[view.augment])
 
     def positions(self, plan: EpochPlan) -> list[slice]:
         """Where in the plan each batch stands."""
@@ -63,17 +90,23 @@ class Batches:
 
     def end_epoch(self) -> None:
         """From where the sampler stands now, a resumed run will draw the next plan."""
-        self._epoch_start_sampler = self._sampler.state_dict()
+        self._epoch_start = self._sampler_states()
 
     def _plan(
-        self, part: Part, order: Order, batch_size: int, rng: np.random.Generator, mixup_alpha: float
+        self,
+        part: Part,
+        order: Order,
+        batch_size: int,
+        rng: np.random.Generator,
+        mixup_alpha: float,
+        augment: Augment | None = None,
     ) -> EpochPlan:
         return plan_for(
             part,
             order,
             batch_size,
             rng,
-            augment=self._job.recipe.augment,
+            augment=augment or self._job.recipe.augment,
             image_shape=self._split.image_shape,
             mixup_alpha=mixup_alpha,
             device=self._device,
@@ -86,6 +119,15 @@ class Batches:
         mine = self._ranks.share(where)
         index = self._method.choose(plan.order[mine], step)
         return Batch(self._train.batch(index, plan.augment[mine]), self._train.labels[index], index)
+
+    def others(self, where: slice) -> tuple[Batch, ...]:
+        """This rank's share of the other views at these positions."""
+        mine, found = self._ranks.share(where), []
+        for view, plan in zip(self._other_views, self._other_plans, strict=True):
+            index = plan.order[mine]
+            images = self._train.batch(index, None if view.augment == "none" else plan.augment[mine])
+            found.append(Batch(images, self._train.labels[index], index))
+        return tuple(found)
 
     def mixed(self, batch: Batch, plan: EpochPlan, where: slice, step: StepContext) -> Mixed:
         """The batch as network and loss see it: with its partners where there is mixup, and what each image counts."""
@@ -131,15 +173,18 @@ class Batches:
     def state_dict(self) -> dict[str, Any]:
         """Where the samplers stand: that of the training images as when the running epoch began."""
         return {
-            "sampler": self._epoch_start_sampler,
+            "samplers": self._epoch_start,
             "meta_draws": self._held_out_draws,
             "meta_samplers": {part: sampler.state_dict() for part, sampler in self._held_out_samplers.items()},
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Takes back what `state_dict` gave."""
-        self._sampler.load_state_dict(state["sampler"])
-        self._epoch_start_sampler = self._sampler.state_dict()
+        samplers = [self._sampler, *(view.sampler for view in self._other_views)]
+        for sampler, stood in zip(samplers, state["samplers"], strict=True):
+            if sampler is not None:
+                sampler.load_state_dict(stood)
+        self._epoch_start = self._sampler_states()
         self._held_out_draws = state["meta_draws"]
         for part, sampler in self._held_out_samplers.items():
             sampler.load_state_dict(state["meta_samplers"][part])

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from harness.api import StepContext
+from harness.api import Batch, StepContext
 from harness.base.errors import RunFailed
 from harness.base.progress import Reporter
 from harness.engine.batches import Batches
@@ -133,14 +133,19 @@ class StageRun:
         step.batch = self.batches.batch(plan, where, step)
         mixed = self.batches.mixed(step.batch, plan, where, step)
         optimizer.zero_grad(set_to_none=True)
-        losses = [self._backward(step, part, len(mixed.images)) for part in self.network.parts(mixed)]
-        optimizer.step()
+        others = self.batches.others(where)
+        losses = [self._backward(step, part, len(mixed.images), others) for part in self.network.parts(mixed)]
+        self.network.update()
         self.method.after_step(step)
         self.losses.append(losses[0] if len(losses) == 1 else torch.stack(losses).sum())
 
-    def _backward(self, step: StepContext, part: Mixed, count: int) -> Tensor:
+    def _backward(self, step: StepContext, part: Mixed, count: int, others: tuple[Batch, ...]) -> Tensor:
         """Adds the gradient of a part of the batch of `count` images; the part's share of the batch's loss."""
         with self.network.joint.synchronised(part.last):
+            if self.network.own_step:
+                loss = self._scaled(self._step_loss(step, part, others), len(part.images) / count * self._weight)
+                loss.backward()  # type: ignore[no-untyped-call]
+                return loss.detach()
             step.features, logits = self.network.forward(part)
             self.method.before_step(step)
             even = len(part.images) / count * self._weight
@@ -151,6 +156,12 @@ class StageRun:
             loss = losses[0] if part.other is None else part.share * losses[0] + (1 - part.share) * losses[1]
             loss.backward()  # type: ignore[no-untyped-call]
         return loss.detach()
+
+    def _step_loss(self, step: StepContext, part: Mixed, others: tuple[Batch, ...]) -> Tensor:
+        """The mean loss of a step that the method computes itself."""
+        first = Batch(part.images, part.target, part.index, part.other, part.share)
+        values = self.method.step_loss(self.network, (first, *others), step)
+        return values.mean() if values.ndim else values
 
     def _scaled(self, loss: Tensor, counted: Tensor | float) -> Tensor:
         """A part's loss times what it counts of the batch's; gradients are averaged over ranks, not added up."""

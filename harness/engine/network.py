@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 import torch
+from timm.optim import create_optimizer_v2  # type: ignore[attr-defined]
 from torch import Tensor
+from torch.nn.modules.batchnorm import _BatchNorm
 
-from harness.api import Classifier, Method, Task
-from harness.base.errors import RunSkipped, UserError
+from harness.api import Method, Task
+from harness.base.errors import RunFailed, RunSkipped, UserError
 from harness.engine.backbones import create_backbone
 from harness.engine.compiling import COMPILE, compiled
 from harness.engine.job import StageJob
@@ -19,7 +22,7 @@ from harness.engine.seeding import seed_for
 from harness.feed.parts import Part, in_order
 from harness.spec.stage_recipe import Augment
 from harness.splits.splits import Split
-from harness.toolbox.heads import initialised
+from harness.toolbox.heads import initialise
 from harness.toolbox.schedules import learning_rate
 
 EVAL_BATCH = {"cpu": 128, "cuda": 2000}  # a small batch stays in a processor's cache; a GPU wants a large one
@@ -34,6 +37,7 @@ class Network:
         frozen_backbone: whether only the head is tuned.
         fixed_features: whether the features of an image never change, so that they need computing only once.
         joint: the forward pass of training steps.
+        own_step: whether the method computes the loss of a step itself (`step_loss`).
 
     Raises:
         RunSkipped: the method cannot work on the split.
@@ -48,7 +52,8 @@ class Network:
         backbone, feature_dim = create_backbone(job.backbone, tuple(split.image_shape))  # type: ignore[arg-type]
         self.method = self._build_method(feature_dim)
         torch.manual_seed(seed_for(job.seed, job.stage, "head"))
-        self.model = Classifier(backbone, initialised(self.method.head(job.stage), job.recipe.head_init))
+        self.model = self.method.build(backbone, job.stage)
+        initialise(self.model.head, job.recipe.head_init)
         self._load_first_stage()
         self.model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         if job.spread.sync_bn:
@@ -56,6 +61,7 @@ class Network:
         self.method.on_stage_start(self.model, job.stage)
         self._compiled = compiled(self.model.backbone)
         self._build_optimizer()
+        self.own_step = type(self.method).step_loss is not Method.step_loss
         self._check_spread()
         self.joint = forward_pass(self.model, self.extract, self.frozen_backbone, ranks, device)
         self._epoch = 0  # of the running step
@@ -74,7 +80,16 @@ class Network:
         if self._job.start:
             wanted = "" if self.method.continues_head() else "backbone."
             kept = {name: value for name, value in self._job.start.items() if name.startswith(wanted)}
-            self.model.load_state_dict(self.model.state_dict() | kept)
+            fresh = self.model.state_dict()
+            for name, value in kept.items():
+                if name not in fresh or fresh[name].shape != value.shape:
+                    found = tuple(fresh[name].shape) if name in fresh else "nothing"
+                    raise RunFailed(
+                        f"the first stage's '{name}' {tuple(value.shape)} has no place in the network that `build` of "
+                        f"'{self.method.name}' makes for the second: it has {found} there",
+                        agreed=True,
+                    )
+            self.model.load_state_dict(fresh | kept)
 
     def _build_optimizer(self) -> None:
         recipe = self._job.recipe
@@ -85,7 +100,22 @@ class Network:
             parameter.requires_grad_(parameter in tuned)
         self.frozen_backbone = not any(parameter in tuned for parameter in self.model.backbone.parameters())
         self.fixed_features = self.frozen_backbone and recipe.frozen_bn == "eval"
-        self.optimizer = torch.optim.SGD(
+        self._tuned = list(tuned)
+        self.optimizer = self._make_optimizer(groups)
+        # BatchNorm that is not tuned does not go on counting, unless the recipe says so.
+        norms = [module for module in self.model.modules() if isinstance(module, _BatchNorm)]
+        own = {norm: list(norm.parameters(recurse=False)) for norm in norms}
+        still = not self.frozen_backbone and recipe.frozen_bn == "eval"
+        self._still = [norm for norm in norms if still and own[norm] and not tuned.intersection(own[norm])]
+
+    def _make_optimizer(self, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
+        recipe = self._job.recipe
+        if recipe.optimizer != "sgd":
+            if reason := self.method.only_sgd:
+                raise UserError(f"optimizer {recipe.optimizer}: not with '{self.method.name}': {reason}")
+            options: dict[str, Any] = {"lr": recipe.lr, "weight_decay": recipe.weight_decay, "momentum": recipe.momentum}
+            return create_optimizer_v2(groups, opt=recipe.optimizer, **options)
+        return torch.optim.SGD(
             groups,
             lr=recipe.lr,
             momentum=recipe.momentum,
@@ -99,8 +129,10 @@ class Network:
         spread = self._job.spread
         if spread.changes_numbers and self._compiled is not None:
             raise UserError(f"{COMPILE}=1: whole batches are compiled, not their shares; not with {spread.options}")
+        if spread.changes_numbers and (reason := self.method.whole_batch):
+            raise UserError(f"{spread.options}: '{self.method.name}' needs a whole batch in one process: {reason}")
         whole = type(self.method).before_step is not Method.before_step and not self.frozen_backbone
-        if spread.micro_batch and whole:
+        if spread.micro_batch and (whole or self.own_step):
             raise UserError(
                 f"--micro-batch: {self.method.name} needs the features of a whole batch; use more processes instead"
             )
@@ -112,6 +144,25 @@ class Network:
         self.model.train()
         if self.fixed_features:
             self.model.backbone.eval()
+        for norm in self._still:
+            norm.eval()
+
+    def update(self) -> None:
+        """A step of the optimiser, with the gradients clipped where the recipe says so."""
+        if self._job.recipe.clip_grad:
+            torch.nn.utils.clip_grad_norm_(self._tuned, self._job.recipe.clip_grad)
+        self.optimizer.step()
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Logits of images in a training step (`harness.api.StepModel`)."""
+        return self.embed(images)[1]
+
+    def embed(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Features and logits of images in a training step."""
+        if not self.frozen_backbone:
+            return self.joint(images)
+        features = self.extract(images)
+        return features, self.joint.head(features)
 
     def begin_step(self, epoch: int, step: int, steps: int) -> float:
         """Readies the network for a step (from 0) of `steps`; its learning rate, before the groups' own factors."""

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from harness.base import config
-from harness.base.errors import UserError
+from harness.base.errors import UserError, unknown
 from harness.base.files import sha256_json
 from harness.spec.entries import Entry
 from harness.spec.recipe_layers import (
@@ -116,6 +116,14 @@ def resolve(entry: Entry, dataset: str, overrides: Sequence[str] = (), backbone:
     return Cell(entry, recipe, method, first_stage, first_params, stages)
 
 
+def _check_optimizer(name: str, where: str) -> None:
+    if name != "sgd":
+        from timm.optim import list_optimizers  # type: ignore[attr-defined]  # slow to import
+
+        if name not in (known := ["sgd", *map(str, list_optimizers())]):
+            raise unknown("optimizer", name, known, where=where)
+
+
 def _params(method: type[Method], layers: Layers) -> Any:
     for where, layer in layers:
         config.check(method.Params, layer.get("params", {}), f"{where}.params")
@@ -162,6 +170,8 @@ def _build(params: Any, stages: tuple[Stage, ...], layers: Layers, what: str) ->
     train = config.build(StageRecipe, first, where)
     if train.epochs < 1 and not train.iterations:
         raise UserError(f"{where}: epochs must be at least 1 in the first stage, found {train.epochs}")
+    for stage in filter(None, (train, finetune)):
+        _check_optimizer(stage.optimizer, where)
     if train.redraw:
         raise UserError(f"{where}: redraw is for the second stage; write it under 'finetune'")
     size = values.get("image_size", 0)

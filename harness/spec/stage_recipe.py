@@ -33,6 +33,11 @@ class Augment:
         if self.crop_padding and self.resized_crop:
             raise ValueError(f"either augment.crop_padding ({self.crop_padding}) or augment.resized_crop must be off")
 
+    @property
+    def crop(self) -> tuple[int, bool]:
+        """How images are cropped."""
+        return self.crop_padding, self.resized_crop
+
 
 @dataclass(frozen=True)
 class StageRecipe:
@@ -62,6 +67,9 @@ class StageRecipe:
     flip_average: bool = False  # predict from the mean logits of an image and its mirror image
     eval_all_after: float = config.later(1.0)  # share of the epochs after which every one is evaluated; 1: never
     head_init: Literal["default", "kaiming_normal"] = config.later("default")  # of a linear head's weight
+    optimizer: str = config.later("sgd")  # or a name of timm's: adamw, lamb, muon, ...
+    clip_grad: float = config.later(0.0)  # largest norm of all gradients together; 0: no limit
+    strong_augment: Augment | None = field(default=None, metadata={"later": True})  # of a view that asks for it
 
     def __post_init__(self) -> None:
         if isinstance(self.schedule, str) and self.schedule not in SCHEDULES:
@@ -76,6 +84,7 @@ class StageRecipe:
             "iterations",
             "warmup_iterations",
             "mixup_alpha",
+            "clip_grad",
         )
         for name, value in positive.items():
             if value < 1:
@@ -94,6 +103,8 @@ class StageRecipe:
             raise ValueError(f"redraw must be hash:<k>, pool-hash:<k> or empty, found {self.redraw!r}")
         if self.nesterov and not self.momentum:
             raise ValueError("nesterov needs a momentum above 0")
+        if self.strong_augment is not None and self.strong_augment.crop != self.augment.crop:
+            raise ValueError("strong_augment must crop as augment does (crop_padding, resized_crop)")
         if not 0 <= self.eval_all_after <= 1:
             raise ValueError(f"eval_all_after must be a share of the epochs from 0 to 1, found {self.eval_all_after}")
 

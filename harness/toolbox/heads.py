@@ -57,8 +57,8 @@ class NormedHead(nn.Module):
         return cosine_similarity(features, self.weight)
 
 
-def initialised(head: nn.Module, how: str) -> nn.Module:
-    """A fresh head whose linear layers have the weights that a recipe asks for.
+def initialise(head: nn.Module, how: str) -> None:
+    """Gives the linear layers of a fresh head the weights that a recipe asks for.
 
     Args:
         how: "default", torch's uniform distribution; or "kaiming_normal", standard deviation sqrt(2 / d), as the
@@ -68,7 +68,6 @@ def initialised(head: nn.Module, how: str) -> nn.Module:
         for module in head.modules():
             if type(module) is nn.Linear:
                 nn.init.kaiming_normal_(module.weight)
-    return head
 
 
 def tau_normalize(weight: Tensor, tau: float) -> Tensor:

@@ -133,14 +133,16 @@ class StageRun:
         step.batch = self.batches.batch(plan, where, step)
         mixed = self.batches.mixed(step.batch, plan, where, step)
         optimizer.zero_grad(set_to_none=True)
-        others = self.batches.others(where)
-        losses = [self._backward(step, part, len(mixed.images), others) for part in self.network.parts(mixed)]
+        parts, others = self.network.parts(mixed), self.batches.others(where)
+        losses = [self._backward(step, part, len(mixed.images), others) for part in parts]
         self.network.update()
         self.method.after_step(step)
         self.losses.append(losses[0] if len(losses) == 1 else torch.stack(losses).sum())
 
     def _backward(self, step: StepContext, part: Mixed, count: int, others: tuple[Batch, ...]) -> Tensor:
         """Adds the gradient of a part of the batch of `count` images; the part's share of the batch's loss."""
+        if len(part.images) < count:
+            step.batch = part.batch
         with self.network.joint.synchronised(part.last):
             if self.network.own_step:
                 loss = self._scaled(self._step_loss(step, part, others), len(part.images) / count * self._weight)
@@ -159,8 +161,7 @@ class StageRun:
 
     def _step_loss(self, step: StepContext, part: Mixed, others: tuple[Batch, ...]) -> Tensor:
         """The mean loss of a step that the method computes itself."""
-        first = Batch(part.images, part.target, part.index, part.other, part.share)
-        values = self.method.step_loss(self.network, (first, *others), step)
+        values = self.method.step_loss(self.network, (part.batch, *others), step)
         return values.mean() if values.ndim else values
 
     def _scaled(self, loss: Tensor, counted: Tensor | float) -> Tensor:

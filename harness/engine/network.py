@@ -100,7 +100,7 @@ class Network:
             parameter.requires_grad_(parameter in tuned)
         self.frozen_backbone = not any(parameter in tuned for parameter in self.model.backbone.parameters())
         self.fixed_features = self.frozen_backbone and recipe.frozen_bn == "eval"
-        self._tuned = list(tuned)
+        self._tuned = [parameter for group in groups for parameter in group["params"]]  # in their order: norms add up
         self.optimizer = self._make_optimizer(groups)
         # BatchNorm that is not tuned does not go on counting, unless the recipe says so.
         norms = [module for module in self.model.modules() if isinstance(module, _BatchNorm)]
@@ -113,7 +113,11 @@ class Network:
         if recipe.optimizer != "sgd":
             if reason := self.method.only_sgd:
                 raise UserError(f"optimizer {recipe.optimizer}: not with '{self.method.name}': {reason}")
-            options: dict[str, Any] = {"lr": recipe.lr, "weight_decay": recipe.weight_decay, "momentum": recipe.momentum}
+            options: dict[str, Any] = {
+                "lr": recipe.lr,
+                "weight_decay": recipe.weight_decay,
+                "momentum": recipe.momentum,
+            }
             return create_optimizer_v2(groups, opt=recipe.optimizer, **options)
         return torch.optim.SGD(
             groups,

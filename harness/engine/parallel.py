@@ -14,7 +14,7 @@ from timm.layers.norm_act import convert_sync_batchnorm
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from harness.api import Classifier
+from harness.api import Batch, Classifier
 from harness.base.errors import UserError
 from harness.engine.ranks import Ranks
 
@@ -30,6 +30,11 @@ class Mixed:
     other: Tensor | None = None  # classes of the mixup partners
     counts: Tensor | None = None  # parts of the batch's losses for `classes` that the images are; None: all the same
     last: bool = True
+
+    @property
+    def batch(self) -> Batch:
+        """As methods see it."""
+        return Batch(self.images, self.target, self.index, self.other, self.share)
 
     @property
     def classes(self) -> list[Tensor]:

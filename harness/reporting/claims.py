@@ -74,11 +74,6 @@ def _check(key: str, value: str, known: Any) -> None:
         raise ValueError(f"{key} must be one of {', '.join(known)}, found '{value}'")
 
 
-def load_claims(methods: dict[str, Path]) -> list[Claim]:
-    """The claims of every method folder, by method name."""
-    return [claim for name, folder in sorted(methods.items()) for claim in own_claims(name, folder)]
-
-
 def own_claims(method: str, folder: Path) -> list[Claim]:
     """The claims in `claims.yaml` of a method's folder, which may have none.
 

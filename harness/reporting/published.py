@@ -144,8 +144,8 @@ def read_published(numbers: Path = NUMBERS, mapping: Path = MAPPING) -> Publishe
     """Every number of the CSV as a claim of a method or of a card. The files are read once.
 
     Raises:
-        UserError: a damaged file; a number that is neither mapped, nor left out, nor of a method that is not run here; an
-            unknown source; or a mapping that names something twice.
+        UserError: a damaged file; a number that the mapping does not know, or whose source it does not; or a mapping
+            that names something twice.
     """
     names = config.build(NameMapping, read_yaml(mapping), str(mapping))
     claims: dict[str, list[Claim]] = defaultdict(list)

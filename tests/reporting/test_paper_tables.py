@@ -12,10 +12,11 @@ import yaml
 
 from harness.base.errors import UserError
 from harness.records.schema import Record
-from harness.reporting import import_claims, paper_tables
-from harness.reporting.cards import Card, load_cards
-from harness.reporting.claims import Claim, load_claims
+from harness.reporting import paper_tables
+from harness.reporting.cards import Card
+from harness.reporting.claims import Claim
 from harness.reporting.paper_tables import Cell, Column, PaperTable, TableRow, fill, load_tables
+from harness.reporting.published import load_claims, read_published
 from harness.reporting.summary import Run, summarize
 from harness.spec.registry import find_plugins
 from tests.factories import CLASS_COUNTS, make_record, make_scores
@@ -48,8 +49,8 @@ def runs(*accuracies: float, **facts: Any) -> list[Record]:
 
 @pytest.fixture(scope="module")
 def shipped() -> tuple[list[PaperTable], list[Claim], list[Card]]:
-    folders = {method: import_claims.METHODS / method for method in import_claims.generate()}
-    return load_tables(folders), load_claims(folders), load_cards(import_claims.CARDS)[0]
+    folders = {name: plugin.folder for name, plugin in find_plugins().items()}
+    return load_tables(folders), load_claims(folders), read_published().cards
 
 
 def test_every_claim_of_a_table_stands_in_one_cell(shipped: tuple[list[PaperTable], list[Claim], list[Card]]) -> None:
@@ -101,8 +102,8 @@ def test_a_variant_that_runs_the_sources_recipe_exists(
     for table in shipped[0]:
         for row in table.rows:
             assert set(row.measured_as) <= {claim.dataset for claim in shipped[1]}, (table.id, row.label)
-            recipes = import_claims.METHODS / (row.method or "") / "recipes.yaml"
             for variant in filter(None, row.measured_as.values()):
+                recipes = find_plugins()[row.method or ""].folder / "recipes.yaml"
                 assert variant in yaml.safe_load(recipes.read_text(encoding="utf-8"))["variants"]
 
 

@@ -18,7 +18,8 @@ from harness.records.same_code import measured_the_same, read_same_code
 from harness.records.schema import HEADLINE, Record
 from harness.reporting import html, tables
 from harness.reporting.cards import Card, load_cards
-from harness.reporting.claims import Claim, compare
+from harness.reporting.claims import Claim
+from harness.reporting.comparison import MeasuredRows, compare
 from harness.reporting.figures import write_figures
 from harness.reporting.methods import method_views, read_about
 from harness.reporting.paper_tables import fill, load_tables, present
@@ -66,12 +67,13 @@ def build_report(collected: Collected, out: Path, sources: Sources | None = None
     ranked = ranked_sections(collected, sources.current)
     sections, views, left_out = ranked.sections, ranked.views, ranked.left_out
     studies = study_results(ranked, sources.folders)
-    comparisons = compare(sources.claims, sections, sources.resolve)
+    rows = MeasuredRows(sections, sources.resolve)
+    comparisons = compare(sources.claims, rows)
     cards, damaged = load_cards(sources.reported, sources.cards)
     weights, unread = read_weights(sources.weights)
     left_out += [(label(path), label.within(reason)) for path, reason in unread]
     left_out += [(path.as_posix(), reason) for path, reason in damaged]
-    papers = present(fill(load_tables(sources.folders), sources.claims, cards, sections, sources.resolve))
+    papers = present(fill(load_tables(sources.folders), sources.claims, cards, rows))
     papers = mark_weights(papers, weights)
     methods = method_views(sections, comparisons, read_about(sources.folders), sources.resolve)
     speed = []

@@ -1,8 +1,7 @@
 """The plugin contract: what a method may know, and the hooks it may override.
 
-A method is a folder `methods/<name>/` with `method.py` (a subclass of `Method` whose `name` is the folder's name),
-`recipes.yaml` and `claims.yaml`. The loop, data, checkpoints and evaluation live in the harness; a method holds only
-what its paper adds.
+A method is a folder `methods/<name>/` with `method.py` (a subclass of `Method` whose `name` is the folder's name) and
+`recipes.yaml`. The loop, data, checkpoints and evaluation live in the harness; a method holds only what its paper adds.
 """
 
 from __future__ import annotations

@@ -94,4 +94,4 @@ def collected(*records: Record, left_out: Sequence[tuple[Path, str]] = ()) -> Co
 
 def sources(claims: Sequence[Claim] = (), **others: Any) -> Sources:
     """What a report is made from besides its records, without this project's own cards."""
-    return Sources(list(claims), **({"cards": Path("no cards")} | others))
+    return Sources(list(claims), **({"reported": Path("no cards")} | others))

@@ -61,7 +61,6 @@ tracks:
   common: {} # the common recipe as it is: what makes the comparison fair
   # paper: {cifar10: {backbone: resnet32_cifar, epochs: 200, ...}}
 """,
-    "claims.yaml": "claims: [] # generated from harness/reporting/paper_results.csv; see CONTRIBUTING.md\n",
 }
 
 

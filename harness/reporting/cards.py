@@ -1,8 +1,11 @@
-"""Cards: published numbers of methods that cannot be run here, each method in a file of its own with the reason."""
+"""Cards: published numbers of methods that cannot be run here, each method with the reason.
+
+Those that come with the project are made from its CSV (`published.py`); a person may add a file to `results/reported`.
+"""
 
 from __future__ import annotations
 
-import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -40,12 +43,12 @@ class _File:
                 raise ValueError(f"{key} must say something")
 
 
-def load_cards(folder: Path) -> tuple[list[Card], list[tuple[Path, str]]]:
-    """The cards of a folder, by file name, and the files left out, each with the reason.
+def load_cards(folder: Path, shipped: Iterable[Card] = ()) -> tuple[list[Card], list[tuple[Path, str]]]:
+    """The shipped cards, then those of a folder, by file name; and the files left out, each with the reason.
 
     A folder that does not exist has none. A damaged card, or one whose name another card has, is left out.
     """
-    cards: dict[str, Card] = {}
+    cards = {card.name: card for card in shipped}
     left_out = []
     for path in sorted(folder.glob("*.json")):
         try:
@@ -57,11 +60,6 @@ def load_cards(folder: Path) -> tuple[list[Card], list[tuple[Path, str]]]:
         else:
             cards[card.name] = card
     return list(cards.values()), left_out
-
-
-def card_slug(name: str) -> str:
-    """The stem of the file that a card is written to."""
-    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
 
 
 def _read(path: Path) -> Card:

@@ -6,8 +6,8 @@ import re
 from functools import cache
 
 from harness.base.errors import UserError
-from harness.reporting.claims import load_claims
 from harness.reporting.provenance import Recipe
+from harness.reporting.published import load_claims, read_published
 from harness.reporting.report import Sources
 from harness.reporting.speed import FOLDER
 from harness.spec.entries import parse_entry
@@ -17,11 +17,16 @@ from harness.weights.record import FOLDER as WEIGHTS
 
 
 def sources() -> Sources:
-    """Claims, descriptions and code versions of the methods found, and the benchmark files."""
+    """Claims, descriptions and code versions of the methods found, and the benchmark files.
+
+    Raises:
+        UserError: published numbers that cannot be read.
+    """
     folders = {name: plugin.folder for name, plugin in find_plugins().items()}
     current = {name: code_version(folder) for name, folder in folders.items()}
     benches, weights = sorted(FOLDER.glob("*.json")), sorted(WEIGHTS.glob("*.json"))
-    return Sources(load_claims(folders), folders, current, recipe_now, benches=benches, weights=weights)
+    claims, cards = load_claims(folders), read_published().cards
+    return Sources(claims, folders, current, recipe_now, cards, benches=benches, weights=weights)
 
 
 @cache

@@ -9,7 +9,7 @@ from pathlib import Path
 from harness.base import config
 from harness.base.errors import UserError
 from harness.base.files import read_yaml, shown
-from harness.reporting.claims import Comparison
+from harness.reporting.comparison import Comparison
 from harness.reporting.provenance import Recipe, ResolveRecipe, flat
 from harness.reporting.summary import Row, Section
 from harness.spec.entries import entry_name

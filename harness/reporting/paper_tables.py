@@ -11,21 +11,20 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from functools import cache, cached_property
+from functools import cache
+from operator import attrgetter
 from pathlib import Path
 from typing import Final, Literal, NamedTuple, get_args
 
 from scipy import special
 
-from harness.base import config
 from harness.base.errors import UserError
-from harness.base.files import read_yaml
-from harness.metrics.selection import SELECTION_RULES
 from harness.metrics.shots import GROUPS
 from harness.reporting.cards import Card
-from harness.reporting.claims import NOT_STATED, Claim, Identity, Setting, claim_identity, dataset_identity, index_rows
-from harness.reporting.provenance import ResolveRecipe
-from harness.reporting.summary import Row, Section, Stat
+from harness.reporting.claims import NOT_STATED, SELECTIONS, Claim, one_of
+from harness.reporting.comparison import Comparison, MeasuredRows, Place, dataset_identity
+from harness.reporting.listed import read_lists
+from harness.reporting.summary import Row, Stat
 
 PAPERS = Path(__file__).parent / "papers"
 TABLES_FILE = "tables.yaml"
@@ -50,8 +49,9 @@ class Column:
     location: str = ""  # how the claim's starts
 
     def __post_init__(self) -> None:
-        _known("group", self.group, ("all", *GROUPS))
-        _known_selection(self.selection)
+        one_of("group", self.group, ("all", *GROUPS))
+        if self.selection is not None:
+            one_of("selection", self.selection, SELECTIONS)
 
     def has(self, claim: Claim) -> bool:
         """Whether a claim belongs to this column."""
@@ -86,7 +86,8 @@ class TableRow:
             raise ValueError("give either 'method' or 'card'")
         if self.card is not None and self.measured_as:
             raise ValueError("what has a card is not measured; leave out 'measured_as'")
-        _known_selection(self.selection)
+        if self.selection is not None:
+            one_of("selection", self.selection, SELECTIONS)
 
     def has(self, claim: Claim) -> bool:
         """Whether a claim of this row's method or card belongs to this row."""
@@ -167,41 +168,21 @@ def load_tables(folders: Mapping[str, Path]) -> list[PaperTable]:
         UserError: a damaged file, an unknown key, a wrong type, or an id that is there twice.
     """
     own = (folder / TABLES_FILE for _, folder in sorted(folders.items()))
-    tables: dict[str, PaperTable] = {}
-    for path in [*sorted(PAPERS.glob("*.yaml")), *filter(Path.exists, own)]:
-        for table in _read(path):
-            if table.id in tables:
-                raise UserError(f"{path}: another table has the id '{table.id}'")
-            tables[table.id] = table
-    return list(tables.values())
+    return read_lists(PaperTable, [*sorted(PAPERS.glob("*.yaml")), *own], "tables")
 
 
 def fill(
-    tables: Iterable[PaperTable],
-    claims: Iterable[Claim],
-    cards: Iterable[Card],
-    sections: list[Section],
-    resolve: ResolveRecipe | None = None,
+    tables: Iterable[PaperTable], claims: Iterable[Claim], cards: Iterable[Card], rows: MeasuredRows
 ) -> list[FilledTable]:
     """Puts the claims into the tables' cells, and beside each what was measured.
-
-    Args:
-        resolve: the recipe that an entry has; without it a changed recipe is not noticed.
 
     Raises:
         UserError: more than one claim fits a cell.
     """
     by_source: dict[str, list[_Published]] = defaultdict(list)
-    for claim in claims:
-        by_source[claim.source].append(_Published(claim))
-    for card in cards:
-        for claim in card.claims:
-            by_source[claim.source].append(_Published(claim, card))
-    pools = {
-        identity: {setting: _Pool(rows) for setting, rows in by_setting.items()}
-        for identity, by_setting in index_rows(sections, resolve).items()
-    }
-    return [_fill(table, by_source[table.source], pools) for table in tables]
+    for one in [*map(_Published, claims), *(_Published(claim, card) for card in cards for claim in card.claims)]:
+        by_source[one.claim.source].append(one)
+    return [_fill(table, by_source[table.source], rows) for table in tables]
 
 
 def present(tables: Iterable[FilledTable]) -> list[FilledTable]:
@@ -221,38 +202,7 @@ class _Published:
         return (None, self.card.name) if self.card else (self.claim.method, None)
 
 
-class _Pool:
-    """The rows of one setting, best first: most seeds with a result, then the smaller recipe hash."""
-
-    def __init__(self, rows: list[tuple[Section, Row]]) -> None:
-        self.rows = sorted(rows, key=_preference)
-        self._valued: dict[tuple[str, str], list[tuple[Section, Row]]] = {}
-
-    def valued(self, rule: str, group: str) -> list[tuple[Section, Row]]:
-        """The rows that have a value, best first."""
-        if (rule, group) not in self._valued:
-            self._valued[rule, group] = [pair for pair in self.rows if pair[1].stats[rule][group]]
-        return self._valued[rule, group]
-
-    @cached_property
-    def failure(self) -> tuple[Section, Row, str] | None:
-        """The first failed row, with the reasons."""
-        for section, row in self.rows:
-            if row.status == "failed":
-                failures = [run.record.failure for run in row.runs]
-                return section, row, "; ".join(dict.fromkeys(" ".join(f.reason.split()) for f in failures if f))
-        return None
-
-
-_Pools = dict[Setting, _Pool]
-
-
-def _preference(pair: tuple[Section, Row]) -> tuple[int, str, str, str]:
-    section, row = pair
-    return -row.ok_runs, row.first.recipe_sha256, section.slug, row.key
-
-
-def _fill(table: PaperTable, published: list[_Published], pools: dict[Identity, _Pools]) -> FilledTable:
+def _fill(table: PaperTable, published: list[_Published], measured: MeasuredRows) -> FilledTable:
     by_owner: dict[tuple[str | None, str | None], list[_Published]] = defaultdict(list)
     for one in published:
         if table.has(one.claim):
@@ -261,7 +211,7 @@ def _fill(table: PaperTable, published: list[_Published], pools: dict[Identity, 
     for row in table.rows:
         candidates = [one for one in by_owner[row.method, row.card] if row.has(one.claim)]
         found = (_only(table, row, column, candidates) for column in table.columns)
-        rows.append(FilledRow(row, tuple(_cell(one, table, row, pools) if one else None for one in found)))
+        rows.append(FilledRow(row, tuple(_cell(one, table, row, measured) if one else None for one in found)))
     return FilledTable(table, tuple(rows))
 
 
@@ -278,62 +228,46 @@ def _only(table: PaperTable, row: TableRow, column: Column, candidates: list[_Pu
     return found[0] if found else None
 
 
-def _cell(one: _Published, table: PaperTable, row: TableRow, pools: dict[Identity, _Pools]) -> Cell:
+def _cell(one: _Published, table: PaperTable, line: TableRow, rows: MeasuredRows) -> Cell:
     claim = one.claim
     if one.card:
         return Cell(claim, "reported only", reason=one.card.reason)
-    variant = row.measured_as.get(claim.dataset, claim.variant)
-    settings = pools.get(claim_identity(replace(claim, variant=variant)), {})
-    usable = [pool for setting, pool in settings.items() if not setting.differences(claim)]
-    valued = [rows for pool in usable if (rows := pool.valued(claim.rule, claim.group))]
-    if valued:
-        section, best = min((rows[0] for rows in valued), key=_preference)
-        return _measured(claim, section, best, sum(map(len, valued)), table, row)
-    if ok := [pool.rows[0] for pool in usable if pool.rows[0][1].ok_runs]:
-        section, best = min(ok, key=_preference)
-        return _at(Cell(claim, "not comparable", reason=_no_value(claim, best)), section, best)
-    if failures := [pool.failure for pool in usable if pool.failure]:
-        section, best, reason = failures[0]
-        return _at(Cell(claim, "failed", reason=reason), section, best)
-    others = list(_others(claim, settings))
-    if others:
-        differences, pair = min(others, key=lambda other: (len(other[0]), _preference(other[1])))
-        return _at(Cell(claim, "not comparable", reason="; ".join(differences)), *pair)
+    found = rows.beside(claim, line.measured_as.get(claim.dataset))
+    if found.measured:
+        return _measured(found, line.known or table.known)
+    if ok := [place for place in found.comparable if place.row.ok_runs]:
+        best = min(ok, key=attrgetter("preference"))
+        return _at(Cell(claim, "not comparable", reason=_no_value(claim, best.row)), best)
+    if failed := [place for place in found.comparable if place.row.status == "failed"]:
+        best = min(failed, key=attrgetter("preference"))
+        return _at(Cell(claim, "failed", reason=_failure(best.row)), best)
+    if others := [other for other in found.others if other.place.row.ok_runs]:
+        nearest = min(others, key=lambda other: (len(other.differences), other.place.preference))
+        return _at(Cell(claim, "not comparable", reason="; ".join(nearest.differences)), nearest.place)
     return Cell(claim, "not run")
 
 
-def _others(claim: Claim, settings: _Pools) -> Iterator[tuple[list[str], tuple[Section, Row]]]:
-    """The best row of each setting that is not comparable, if it has a result, and what differs."""
-    for setting, pool in settings.items():
-        differences = setting.differences(claim)
-        if differences and pool.rows[0][1].ok_runs:
-            yield differences, pool.rows[0]
+def _at(cell: Cell, place: Place) -> Cell:
+    return replace(cell, row_key=place.row.key, section_slug=place.section.slug)
 
 
-def _at(cell: Cell, section: Section, row: Row) -> Cell:
-    return replace(cell, row_key=row.key, section_slug=section.slug)
+def _failure(row: Row) -> str:
+    failures = [run.record.failure for run in row.runs]
+    return "; ".join(dict.fromkeys(" ".join(failure.reason.split()) for failure in failures if failure))
 
 
-def _measured(claim: Claim, section: Section, row: Row, comparable: int, table: PaperTable, line: TableRow) -> Cell:
-    stat = row.stats[claim.rule][claim.group]
-    assert stat is not None  # only rows that have a value come here
-    delta = stat.mean - claim.value / 100
-    agrees, known = _agrees(stat, delta), line.known or table.known
-    marks = [f"measured at {claim.rule}", *_marks(claim, section, row, comparable), *row.marks]
+def _measured(found: Comparison, known: str | None) -> Cell:
+    """The cell of a claim that was measured, by the best row of those that have a value."""
+    place, stat, delta = min(found.measured, key=attrgetter("place.preference"))
+    agrees = _agrees(stat, delta)
+    marks = [f"measured at {found.claim.rule}", *_marks(found, place), *place.row.marks]
     if agrees and abs(delta) > TOLERANCE + 1e-9:
         marks.append(f"95 % interval of the mean ± {100 * _reach(stat):.1f}")
     if agrees and known:
         marks.append(known)
-    cell = Cell(
-        claim,
-        "reproduced" if agrees else "differs",
-        stat,
-        delta,
-        stat.n,
-        tuple(marks),
-        "" if agrees else known or UNEXPLAINED,
-    )
-    return _at(cell, section, row)
+    reason = "" if agrees else known or UNEXPLAINED
+    cell = Cell(found.claim, "reproduced" if agrees else "differs", stat, delta, stat.n, tuple(marks), reason)
+    return _at(cell, place)
 
 
 def _agrees(stat: Stat, delta: float) -> bool:
@@ -351,7 +285,8 @@ def _quantile(n: int) -> float:
     return float(special.stdtrit(n - 1, (1 + CONFIDENCE) / 2))
 
 
-def _marks(claim: Claim, section: Section, row: Row, comparable: int) -> Iterator[str]:
+def _marks(found: Comparison, place: Place) -> Iterator[str]:
+    claim, (section, row) = found.claim, place
     first = row.first
     if claim.selection == NOT_STATED:
         yield "selection not stated there"
@@ -363,31 +298,11 @@ def _marks(claim: Claim, section: Section, row: Row, comparable: int) -> Iterato
         yield f"measured as {row.name}"
     if row.status == "partial":
         yield f"{row.ok_runs} of {len(row.runs)} seeds"
-    if comparable > 1:
-        yield f"one of {comparable} comparable rows"
+    if len(found.measured) > 1:
+        yield f"one of {len(found.measured)} comparable rows"
 
 
 def _no_value(claim: Claim, row: Row) -> str:
     if row.stats[claim.rule]["all"] is None:
         return f"no result at {claim.rule}, as there is no validation part"
     return f"no class is {claim.group}-shot in the measured data set"
-
-
-def _read(path: Path) -> list[PaperTable]:
-    values = read_yaml(path)
-    entries = values.get("tables")
-    if set(values) != {"tables"} or not isinstance(entries, list):
-        raise UserError(
-            f"{path}: expected one key 'tables' with a list, found {', '.join(map(str, values)) or 'nothing'}"
-        )
-    return [config.build(PaperTable, entry, f"{path}: tables[{index}]") for index, entry in enumerate(entries)]
-
-
-def _known(key: str, value: str, known: Iterable[str]) -> None:
-    if value not in known:
-        raise ValueError(f"{key} must be one of {', '.join(known)}, found '{value}'")
-
-
-def _known_selection(value: str | None) -> None:
-    if value is not None:
-        _known("selection", value, (*SELECTION_RULES, NOT_STATED))

@@ -17,8 +17,9 @@ from harness.records.evidence import Evidence, evidence_path, read_evidence
 from harness.records.same_code import measured_the_same, read_same_code
 from harness.records.schema import HEADLINE, Record
 from harness.reporting import html, tables
-from harness.reporting.cards import load_cards
-from harness.reporting.claims import Claim, compare
+from harness.reporting.cards import Card, load_cards
+from harness.reporting.claims import Claim
+from harness.reporting.comparison import MeasuredRows, compare
 from harness.reporting.figures import write_figures
 from harness.reporting.methods import method_views, read_about
 from harness.reporting.paper_tables import fill, load_tables, present
@@ -31,7 +32,7 @@ from harness.reporting.summary import Run, Section, summarize
 from harness.reporting.views import ReadEvidence, SectionView, view
 from harness.reporting.weights import mark_weights, read_weights
 
-CARDS = Path("results/reported")
+REPORTED = Path("results/reported")
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,8 @@ class Sources:
         folders: the methods' folders, for what they are and for paper tables and studies of their own.
         current: code version of each method as it is now; a record measured with another one is marked.
         resolve: the recipe that an entry has now.
-        cards: folder with numbers that can only be reported.
+        cards: numbers that can only be reported.
+        reported: folder with more of them, a file for each.
         benches: files that `ltbench bench --json` wrote.
         weights: records that `ltbench weights score` wrote.
     """
@@ -52,7 +54,8 @@ class Sources:
     folders: Mapping[str, Path] = field(default_factory=dict)
     current: Mapping[str, str] | None = None
     resolve: ResolveRecipe | None = None
-    cards: Path = CARDS
+    cards: Sequence[Card] = ()
+    reported: Path = REPORTED
     benches: Sequence[Path] = ()
     weights: Sequence[Path] = ()
 
@@ -64,12 +67,13 @@ def build_report(collected: Collected, out: Path, sources: Sources | None = None
     ranked = ranked_sections(collected, sources.current)
     sections, views, left_out = ranked.sections, ranked.views, ranked.left_out
     studies = study_results(ranked, sources.folders)
-    comparisons = compare(sources.claims, sections, sources.resolve)
-    cards, damaged = load_cards(sources.cards)
+    rows = MeasuredRows(sections, sources.resolve)
+    comparisons = compare(sources.claims, rows)
+    cards, damaged = load_cards(sources.reported, sources.cards)
     weights, unread = read_weights(sources.weights)
     left_out += [(label(path), label.within(reason)) for path, reason in unread]
     left_out += [(path.as_posix(), reason) for path, reason in damaged]
-    papers = present(fill(load_tables(sources.folders), sources.claims, cards, sections, sources.resolve))
+    papers = present(fill(load_tables(sources.folders), sources.claims, cards, rows))
     papers = mark_weights(papers, weights)
     methods = method_views(sections, comparisons, read_about(sources.folders), sources.resolve)
     speed = []

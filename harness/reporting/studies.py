@@ -16,14 +16,13 @@ from typing import Any, Final, TypeAlias, get_args
 import numpy as np
 import numpy.typing as npt
 
-from harness.base import config
-from harness.base.errors import UserError, unknown
-from harness.base.files import read_yaml
+from harness.base.errors import unknown
 from harness.metrics.selection import SELECTION_RULES
 from harness.metrics.shots import GROUPS, group_of_class
 from harness.records.evidence import Evidence
 from harness.records.schema import HEADLINE
 from harness.reporting.effects import Effect, Verdict, effect
+from harness.reporting.listed import read_lists
 from harness.reporting.summary import Row, Run, Section, in_all
 from harness.reporting.tables import percent
 from harness.reporting.views import RowView, SectionView
@@ -168,22 +167,7 @@ def load_studies(folders: Mapping[str, Path]) -> list[Study]:
         UserError: a damaged file, an unknown key, a wrong value, or an id that is there twice.
     """
     own = (folder / STUDIES_FILE for _, folder in sorted(folders.items()))
-    studies: dict[str, Study] = {}
-    for path in [STUDIES, *filter(Path.exists, own)]:
-        for study in _read(path):
-            if study.id in studies:
-                raise UserError(f"{path}: another study has the id '{study.id}'")
-            studies[study.id] = study
-    return list(studies.values())
-
-
-def _read(path: Path) -> list[Study]:
-    values = read_yaml(path)
-    entries = values.get("studies")
-    if set(values) != {"studies"} or not isinstance(entries, list):
-        found = ", ".join(map(str, values)) or "nothing"
-        raise UserError(f"{path}: expected one key 'studies' with a list, found {found}")
-    return [config.build(Study, entry, f"{path}: studies[{index}]") for index, entry in enumerate(entries)]
+    return read_lists(Study, [STUDIES, *own], "studies")
 
 
 def carry_out(

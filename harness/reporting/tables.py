@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterable, Sequence
 
 from harness.metrics.shots import GROUPS
-from harness.reporting.claims import Comparison
+from harness.reporting.comparison import Comparison
 from harness.reporting.paper_tables import Cell, FilledTable
 from harness.reporting.summary import METRICS, Metric, Row, Section, Stat
 
@@ -235,7 +235,7 @@ def claims_csv(comparisons: list[Comparison]) -> str:
         ends = [text_cell(c.source), text_cell(c.location)]
         for measured in comparison.measured:
             numbers = [*_csv_stat(measured.stat), percent(measured.delta, DIGITS)]
-            table.append([*start, comparison.status, *numbers, text_cell(measured.row.name), *ends])
+            table.append([*start, comparison.status, *numbers, text_cell(measured.place.row.name), *ends])
         if not comparison.measured:
             table.append([*start, comparison.status, "", "", "", "", "", *ends])
     return _csv(head, table)

@@ -7,7 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from harness.base.errors import UserError
-from harness.reporting.claims import Claim, backbone_identity, dataset_identity
+from harness.reporting.claims import Claim
+from harness.reporting.comparison import backbone_identity, dataset_identity
 from harness.reporting.paper_tables import Cell, FilledRow, FilledTable
 from harness.weights.record import Result, WeightsRecord, read_weights_record
 

@@ -33,7 +33,7 @@ class Plugin:
 
     name: str
     module: str  # holds the Method subclass
-    folder: Path  # holds method.py, recipes.yaml and claims.yaml
+    folder: Path  # holds method.py and recipes.yaml; claims.yaml, tables.yaml and studies.yaml where it has its own
 
 
 def find_plugins() -> dict[str, Plugin]:

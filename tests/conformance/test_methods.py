@@ -53,7 +53,6 @@ def write_method(folder: Path, name: str, body: str) -> None:
     code = f"from harness.api import Method\n\n\nclass Broken(Method):\n    name = {name!r}\n"
     (plugin / "method.py").write_text(code + textwrap.indent(textwrap.dedent(body), "    "))
     (plugin / "recipes.yaml").write_text("title: Broken\ntracks: {common: {}}\n")
-    (plugin / "claims.yaml").write_text("claims: []\n")
 
 
 def check(folder: Path, name: str) -> tuple[int, str]:
@@ -77,7 +76,8 @@ def test_a_broken_method_fails_with_a_useful_message(name: str, tmp_path: Path) 
 
 
 def test_a_scaffolded_method_passes(tmp_path: Path) -> None:
-    scaffold("fresh_idea", tmp_path / "methods")
+    files = scaffold("fresh_idea", tmp_path / "methods")
+    assert [file.name for file in files] == ["method.py", "recipes.yaml"]
     code, output = check(tmp_path, "fresh_idea")
     assert code == 0, output
     assert "method 'fresh_idea' conforms" in output

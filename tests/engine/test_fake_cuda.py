@@ -23,6 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from harness.api import Method, Stage, StepContext
+from harness.engine import loop
 from harness.engine.job import StageJob
 from harness.engine.loop import StageRun
 from harness.plugins.conformance import SOUND, STAGES
@@ -69,6 +70,7 @@ def train(tiny_split: Split, tiny_images: ImagesByPart, tmp_path: Path, monkeypa
                 assert run.step >= 3, "some steady steps"
         return run
 
+    monkeypatch.setattr(loop, "device_name", lambda _device: "pretended")
     monkeypatch.setattr(StageRun, "_train_step", watched)
     monkeypatch.setattr(Tensor, "backward", fake_cuda.backward)
     monkeypatch.setenv("LTBENCH_CHECKPOINT_SECONDS", "10000")  # there is nothing to save

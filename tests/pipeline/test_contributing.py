@@ -56,7 +56,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
 
 
 def test_the_walk_through_names_what_it_needs() -> None:
-    assert [Path(name).name for name in files()] == ["method.py", "recipes.yaml", "claims.yaml"]
+    assert [Path(name).name for name in files()] == ["method.py", "recipes.yaml"]
     starts = [command.split()[1] for command in commands()]
     assert starts == ["run", "grid", "check-method"]
 

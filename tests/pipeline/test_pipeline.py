@@ -144,7 +144,6 @@ def test_a_dropped_in_method_runs_alone_and_a_failed_one_becomes_a_row(project: 
     code = (folder / "method.py").read_text().replace('"ce"', '"dropped_in"')
     bad = "\n    def loss(self, logits, target, step):\n        return logits.sum() / 0\n"
     (folder / "method.py").write_text(code + bad)
-    (folder / "claims.yaml").unlink()
     project.run(sys.executable, "-m", "harness", "grid")
     mine = {"train@dropped_in", "evaluate@dropped_in"}
     assert project.repro() == mine | {"recipes", "collect", "report"}

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from harness.reporting.cards import card_slug, load_cards
+from harness.reporting.cards import Card, load_cards
 from harness.reporting.claims import Claim
 from tests.reporting.conftest import HOSTILE
 
@@ -86,5 +86,10 @@ def test_a_name_is_taken_once(tmp_path: Path) -> None:
     assert "another card has the name 'BBN'" in reason
 
 
-def test_slugs_are_plain() -> None:
-    assert card_slug("ACE (4-expert)") == "ace-4-expert"
+def test_a_shipped_card_keeps_its_name(tmp_path: Path) -> None:
+    write(tmp_path, "ours")
+    write(tmp_path, "mine", name="Mine")
+    shipped = Card("BBN", "two branches with a cumulative schedule", ())
+    (first, second), ((path, reason),) = load_cards(tmp_path, [shipped])
+    assert (first, second.name, path.name) == (shipped, "Mine", "ours.json")
+    assert "another card has the name 'BBN'" in reason

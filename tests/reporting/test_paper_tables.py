@@ -12,10 +12,12 @@ import yaml
 
 from harness.base.errors import UserError
 from harness.records.schema import Record
-from harness.reporting import import_claims, paper_tables
-from harness.reporting.cards import Card, load_cards
-from harness.reporting.claims import Claim, load_claims
+from harness.reporting import paper_tables
+from harness.reporting.cards import Card
+from harness.reporting.claims import Claim
+from harness.reporting.comparison import MeasuredRows
 from harness.reporting.paper_tables import Cell, Column, PaperTable, TableRow, fill, load_tables
+from harness.reporting.published import load_claims, read_published
 from harness.reporting.summary import Run, summarize
 from harness.spec.registry import find_plugins
 from tests.factories import CLASS_COUNTS, make_record, make_scores
@@ -33,7 +35,7 @@ TABLE = PaperTable("a-table", "A paper, Table 2", "A paper", (Column("100", imba
 def cell(claim: Claim, *records: Record, table: PaperTable = TABLE, row: TableRow = ROW) -> Cell:
     sections = summarize(Run(f"{i}.json", record, {}) for i, record in enumerate(records))
     columns = (Column("x", group=claim.group),)
-    (filled,) = fill([replace(table, rows=(row,), columns=columns)], [claim], [], sections)
+    (filled,) = fill([replace(table, rows=(row,), columns=columns)], [claim], [], MeasuredRows(sections))
     ((_, (found,)),) = filled.rows
     assert found is not None
     return found
@@ -48,14 +50,14 @@ def runs(*accuracies: float, **facts: Any) -> list[Record]:
 
 @pytest.fixture(scope="module")
 def shipped() -> tuple[list[PaperTable], list[Claim], list[Card]]:
-    folders = {method: import_claims.METHODS / method for method in import_claims.generate()}
-    return load_tables(folders), load_claims(folders), load_cards(import_claims.CARDS)[0]
+    folders = {name: plugin.folder for name, plugin in find_plugins().items()}
+    return load_tables(folders), load_claims(folders), read_published().cards
 
 
 def test_every_claim_of_a_table_stands_in_one_cell(shipped: tuple[list[PaperTable], list[Claim], list[Card]]) -> None:
     tables, claims, cards = shipped
     everything = claims + [claim for card in cards for claim in card.claims]
-    for filled in fill(tables, claims, cards, []):
+    for filled in fill(tables, claims, cards, MeasuredRows([])):
         found = Counter(id(cell.claim) for row in filled.rows for cell in row.cells if cell)
         expected = Counter(id(claim) for claim in everything if filled.table.has(claim))
         assert found == expected, filled.table.id
@@ -63,7 +65,7 @@ def test_every_claim_of_a_table_stands_in_one_cell(shipped: tuple[list[PaperTabl
 
 
 def test_no_row_and_no_column_is_empty(shipped: tuple[list[PaperTable], list[Claim], list[Card]]) -> None:
-    for filled in fill(*shipped, []):
+    for filled in fill(*shipped, MeasuredRows([])):
         assert [row.row.label for row in filled.rows if not any(row.cells)] == [], filled.table.id
         columns = zip(*(row.cells for row in filled.rows), strict=True)
         assert all(any(cells) for cells in columns), filled.table.id
@@ -80,7 +82,7 @@ def test_published_cells_are_where_the_papers_have_them(
 ) -> None:
     values = {
         (filled.table.id, row.row.label, column.title): cell.claim.value
-        for filled in fill(*shipped, [])
+        for filled in fill(*shipped, MeasuredRows([]))
         for row in filled.rows
         for column, cell in zip(filled.table.columns, row.cells, strict=True)
         if cell
@@ -101,8 +103,8 @@ def test_a_variant_that_runs_the_sources_recipe_exists(
     for table in shipped[0]:
         for row in table.rows:
             assert set(row.measured_as) <= {claim.dataset for claim in shipped[1]}, (table.id, row.label)
-            recipes = import_claims.METHODS / (row.method or "") / "recipes.yaml"
             for variant in filter(None, row.measured_as.values()):
+                recipes = find_plugins()[row.method or ""].folder / "recipes.yaml"
                 assert variant in yaml.safe_load(recipes.read_text(encoding="utf-8"))["variants"]
 
 
@@ -222,7 +224,7 @@ def test_some_failed_seeds_are_a_mark() -> None:
 
 def test_a_card_is_reported_only() -> None:
     card = Card("BBN", "two branches", (replace(CLAIM, method="BBN", variant="re-run"),))
-    (filled,) = fill([replace(TABLE, rows=(ROW, TableRow("BBN", card="BBN")))], [], [card], [])
+    (filled,) = fill([replace(TABLE, rows=(ROW, TableRow("BBN", card="BBN")))], [], [card], MeasuredRows([]))
     ((_, (empty,)), (_, (found,))) = filled.rows
     assert empty is None
     assert found is not None
@@ -249,7 +251,8 @@ def test_a_changed_recipe_is_no_paper_s() -> None:
 
     def found(epochs: int) -> Cell:
         recipe = {"backbone": "resnet32", "train": {"epochs": epochs, "lr": 0.1}}
-        (filled,) = fill([replace(TABLE, columns=(Column("x"),))], [CLAIM], [], sections, lambda entry, dataset: recipe)
+        rows = MeasuredRows(sections, lambda entry, dataset: recipe)
+        (filled,) = fill([replace(TABLE, columns=(Column("x"),))], [CLAIM], [], rows)
         ((_, (one,)),) = filled.rows
         assert one is not None
         return one
@@ -271,7 +274,8 @@ def test_how_a_run_was_spread_over_devices_is_a_mark_and_no_other_recipe(ranks: 
     own = {"backbone": "resnet32", "train": {"epochs": 200}}
     records = runs(0.45, recipe=own | {"parallel": {"ranks": ranks, "micro_batch": 16, "sync_bn": False}})
     sections = summarize(Run(f"{i}.json", record, {}) for i, record in enumerate(records))
-    (filled,) = fill([replace(TABLE, columns=(Column("x"),))], [CLAIM], [], sections, lambda entry, dataset: own)
+    rows = MeasuredRows(sections, lambda entry, dataset: own)
+    (filled,) = fill([replace(TABLE, columns=(Column("x"),))], [CLAIM], [], rows)
     ((_, (found,)),) = filled.rows
     assert found is not None
     assert found.status == "reproduced"
@@ -336,11 +340,11 @@ def test_a_variant_with_the_sources_recipe_is_measured_instead() -> None:
 def test_two_claims_in_one_cell_are_refused() -> None:
     claims = [CLAIM, replace(CLAIM, value=46.0, note="with mixup")]
     with pytest.raises(UserError) as caught:
-        fill([TABLE], claims, [], [])
+        fill([TABLE], claims, [], MeasuredRows([]))
     message = str(caught.value)
     assert "table 'a-table', row 'Cross-entropy', column '100': 2 claims fit" in message
     assert "46.0 (Table 2, last, with mixup)" in message
-    (filled,) = fill([replace(TABLE, rows=(replace(ROW, note="mixup"),))], claims, [], [])
+    (filled,) = fill([replace(TABLE, rows=(replace(ROW, note="mixup"),))], claims, [], MeasuredRows([]))
     found = filled.rows[0].cells[0]
     assert found is not None
     assert found.claim.value == 46.0
@@ -353,7 +357,7 @@ def test_two_claims_in_one_cell_are_refused() -> None:
 def test_a_row_tells_claims_apart(change: dict[str, str]) -> None:
     claims = [CLAIM, replace(CLAIM, value=46.0, **change)]
     row = TableRow("other", method="ce", **change)  # type: ignore[arg-type]
-    (filled,) = fill([replace(TABLE, rows=(row,), location=("Table 2", "Table 3"))], claims, [], [])
+    (filled,) = fill([replace(TABLE, rows=(row,), location=("Table 2", "Table 3"))], claims, [], MeasuredRows([]))
     found = filled.rows[0].cells[0]
     assert found is not None
     assert found.claim.value == 46.0
@@ -361,7 +365,7 @@ def test_a_row_tells_claims_apart(change: dict[str, str]) -> None:
 
 @pytest.mark.parametrize("other", [{"source": "Another"}, {"location": "Figure 1"}, {"group": "few"}, {"variant": "x"}])
 def test_other_claims_stay_out(other: dict[str, str]) -> None:
-    (filled,) = fill([TABLE], [replace(CLAIM, **other)], [], [])  # type: ignore[arg-type]
+    (filled,) = fill([TABLE], [replace(CLAIM, **other)], [], MeasuredRows([]))  # type: ignore[arg-type]
     assert filled.rows[0].cells == (None,)
 
 
@@ -412,7 +416,7 @@ def test_a_method_folder_brings_its_own_tables(tmp_path: Path, monkeypatch: pyte
     ("change", "message"),
     [
         ({"id": "Table 1"}, "id must be of small letters"),
-        ({"id": "gcl-table-1"}, "another table has the id 'gcl-table-1'"),
+        ({"id": "gcl-table-1"}, "another of the tables has the id 'gcl-table-1'"),
         ({"titel": "x"}, "closest is 'title'"),
         ({"columns": []}, "a table has columns and rows"),
         ({"columns": [{"title": "x", "group": "tail"}]}, "columns[0]: group must be one of"),
@@ -439,8 +443,8 @@ def test_damaged_files_are_refused(text: str, tmp_path: Path) -> None:
 
 def test_rows_whose_card_is_not_here_are_left_out_of_a_report() -> None:
     claims = load_claims({name: plugin.folder for name, plugin in find_plugins().items()})
-    filled = fill(load_tables({}), claims, [], [])
+    filled = fill(load_tables({}), claims, [], MeasuredRows([]))
     shown = [row for table in paper_tables.present(filled) for row, _ in table.rows]
     assert shown == [row for table in filled for row, cells in table.rows if any(cells)]
     assert all(row.method for row in shown)
-    assert paper_tables.present(fill(load_tables({}), [], [], [])) == []
+    assert paper_tables.present(fill(load_tables({}), [], [], MeasuredRows([]))) == []

@@ -173,7 +173,7 @@ def test_one_id_twice_is_refused(tmp_path: Path) -> None:
     folder.mkdir(parents=True)
     text = "studies:\n- {id: selection, title: T, question: Q, split: s, track: short, contrasts: []}\n"
     (folder / "studies.yaml").write_text(text)
-    with pytest.raises(UserError, match="another study has the id 'selection'"):
+    with pytest.raises(UserError, match="another of the studies has the id 'selection'"):
         load_studies({"ours": folder})
 
 

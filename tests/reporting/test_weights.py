@@ -12,6 +12,7 @@ import pytest
 from harness.metrics.shots import group_sizes
 from harness.records.collect import collect
 from harness.reporting.claims import Claim
+from harness.reporting.comparison import MeasuredRows
 from harness.reporting.paper_tables import Cell, Column, PaperTable, TableRow, fill
 from harness.reporting.report import build_report
 from harness.reporting.tables import all_files
@@ -54,7 +55,7 @@ def written(folder: Path, record: WeightsRecord) -> Path:
 
 def marked(claim: Claim, *records: WeightsRecord) -> Cell:
     table = PaperTable("a", "A", "A paper", (Column("x", group=claim.group),), (TableRow("CE", method=claim.method),))
-    ((_, (cell,)),) = mark_weights(fill([table], [claim], [], []), records)[0].rows
+    ((_, (cell,)),) = mark_weights(fill([table], [claim], [], MeasuredRows([])), records)[0].rows
     assert cell is not None
     return cell
 
@@ -83,7 +84,7 @@ def test_what_differs_is_not_marked(change: dict[str, Any]) -> None:
 
 def test_the_mark_stands_in_the_exported_tables() -> None:
     table = PaperTable("a", "A", "A paper", (Column("x"),), (TableRow("CE", method="ce"),))
-    files = all_files([], [], mark_weights(fill([table], [CLAIM], [], []), [make_weights()]))
+    files = all_files([], [], mark_weights(fill([table], [CLAIM], [], MeasuredRows([])), [make_weights()]))
     for name in ("paper-a.md", "paper-a.tex", "papers.csv"):
         assert "published weights score 70.00" in files[name]
 

@@ -1,0 +1,185 @@
+"""What was measured beside a published number: the rows under a comparable protocol, and what differs in the others."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Final, Literal, NamedTuple
+
+from harness.metrics.shots import GROUPS
+from harness.reporting.claims import TRACK, Claim
+from harness.reporting.provenance import ResolveRecipe, flat
+from harness.reporting.summary import Row, Section, Stat
+
+# Backbones whose printed name differs from the one that builds them; both without punctuation.
+BACKBONES: Final = {
+    "resnet32": "resnet32cifar",
+    "resnet34cifarstem": "resnet34cifar",
+    "resnext50": "resnext5032x4d",
+}
+DATASETS: Final = {"inaturalist2018": "inat2018"}  # as BACKBONES, of data sets
+PROFILES: Final = ("exponential", "given")  # of every published data set
+PROFILED: Final = ("cifar10", "cifar100")  # those that are cut to their tail; the others have it already
+
+Identity = tuple[str, float, str, str]
+"""Data set, imbalance factor, method and variant, so spelled that a claim and a row about the same thing are equal."""
+
+
+class Place(NamedTuple):
+    """A row, and the table it stands in."""
+
+    section: Section
+    row: Row
+
+    @property
+    def preference(self) -> tuple[int, str, str, str]:
+        """Smaller for a better row of several: most seeds with a result, then the smaller recipe hash."""
+        return -self.row.ok_runs, self.row.first.recipe_sha256, self.section.slug, self.row.key
+
+
+class Measured(NamedTuple):
+    """A row beside a claim; `delta` is measured minus published, as a fraction."""
+
+    place: Place
+    stat: Stat
+    delta: float
+
+
+class Other(NamedTuple):
+    """A row that is about the same thing under another protocol, and what differs, in words."""
+
+    place: Place
+    differences: list[str]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A claim, and the rows about the same data set, imbalance factor, method and variant."""
+
+    claim: Claim
+    comparable: tuple[Place, ...]
+    others: tuple[Other, ...]
+
+    @cached_property
+    def measured(self) -> list[Measured]:
+        """The comparable rows that have a value for the claim's group at its selection rule."""
+        stats = ((place, place.row.stats[self.claim.rule][self.claim.group]) for place in self.comparable)
+        return [Measured(place, stat, stat.mean - self.claim.value / 100) for place, stat in stats if stat]
+
+    @property
+    def status(self) -> Literal["measured", "failed", "not run"]:
+        """What the report says of the claim in a word."""
+        if self.measured:
+            return "measured"
+        failed = self.comparable and all(place.row.status == "failed" for place in self.comparable)
+        return "failed" if failed else "not run"
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What, beside its identity, decides whether a row may stand beside a claim."""
+
+    track: str
+    backbone: str
+    profile: str
+    shot_policy: str
+    changed: str = ""  # how its recipe differs from the one that its entry has
+
+    def differences(self, claim: Claim) -> list[str]:
+        """What differs from the claim's setting, in words; empty if the two are comparable.
+
+        A group means the same classes only under the same shot policy; all images do not depend on it.
+        """
+        found = []
+        if self.track != TRACK:
+            found.append(f"recipe: {self.track} track")
+        if backbone_identity(self.backbone) != backbone_identity(claim.backbone):
+            found.append(f"backbone {self.backbone}, paper {claim.backbone}")
+        if self.changed:
+            found.append(f"recipe changed: {self.changed}")
+        if self.profile not in PROFILES or (self.profile == "given" and dataset_identity(claim.dataset) in PROFILED):
+            found.append(f"profile {self.profile}")
+        if claim.group != "all" and claim.shot_policy not in (None, self.shot_policy):
+            found.append(f"shot policy {self.shot_policy}, paper {claim.shot_policy}")
+        return found
+
+
+class MeasuredRows:
+    """The rows of all sections, so that those of a claim are found without a search."""
+
+    def __init__(self, sections: Iterable[Section], resolve: ResolveRecipe | None = None) -> None:
+        """Looks at every row once.
+
+        Args:
+            sections: the tables.
+            resolve: the recipe that an entry has; a row with another one (`--set`, or an older recipe) is no paper's.
+                Without it a changed recipe is not noticed.
+        """
+        self._rows: dict[Identity, dict[Setting, list[Place]]] = defaultdict(lambda: defaultdict(list))
+        for section in sections:
+            p = section.protocol
+            for row in section.rows:
+                first = row.first
+                changed = _changed(row, resolve) if resolve and p.track == TRACK else ""
+                setting = Setting(p.track, first.backbone, p.profile, p.shot_policy, changed)
+                identity = dataset_identity(p.dataset), p.imbalance_factor, first.method, first.variant
+                self._rows[identity][setting].append(Place(section, row))
+
+    def beside(self, claim: Claim, variant: str | None = None) -> Comparison:
+        """The rows about what a claim is about.
+
+        Args:
+            claim: the published number.
+            variant: instead of the claim's, the one that runs its recipe.
+        """
+        variant = claim.variant if variant is None else variant
+        comparable: list[Place] = []
+        others: list[Other] = []
+        identity = dataset_identity(claim.dataset), claim.imbalance_factor, claim.method, variant
+        for setting, places in self._rows.get(identity, {}).items():
+            if differences := setting.differences(claim):
+                others += [Other(place, differences) for place in places]
+            else:
+                comparable += places
+        return Comparison(claim, tuple(comparable), tuple(others))
+
+
+def _changed(row: Row, resolve: ResolveRecipe) -> str:
+    """The keys in which a row's recipe is not its entry's, with both values."""
+    entry = resolve(row.first.entry, row.first.dataset)
+    if entry is None:
+        return f"{row.first.entry} has none here"
+    own, expected = dict(flat(row.first.recipe)), dict(flat(entry))
+    # How a run was spread over devices is no recipe's, and papers seldom say it; it is a mark of the row.
+    own = {key: value for key, value in own.items() if not key.startswith("parallel.")}
+    keys = [key for key in sorted({*own, *expected}) if own.get(key) != expected.get(key)]
+    shown = [f"{key} {own.get(key, '-')} instead of {expected.get(key, '-')}" for key in keys[:3]]
+    return ", ".join([*shown, f"{len(keys) - 3} more"] if keys[3:] else shown)
+
+
+def compare(claims: Iterable[Claim], rows: MeasuredRows) -> list[Comparison]:
+    """Each claim with its rows, in a fixed order that does not depend on the order of the claims."""
+    return [rows.beside(claim) for claim in sorted(claims, key=_order)]
+
+
+def dataset_identity(name: str) -> str:
+    """CIFAR-100-LT and cifar100 are one data set; the tail is described by the imbalance factor."""
+    plain = _plain(name)
+    return DATASETS.get(plain, plain).removesuffix("lt")
+
+
+def backbone_identity(name: str) -> str:
+    """ResNet-32 of the CIFAR papers is timm's `resnet32_cifar`."""
+    return BACKBONES.get(_plain(name), _plain(name))
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[^a-z0-9]", "", name.lower())
+
+
+def _order(c: Claim) -> tuple[Any, ...]:
+    place = ("all", *GROUPS).index(c.group)
+    return c.method, c.variant, c.dataset, -c.imbalance_factor, c.backbone, place, c.source, c.location, c.value

@@ -1,0 +1,49 @@
+"""YAML files that hold one list: claims, the papers' tables, studies."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Protocol, TypeVar
+
+from harness.base import config
+from harness.base.errors import UserError
+from harness.base.files import read_yaml
+
+T = TypeVar("T")
+
+
+class _Named(Protocol):
+    @property
+    def id(self) -> str: ...
+
+
+N = TypeVar("N", bound=_Named)
+
+
+def read_list(cls: type[T], path: Path, key: str) -> list[T]:
+    """The entries under the one key of a file, each an instance of the dataclass `cls`.
+
+    Raises:
+        UserError: a damaged file, another key, an unknown key in an entry, a wrong type or value.
+    """
+    values = read_yaml(path)
+    entries = values.get(key)
+    if set(values) != {key} or not isinstance(entries, list):
+        found = ", ".join(map(str, values)) or "nothing"
+        raise UserError(f"{path}: expected one key '{key}' with a list, found {found}")
+    return [config.build(cls, entry, f"{path}: {key}[{index}]") for index, entry in enumerate(entries)]
+
+
+def read_lists(cls: type[N], paths: Iterable[Path], key: str) -> list[N]:
+    """The entries of several files, whose `id` tells them apart; a file that does not exist has none.
+
+    Raises:
+        UserError: as `read_list`, or an id that is there twice.
+    """
+    found: dict[str, N] = {}
+    for path in filter(Path.exists, paths):
+        for entry in read_list(cls, path, key):
+            if found.setdefault(entry.id, entry) is not entry:
+                raise UserError(f"{path}: another of the {key} has the id '{entry.id}'")
+    return list(found.values())

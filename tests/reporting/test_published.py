@@ -1,0 +1,266 @@
+"""The published numbers of the CSV: what reaches a claim or a card, and what a damaged file says."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from harness.base.errors import UserError
+from harness.reporting.claims import Claim
+from harness.reporting.comparison import MeasuredRows, compare
+from harness.reporting.published import COLUMNS, MAPPING, NUMBERS, load_claims, read_published
+from harness.reporting.summary import Run, summarize
+from harness.spec.registry import available_methods, find_plugins
+from tests.factories import make_record
+
+# Claims of each method. `cosine_softmax` has none: nobody published the control that we run.
+COUNTS = {
+    "balanced_softmax": 16, "balms": 18, "ce": 38, "ce_mixup": 18, "class_balanced_loss": 17, "crt": 53, "focal": 17,
+    "gcl": 27, "ldam_drw": 14, "logit_adjustment": 3, "lws": 26, "tau_norm": 15, "tvmf": 4, "wcdas": 2,
+    "weight_balancing": 183,
+}  # fmt: skip
+# Over every field of every claim and card. After an edit of the CSV or the mapping, look at what changed in
+# reports/tables/, then write the new one here.
+DIGEST = "8a28afe4b186843f"
+
+
+def printed() -> list[dict[str, str]]:
+    with open(NUMBERS, encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def shipped() -> list[Claim]:
+    return load_claims({name: plugin.folder for name, plugin in find_plugins().items()})
+
+
+def where(variant: str = "", **facts: Any) -> list[Claim]:
+    return [c for c in shipped() if c.variant == variant and all(getattr(c, k) == v for k, v in facts.items())]
+
+
+def changed_mapping(folder: Path, change: Callable[[dict[str, Any]], None]) -> Path:
+    values = yaml.safe_load(MAPPING.read_text(encoding="utf-8"))
+    change(values)
+    path = folder / "mapping.yaml"
+    path.write_text(yaml.safe_dump(values))
+    return path
+
+
+def test_every_method_has_its_claims() -> None:
+    assert Counter(claim.method for claim in shipped()) == COUNTS
+    assert set(read_published().claims) <= set(available_methods())
+
+
+def test_no_claim_and_no_card_changes_unseen() -> None:
+    claims = [asdict(claim) for _, of_method in sorted(read_published().claims.items()) for claim in of_method]
+    cards = sorted((asdict(card) for card in read_published().cards), key=lambda card: card["name"])
+    text = json.dumps([claims, cards], sort_keys=True)
+    assert (len(claims), len(cards)) == (451, 40)
+    assert hashlib.sha256(text.encode()).hexdigest()[:16] == DIGEST
+
+
+def test_every_printed_number_is_a_claim_of_a_method_or_of_a_card() -> None:
+    everything = [*shipped(), *(claim for card in read_published().cards for claim in card.claims)]
+    found = Counter((claim.dataset, claim.imbalance_factor, claim.group, claim.value) for claim in everything)
+    rows = printed()
+    assert len(rows) == 630
+    assert found == Counter(
+        (row["dataset"], float(row["imbalance_factor"]), row["group"], float(row["top1_accuracy_percent"]))
+        for row in rows
+    )
+
+
+def test_the_claims_of_a_folder_come_after_those_of_the_csv(tmp_path: Path) -> None:
+    own = {"dataset": "cifar10", "imbalance_factor": 50, "backbone": "ResNet-32", "variant": "", "group": "all"}
+    for method in ("wcdas", "theirs"):
+        (tmp_path / method).mkdir()
+        claim = own | {"method": method, "value": 81.5, "selection": "last", "source": "Mine", "location": "Table 1"}
+        (tmp_path / method / "claims.yaml").write_text(yaml.safe_dump({"claims": [claim]}))
+    found = load_claims({"wcdas": tmp_path / "wcdas", "theirs": tmp_path / "theirs", "tvmf": tmp_path})
+    assert [claim.method for claim in found] == ["theirs", *["tvmf"] * 4, *["wcdas"] * 3]
+    assert [claim.source for claim in found if claim.method == "wcdas"] == ["WCDAS README", "WCDAS README", "Mine"]
+
+
+def test_every_published_row_is_accounted_for() -> None:
+    mapping = yaml.safe_load(MAPPING.read_text(encoding="utf-8"))
+    rows = Counter((row["method"], row["variant"]) for row in printed())
+    names = {(name["csv_method"], name["csv_variant"]): name for name in mapping["names"]}
+    not_run = {entry["csv_method"] for entry in mapping["not_run_here"]}
+    assert {method for method, _ in rows} == {method for method, _ in names} | not_run
+    assert not {method for method, _ in names} & not_run
+    assert set(names) <= set(rows), "a name of the mapping that no row has"
+    assert {row["source_document"].strip().rstrip(";") for row in printed()} == {
+        source["document"] for source in mapping["sources"]
+    }
+    assert sum(rows[key] for key, name in names.items() if "method" in name) == sum(COUNTS.values())
+
+
+def test_cards_give_the_reason_and_claim_no_epochs_of_the_source() -> None:
+    cards = {card.name: card for card in read_published().cards}
+    assert cards["BBN"].reason == "two branches with a cumulative schedule"
+    ours, quoted = (
+        {c for c in cards["BBN"].claims if c.source.startswith(source)} for source in ("GCL", "Weight balancing")
+    )
+    assert {(c.selection, c.epochs) for c in ours} == {("best_test", None)}
+    assert {(c.selection, c.epochs) for c in quoted} == {("not stated", None)}
+    assert all(c.note.startswith("quoted there") for c in quoted)
+    decoupled = cards["Balanced Softmax, decoupled + Meta Reweighter"]
+    assert {c.epochs for c in decoupled.claims} == {"13,000 + 2,000 iterations"}
+
+
+@pytest.mark.parametrize(
+    ("dataset", "variant", "error"),
+    [
+        ("ImageNet-LT", "", 57.30),
+        ("iNaturalist-2018", "", 28.92),
+        ("ImageNet-LT", "k64", 56.31),
+        ("iNaturalist-2018", "k64", 29.69),
+    ],
+)
+def test_tvmf_errors_become_accuracies(dataset: str, variant: str, error: float) -> None:
+    (claim,) = where(variant, method="tvmf", dataset=dataset)
+    assert claim.value == pytest.approx(100 - error)
+    assert claim.original == f"error {error:.2f}"
+    assert claim.epochs == "90 + 30"
+
+
+def test_balanced_softmax_has_the_published_cells_and_no_other_loss() -> None:
+    facts = {(c.variant, c.dataset, c.imbalance_factor, c.value) for c in shipped() if c.method == "balanced_softmax"}
+    assert ("", "CIFAR-100-LT", 100, 50.3) in facts
+    assert ("decoupled", "CIFAR-10-LT", 200, 78.6) in facts
+    assert 46.4 not in {value for *_, value in facts}  # the loss with the prior to the power 1/4
+
+
+def test_a_cell_with_two_published_values_keeps_both() -> None:
+    balms = where(method="balms", dataset="CIFAR-10-LT", imbalance_factor=200)
+    assert {(c.source, c.value) for c in balms} == {("BALMS README", 82.2), ("BALMS paper, arXiv:2007.10740v3", 81.5)}
+    gcl = where(method="gcl", dataset="ImageNet-LT")
+    assert sorted(c.value for c in gcl) == [54.88, 54.884]
+    maxnorm = where("cb-maxnorm", method="weight_balancing", imbalance_factor=100, group="all")
+    assert sorted(c.value for c in maxnorm) == [50.20, 50.24]
+
+
+def test_logs_keep_the_selection_rule_and_the_flip_averaging() -> None:
+    source = "weight-balancing notebooks and logs"
+    claims = {
+        (c.variant, c.selection, "averaged over" in c.note): c.value
+        for c in shipped()
+        if c.source == source and c.group == "all"
+    }
+    assert claims == {
+        ("naive", "last", False): 39.13, ("naive", "best_test", False): 39.62,
+        ("code-naive-flip", "best_test", True): 40.0,
+        ("wd", "last", False): 46.76, ("wd", "best_test", False): 47.18,
+        ("code-wd-flip", "best_test", True): 47.9,
+        ("code-l2-flip", "best_test", True): 51.0, ("code-tau-flip", "best_test", True): 52.6,
+        ("", "last", False): 51.83, ("", "best_test", False): 51.98,
+        ("code-flip", "best_test", True): 53.1,
+    }  # fmt: skip
+
+
+def test_weight_balancing_stands_beside_the_backbone_of_its_code_not_the_printed_one() -> None:
+    record = make_record("weight_balancing", dataset="cifar100", split="cifar100-lt-if100", backbone="resnet32")
+    claims = [c for c in shipped() if c.method == "weight_balancing" and c.dataset == "CIFAR-100-LT"]
+    assert {c.backbone for c in claims} == {"ResNet-34 (CIFAR stem)"}
+    assert all("ResNet-32 as printed" in c.note for c in claims if c.source.startswith("Weight balancing paper"))
+    rows = MeasuredRows(summarize([Run("0.json", record, {})]))
+    assert {comparison.status for comparison in compare(claims, rows)} == {"not run"}
+
+
+def test_quoted_numbers_say_so_and_claim_nothing_of_the_protocol_that_quotes_them() -> None:
+    quoted = [claim for claim in shipped() if claim.note.startswith("quoted")]
+    assert len(quoted) == 81
+    assert {claim.selection for claim in quoted} == {"not stated"}
+    assert {claim.epochs for claim in quoted} == {None, "180"}  # those of the MiSLAS paper are stated
+    (ours,) = where("mixup", method="crt", source="GCL paper, CVPR 2022", dataset="ImageNet-LT")
+    assert ours.selection == "best_test"
+
+
+def changed_numbers(folder: Path, *lines: str) -> Path:
+    path = folder / "numbers.csv"
+    path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    return path
+
+
+HEAD, FIRST = NUMBERS.read_text(encoding="utf-8").splitlines()[:2]
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        (FIRST.replace("WCDAS", "CE", 1), r"'CE', variant '2-stage .*', is neither mapped nor left out"),
+        (FIRST.replace("WCDAS", "A new method", 1), "neither mapped nor left out; add it to claims_mapping.yaml"),
+        (FIRST.replace("44.5", "44,5"), "expected 9 cells, found 10"),
+        (FIRST.replace("44.5", "about 44"), "top1_accuracy_percent: expected a number, found 'about 44'"),
+        (FIRST.replace("44.5", "144.5"), "value must be a percentage, found 144.5"),
+        (FIRST.replace("256", "", 1), "imbalance_factor: expected a number, found ''"),
+        (FIRST.replace(",all,", ",tail,"), "group must be one of"),
+        (FIRST.replace("boranhan/WCDAS_code", "somebody"), "no source has the document 'somebody README.md'"),
+    ],
+)
+def test_a_bad_line_is_refused_with_its_number(line: str, message: str, tmp_path: Path) -> None:
+    numbers = changed_numbers(tmp_path, HEAD, FIRST, line)
+    with pytest.raises(UserError, match=message) as caught:
+        read_published(numbers)
+    assert str(caught.value).startswith(f"{numbers}:3: ")
+
+
+def test_lines_are_counted_as_an_editor_does(tmp_path: Path) -> None:
+    long = FIRST.rpartition(",")[0] + ',"over\ntwo lines"'
+    numbers = changed_numbers(tmp_path, HEAD, long, "", "cut")
+    with pytest.raises(UserError, match=r"numbers\.csv:5: expected 9 cells, found 1"):
+        read_published(numbers)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (b"", f"1: expected the columns {', '.join(COLUMNS)}"),
+        (b"dataset,method\n", "found dataset, method"),
+        (HEAD.encode() + b'\n"cut', "cannot be read: unexpected end of data"),
+        (b"\xff", "cannot be read"),
+        (None, "cannot be read"),
+    ],
+)
+def test_a_damaged_file_is_refused(text: bytes | None, message: str, tmp_path: Path) -> None:
+    path = tmp_path / "numbers.csv"
+    if text is not None:
+        path.write_bytes(text)
+    with pytest.raises(UserError, match=message) as caught:
+        read_published(path)
+    assert str(caught.value).startswith(str(path))
+
+
+@pytest.mark.parametrize("key", ["names", "sources", "not_run_here"])
+def test_a_mapping_that_names_something_twice_is_refused(key: str, tmp_path: Path) -> None:
+    mapping = changed_mapping(tmp_path, lambda values: values[key].append(dict(values[key][0])))
+    with pytest.raises(UserError, match="is there twice"):
+        read_published(mapping=mapping)
+
+
+def test_a_number_without_its_source_is_refused(tmp_path: Path) -> None:
+    mapping = changed_mapping(tmp_path, lambda values: values["sources"].clear())
+    with pytest.raises(UserError, match="no source has the document"):
+        read_published(mapping=mapping)
+
+
+def test_a_mapping_without_a_section_is_refused(tmp_path: Path) -> None:
+    mapping = changed_mapping(tmp_path, lambda values: values.pop("sources"))
+    with pytest.raises(UserError, match=r"mapping\.yaml: key 'sources' is missing"):
+        read_published(mapping=mapping)
+
+
+def test_a_source_whose_pattern_is_not_printed_is_refused(tmp_path: Path) -> None:
+    def change(values: dict[str, Any]) -> None:
+        values["sources"][0]["original"] = "ERROR"
+
+    with pytest.raises(UserError, match=r"paper_results\.csv:\d+: the pattern 'ERROR' is not in"):
+        read_published(mapping=changed_mapping(tmp_path, change))

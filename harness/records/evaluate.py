@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,9 +18,15 @@ from harness.records.evidence import evidence_path, gather, write_evidence
 from harness.records.history import read_history
 from harness.records.runs import RunInfo, read_run_info
 from harness.records.schema import SCHEMA, Record, Scores, costs_path, write_record
+from harness.spec.entries import Entry
+from harness.spec.suites import RECORDS, lies_in, recipe_file
 from harness.splits.splits import Split, read_split, split_facts
 
+if TYPE_CHECKING:
+    from harness.api import Stage
+
 Arrays = dict[str, npt.NDArray[Any]]
+STAGES: tuple[Stage, ...] = ("train", "finetune")
 SUMMED = ("wall_seconds", "train_seconds", "eval_seconds", "peak_memory_mb")
 
 
@@ -34,12 +40,15 @@ def evaluate(
         out: folder for `seed<n>.json`, `seed<n>.run.json` and `seed<n>.npz` (see `harness.records.evidence`).
 
     Raises:
-        UserError: a run is missing, damaged, or not of this split.
+        UserError: a run is missing, damaged, not of this split, or of other stages than its recipe has.
     """
     split = read_split(split_file)
     paths = []
     for seed in seeds:
-        record, evidence = _score(split, runs[-1] / "predictions" / f"seed{seed}", seed, policy)
+        stem = runs[-1] / "predictions" / f"seed{seed}"
+        info = read_run_info(stem.with_suffix(".json"))
+        _check_stages(info, stem.with_suffix(".json"), in_pipeline=lies_in(out, RECORDS))
+        record, evidence = _score(split, info, stem, seed, policy)
         costs = _costs(runs, seed)
         path = out / f"seed{seed}.json"
         for old in (path, evidence_path(path)):  # of a run that was here before
@@ -52,8 +61,34 @@ def evaluate(
     return paths
 
 
-def _score(split: Split, stem: Path, seed: int, policy: str) -> tuple[Record, Arrays]:
-    info = read_run_info(stem.with_suffix(".json"))
+def _check_stages(info: RunInfo, path: Path, *, in_pipeline: bool) -> None:
+    """Refuses one stage that would stand for a method of two, or the other way round.
+
+    The stages that ran are compared with the run's own recipe and, in the pipeline, with the frozen one.
+    """
+    if not info.recipe:  # it could not be resolved: nothing ran, and the record will say so
+        return
+    wanted = {"its recipe": info.recipe.get("finetune") is not None}
+    if in_pipeline:
+        wanted |= _frozen_stages(info)
+    for whose, two in wanted.items():
+        if two != ("finetune" in info.stages):
+            ran, has = " and ".join(info.stages), "two stages" if two else "one stage"
+            hint = "score its last stage; in the pipeline: ltbench grid"
+            raise UserError(f"{path}: {ran} ran, but {whose} has {has}; {hint}")
+
+
+def _frozen_stages(info: RunInfo) -> dict[str, bool]:
+    """Whether the frozen recipe of a run's cell has a second stage; nothing where none is frozen."""
+    entry = Entry(info.method, info.variant, info.track)
+    first, second = (recipe_file(info.split, entry, stage) for stage in STAGES)
+    if second.is_file():  # also of a cell of one stage that takes the first one's results over
+        frozen = unstamped(read_json(second, "recipe"), second)
+        return {str(second): frozen["recipe"].get("finetune") is not None} if "recipe" in frozen else {}
+    return {str(first): False} if first.is_file() else {}
+
+
+def _score(split: Split, info: RunInfo, stem: Path, seed: int, policy: str) -> tuple[Record, Arrays]:
     if info.seed != seed:
         raise UserError(f"{stem}.json: of seed {info.seed}, as it says itself; run its stages again")
     if info.split_sha256 != split.sha256:

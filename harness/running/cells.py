@@ -28,7 +28,7 @@ from harness.spec.provenance import code_version
 from harness.spec.recipes import Cell, resolve
 from harness.spec.registry import get_plugin
 from harness.spec.spread import ONE_PROCESS, Spread, spread_of
-from harness.spec.suites import SPLITS, failed_cells, parse_seeds
+from harness.spec.suites import SPLITS, check_cell, failed_cells, parse_seeds
 from harness.splits import splits, store
 
 if TYPE_CHECKING:
@@ -50,6 +50,7 @@ def run_stage(
     """One stage of a cell; as one of several processes, or starting them.
 
     Raises:
+        UserError: `out` is the pipeline's, and the grid has other stages than the recipe.
         RunFailed: a seed failed, unless `keep_going`; then the failure stands in the cell's folder for its record.
     """
     seeds, name = parse_seeds(seeds_text), splits.parse_split_name(split_name)
@@ -60,6 +61,7 @@ def run_stage(
         if not keep_going:
             raise
         return _record_unresolved(stage, entry, split_name, seeds, out, error)
+    check_cell(cell, split_name, out)
     if spread.ranks > 1 and not is_rank():
         from harness.engine.device import check_one_each  # imports torch
 

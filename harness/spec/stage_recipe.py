@@ -1,4 +1,7 @@
-"""The recipe of one stage, and the keys that a recipe in YAML may have."""
+"""The recipe of one stage, and the keys that a recipe in YAML may have.
+
+docs/recipes.md is made from the `Attributes` below: `python -m harness.plugins.recipe_docs` writes it.
+"""
 
 from __future__ import annotations
 
@@ -14,15 +17,27 @@ from harness.toolbox.schedules import SCHEDULES, Steps, share, whole_epochs
 
 @dataclass(frozen=True)
 class Augment:
-    """What is done to training images: (resized) crop, flip, and the others in this order; then they are normalised."""
+    """What is done to training images: (resized) crop, flip, and the others in this order; then they are normalised.
 
-    crop_padding: int = 0  # pixels of zero padding for the random crop; 0: no crop
-    flip: bool = False  # mirrored with probability 1/2
-    resized_crop: bool = False  # a part of random size and ratio, enlarged to the size of the image
-    auto_augment: Literal["none", "cifar10"] = "none"  # AutoAugment's policy for this data set
-    color_jitter: float = 0.0  # brightness, contrast and saturation change by up to this share; 0: none
-    lighting: float = 0.0  # standard deviation of AlexNet's PCA lighting; 0: none
-    cutout: int = 0  # side in pixels of the square that becomes black; 0: none
+    Attributes:
+        crop_padding: zero padding in pixels on each side before a random crop back to the image's size; 0: no crop.
+            Not together with `resized_crop`.
+        flip: mirror each image left to right with probability 1/2.
+        resized_crop: cut out a part of random size and aspect ratio, and enlarge it to the image's size.
+        auto_augment: AutoAugment with the policy published for CIFAR-10. RGB or grey images.
+        color_jitter: largest change of brightness, contrast and saturation, as a share (0.4: between 60 % and 140 %);
+            0: none. RGB or grey images.
+        lighting: standard deviation of AlexNet's PCA lighting noise; 0: none. RGB images.
+        cutout: side in pixels of the square that is painted black at a random place; 0: none.
+    """
+
+    crop_padding: int = 0
+    flip: bool = False
+    resized_crop: bool = False
+    auto_augment: Literal["none", "cifar10"] = "none"
+    color_jitter: float = 0.0
+    lighting: float = 0.0
+    cutout: int = 0
 
     def __post_init__(self) -> None:
         for name in ("crop_padding", "color_jitter", "lighting", "cutout"):
@@ -45,6 +60,39 @@ class StageRecipe:
 
     A length published in steps stands in `iterations` (then `epochs` is 0): the released code makes whole epochs of it
     by the number of batches in an epoch, with the last, partial batch (`count_partial_batch`) or without it.
+
+    Attributes:
+        epochs: passes over the training images, at least 1; 0 in a second stage that applies a rule to a finished
+            network, or where `iterations` gives the length.
+        batch_size: images in a batch, at least 1; all processes together.
+        lr: learning rate at the schedule's factor 1, at least 0.
+        weight_decay: weight decay of the optimizer (of SGD an L2 penalty), at least 0, on all parameters unless the
+            method sets another.
+        momentum: momentum of SGD, or what the optimizer has in its place, at least 0.
+        nesterov: Nesterov momentum; `momentum` must be above 0.
+        schedule: how the learning rate changes over the stage; a name, or milestones and factors (both below).
+        warmup_epochs: epochs of linear warm-up at the start, at most `epochs`; the schedules `cosine_epoch` and
+            `constant` ignore them.
+        iterations: length in steps, as some papers give it, rounded up to whole epochs; 0: `epochs` counts.
+        warmup_iterations: warm-up in steps, at most `iterations`; replaces `warmup_epochs` where `iterations` is set.
+        count_partial_batch: whether an epoch's last, partial batch counts as a step when `iterations` become epochs.
+        augment: augmentation of training images; its keys are below.
+        mixup_alpha: alpha of mixup's Beta(alpha, alpha), at least 0; 0: no mixup.
+        drop_last: leave out an epoch's last batch when it is not full.
+        eval_every: epochs from one evaluation to the next, at least 1; the last epoch is always evaluated.
+        frozen_bn: BatchNorm of a backbone that is not trained; `eval` keeps the statistics of the first stage,
+            `train_as_published` goes on with those of each batch, as some released code does.
+        redraw: second stage only; train on another subset of the images, drawn by the rule `hash:<k>` or
+            `pool-hash:<k>`; empty: the split's own.
+        flip_average: predict from the mean of the logits of an image and its mirror image.
+        eval_all_after: share of the epochs, 0 to 1, after which every epoch is evaluated; 1: `eval_every` holds to
+            the end.
+        head_init: initial weights of a linear head; `default` is PyTorch's own.
+        optimizer: `sgd`, PyTorch's SGD; or a name that timm knows (`adamw`, `lamb`, `muon`, ...), unless the method
+            needs SGD.
+        clip_grad: largest norm of all gradients of a step together, at least 0; 0: no limit.
+        strong_augment: augmentation of a second view, for methods that ask for a strong one; it must crop as
+            `augment` does. Its keys are below. None: the same as `augment`.
     """
 
     epochs: int
@@ -60,16 +108,16 @@ class StageRecipe:
     count_partial_batch: bool = True
     augment: Augment = field(default_factory=Augment)
     mixup_alpha: float = 0.0
-    drop_last: bool = False  # leave out an epoch's last batch when it is not full
-    eval_every: int = 1  # epochs; the last one is always evaluated
-    frozen_bn: Literal["eval", "train_as_published"] = "eval"  # BatchNorm of a frozen backbone
-    redraw: str = ""  # stage 2 only: trains on another subset, drawn by this rule (hash:<k> or pool-hash:<k>)
-    flip_average: bool = False  # predict from the mean logits of an image and its mirror image
-    eval_all_after: float = config.later(1.0)  # share of the epochs after which every one is evaluated; 1: never
-    head_init: Literal["default", "kaiming_normal"] = config.later("default")  # of a linear head's weight
-    optimizer: str = config.later("sgd")  # or a name of timm's: adamw, lamb, muon, ...
-    clip_grad: float = config.later(0.0)  # largest norm of all gradients together; 0: no limit
-    strong_augment: Augment | None = field(default=None, metadata={"later": True})  # of a view that asks for it
+    drop_last: bool = False
+    eval_every: int = 1
+    frozen_bn: Literal["eval", "train_as_published"] = "eval"
+    redraw: str = ""
+    flip_average: bool = False
+    eval_all_after: float = config.later(1.0)
+    head_init: Literal["default", "kaiming_normal"] = config.later("default")
+    optimizer: str = config.later("sgd")
+    clip_grad: float = config.later(0.0)
+    strong_augment: Augment | None = field(default=None, metadata={"later": True})
 
     def __post_init__(self) -> None:
         if isinstance(self.schedule, str) and self.schedule not in SCHEDULES:
@@ -126,7 +174,17 @@ class StageRecipe:
 
 @dataclass(frozen=True)
 class Layer(StageRecipe):
-    """The keys that a recipe in YAML may have: those of the first stage, and these."""
+    """The keys that a recipe in YAML may have: those of the first stage, and these.
+
+    Attributes:
+        base: name of a published recipe (section `published` of harness/recipes.yaml) to start from; of what stands
+            before it only `params` are kept.
+        backbone: the network, a name of `ltbench list backbones`; the recipe as a whole needs one.
+        image_size: side in pixels to which square images are resized; 0: as they are.
+        precision: arithmetic of the backbone; head and loss are never below float32.
+        params: the method's own hyper-parameters, the fields of its `Params`.
+        finetune: keys of the second stage; those that are missing are the first stage's.
+    """
 
     backbone: str = ""
     image_size: int = 0

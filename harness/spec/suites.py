@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -17,7 +18,7 @@ from harness.spec.entries import Entry, parse_entry
 from harness.spec.provenance import code_version
 from harness.spec.recipe_layers import has_recipe
 from harness.spec.recipes import Cell, resolve
-from harness.spec.registry import available_methods, get_plugin
+from harness.spec.registry import available_methods, get_plugin, unchanging
 from harness.splits.splits import parse_split_name
 from harness.splits.store import module_name
 
@@ -32,6 +33,8 @@ RUNS, RECORDS, SPLITS, RECIPES = (
     Path("results/splits"),
     Path("results/recipes"),
 )
+PARTS = ("splits", "train", "finetune", "evaluate")  # of the grid
+Resolve = Callable[[Entry, str], Cell]
 
 
 @dataclass(frozen=True)
@@ -112,6 +115,7 @@ class GridCell:
     entry: Entry
     owner: Entry
     two_stages: bool
+    broken: bool = False  # cannot be resolved
 
     @property
     def key(self) -> str:
@@ -127,7 +131,7 @@ def _key(split: str, entry: Entry) -> str:
     return f"{split}.{str(entry).replace('@', '.')}"
 
 
-def suite_cells(name: str) -> list[GridCell]:
+def suite_cells(name: str, resolve: Resolve = resolve) -> list[GridCell]:
     """The suite's cells. A second stage uses the folder of an equal first stage, wherever one is.
 
     A cell that cannot be resolved (its method does not import, its recipe has a mistake) stays in the grid: its train
@@ -142,7 +146,7 @@ def suite_cells(name: str) -> list[GridCell]:
                 resolved[entry] = resolve(entry, dataset)
             except UserError as error:
                 print(f"will fail: {error}", file=sys.stderr)
-                cells.append(GridCell(split, entry, entry, two_stages=False))
+                cells.append(GridCell(split, entry, entry, two_stages=False, broken=True))
         for entry, cell in resolved.items():
             owner = _owner(cell, list(resolved.values()))
             cells.append(GridCell(split, entry, owner, "finetune" in cell.stages or owner != entry))
@@ -159,7 +163,11 @@ def _owner(cell: Cell, others: list[Cell]) -> Entry:
 
 def grid(name: str = "default") -> dict[str, Any]:
     """What `dvc.yaml` expands: its splits, and one item for each stage of each cell."""
-    suite, cells = get_suite(name), suite_cells(name)
+    return _expanded(name, suite_cells(name))
+
+
+def _expanded(name: str, cells: Sequence[GridCell]) -> dict[str, Any]:
+    suite = get_suite(name)
     seeds = ",".join(map(str, suite.seeds))
     result: dict[str, Any] = {"suite": name, "splits": {}, "train": {}, "finetune": {}, "evaluate": {}}
     for split in suite.splits:
@@ -210,6 +218,54 @@ def write_grid(path: Path = GRID_FILE) -> bool:
     return True
 
 
+def check_grid(name: str, resolve: Resolve = resolve) -> None:
+    """Compares the committed grid with the one that would be generated now.
+
+    A cell that cannot be resolved counts as unchanged: its stages record why, and hold nothing else up.
+
+    Raises:
+        UserError: they differ, so DVC would leave out a stage, or run one that no recipe has any more.
+    """
+    there, cells = read_grid(name), suite_cells(name, resolve)
+    now = _expanded(name, cells)
+    for key in (cell.key for cell in cells if cell.broken and cell.key in there["evaluate"]):
+        for part in ("train", "finetune", "evaluate"):
+            now[part].pop(key, None)
+            now[part] |= {key: there[part][key]} if key in there[part] else {}
+    found = [(part, key) for part in PARTS for key in {**now[part], **there[part]}]
+    different = [f"{part}@{key}" for part, key in found if now[part].get(key) != there[part].get(key)]
+    if different:
+        more = f" and {len(different) - 1} more" if different[1:] else ""
+        raise _stale(f"differs from suites and recipes in {different[0]}{more}")
+
+
+def check_cell(cell: Cell, split: str, out: Path) -> None:
+    """Before a stage runs into `results/runs`: does the grid have the stages that the cell's recipe has?
+
+    It compares this cell only, so it costs milliseconds. Runs into other folders are not the pipeline's.
+
+    Raises:
+        UserError: the grid has other stages, so one stage alone would be scored as the method.
+    """
+    if not lies_in(out, RUNS):
+        return
+    item = read_grid("default")["evaluate"].get(_key(split, cell.entry))
+    if item is None:  # DVC has no stage for it
+        return
+    shares = Path(item["first"]) != GridCell(split, cell.entry, cell.entry, two_stages=False).folder("train")
+    if (item["last"] != item["first"]) != (shares or "finetune" in cell.stages):
+        raise _stale(f"{cell.entry} on {split} has {' and '.join(cell.stages)} in its recipe, other stages here")
+
+
+def _stale(what: str) -> UserError:
+    return UserError(f"{shown(GRID_FILE)}: stale ({what}); to make it anew: ltbench grid")
+
+
+def lies_in(path: Path, folder: Path) -> bool:
+    """Whether a path lies in a folder, both as seen from the working folder."""
+    return path.resolve().is_relative_to(folder.resolve())
+
+
 # ---- frozen recipes: what the training stages depend on in DVC -----------------------------------------------------
 
 
@@ -218,24 +274,28 @@ def recipe_file(split: str, entry: Entry, stage: Stage) -> Path:
     return RECIPES / split / entry.path.with_name(f"{entry.path.name}.{stage}.json")
 
 
+@unchanging()
 def write_recipes(name: str, out: Path = RECIPES) -> list[Path]:
     """Freezes the recipe and code version of each stage of a suite's grid.
 
     A stage reruns in DVC when its frozen file changes: a comment in a recipe, or an edit to another method or data
     set, changes nothing. A cell that cannot be resolved (its method no longer imports, say) gets a file that says so;
     its own stages then fail and become rows, and nothing else is held up.
+
+    Raises:
+        UserError: the grid is not what would be generated now.
     """
-    paths = []
-    items = read_grid(name)
+    paths, items, once = [], read_grid(name), functools.cache(resolve)
+    check_grid(name, once)
     for stage in ("train", "finetune"):
         for item in items[stage].values():
             path = out / Path(item["recipe"]).relative_to(RECIPES)
-            write_json(path, _frozen(item, stage))
+            write_json(path, _frozen(item, stage, once))
             paths.append(path)
     return paths
 
 
-def _frozen(item: dict[str, Any], stage: Stage) -> dict[str, Any]:
+def _frozen(item: dict[str, Any], stage: Stage, resolve: Resolve) -> dict[str, Any]:
     try:
         cell = resolve(parse_entry(item["entry"]), item["dataset"])
     except UserError as error:
@@ -251,12 +311,13 @@ def _frozen(item: dict[str, Any], stage: Stage) -> dict[str, Any]:
     }
 
 
-def read_grid(name: str, path: Path = GRID_FILE) -> dict[str, Any]:
+def read_grid(name: str, path: Path | None = None) -> dict[str, Any]:
     """The committed grid.
 
     Raises:
         UserError: missing, or of another suite.
     """
+    path = path or GRID_FILE
     if not path.is_file():
         raise UserError(f"{shown(path)}: missing; to make it: ltbench grid")
     value = read_yaml(path)
@@ -264,6 +325,8 @@ def read_grid(name: str, path: Path = GRID_FILE) -> dict[str, Any]:
         raise UserError(
             f"{shown(path)}: made for suite '{value.get('suite')}', not '{name}'; to make it anew: ltbench grid"
         )
+    if not all(isinstance(value.get(part), dict) for part in PARTS):
+        raise UserError(f"{shown(path)}: {', '.join(PARTS)} expected; to make it anew: ltbench grid")
     return value
 
 

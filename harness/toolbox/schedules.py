@@ -14,20 +14,20 @@ from harness.base.errors import unknown
 
 
 def _cosine(epoch: int, epochs: int, warmup: int, progress: float) -> float:
-    """Per step: linear warm-up, then cosine to 0. `progress` counts epochs and falls within them."""
+    """Per step: linear warm-up, then cosine to 0."""
     if progress < warmup:
         return progress / warmup
     return 0.5 * (1 + math.cos(math.pi * (progress - warmup) / max(epochs - warmup, 1e-9)))
 
 
 def _cosine_epoch(epoch: int, epochs: int, warmup: int, progress: float) -> float:
-    """Per epoch, the first one at the full rate and the last one above 0 (t-vMF, WCDAS, GCL's second stage)."""
+    """Cosine per epoch, the first one at the full rate and the last one above 0 (t-vMF, WCDAS, GCL's second stage)."""
     return 0.5 * (1 + math.cos(math.pi * epoch / epochs))
 
 
 def _cosine_epoch_to_0(epoch: int, epochs: int, warmup: int, progress: float) -> float:
-    """Per epoch, stepped before the epoch: the last one runs at rate 0 (cRT, weight balancing). Warm-up starts at half
-    the rate (Balanced Softmax and BALMS on CIFAR)."""
+    """Cosine per epoch, stepped before the epoch: the last one runs at rate 0 (cRT, weight balancing). Warm-up starts
+    at half the rate (Balanced Softmax and BALMS on CIFAR)."""
     e = epoch + 1
     if e < warmup:
         return 0.5 + 0.5 * (e - 1) / (warmup - 1)
@@ -39,6 +39,7 @@ def _constant(epoch: int, epochs: int, warmup: int, progress: float) -> float:
     return 1.0
 
 
+# Arguments: epoch from 0, epochs, warm-up epochs, progress (epochs with the part of the running one that is over).
 SCHEDULES: dict[str, Callable[[int, int, int, float], float]] = {
     "cosine": _cosine, "cosine_epoch": _cosine_epoch, "cosine_epoch_to_0": _cosine_epoch_to_0, "constant": _constant,
 }  # fmt: skip
@@ -50,7 +51,7 @@ class Steps:
 
     Attributes:
         milestones: shares of the epochs, rising; at 0.8 of 200 epochs the 161st is the first with the new factor.
-        factors: one for each milestone, each of the recipe's rate.
+        factors: one for each milestone, from 0 to 1, each times the recipe's learning rate.
     """
 
     milestones: tuple[float, ...]

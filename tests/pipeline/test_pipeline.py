@@ -107,6 +107,11 @@ def test_a_comment_in_a_recipe_trains_nothing(project: Project) -> None:
     assert project.repro() == {"recipes", "report"}
 
 
+def test_a_comment_in_a_method_trains_nothing(project: Project) -> None:
+    project.edit("methods/tvmf/method.py", r"\Z", "# edited\n")
+    assert project.repro() == {"recipes", "report"}
+
+
 def test_a_recipe_reruns_only_its_cells(project: Project) -> None:
     project.edit("methods/ce/recipes.yaml", r"common: \{\}", 'common: {"*": {lr: 0.05}}')
     assert project.repro() == {"recipes", "train@ce", "evaluate@ce", "collect", "report"}
@@ -120,7 +125,7 @@ def test_a_second_stage_recipe_leaves_the_first_stage_alone(project: Project) ->
 def test_a_method_file_reruns_only_its_cells(project: Project) -> None:
     """The edit changes no result, so the records come out the same and nothing after evaluate would need to run;
     the costs beside them are new, though, and the report shows those."""
-    project.edit("methods/tvmf/method.py", r"\Z", "# edited\n")
+    project.edit("methods/tvmf/method.py", r"\Z", "EDITED = True\n")
     assert project.repro() == {"recipes", "train@tvmf", "finetune@tvmf", "evaluate@tvmf", "collect", "report"}
 
 

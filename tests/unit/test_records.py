@@ -273,7 +273,8 @@ def test_without_a_validation_part(toy: Dataset, tmp_path: Path) -> None:
 def test_the_last_stage_is_scored_and_costs_add_up(split: Split, tmp_path: Path) -> None:
     costs = {"wall_seconds": 1.5, "train_seconds": 1.0, "eval_seconds": 0.25, "peak_memory_mb": 10.0, "device": "CPU"}
     toys.save_run(tmp_path / "train", toys.make_run_info(split), [[0] * 12], [VAL_WORST])
-    second = toys.make_run_info(split, stages=["train", "finetune"], run_key="2" * 16)
+    recipe = {"backbone": "resnet8_cifar", "finetune": {"epochs": 1}}
+    second = toys.make_run_info(split, stages=["train", "finetune"], recipe=recipe, run_key="2" * 16)
     toys.save_run(tmp_path / "finetune", second, [PERFECT], [VAL_WORST])
     write_json(tmp_path / "train" / "costs" / "seed0.json", costs | {"peak_memory_mb": 30.0})
     write_json(tmp_path / "finetune" / "costs" / "seed0.json", costs)

@@ -270,12 +270,13 @@ def _imported(folder: Path) -> list[str]:
 @app.command("same-bits")
 def same_bits(
     revision: Annotated[str, typer.Argument(help="git commit whose code is compared with this checkout's")],
+    suite: Annotated[str, typer.Option(help="only this part: default, cifar10-short or full-length")] = "",
 ) -> None:
     """After an edit of the engine: run a small suite with both versions; exits with 0 only if every bit is the same."""
     from harness.records.same_code import SAME_CODE
     from harness.running.same_bits import compare_with
 
-    found = compare_with(revision)
+    found = compare_with(revision, suite)
     print(f"{SAME_CODE}: the same bits as with the code of {revision}: {', '.join(found.same) or 'none'}")
     for method, difference in found.other.items():
         print(f"{method}: other bits ({difference})")

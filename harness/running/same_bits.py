@@ -14,7 +14,7 @@ import sys
 import tarfile
 import tempfile
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path
@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 from safetensors import safe_open
 
-from harness.base.errors import UserError
+from harness.base.errors import UserError, unknown
 from harness.base.files import PACKAGE, sha256_bytes, write_bytes, write_json
 from harness.records.evidence import evidence_path
 from harness.records.history import read_history
@@ -76,8 +76,11 @@ class Outcome:
     facts: dict[str, Any]  # name -> what must be equal
 
 
-def compare_with(revision: str, path: Path = SAME_CODE) -> Compared:
+def compare_with(revision: str, suite: str = "", path: Path = SAME_CODE) -> Compared:
     """Runs both versions, and writes down which methods measured the same.
+
+    Args:
+        suite: the one part to run, where the older version has other recipes than today's for the rest; "": all.
 
     Raises:
         UserError: no such commit, or its code cannot run the suite.
@@ -87,7 +90,10 @@ def compare_with(revision: str, path: Path = SAME_CODE) -> Compared:
         _unpack(revision, before)
         for part in (PACKAGE.name, "methods"):
             shutil.copytree(ROOT / part, now / part, ignore=shutil.ignore_patterns("__pycache__"))
-        return note(_measure(before), _measure(now), path)
+        parts = tuple(part for part in PARTS if suite in ("", part.suite))
+        if not parts:
+            raise unknown("part of the comparison", suite, [part.suite for part in PARTS])
+        return note(_measure(before, parts), _measure(now, parts), path)
 
 
 def note(before: Mapping[str, Outcome], now: Mapping[str, Outcome], path: Path) -> Compared:
@@ -136,16 +142,16 @@ def _git(*arguments: str) -> bytes:
     return done.stdout
 
 
-def _measure(tree: Path) -> dict[str, Outcome]:
+def _measure(tree: Path, parts: Sequence[Part]) -> dict[str, Outcome]:
     """Runs the parts with the code in `tree`, seed 0 alone; what could not run (no data, say) is missing."""
-    suites = {part.suite: get_suite(part.suite) for part in PARTS}
+    suites = {part.suite: get_suite(part.suite) for part in parts}
     text = {
         name: {"splits": suite.splits, "entries": [text for group in suite.groups for text in group], "seeds": [0]}
         for name, suite in suites.items()
     }
     write_json(tree / PACKAGE.name / SUITES_FILE.name, text)  # JSON is YAML
     found: dict[str, Outcome] = {}
-    for part in PARTS:
+    for part in parts:
         out = tree / "out" / part.suite
         words = ["campaign", part.suite, "--device", "cpu", "--out", str(out), "--only", part.only]
         words += [word for item in part.overrides for word in ("--set", item)]

@@ -59,8 +59,8 @@ def test_a_run_that_is_stopped_and_one_over_two_processes(tmp_path: Path, monkey
     for name, stop in (("a", 0.0), ("b", 12.0)):
         for part in (PACKAGE.name, "methods"):
             shutil.copytree(ROOT / part, tmp_path / name / part, ignore=shutil.ignore_patterns("__pycache__"))
-        monkeypatch.setattr(same_bits, "PARTS", (same_bits.Part("default", (), stopped_after=stop),))
-        found.append(same_bits._measure(tmp_path / name))
+        parts = (same_bits.Part("default", (), stopped_after=stop),)
+        found.append(same_bits._measure(tmp_path / name, parts))
     assert found[0] == found[1]
     (two,) = same_bits._in_two(tmp_path / "a", "mnist5k-lt-if100", "ce@common").items()
     assert two[0] == "mnist5k-lt-if100 ce@common 0 in-two"
@@ -72,12 +72,14 @@ def test_a_commit_that_is_none() -> None:
     for nowhere in ("nowhere", "--output=stray"):
         with pytest.raises(UserError, match="git rev-parse"):
             same_bits.compare_with(nowhere)
+    with pytest.raises(UserError, match="no part of the comparison is named 'nothing'"):
+        same_bits.compare_with("HEAD", "nothing")
 
 
 @pytest.mark.pipeline
 def test_two_versions_are_run_and_one_changed_constant_is_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Three copies of the code: as it is, with a constant that nothing uses, and with a schedule a thousandth lower."""
-    monkeypatch.setattr(same_bits, "PARTS", (same_bits.Part("default", (*same_bits.SHORT, "image_size=8")),))
+    parts = (same_bits.Part("default", (*same_bits.SHORT, "image_size=8")),)
     monkeypatch.setattr(same_bits, "IN_TWO", ())
     suite = Suite(["mnist5k-lt-if100"], ["ce@common", ["crt@common"]])
     monkeypatch.setattr(same_bits, "get_suite", lambda _name: suite)
@@ -92,7 +94,7 @@ def test_two_versions_are_run_and_one_changed_constant_is_seen(tmp_path: Path, m
             shutil.copytree(ROOT / part, tmp_path / name / part, ignore=shutil.ignore_patterns("__pycache__"))
         file = tmp_path / name / "harness/toolbox/schedules.py"
         file.write_text(file.read_text().replace(old, new) if old else file.read_text())
-        found.append(same_bits._measure(tmp_path / name))
+        found.append(same_bits._measure(tmp_path / name, parts))
     first, unused, constant = found
     assert set(first) == {"mnist5k-lt-if100 ce@common 0", "mnist5k-lt-if100 crt@common 0"}
     facts = first["mnist5k-lt-if100 crt@common 0"].facts

@@ -80,15 +80,16 @@ KEPT := results/running/full-length
 $(CAMPAIGNS)/code/.venv/installed:
 	test -d $(CAMPAIGNS)/code || git clone --quiet . $(CAMPAIGNS)/code
 	git -C $(CAMPAIGNS)/code checkout --quiet $(CAMPAIGN_COMMIT)
-	mkdir -p $(CAMPAIGN)
-	if [ -d $(KEPT) ] && [ ! -f $(CAMPAIGN)/progress.json ]; then cp -r $(KEPT)/. $(CAMPAIGN)/; fi
 	$(MAKE) -C $(CAMPAIGNS)/code install
 
 # The kernel shares a processor between groups of processes first, and only within a group by `nice`: so the group gets the
 # lowest share, where there are groups (autogroup).
+campaign: export LTBENCH_DATA ?= $(CAMPAIGNS)/data
 campaign: $(CAMPAIGNS)/code/.venv/installed
-	cd $(CAMPAIGNS)/code && \
-		LTBENCH_DATA=$${LTBENCH_DATA:-$(CAMPAIGNS)/data} LTBENCH_CHECKPOINT_SECONDS=60 \
+	mkdir -p $(CAMPAIGN)
+	if [ -d $(KEPT) ] && [ ! -f $(CAMPAIGN)/progress.json ]; then cp -r $(KEPT)/. $(CAMPAIGN)/; fi
+	cd $(CAMPAIGNS)/code && .venv/bin/ltbench fetch cifar100
+	cd $(CAMPAIGNS)/code && LTBENCH_CHECKPOINT_SECONDS=60 \
 		setsid sh -c 'echo 19 > /proc/self/autogroup; exec nice -n 19 .venv/bin/ltbench campaign full-length \
 		--device cpu --per-device 2 --budget 100000 --out $(CAMPAIGN)' >> $(CAMPAIGN).log 2>&1 < /dev/null &
 

@@ -120,11 +120,11 @@ class Batches:
         index = self._method.choose(plan.order[mine], step)
         return Batch(self._train.batch(index, plan.augment[mine]), self._train.labels[index], index)
 
-    def others(self, where: slice) -> tuple[Batch, ...]:
-        """This rank's share of the other views at these positions."""
+    def others(self, where: slice, first: Batch) -> tuple[Batch, ...]:
+        """This rank's share of the other views at these positions, beside the first one's."""
         mine, found = self._ranks.share(where), []
         for view, plan in zip(self._other_views, self._other_plans, strict=True):
-            index = plan.order[mine]
+            index = first.index if view.sampler is None else plan.order[mine]
             images = self._train.batch(index, None if view.augment == "none" else plan.augment[mine])
             found.append(Batch(images, self._train.labels[index], index))
         return tuple(found)

@@ -132,8 +132,9 @@ class StageRun:
         self._weight = self.ranks.weight(where)
         step.batch = self.batches.batch(plan, where, step)
         mixed = self.batches.mixed(step.batch, plan, where, step)
+        step.batch = mixed.batch
         optimizer.zero_grad(set_to_none=True)
-        parts, others = self.network.parts(mixed), self.batches.others(where)
+        parts, others = self.network.parts(mixed), self.batches.others(where, step.batch)
         losses = [self._backward(step, part, len(mixed.images), others) for part in parts]
         self.network.update()
         self.method.after_step(step)

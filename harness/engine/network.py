@@ -11,7 +11,7 @@ from timm.optim import create_optimizer_v2  # type: ignore[attr-defined]
 from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from harness.api import Method, Task
+from harness.api import Classifier, Method, Task
 from harness.base.errors import RunFailed, RunSkipped, UserError
 from harness.engine.backbones import create_backbone
 from harness.engine.compiling import COMPILE, compiled
@@ -62,6 +62,7 @@ class Network:
         self._compiled = compiled(self.model.backbone)
         self._build_optimizer()
         self.own_step = type(self.method).step_loss is not Method.step_loss
+        self._check_hooks()
         self._check_spread()
         self.joint = forward_pass(self.model, self.extract, self.frozen_backbone, ranks, device)
         self._epoch = 0  # of the running step
@@ -105,7 +106,7 @@ class Network:
         # BatchNorm that is not tuned does not go on counting, unless the recipe says so.
         norms = [module for module in self.model.modules() if isinstance(module, _BatchNorm)]
         own = {norm: list(norm.parameters(recurse=False)) for norm in norms}
-        still = not self.frozen_backbone and recipe.frozen_bn == "eval"
+        still = recipe.frozen_bn == "eval"
         self._still = [norm for norm in norms if still and own[norm] and not tuned.intersection(own[norm])]
 
     def _make_optimizer(self, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
@@ -128,11 +129,25 @@ class Network:
             fused=self._device.type == "cuda",  # one kernel for all parameters
         )
 
+    def _check_hooks(self) -> None:
+        """What a method overrides must be what is called."""
+        if self.own_step and type(self.method).before_step is not Method.before_step:
+            raise RunFailed(f"'{self.method.name}' has step_loss, so its before_step is never called", agreed=True)
+        if type(self.model).forward is not Classifier.forward:
+            raise RunFailed(
+                f"`build` of '{self.method.name}' gives a network with a forward of its own, which is never called: "
+                "put it into the backbone or the head",
+                agreed=True,
+            )
+
     def _check_spread(self) -> None:
         """What cannot be spread is refused before it costs anything."""
         spread = self._job.spread
         if spread.changes_numbers and self._compiled is not None:
             raise UserError(f"{COMPILE}=1: whole batches are compiled, not their shares; not with {spread.options}")
+        weighs = type(self.method).image_weights is not Method.image_weights
+        if spread.changes_numbers and self.own_step and weighs:
+            raise UserError(f"{spread.options}: '{self.method.name}' has step_loss, which takes no image_weights")
         if spread.changes_numbers and (reason := self.method.whole_batch):
             raise UserError(f"{spread.options}: '{self.method.name}' needs a whole batch in one process: {reason}")
         whole = type(self.method).before_step is not Method.before_step and not self.frozen_backbone

@@ -44,7 +44,8 @@ def import_campaign(folder: Path, splits: Path, root: Path = IMPORTED) -> Import
         try:
             record = read_record(path)
             entry = _check(record, path, folder / "splits", splits)
-            read_evidence(evidence_path(path), record)
+            if read_evidence(evidence_path(path), record) is None and record.status == "ok":
+                raise UserError(f"{path}: its evidence {evidence_path(path).name} is missing; nothing can be checked")
         except UserError as error:
             found.refused.append(str(error))
             continue
@@ -87,10 +88,11 @@ def _check(record: Record, path: Path, their_splits: Path, our_splits: Path) -> 
 
 
 def _take(record: Record, path: Path, target: Path, found: Imported) -> None:
-    if target.is_file() and read_record(target) != record:
+    there = read_record(target) if target.is_file() else None
+    if there and there != record and not (there.status != "ok" and record.status == "ok"):  # it failed, then went well
         found.refused.append(f"{path}: {target} holds another measurement of this run; remove it to take this one")
         return
-    if target.is_file():
+    if there == record:
         found.known.append(target)
         return
     target.parent.mkdir(parents=True, exist_ok=True)

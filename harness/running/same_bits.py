@@ -7,6 +7,7 @@ predictions and curves behind it, and the weights of every stage, bit by bit. Wh
 
 from __future__ import annotations
 
+import fnmatch
 import os
 import shutil
 import subprocess
@@ -30,12 +31,16 @@ from harness.records.history import read_history
 from harness.records.runs import read_run_info
 from harness.records.same_code import SAME_CODE, read_same_code
 from harness.records.schema import Record, read_record, record_paths
-from harness.spec.suites import SUITES_FILE, get_suite
+from harness.spec.recipes import resolve
+from harness.spec.suites import SUITES_FILE, entries_for, get_suite
 from harness.splits import store
+from harness.splits.splits import parse_split_name
 
 ROOT = PACKAGE.parent
-SHORT = ("recipe.epochs=2", "recipe.warmup_epochs=1", "recipe.finetune.epochs=1", "recipe.finetune.warmup_epochs=0")
-SMALL = (*SHORT, "image_size=16")
+# Long enough for warm-up, the last fifth (where schedules fall and LDAM re-weights) and a second epoch of stage 2.
+SHORT = ("recipe.epochs=5", "recipe.warmup_epochs=2")
+SECOND = ("recipe.finetune.epochs=2", "recipe.finetune.warmup_epochs=0")  # of a second stage that trains
+SMALL = (*SHORT, "image_size=8")
 
 
 @dataclass(frozen=True)
@@ -57,6 +62,7 @@ PARTS = (
     Part("cifar10-short", SMALL, only="crt@short", stopped_after=20.0),
     Part("full-length", SMALL),
 )
+POST_HOC = "-post-hoc"
 IN_TWO = "mnist5k-lt-if100", "ce@common"  # one run over two processes, in full
 
 
@@ -104,11 +110,15 @@ def note(before: Mapping[str, Outcome], now: Mapping[str, Outcome], path: Path) 
         by_method[run.split()[1].split("@")[0].split("-")[0]].append(run)
     for method, runs in sorted(by_method.items()):
         differences = [text for run in runs for text in _differences(run, before.get(run), now.get(run))]
+        old, new = (
+            next((outcomes[run].code_version for run in runs if run in outcomes), "") for outcomes in (before, now)
+        )
         if differences:
             found.other[method] = differences[0]
+            if (known.get(old, {}).get("method"), known.get(old, {}).get("now")) == (method, new):
+                del known[old]  # an earlier comparison of fewer parts
             continue
         found.same.append(method)
-        old, new = before[runs[0]].code_version, now[runs[0]].code_version
         if old != new:
             on = ", ".join(sorted({f"{run.split()[0]} ({run.split()[1].split('@')[1]})" for run in runs}))
             known[old] = {"method": method, "now": new, "on": on}
@@ -119,6 +129,11 @@ def note(before: Mapping[str, Outcome], now: Mapping[str, Outcome], path: Path) 
 def _differences(run: str, before: Outcome | None, now: Outcome | None) -> list[str]:
     if before is None or now is None:
         return [f"{run}: only the {'older' if now is None else 'newer'} code ran it"]
+    for outcome in (before, now):
+        if empty := [name for name, value in outcome.facts.items() if name.startswith("weights") and not value]:
+            return [f"{run}: nothing to compare ({empty[0]})"]
+        if (status := outcome.facts.get("status", ("ok", None)))[0] != "ok":
+            return [f"{run}: nothing to compare ({status[0]}: {status[1]})"]
     names = sorted({*before.facts, *now.facts})
     return [f"{run}: {name} differs" for name in names if before.facts.get(name) != now.facts.get(name)]
 
@@ -144,25 +159,37 @@ def _git(*arguments: str) -> bytes:
 
 def _measure(tree: Path, parts: Sequence[Part]) -> dict[str, Outcome]:
     """Runs the parts with the code in `tree`, seed 0 alone; what could not run (no data, say) is missing."""
-    suites = {part.suite: get_suite(part.suite) for part in parts}
-    text = {
-        name: {"splits": suite.splits, "entries": [text for group in suite.groups for text in group], "seeds": [0]}
-        for name, suite in suites.items()
-    }
-    write_json(tree / PACKAGE.name / SUITES_FILE.name, text)  # JSON is YAML
+    suites = {name: value for part in parts for name, value in _suites(part, tree).items()}
+    write_json(tree / PACKAGE.name / SUITES_FILE.name, suites)  # JSON is YAML
     found: dict[str, Outcome] = {}
     for part in parts:
-        out = tree / "out" / part.suite
-        words = ["campaign", part.suite, "--device", "cpu", "--out", str(out), "--only", part.only]
-        words += [word for item in part.overrides for word in ("--set", item)]
-        for budget in filter(None, (part.stopped_after, 1e6)):
-            _ltbench(tree, *words, "--budget", f"{budget:g}")
-        found |= {_name(record): _outcome(path, record, out) for path, record in _records(out)}
+        for name in _suites(part, tree):
+            out, overrides = tree / "out" / name, (*part.overrides, *(() if name.endswith(POST_HOC) else SECOND))
+            words = ["campaign", name, "--device", "cpu", "--out", str(out)]
+            words += [word for item in overrides for word in ("--set", item)]
+            for budget in filter(None, (part.stopped_after, 1e6)):
+                _ltbench(tree, *words, "--budget", f"{budget:g}")
+            found |= {_name(record): _outcome(path, record, out) for path, record in _records(out)}
     if IN_TWO:
         found |= _in_two(tree, *IN_TWO)
     if not found:
         raise UserError(f"nothing could be measured with the code of {tree.name}; see above")
     return found
+
+
+def _suites(part: Part, tree: Path) -> dict[str, dict[str, Any]]:
+    """The part's entries with seed 0, of methods that are in `tree`.
+
+    Those that apply a rule to a finished network (their second stage has no epochs) make a suite of their own.
+    """
+    suite = get_suite(part.suite)
+    dataset = parse_split_name(suite.splits[0]).dataset
+    found: dict[str, list[str]] = {part.suite: [], part.suite + POST_HOC: []}
+    for entry in entries_for(suite, dataset):
+        if fnmatch.fnmatchcase(str(entry), part.only) and (tree / "methods" / entry.method).is_dir():
+            second = resolve(entry, dataset).recipe.finetune
+            found[part.suite + (POST_HOC if second and not second.epochs else "")].append(str(entry))
+    return {name: {"splits": suite.splits, "entries": texts, "seeds": [0]} for name, texts in found.items() if texts}
 
 
 def _in_two(tree: Path, split: str, entry: str) -> dict[str, Outcome]:

@@ -89,11 +89,21 @@ def describe(progress: Progress, out: Path) -> list[str]:
 def save(progress: Progress, out: Path, folder: Path) -> list[Path]:
     """Copies what a lost machine would cost into `folder`, in place of what is there; `cp -r` brings it back.
 
-    These are the resume states of the runs under way, first stages that others wait for, and the finished records
-    without their evidence, by which the campaign knows what is done.
+    These are the resume states of all runs that are not over, first stages that others wait for, and the records.
+
+    Raises:
+        UserError: what is kept there is further on than the campaign.
     """
-    records = [path for path in out.glob("records/**/seed*.json") if not path.name.endswith(".run.json")]
-    wanted = [out / PROGRESS, *out.glob("splits/*.json"), *records, *(out / name for name in progress.needed)]
+    if (folder / PROGRESS).is_file():
+        kept = read_progress(progress.suite, folder)
+        if kept.made > progress.made:
+            raise UserError(
+                f"{shown(folder)}: has {kept.made} records, the campaign in {shown(out)} {progress.made}; "
+                "bring it back first (cp -r), or remove it"
+            )
+    patterns = ("splits/*.json", "records/**/seed*", "work/.scratch/*/resume.pt")
+    found = [path for pattern in patterns for path in out.glob(pattern)]
+    wanted = dict.fromkeys([out / PROGRESS, *found, *(out / name for name in progress.needed)])
     if folder.is_dir():
         shutil.rmtree(folder)
     copied = []

@@ -21,6 +21,7 @@ CODE = (
     "toolbox",
     "running/stages.py",
     "spec/stage_recipe.py",
+    "splits/rules.py",
     "splits/splits.py",
 )  # what decides a run's numbers, besides the method itself and what its split and recipe say
 LIBRARIES = ("torch", "torchvision", "timm", "numpy")

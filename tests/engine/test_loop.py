@@ -572,3 +572,51 @@ def test_a_whole_batch_is_not_split(tiny_split: Split, tiny_images: ImagesByPart
     small = dataclasses.replace(job(Pairs), spread=Spread(micro_batch=4))
     with pytest.raises(UserError, match="--micro-batch 4: 'pairs' needs a whole batch in one process: it compares"):
         start(small, tiny_split, tiny_images, tmp_path)
+
+
+class BothWays(InOneStep):
+    def before_step(self, step: StepContext) -> None:
+        """Never called."""
+
+
+class OwnForward(Plain):
+    def build(self, backbone: torch.nn.Module, stage: Stage) -> Classifier:
+        class Whole(Classifier):
+            def forward(self, images: torch.Tensor) -> torch.Tensor:
+                return super().forward(images)
+
+        return Whole(backbone, self.head(stage))
+
+
+@pytest.mark.parametrize(
+    ("method", "reason"), [(BothWays, "its before_step is never called"), (OwnForward, "a forward of its own")]
+)
+def test_hooks_that_would_not_be_called_are_refused(
+    method: type[Method], reason: str, tiny_split: Split, tiny_images: ImagesByPart, tmp_path: Path
+) -> None:
+    with pytest.raises(RunFailed, match=reason):
+        start(job(method), tiny_split, tiny_images, tmp_path)
+
+
+class SeesItsBatch(Plain):
+    """Compares what the network got with what the step says."""
+
+    name = "sees_its_batch"
+
+    def loss(self, logits: torch.Tensor, target: torch.Tensor, step: StepContext) -> torch.Tensor:
+        assert step.batch is not None
+        torch.testing.assert_close(step.model(step.batch.images), logits)
+        return super().loss(logits, target, step)
+
+
+@pytest.mark.parametrize("micro_batch", [0, 8])
+def test_a_step_holds_the_images_that_the_network_got(
+    micro_batch: int, tiny_split: Split, tiny_images: ImagesByPart, tmp_path: Path
+) -> None:
+    """With mixup, and where a batch is split: a teacher sees what its student sees."""
+    stage_job = job(SeesItsBatch, mixup_alpha=0.5, epochs=1)
+    run = start(
+        dataclasses.replace(stage_job, spread=Spread(micro_batch=micro_batch)), tiny_split, tiny_images, tmp_path
+    )
+    run.run(Reporter())
+    assert len(run.history.loss) == 1

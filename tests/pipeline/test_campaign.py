@@ -20,12 +20,12 @@ import pytest
 
 from harness.base.errors import UserError
 from harness.base.files import locked, sha256_json, write_json
-from harness.records import same_code
+from harness.records import runs, same_code
 from harness.records.imports import import_campaign
 from harness.records.runs import run_info
 from harness.records.same_code import SAME_CODE
 from harness.records.schema import read_record, write_record
-from harness.running import campaign, cells, plans, stages, status
+from harness.running import campaign, cells, plans, status
 from harness.running.campaign import Outcome, Settings, make_plan
 from harness.running.plans import Plan, Run
 from harness.running.sweep.contract import only_one
@@ -217,7 +217,7 @@ def _taken_by_a_later_checkout(out: Path, folder: Path, monkeypatch: pytest.Monk
     monkeypatch.chdir(folder)
     then = {name: code_version(get_plugin(name).folder) for name in ("ce", "tau_norm")}
     now = {method: f"{method:0>16}" for method in then}
-    for module in (stages, same_code):
+    for module in (runs, same_code):
         monkeypatch.setattr(module, "code_version", lambda plugin: now[plugin.name])
     imported = folder / "results" / "imported"
     found = import_campaign(out, folder / "splits", imported)

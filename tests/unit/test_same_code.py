@@ -16,6 +16,8 @@ from harness.records.schema import write_record
 from harness.reporting.report import ranked_sections
 from harness.running import same_bits
 from harness.running.same_bits import ROOT, Compared, Outcome, note
+from harness.spec.entries import parse_entry
+from harness.spec.recipes import resolve
 from harness.spec.suites import Suite
 from tests.factories import make_record
 
@@ -42,6 +44,34 @@ def test_what_one_version_alone_ran_is_not_the_same(tmp_path: Path) -> None:
     assert found.same == []
     assert "only the newer code ran it" in found.other["ce"]
     assert "only the older code ran it" in found.other["crt"]
+
+
+def test_what_failed_or_left_no_weights_proves_nothing(tmp_path: Path) -> None:
+    run = RUNS[0]
+    for facts in ({"status": ("failed", "out of memory")}, {"weights of train": {}}):
+        found = note({run: Outcome("old", facts)}, {run: Outcome("new", facts)}, tmp_path / "known.json")
+        assert "nothing to compare" in found.other["ce"]
+
+
+def test_a_difference_takes_back_what_fewer_parts_had_shown(tmp_path: Path) -> None:
+    path, run = tmp_path / "known.json", RUNS[0]
+    note({run: Outcome("old", {"scores": 1})}, {run: Outcome("new", {"scores": 1})}, path)
+    assert read_same_code(path)
+    note({run: Outcome("old", {"scores": 1})}, {run: Outcome("new", {"scores": 2})}, path)
+    assert not read_same_code(path)
+
+
+def test_what_is_short_still_reaches_what_comes_late() -> None:
+    """Warm-up, both milestones' first factor, the last fifth of LDAM-DRW; post-hoc rules stay without epochs."""
+    for part in same_bits.PARTS:
+        for name, suite in same_bits._suites(part, ROOT).items():
+            for text in suite["entries"]:
+                second = () if name.endswith(same_bits.POST_HOC) else same_bits.SECOND
+                dataset = suite["splits"][0].partition("-lt-if")[0]
+                recipe = resolve(parse_entry(text), dataset, [*part.overrides, *second]).recipe
+                assert recipe.train.epochs >= 5
+                assert 0 < recipe.train.warmup_epochs < 4
+                assert recipe.finetune is None or recipe.finetune.epochs == (2 if second else 0)
 
 
 def test_a_version_is_not_written_down_as_the_same_as_itself(tmp_path: Path) -> None:

@@ -80,7 +80,7 @@ def test_a_run_of_other_code_than_planned_is_not_done(
     """A method edited during a sweep, or a node with another checkout: no record with another key, and no DONE."""
     out = tmp_path / "out"
     specs = {run.stage: spec for spec, run in specs_of(make_plan("two", Settings(out)), out, Share("cpu"))}
-    monkeypatch.setattr("harness.running.stages.code_version", lambda _folder: "of another checkout")
+    monkeypatch.setattr("harness.records.runs.code_version", lambda _folder: "of another checkout")
     assert one.main(specs[stage].argv[3:]) == OTHER_RUN, "which makes no first stage again"
     assert "but the code, recipe or split here makes it" in capsys.readouterr().err
     assert not (out / "records").exists()

@@ -151,7 +151,10 @@ def resnet10(pretrained: bool = False, **kwargs: Any) -> ResNet:
 
 
 def register_backbones() -> None:
-    """Makes our networks known to timm (`timm.create_model("resnet32_cifar", num_classes=0)`): importing this has."""
+    """Makes our networks known to timm, so that `timm.create_model("resnet32_cifar", num_classes=0)` finds them.
+
+    There is nothing left to do: importing this module has registered them.
+    """
 
 
 def _without_timm_extras(kwargs: dict[str, Any]) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, Protocol
 
 import numpy as np
@@ -72,10 +72,14 @@ class View:
     Attributes:
         sampler: the order of its images; None: those of the first view, augmented anew.
         augment: "recipe", what the recipe does to training images; "strong", its key `strong_augment`; or "none".
+        balanced: instead of both, a held-out batch of so many images, as many of each class, on every process.
+        part: where those come from: the training part, or the validation part for methods published with it.
     """
 
     sampler: Sampler | None = None
     augment: Literal["recipe", "strong", "none"] = "recipe"
+    balanced: int = 0
+    part: Literal["train", "val"] = "train"
 
 
 @dataclass(frozen=True)
@@ -96,7 +100,7 @@ class Batch:
 
 
 class StepModel(Protocol):
-    """The network in a training step: in the recipe's precision, and shared out where several processes train it."""
+    """The network in a training step: in the recipe's precision, and wrapped where several processes train it."""
 
     def __call__(self, images: Tensor) -> Tensor:
         """Logits of images, in float32 at least."""
@@ -104,17 +108,16 @@ class StepModel(Protocol):
     def embed(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Features and logits of images."""
 
+    def extract(self, images: Tensor) -> Tensor:
+        """Features alone, of further images."""
+
+    def average(self, values: Tensor) -> Tensor:
+        """Turns a mean over this process's images into the mean over the whole batch."""
+
 
 @dataclass
 class StepContext:
-    """Where training stands. The loop keeps one for each stage and renews its fields before each step.
-
-    `features` (B, d) are the batch's, from its forward pass on; with a trained backbone they carry gradients.
-    `held_out(size, source)` gives a class-balanced batch with its own draw: from the training part ("train"), or
-    from the validation part ("val", augmented likewise) for methods that are published with it.
-    `extract(images)` gives features of other images, as the loop computes them. `average(tensor)` makes of a mean over
-    this process's images the mean over the whole batch; alone it is the tensor itself.
-    """
+    """Where training stands. The loop keeps one for each stage and renews its fields before each step."""
 
     stage: Stage
     epoch: int  # from 0
@@ -124,11 +127,16 @@ class StepContext:
     model: Classifier
     optimizer: torch.optim.Optimizer
     generator: torch.Generator  # on the model's device; the method's own noise comes from it
-    held_out: Callable[..., Batch]
-    extract: Callable[[Tensor], Tensor]
-    average: Callable[[Tensor], Tensor] = field(default=lambda tensor: tensor)
-    batch: Batch | None = None
-    features: Tensor | None = None
+    batch: Batch | None = None  # the first view, or the micro-batch of it that is at work
+    features: Tensor | None = None  # (B, d) of `batch`, with gradients where the backbone is trained
+    classes: Tensor | None = None  # of the whole batch as planned, where `batch` is one process's or a micro-batch
+
+    def relative_weight(self, weights: Tensor, target: Tensor) -> Tensor | float:
+        """Mean of the class weights (C,) over these images, relative to the mean over the whole batch.
+
+        A loss that divides by the sum of its weights is multiplied by it: then the shares of a batch add up.
+        """
+        return 1.0 if self.classes is None else weights[target].mean() / weights[self.classes].mean()
 
 
 def second_stage(default: Any) -> Any:
@@ -203,31 +211,24 @@ class Method:
     def loss(self, logits: Tensor, target: Tensor, step: StepContext) -> Tensor:
         """Mean loss of a batch, a scalar. `logits` (B, C) come in float32 or float64; with mixup it is called twice.
 
-        A batch may come in shares, one a process or a part. Their losses must add up to that of the whole batch, each
-        times what its images count of all: so it is a mean over images, weighted by `image_weights` if at all. It must
-        not ask the other processes for anything: they may have fewer parts.
+        A batch may be split over processes or micro-batches. The loss must be a mean over images, so that the losses
+        of the pieces, averaged by their sizes, are that of the batch; a mean with class weights is multiplied by
+        `step.relative_weight`. It must not wait for other processes: they may have fewer micro-batches.
         """
         return F.cross_entropy(logits, target)
 
     def step_loss(self, model: StepModel, views: tuple[Batch, ...], step: StepContext) -> Tensor:
         """The loss of a training step: one value an image, shape (B,), or their mean; with `whole_batch` any scalar.
 
-        Override it where `loss`, of one batch's logits, is not enough: several views, several losses of one network.
-        Where several processes train, call `model` once (`torch.cat` the views' images).
+        Override it where `loss`, of one batch's logits, is not enough: several views, several losses of one network,
+        an inner step. Where several processes train, call `model` once (`torch.cat` the views' images).
         """
-        logits = model(views[0].images)
+        step.features, logits = model.embed(views[0].images)
         return views[0].mixed(lambda target: self.loss(logits, target, step))
 
     def views(self, labels: np.ndarray, stage: Stage) -> tuple[View, ...]:
         """The batches that a step sees; the first has a sampler, and mixup where the recipe asks for it."""
         return (View(self.sampler(labels, stage)),)
-
-    def image_weights(self, target: Tensor, step: StepContext) -> Tensor | None:
-        """What each image counts in the mean that `loss` is, shape (B,); None where all count the same.
-
-        Only for a loss that divides by the sum of its weights, which a share of a batch does not know.
-        """
-        return None
 
     def inference(self, logits: Tensor, stage: Stage) -> Tensor:
         """Logits that predict after that stage, shape (B, C), from the head's. Their softmax is the confidence."""
@@ -264,9 +265,6 @@ class Method:
 
     def on_stage_start(self, model: Classifier, stage: Stage) -> None:
         """Called after the initial weights are in place, before the first step (and before a resumed run's state)."""
-
-    def before_step(self, step: StepContext) -> None:
-        """Called between the batch's forward pass and its loss, with `step.batch` and `step.features`: inner steps."""
 
     def after_step(self, step: StepContext) -> None:
         """Called after the optimiser's step: projections, running statistics."""

@@ -20,7 +20,7 @@ from harness.spec.registry import available_methods, broken_methods, get_method,
 from harness.splits.splits import exponential_class_counts
 
 MOST_IMAGES = {10: 5000, 100: 500, 1000: 1280}  # of a class, in CIFAR-10, CIFAR-100 and ImageNet-LT
-HOOKS = ("choose", "before_step", "after_step")
+HOOKS = ("choose", "step_loss", "after_step")
 BROKEN = broken_methods()
 CASES = [(name, stage) for name in available_methods() if name not in BROKEN for stage in own_stages(name)]
 
@@ -58,19 +58,11 @@ class Subject:
 
     def _run_hooks_once(self, stage: Stage) -> None:
         """What the loop does around the loss, untimed: a loss may rest on what its hooks left."""
-
-        def held_out(size: int, source: str = "train") -> Batch:
-            target = torch.arange(size, device=device()) % self.method.task.num_classes
-            return Batch(torch.randn(size, self.features.shape[1], device=device()), target, target)
-
         optimizer = torch.optim.SGD([p for p in self.model.parameters() if p.requires_grad], lr=0.1)
         generator = torch.Generator(device()).manual_seed(0)
-        self.step = step = StepContext(
-            stage, 0, 2, 0, 0.1, self.model, optimizer, generator, held_out, self.model.backbone
-        )
+        self.step = step = StepContext(stage, 0, 2, 0, 0.1, self.model, optimizer, generator)
         self.method.choose(self.index, step)
         step.features, step.batch = self.features, Batch(self.features, self.target, self.index)
-        self.method.before_step(step)
 
     def loss(self) -> Tensor:
         """Forward."""

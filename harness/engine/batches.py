@@ -1,25 +1,24 @@
-"""The batches that a stage trains on: an epoch's plan, its batches with mixup, and held-out ones."""
+"""The batches that a stage trains on: an epoch's plan, its batches with mixup, and those of further views."""
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from harness.api import Batch, Method, StepContext, View
 from harness.base.errors import RunFailed
 from harness.engine.job import StageJob
-from harness.engine.parallel import Mixed
 from harness.engine.ranks import Ranks
 from harness.engine.seeding import seed_for
 from harness.feed.parts import Part, plan_for, start_epoch
 from harness.feed.resident import EpochPlan, ResidentPart
 from harness.spec.stage_recipe import Augment
 from harness.splits.splits import Split
-from harness.toolbox.samplers import ClassAwareSampler, Order
+from harness.toolbox.samplers import ClassAwareSampler, Order, Sampler
 
 
 class Batches:
@@ -39,21 +38,19 @@ class Batches:
         first, *self._other_views = method.views(self._train.host_labels, job.stage)
         if first.sampler is None or first.augment != "recipe":
             raise RunFailed("the first of a method's views needs a sampler, and the recipe's augmentation", agreed=True)
-        self._sampler, self._other_plans = first.sampler, list[EpochPlan]()
-        self._check_views()
-        self._held_out_samplers = {
-            part: ClassAwareSampler(data[part].host_labels, split.num_classes, k=1) for part in ("train", "val")
-        }
-        self._held_out_draws = 0
+        self._other_plans = list[list[EpochPlan]]()  # of each further view: one, or one for each step
+        self._samplers = [first.sampler, *map(self._sampler_of, self._other_views)]
         self._epoch_start = self._sampler_states()
 
-    def _check_views(self) -> None:
-        if self._other_views and not isinstance(self._train, ResidentPart):
+    def _sampler_of(self, view: View) -> Sampler | None:
+        if view.balanced:
+            return ClassAwareSampler(self._data[view.part].host_labels, self._split.num_classes, k=1)
+        if not isinstance(self._train, ResidentPart):
             raise RunFailed("a second view needs images that fit into memory; these are read from files", agreed=True)
+        return view.sampler
 
     def _sampler_states(self) -> list[Any]:
-        samplers = [self._sampler, *(view.sampler for view in self._other_views)]
-        return [sampler and sampler.state_dict() for sampler in samplers]
+        return [sampler and sampler.state_dict() for sampler in self._samplers]
 
     # ---- epochs -------------------------------------------------------------------------------------------------
 
@@ -61,20 +58,34 @@ class Batches:
         """The epoch's input, from a generator of its own: a resumed epoch draws the same plan again."""
         recipe = self._job.recipe
         rng = np.random.default_rng(seed_for(self._job.seed, self._job.stage, "epoch", str(epoch)))
-        order = self._sampler.order(rng)
+        assert self._samplers[0] is not None
+        order = self._samplers[0].order(rng)
         plan = self._plan(self._train, order, recipe.batch_size, rng, recipe.mixup_alpha)
+        steps = len(self.positions(plan))
         self._other_plans = [
-            self._plan_view(view, order, epoch, number) for number, view in enumerate(self._other_views, start=2)
+            self._balanced_plans(view, sampler, epoch, steps)
+            if view.balanced and isinstance(sampler, ClassAwareSampler)
+            else [self._plan_view(view, sampler, order, epoch, number)]
+            for number, (view, sampler) in enumerate(zip(self._other_views, self._samplers[1:], strict=True), start=2)
         ]
         return plan
 
-    def _plan_view(self, view: View, order: Order, epoch: int, number: int) -> EpochPlan:
+    def _plan_view(self, view: View, sampler: Sampler | None, order: Order, epoch: int, number: int) -> EpochPlan:
         """Another view's, from a generator of its own too."""
         recipe, names = self._job.recipe, (self._job.stage, "epoch", str(epoch), "view", str(number))
         rng = np.random.default_rng(seed_for(self._job.seed, *names))
-        own = order if view.sampler is None else view.sampler.order(rng)
+        own = order if sampler is None else sampler.order(rng)
         augments = {"recipe": recipe.augment, "strong": recipe.strong_augment or recipe.augment, "none": Augment()}
         return self._plan(self._train, own, recipe.batch_size, rng, 0.0, augments[view.augment])
+
+    def _balanced_plans(self, view: View, sampler: ClassAwareSampler, epoch: int, steps: int) -> list[EpochPlan]:
+        """A class-balanced batch for each step, augmented like the training images, with draws of its own."""
+        plans = []
+        for number in range(epoch * steps, (epoch + 1) * steps):
+            rng = np.random.default_rng(seed_for(self._job.seed, self._job.stage, "held_out", str(number)))
+            order = sampler.draw(view.balanced, rng)
+            plans.append(self._plan(self._data[view.part], order, view.balanced, rng, mixup_alpha=0.0))
+        return plans
 
     def positions(self, plan: EpochPlan) -> list[slice]:
         """Where in the plan each batch stands."""
@@ -114,28 +125,37 @@ class Batches:
 
     # ---- batches ------------------------------------------------------------------------------------------------
 
-    def batch(self, plan: EpochPlan, where: slice, step: StepContext) -> Batch:
-        """This rank's share of the batch at these positions of the plan."""
+    def views(self, plan: EpochPlan, where: slice, step: StepContext) -> tuple[Batch, ...]:
+        """This rank's share of the batches at these positions of the plan, one for each view."""
         mine = self._ranks.share(where)
         index = self._method.choose(plan.order[mine], step)
-        return Batch(self._train.batch(index, plan.augment[mine]), self._train.labels[index], index)
+        first = Batch(self._train.batch(index, plan.augment[mine]), self._train.labels[index], index)
+        others = [
+            self._balanced(view, plans[where.start // self._job.recipe.batch_size])
+            if view.balanced
+            else self._other(view, plans[0], mine, index)
+            for view, plans in zip(self._other_views, self._other_plans, strict=True)
+        ]
+        return (self._with_partners(first, plan, where), *others)
 
-    def others(self, where: slice, first: Batch) -> tuple[Batch, ...]:
-        """This rank's share of the other views at these positions, beside the first one's."""
-        mine, found = self._ranks.share(where), []
-        for view, plan in zip(self._other_views, self._other_plans, strict=True):
-            index = first.index if view.sampler is None else plan.order[mine]
-            images = self._train.batch(index, None if view.augment == "none" else plan.augment[mine])
-            found.append(Batch(images, self._train.labels[index], index))
-        return tuple(found)
+    def classes(self, plan: EpochPlan, where: slice) -> Tensor | None:
+        """Those of the whole planned batch, where a step sees a piece of it; they need no talk between the ranks."""
+        whole = self._ranks.world == 1 and not self._job.spread.micro_batch
+        return None if whole else self._train.labels[plan.order[where]]
 
-    def mixed(self, batch: Batch, plan: EpochPlan, where: slice, step: StepContext) -> Mixed:
-        """The batch as network and loss see it: with its partners where there is mixup, and what each image counts."""
-        return self._weighed(self._with_partners(batch, plan, where), where, step)
+    def _other(self, view: View, plan: EpochPlan, mine: slice, first: Tensor) -> Batch:
+        index = first if view.sampler is None else plan.order[mine]
+        images = self._train.batch(index, None if view.augment == "none" else plan.augment[mine])
+        return Batch(images, self._train.labels[index], index)
 
-    def _with_partners(self, batch: Batch, plan: EpochPlan, where: slice) -> Mixed:
+    def _balanced(self, view: View, plan: EpochPlan) -> Batch:
+        part = self._data[view.part]
+        return Batch(part.batch(plan.order, plan.augment), part.labels[plan.order], plan.order)
+
+    def _with_partners(self, batch: Batch, plan: EpochPlan, where: slice) -> Batch:
+        """Mixed up with its partners, where the recipe has mixup."""
         if self._job.recipe.mixup_alpha == 0:
-            return Mixed(batch.images, batch.target, batch.index)
+            return batch
         mine = self._ranks.share(where)
         share, partner = plan.mixup[mine][0], plan.partner[mine]
         if self._ranks.world == 1:
@@ -144,47 +164,17 @@ class Batches:
             position = where.start + partner
             index = plan.order[position]
             others, target = self._train.batch(index, plan.augment.at(position)), self._train.labels[index]
-        return Mixed(share * batch.images + (1 - share) * others, batch.target, batch.index, share, target)
-
-    def _weighed(self, mixed: Mixed, where: slice, step: StepContext) -> Mixed:
-        """With what each image counts, where a batch is shared out and its images do not count the same.
-
-        Once a step and before its parts, since the ranks meet here and may have different numbers of parts.
-        """
-        if self._ranks.world == 1 and not self._job.spread.micro_batch:
-            return mixed
-        found = (self._method.image_weights(classes, step) for classes in mixed.classes)
-        weights = [weight for weight in found if weight is not None]
-        if not weights:
-            return mixed
-        mine = torch.stack(weights).double() * (self._ranks.weight(where) > 0)  # an image done over counts nothing
-        return dataclasses.replace(mixed, counts=mine / self._ranks.sum(mine.sum(1, keepdim=True)))
-
-    def held_out(self, size: int, source: str = "train") -> Batch:
-        """A class-balanced batch with draws of its own, augmented like the training images."""
-        part = self._data[source]
-        rng = np.random.default_rng(seed_for(self._job.seed, self._job.stage, "held_out", str(self._held_out_draws)))
-        self._held_out_draws += 1
-        plan = self._plan(part, self._held_out_samplers[source].draw(size, rng), size, rng, mixup_alpha=0.0)
-        return Batch(part.batch(plan.order, plan.augment), part.labels[plan.order], plan.order)
+        return Batch(share * batch.images + (1 - share) * others, batch.target, batch.index, target, share)
 
     # ---- resuming -----------------------------------------------------------------------------------------------
 
     def state_dict(self) -> dict[str, Any]:
-        """Where the samplers stand: that of the training images as when the running epoch began."""
-        return {
-            "samplers": self._epoch_start,
-            "meta_draws": self._held_out_draws,
-            "meta_samplers": {part: sampler.state_dict() for part, sampler in self._held_out_samplers.items()},
-        }
+        """Where the samplers stood when the running epoch began."""
+        return {"samplers": self._epoch_start}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Takes back what `state_dict` gave."""
-        samplers = [self._sampler, *(view.sampler for view in self._other_views)]
-        for sampler, stood in zip(samplers, state["samplers"], strict=True):
+        for sampler, stood in zip(self._samplers, state["samplers"], strict=True):
             if sampler is not None:
                 sampler.load_state_dict(stood)
         self._epoch_start = self._sampler_states()
-        self._held_out_draws = state["meta_draws"]
-        for part, sampler in self._held_out_samplers.items():
-            sampler.load_state_dict(state["meta_samplers"][part])

@@ -22,7 +22,6 @@ from harness.engine.device import device_name
 from harness.engine.evaluation import Evaluation
 from harness.engine.job import Costs, StageJob
 from harness.engine.network import Network
-from harness.engine.parallel import Mixed
 from harness.engine.ranks import ALONE, Ranks, saved_buffers
 from harness.engine.seeding import seed_for
 from harness.feed.parts import closing, make_parts
@@ -65,7 +64,6 @@ class StageRun:
         self._saved_at = self._ticked_at = time.monotonic()
         self.epoch, self.step = 0, 0
         self.losses: list[Tensor] = []  # of the running epoch; on the device, so that no step waits for its loss
-        self._weight = 1.0  # part of the running batch that is this rank's
         self.step_context = self._make_context()
 
     def _make_context(self) -> StepContext:
@@ -78,9 +76,6 @@ class StageRun:
             model=self.model,
             optimizer=self.network.optimizer,
             generator=self.generator,
-            held_out=self.batches.held_out,
-            extract=self.network.extract,
-            average=self._average,
         )
 
     # ---- training -----------------------------------------------------------------------------------------------
@@ -126,53 +121,29 @@ class StageRun:
         self.method.on_epoch_end(self.step_context)
 
     def _train_step(self, plan: EpochPlan, where: slice, steps: int) -> None:
-        step, optimizer = self.step_context, self.network.optimizer
+        step, network, weight = self.step_context, self.network, self.ranks.weight(where)
         step.epoch, step.step = self.epoch, self.step
-        step.learning_rate = self.network.begin_step(self.epoch, self.step, steps)
-        self._weight = self.ranks.weight(where)
-        step.batch = self.batches.batch(plan, where, step)
-        mixed = self.batches.mixed(step.batch, plan, where, step)
-        step.batch = mixed.batch
-        optimizer.zero_grad(set_to_none=True)
-        parts, others = self.network.parts(mixed), self.batches.others(where, step.batch)
-        losses = [self._backward(step, part, len(mixed.images), others) for part in parts]
-        self.network.update()
+        step.learning_rate = network.begin_step(self.epoch, self.step, steps, weight)
+        views = self.batches.views(plan, where, step)
+        step.classes = self.batches.classes(plan, where)
+        network.optimizer.zero_grad(set_to_none=True)
+        parts, losses = network.parts(views[0]), []
+        for part in parts:
+            share = len(part.images) / len(views[0].images) * weight * self.ranks.world
+            with network.joint.synchronised(part is parts[-1]):
+                losses.append(self._backward((part, *views[1:]), share))
+        network.update()
         self.method.after_step(step)
         self.losses.append(losses[0] if len(losses) == 1 else torch.stack(losses).sum())
 
-    def _backward(self, step: StepContext, part: Mixed, count: int, others: tuple[Batch, ...]) -> Tensor:
-        """Adds the gradient of a part of the batch of `count` images; the part's share of the batch's loss."""
-        if len(part.images) < count:
-            step.batch = part.batch
-        with self.network.joint.synchronised(part.last):
-            if self.network.own_step:
-                loss = self._scaled(self._step_loss(step, part, others), len(part.images) / count * self._weight)
-                loss.backward()  # type: ignore[no-untyped-call]
-                return loss.detach()
-            step.features, logits = self.network.forward(part)
-            self.method.before_step(step)
-            even = len(part.images) / count * self._weight
-            losses = [
-                self._scaled(self.method.loss(logits, classes, step), part.counted(which, even))
-                for which, classes in enumerate(part.classes)
-            ]
-            loss = losses[0] if part.other is None else part.share * losses[0] + (1 - part.share) * losses[1]
-            loss.backward()  # type: ignore[no-untyped-call]
+    def _backward(self, views: tuple[Batch, ...], share: float) -> Tensor:
+        """Adds the gradient of a part of the batch, times its share: gradients are averaged over ranks, not summed."""
+        self.step_context.batch = self.network.batch = views[0]
+        values = self.method.step_loss(self.network, views, self.step_context)
+        loss = values.mean() if values.ndim else values
+        loss = loss if share == 1 else loss * share
+        loss.backward()  # type: ignore[no-untyped-call]
         return loss.detach()
-
-    def _step_loss(self, step: StepContext, part: Mixed, others: tuple[Batch, ...]) -> Tensor:
-        """The mean loss of a step that the method computes itself."""
-        values = self.method.step_loss(self.network, (part.batch, *others), step)
-        return values.mean() if values.ndim else values
-
-    def _scaled(self, loss: Tensor, counted: Tensor | float) -> Tensor:
-        """A part's loss times what it counts of the batch's; gradients are averaged over ranks, not added up."""
-        factor = counted * self.ranks.world
-        return loss if isinstance(factor, float) and factor == 1 else loss * factor
-
-    def _average(self, values: Tensor) -> Tensor:
-        """Of a mean over this rank's share of the batch the mean over the batch."""
-        return values if self.ranks.world == 1 else self.ranks.sum(values * self._weight)
 
     def _check_losses(self) -> None:
         """Once an epoch, so that no step waits for the device: the first loss that is not finite ends the run."""

@@ -11,12 +11,12 @@ from timm.optim import create_optimizer_v2  # type: ignore[attr-defined]
 from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from harness.api import Classifier, Method, Task
+from harness.api import Batch, Classifier, Method, Task
 from harness.base.errors import RunFailed, RunSkipped, UserError
 from harness.engine.backbones import create_backbone
 from harness.engine.compiling import COMPILE, compiled
 from harness.engine.job import StageJob
-from harness.engine.parallel import Mixed, forward_pass, with_synchronised_batchnorm
+from harness.engine.parallel import forward_pass, micro_batches, with_synchronised_batchnorm
 from harness.engine.ranks import Ranks
 from harness.engine.seeding import seed_for
 from harness.feed.parts import Part, in_order
@@ -37,7 +37,7 @@ class Network:
         frozen_backbone: whether only the head is tuned.
         fixed_features: whether the features of an image never change, so that they need computing only once.
         joint: the forward pass of training steps.
-        own_step: whether the method computes the loss of a step itself (`step_loss`).
+        batch: the one at work.
 
     Raises:
         RunSkipped: the method cannot work on the split.
@@ -61,10 +61,11 @@ class Network:
         self.method.on_stage_start(self.model, job.stage)
         self._compiled = compiled(self.model.backbone)
         self._build_optimizer()
-        self.own_step = type(self.method).step_loss is not Method.step_loss
         self._check_hooks()
         self._check_spread()
         self.joint = forward_pass(self.model, self.extract, self.frozen_backbone, ranks, device)
+        self._ranks, self._weight = ranks, 1.0  # part of the running batch that is this rank's
+        self.batch: Batch | None = None
         self._epoch = 0  # of the running step
         self._kept_features: dict[tuple[str, bool], list[Tensor]] = {}  # by part, and whether mirrored
         self._train_features: Tensor | None = None
@@ -131,8 +132,13 @@ class Network:
 
     def _check_hooks(self) -> None:
         """What a method overrides must be what is called."""
-        if self.own_step and type(self.method).before_step is not Method.before_step:
-            raise RunFailed(f"'{self.method.name}' has step_loss, so its before_step is never called", agreed=True)
+        for hook in ("before_step", "image_weights"):  # of an earlier contract
+            if hasattr(self.method, hook):
+                raise RunFailed(
+                    f"'{self.method.name}' has {hook}, which is never called: see step_loss and relative_weight in "
+                    "harness/api.py",
+                    agreed=True,
+                )
         if type(self.model).forward is not Classifier.forward:
             raise RunFailed(
                 f"`build` of '{self.method.name}' gives a network with a forward of its own, which is never called: "
@@ -145,13 +151,10 @@ class Network:
         spread = self._job.spread
         if spread.changes_numbers and self._compiled is not None:
             raise UserError(f"{COMPILE}=1: whole batches are compiled, not their shares; not with {spread.options}")
-        weighs = type(self.method).image_weights is not Method.image_weights
-        if spread.changes_numbers and self.own_step and weighs:
-            raise UserError(f"{spread.options}: '{self.method.name}' has step_loss, which takes no image_weights")
         if spread.changes_numbers and (reason := self.method.whole_batch):
             raise UserError(f"{spread.options}: '{self.method.name}' needs a whole batch in one process: {reason}")
-        whole = type(self.method).before_step is not Method.before_step and not self.frozen_backbone
-        if spread.micro_batch and (whole or self.own_step):
+        own_step = type(self.method).step_loss is not Method.step_loss
+        if spread.micro_batch and own_step and not self.frozen_backbone:
             raise UserError(
                 f"--micro-batch: {self.method.name} needs the features of a whole batch; use more processes instead"
             )
@@ -180,11 +183,19 @@ class Network:
         """Features and logits of images in a training step."""
         if not self.frozen_backbone:
             return self.joint(images)
-        features = self.extract(images)
+        features = self._frozen_features(images)
         return features, self.joint.head(features)
 
-    def begin_step(self, epoch: int, step: int, steps: int) -> float:
-        """Readies the network for a step (from 0) of `steps`; its learning rate, before the groups' own factors."""
+    def average(self, values: Tensor) -> Tensor:
+        """Turns a mean over this rank's images into the mean over the whole batch."""
+        return values if self._ranks.world == 1 else self._ranks.sum(values * self._weight)
+
+    def begin_step(self, epoch: int, step: int, steps: int, weight: float) -> float:
+        """Readies the network for a step (from 0) of `steps`; its learning rate, before the groups' own factors.
+
+        `weight` is the part of its batch that is this rank's.
+        """
+        self._weight = weight
         if self._compiled is not None:
             torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call]
         recipe, self._epoch = self._job.recipe, epoch
@@ -201,18 +212,9 @@ class Network:
             group["lr"] = rate * scale
         return rate
 
-    def parts(self, batch: Mixed) -> list[Mixed]:
+    def parts(self, batch: Batch) -> list[Batch]:
         """What goes forward and backward one after the other; over a frozen backbone it is the whole batch."""
-        return [batch] if self.frozen_backbone else batch.parts(self._job.spread.micro_batch)
-
-    def forward(self, part: Mixed) -> tuple[Tensor, Tensor]:
-        """Features and logits of a part of a training batch."""
-        if not self.frozen_backbone:
-            return self.joint(part.images)
-        pieces = part.parts(self._job.spread.micro_batch)
-        found = [self._batch_features(piece.images, piece.index) for piece in pieces]
-        features = found[0] if len(found) == 1 else torch.cat(found)
-        return features, self.joint.head(features)
+        return [batch] if self.frozen_backbone else micro_batches(batch, self._job.spread.micro_batch)
 
     # ---- features -----------------------------------------------------------------------------------------------
 
@@ -250,11 +252,13 @@ class Network:
         self._kept_features[part, mirrored] = kept
         return kept
 
-    def _batch_features(self, images: Tensor, index: Tensor) -> Tensor:
-        """Features of a training batch; where they are the same in every epoch they are computed once."""
-        recipe = self._job.recipe
-        if not self.fixed_features or recipe.augment != Augment() or recipe.mixup_alpha > 0:
-            return self.extract(images)
-        if self._train_features is None:
-            self._train_features = torch.cat(list(self.part_features("train", range(len(self._data["train"])))))
-        return self._train_features[index]
+    def _frozen_features(self, images: Tensor) -> Tensor:
+        """Of a frozen backbone; those of training images are computed once where they are the same in every epoch."""
+        recipe, batch = self._job.recipe, self.batch
+        kept = self.fixed_features and recipe.augment == Augment() and recipe.mixup_alpha == 0
+        if kept and batch is not None and images is batch.images:
+            if self._train_features is None:
+                self._train_features = torch.cat(list(self.part_features("train", range(len(self._data["train"])))))
+            return self._train_features[batch.index]
+        pieces = torch.split(images, self._job.spread.micro_batch or len(images))
+        return torch.cat([self.extract(piece) for piece in pieces]) if len(pieces) > 1 else self.extract(images)

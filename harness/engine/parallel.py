@@ -1,4 +1,4 @@
-"""A batch in shares and parts, and the forward pass of a training step, alone or under DistributedDataParallel."""
+"""The forward pass of a training step, alone or under DistributedDataParallel, and a batch in micro-batches."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import contextlib
 import inspect
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
@@ -19,49 +18,13 @@ from harness.base.errors import UserError
 from harness.engine.ranks import Ranks
 
 
-@dataclass(frozen=True)
-class Mixed:
-    """A batch, or a part of one, as the network sees it."""
-
-    images: Tensor
-    target: Tensor
-    index: Tensor
-    share: Tensor | float = 1.0  # of the loss for `target`; the rest is for `other`
-    other: Tensor | None = None  # classes of the mixup partners
-    counts: Tensor | None = None  # parts of the batch's losses for `classes` that the images are; None: all the same
-    last: bool = True
-
-    @property
-    def batch(self) -> Batch:
-        """As methods see it."""
-        return Batch(self.images, self.target, self.index, self.other, self.share)
-
-    @property
-    def classes(self) -> list[Tensor]:
-        """Those that the loss is asked for."""
-        return [self.target] if self.other is None else [self.target, self.other]
-
-    def counted(self, which: int, even: float) -> Tensor | float:
-        """What the loss for `classes[which]` counts of the batch's; `even`, where all images count the same."""
-        return even if self.counts is None else self.counts[which].sum()
-
-    def parts(self, size: int) -> list[Mixed]:
-        """In parts of at most `size` images; 0: in one."""
-        if not size or size >= len(self.images):
-            return [self]
-        starts = range(0, len(self.images), size)
-        return [self._part(slice(start, start + size), start == starts[-1]) for start in starts]
-
-    def _part(self, piece: slice, last: bool) -> Mixed:
-        return Mixed(
-            self.images[piece],
-            self.target[piece],
-            self.index[piece],
-            self.share,
-            None if self.other is None else self.other[piece],
-            None if self.counts is None else self.counts[:, piece],
-            last,
-        )
+def micro_batches(batch: Batch, size: int) -> list[Batch]:
+    """The batch in pieces of at most `size` images; 0: in one."""
+    if not size or size >= len(batch.images):
+        return [batch]
+    images, target, index = (torch.split(tensor, size) for tensor in (batch.images, batch.target, batch.index))
+    others = [None] * len(images) if batch.other is None else torch.split(batch.other, size)
+    return [Batch(*piece, batch.share) for piece in zip(images, target, index, others, strict=True)]
 
 
 class Joint(nn.Module):

@@ -16,7 +16,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from harness.api import Batch, Classifier, Method, StepContext, Task
+from harness.api import Batch, Classifier, Method, StepContext, Task, View
 from harness.base.progress import Reporter
 from harness.engine.backbones import create_backbone
 from harness.engine.job import StageJob
@@ -43,7 +43,7 @@ IMAGE = (8, 8, 3)
 # ---- a step of a method, as small as its shape allows ----------------------------------------------------------------
 #
 # A method that leaves the network alone is tested on features. One that builds its own gets images and a small residual
-# network; one that computes its own step gets as many batches as it asks for.
+# network; each gets as many batches as it asks for.
 
 
 def builds(method: Method) -> bool:
@@ -51,9 +51,9 @@ def builds(method: Method) -> bool:
     return type(method).build is not Method.build
 
 
-def own_step(method: Method) -> bool:
-    """Whether the method computes the loss of a step itself."""
-    return type(method).step_loss is not Method.step_loss
+def has_loss(method: Method) -> bool:
+    """Whether `loss` is what trains it, and not `step_loss` alone."""
+    return type(method).loss is not Method.loss or type(method).step_loss is Method.step_loss
 
 
 def make(name: str, counts: list[int]) -> Method:
@@ -80,8 +80,17 @@ class Whole:
 
     def embed(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Features and logits."""
-        features = self.step.model.backbone(images)
+        features = self.extract(images)
         return features, self.step.model.head(features)
+
+    def extract(self, images: Tensor) -> Tensor:
+        """Features."""
+        features: Tensor = self.step.model.backbone(images)
+        return features
+
+    def average(self, values: Tensor) -> Tensor:
+        """There is one process."""
+        return values
 
 
 def prepared(method: Method, stage: Any, dtype: torch.dtype = torch.float64) -> StepContext:
@@ -89,30 +98,29 @@ def prepared(method: Method, stage: Any, dtype: torch.dtype = torch.float64) -> 
     torch.manual_seed(0)  # the same network each time
     backbone = create_backbone("resnet8_cifar", IMAGE)[0] if builds(method) else torch.nn.Identity()
     model = method.build(backbone, stage).to(dtype)
-    method.views(np.repeat(np.arange(method.task.num_classes), method.task.class_counts.numpy()), stage)
+    views_of(method, stage)  # a method may keep the labels that it gets there
     method.on_stage_start(model, stage)
-
-    def held_out(size: int, source: str = "train") -> Batch:
-        target = torch.arange(size) % method.task.num_classes
-        return Batch(inputs(method, size, dtype, seed=3), target, torch.arange(size))
-
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    generator = torch.Generator().manual_seed(0)
-    return StepContext(stage, 0, 2, 0, 0.1, model, optimizer, generator, held_out, model.backbone)
+    return StepContext(stage, 0, 2, 0, 0.1, model, optimizer, torch.Generator().manual_seed(0))
+
+
+def views_of(method: Method, stage: Any) -> tuple[View, ...]:
+    return method.views(np.repeat(np.arange(method.task.num_classes), method.task.class_counts.numpy()), stage)
 
 
 def loss_in(method: Method, step: StepContext, given: Tensor, target: Tensor) -> Tensor:
-    """The loss of a batch of these inputs; every view of a step gets them."""
+    """The loss of a batch of these inputs; every view of a step gets them, but for balanced ones."""
     index = method.choose(torch.arange(len(target)) % int(method.task.class_counts.sum()), step)
     step.batch = Batch(given, target, index)
-    if own_step(method):
-        labels = np.repeat(np.arange(method.task.num_classes), method.task.class_counts.numpy())
-        views = len(method.views(labels, step.stage))
-        values = method.step_loss(Whole(step), (step.batch,) * views, step)
-        return values.mean() if values.ndim else values
-    step.features, logits = Whole(step).embed(given)
-    method.before_step(step)
-    return method.loss(logits, target, step)
+    balanced = [view.balanced for view in views_of(method, step.stage)]
+    views = tuple(balanced_batch(method, size, given.dtype) if size else step.batch for size in balanced)
+    values = method.step_loss(Whole(step), views, step)
+    return values.mean() if values.ndim else values
+
+
+def balanced_batch(method: Method, size: int, dtype: torch.dtype) -> Batch:
+    index = torch.arange(size)
+    return Batch(inputs(method, size, dtype, seed=3), index % method.task.num_classes, index)
 
 
 def loss_of(method: Method, given: Tensor, target: Tensor, stage: Any) -> tuple[Tensor, Classifier]:
@@ -189,7 +197,7 @@ def test_gradient_is_the_derivative(name: str, stage: Any) -> None:
         return loss_of(method, values, target, stage)[0]
 
     given = inputs(method, 6, seed=2).requires_grad_()
-    assert torch.autograd.gradcheck(loss, given, fast_mode=builds(method) or own_step(method))
+    assert torch.autograd.gradcheck(loss, given, fast_mode=builds(method) or not has_loss(method))
 
 
 @pytest.mark.parametrize(("name", "stage"), STAGES)
@@ -206,7 +214,7 @@ def test_uniform_class_counts_tell_no_classes_apart(name: str, stage: Any) -> No
         method.inference(logits, stage)[:, renamed.argsort()],
         method.inference(logits[..., renamed.argsort()], stage),
     )
-    if builds(method) or own_step(method):
+    if builds(method) or not has_loss(method):
         return
     step.generator.manual_seed(0)
     loss = method.loss(logits, target, step)
@@ -218,7 +226,7 @@ def test_uniform_class_counts_tell_no_classes_apart(name: str, stage: Any) -> No
 @pytest.mark.parametrize("epoch", [0, 99])
 @pytest.mark.parametrize(("name", "stage"), STAGES)
 def test_loss_of_a_batch_is_that_of_its_shares(name: str, stage: Any, epoch: int) -> None:
-    """Weighted by their images, or by `image_weights` where the method has some: so processes can share a batch.
+    """By the number of their images: so processes can share a batch. Class weights want `step.relative_weight`.
 
     A method whose loss is no mean over images says why in `whole_batch`.
     """
@@ -229,15 +237,14 @@ def test_loss_of_a_batch_is_that_of_its_shares(name: str, stage: Any, epoch: int
     step, logits = at_logits(method, stage, target, seed=5)
     step.model.eval()  # BatchNorm looks across a batch, which is the network's doing
     step.epoch, step.epochs = epoch, 100
-    weights = method.image_weights(target, step)
-    counted = torch.ones(7).double() if weights is None else weights.double()
     batch, features = step.batch, step.features
     assert batch is not None
     assert features is not None
 
     def loss(share: slice) -> Tensor:
         step.batch = Batch(batch.images[share], batch.target[share], batch.index[share])
-        if own_step(method):
+        step.classes = None if share == slice(None) else target
+        if not has_loss(method):
             return loss_in(method, step, batch.images[share], target[share])
         step.features = features[share]
         return method.loss(logits[share], target[share], step)
@@ -246,10 +253,9 @@ def test_loss_of_a_batch_is_that_of_its_shares(name: str, stage: Any, epoch: int
     whole = loss(slice(None))
     step.generator.manual_seed(0)  # noise of 16 classes a time is drawn one image after the other
     shares = [slice(0, 2), slice(2, 3), slice(3, 7)]
-    losses = [loss(share) * counted[share].sum() for share in shares]
-    torch.testing.assert_close(
-        torch.stack(losses).sum() / counted.sum(), whole, rtol=1e-9 if builds(method) else 1e-12, atol=0
-    )
+    losses = [loss(share) * len(target[share]) for share in shares]
+    tolerance = 1e-9 if builds(method) else 1e-12
+    torch.testing.assert_close(torch.stack(losses).sum() / len(target), whole, rtol=tolerance, atol=0)
 
 
 @pytest.mark.parametrize(("name", "stage"), STAGES)
@@ -258,7 +264,7 @@ def test_loss_compiles_as_one_graph(name: str, stage: Any) -> None:
     method = make(name, [50, 20, 5, 2])
     if method.not_compiled:
         pytest.skip(method.not_compiled)
-    if own_step(method):
+    if not has_loss(method):
         pytest.skip("it has a step of its own, and `loss` is not what trains it")
     target = torch.tensor([0, 1, 2, 3, 0, 0])
     step, logits = at_logits(method, stage, target, seed=6)

@@ -45,8 +45,8 @@ class CLASS(Method):
             if self.margin < 0:
                 raise ValueError(f"margin must be at least 0, found {self.margin}")
 
-    # Other hooks: head, sampler, param_groups, before_step, after_step, inference, ... (see harness/api.py).
-    # self.task has num_classes, feature_dim and class_counts; step has epoch, generator, features, held_out(size).
+    # Other hooks: head, sampler, param_groups, step_loss, after_step, inference, ... (see harness/api.py).
+    # self.task has num_classes, feature_dim and class_counts; step has epoch, generator, features.
     def loss(self, logits: Tensor, target: Tensor, step: StepContext) -> Tensor:
         """Mean loss of a batch; logits (B, C), target (B,)."""
         at_target = F.one_hot(target, logits.shape[1]).to(logits)

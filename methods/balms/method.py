@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from harness.api import Classifier, Method, Sampler, Stage, StepContext
+from harness.api import Batch, Classifier, Method, Sampler, Stage, StepContext, StepModel, View
 from harness.toolbox.losses import balanced_softmax_loss
 from harness.toolbox.samplers import make_sampler
 from methods.balms.meta_sampler import draw_slots, inner_gradient
@@ -69,6 +69,11 @@ class BALMS(Method):
         self.labels = torch.from_numpy(labels)
         return make_sampler("instance_balanced" if self.meta else self.params.sampler, labels, self.task.num_classes)
 
+    def views(self, labels: np.ndarray, stage: Stage) -> tuple[View, ...]:
+        """A class-balanced batch beside the one that is learned from."""
+        balanced = View(balanced=self.params.meta_batch_size, part=self.params.meta_source)
+        return (*super().views(labels, stage), balanced) if self.meta else super().views(labels, stage)
+
     def choose(self, index: Tensor, step: StepContext) -> Tensor:
         """Draws with replacement, slots independent, an image of class c at rate psi_c / sum of all images' psi."""
         if not self.meta:
@@ -78,27 +83,29 @@ class BALMS(Method):
         chosen, self.weight, self.class_share = draw_slots(log_psi, labels, len(index), step.generator)
         return chosen
 
+    def step_loss(self, model: StepModel, views: tuple[Batch, ...], step: StepContext) -> Tensor:
+        """The class rates move before the head does."""
+        features, logits = model.embed(views[0].images)
+        if self.meta:
+            self._meta_step(model, features, views, step)
+        return views[0].mixed(lambda target: self.loss(logits, target, step))
+
     @torch.no_grad()
-    def before_step(self, step: StepContext) -> None:
-        """The meta step: inner step of the head, meta loss on a held-out batch, closed form back to omega."""
-        if not self.meta:
-            return
-        assert step.batch is not None
-        assert step.features is not None
-        head, features, target = step.model.head, step.features, step.batch.target
+    def _meta_step(self, model: StepModel, features: Tensor, views: tuple[Batch, ...], step: StepContext) -> None:
+        """Inner step of the head, meta loss on the balanced batch, closed form back to omega."""
+        head, target, meta = step.model.head, views[0].target, views[1]
         prior = self.task.class_counts.to(features).log()
         residual = F.softmax(head(features) + prior, dim=1) - F.one_hot(target, len(prior)).to(features)
-        weight = self._stepped(head.weight, step.average(residual.T @ features / len(target)), step)
-        bias = self._stepped(head.bias, step.average(residual.mean(0)), step)
+        weight = self._stepped(head.weight, model.average(residual.T @ features / len(target)), step)
+        bias = self._stepped(head.bias, model.average(residual.mean(0)), step)
 
-        meta = step.held_out(self.params.meta_batch_size, self.params.meta_source)
-        held_out = step.extract(meta.images)
+        held_out = model.extract(meta.images)
         error = F.softmax(held_out @ weight.T + bias, dim=1) - F.one_hot(meta.target, len(prior)).to(features)
         error /= len(error)
         nesterov = step.optimizer.param_groups[0]["nesterov"] * step.optimizer.param_groups[0]["momentum"]
         rate = step.learning_rate * (1 + nesterov)
         by_slot = inner_gradient(residual, features, error.T @ held_out, error.sum(0), rate)
-        self.omega.grad = step.average(self._to_omega(by_slot, target)).to(self.omega)
+        self.omega.grad = model.average(self._to_omega(by_slot, target)).to(self.omega)
         self.adam.step()
 
     def _stepped(self, parameter: Tensor, gradient: Tensor, step: StepContext) -> Tensor:

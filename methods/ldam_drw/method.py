@@ -58,16 +58,11 @@ class LDAMDRW(Method):
     def loss(self, logits: Tensor, target: Tensor, step: StepContext) -> Tensor:
         """CE of s (cos - m_y at the target), weighted once re-weighting has begun; the weights are divided out."""
         check_batch(logits, target)
-        lowered = logits - self.margins.to(logits) * F.one_hot(target, logits.shape[1])
-        weights = self.class_weights.to(logits) if self._reweights(step) else None
-        return F.cross_entropy(self.params.scale * lowered, target, weight=weights)
-
-    def image_weights(self, target: Tensor, step: StepContext) -> Tensor | None:
-        """Those that the loss divides out."""
-        return self.class_weights.to(target.device)[target] if self._reweights(step) else None
-
-    def _reweights(self, step: StepContext) -> bool:
-        return bool(step.epoch >= self.params.reweight_from * step.epochs)
+        lowered = self.params.scale * (logits - self.margins.to(logits) * F.one_hot(target, logits.shape[1]))
+        if step.epoch < self.params.reweight_from * step.epochs:
+            return F.cross_entropy(lowered, target)
+        weights = self.class_weights.to(logits)
+        return F.cross_entropy(lowered, target, weight=weights) * step.relative_weight(weights, target)
 
     def inference(self, logits: Tensor, stage: Stage) -> Tensor:
         """Scaled cosines, without margins."""

@@ -25,7 +25,7 @@ from torch import Tensor
 from torchvision import transforms
 from torchvision.transforms import v2
 
-from harness.api import Method, StepContext
+from harness.api import Method, Stage, StepContext, View
 from harness.base.errors import RunFailed, UserError
 from harness.base.progress import Reporter
 from harness.engine.loop import StageRun
@@ -494,8 +494,8 @@ class Choosing(Everything):
     def choose(self, index: Tensor, step: StepContext) -> Tensor:
         return torch.randint(14, index.shape, generator=step.generator)
 
-    def before_step(self, step: StepContext) -> None:
-        step.held_out(5, "val")
+    def views(self, labels: np.ndarray, stage: Stage) -> tuple[View, ...]:
+        return *super().views(labels, stage)[:1], View(balanced=5, part="val")
 
 
 RECIPE: dict[str, Any] = {"epochs": 2, "batch_size": 6, "augment": EVERYTHING}

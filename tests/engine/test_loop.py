@@ -134,7 +134,7 @@ def test_resumes_to_the_same_bits_wherever_it_was_killed(
 
 def test_hooks_are_called_in_order(tiny_split: Split, tiny_images: ImagesByPart, tmp_path: Path) -> None:
     run = finish(job(Everything, epochs=1, batch_size=64), tiny_split, tiny_images, tmp_path)
-    assert run.method.calls == ["start", "before", "after", "before", "after", "end"]  # type: ignore[attr-defined]
+    assert run.method.calls == ["start", "step", "after", "step", "after", "end"]  # type: ignore[attr-defined]
     assert float(run.model.head.weight.detach().abs().max()) <= 0.2  # type: ignore[union-attr, operator]
     assert run.network.optimizer.param_groups[1]["lr"] == 2 * run.network.optimizer.param_groups[0]["lr"]
     assert [group["weight_decay"] for group in run.network.optimizer.param_groups] == [0.0, 5e-4]
@@ -574,7 +574,7 @@ def test_a_whole_batch_is_not_split(tiny_split: Split, tiny_images: ImagesByPart
         start(small, tiny_split, tiny_images, tmp_path)
 
 
-class BothWays(InOneStep):
+class OldHook(Plain):
     def before_step(self, step: StepContext) -> None:
         """Never called."""
 
@@ -589,7 +589,7 @@ class OwnForward(Plain):
 
 
 @pytest.mark.parametrize(
-    ("method", "reason"), [(BothWays, "its before_step is never called"), (OwnForward, "a forward of its own")]
+    ("method", "reason"), [(OldHook, "before_step, which is never called"), (OwnForward, "a forward of its own")]
 )
 def test_hooks_that_would_not_be_called_are_refused(
     method: type[Method], reason: str, tiny_split: Split, tiny_images: ImagesByPart, tmp_path: Path

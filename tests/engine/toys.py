@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from harness.api import Classifier, Method, Sampler, Stage, StepContext
+from harness.api import Batch, Classifier, Method, Sampler, Stage, StepContext, StepModel, View
 from harness.base.progress import Reporter
 from harness.engine.job import StageJob
 from harness.engine.loop import StageRun
@@ -42,13 +42,17 @@ class Everything(Method):
         body = [{"params": list(model.backbone.parameters()), "weight_decay": 0.0}] if stage == "train" else []
         return [*body, {"params": list(model.head.parameters()), "lr_scale": 2.0}]
 
-    def before_step(self, step: StepContext) -> None:
-        meta = step.held_out(8)
+    def views(self, labels: np.ndarray, stage: Stage) -> tuple[View, ...]:
+        return *super().views(labels, stage), View(balanced=8)
+
+    def step_loss(self, model: StepModel, views: tuple[Batch, ...], step: StepContext) -> Tensor:
+        logits = model(views[0].images)
         with torch.no_grad():
-            logits = step.model.head(step.model.backbone.eval()(meta.images))
+            meta = step.model.head(step.model.backbone.eval()(views[1].images))
             step.model.backbone.train()
-        self.psi += 0.1 * F.one_hot(logits.argmax(1), self.task.num_classes).float().mean(0)
-        self.calls.append("before")
+        self.psi += 0.1 * F.one_hot(meta.argmax(1), self.task.num_classes).float().mean(0)
+        self.calls.append("step")
+        return views[0].mixed(lambda target: self.loss(logits, target, step))
 
     def loss(self, logits: Tensor, target: Tensor, step: StepContext) -> Tensor:
         noise = torch.randn(logits.shape, generator=step.generator, device=logits.device)

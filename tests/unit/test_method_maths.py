@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from harness.api import Batch, Classifier, StepContext, Task
+from harness.plugins.conformance import Whole
 from harness.toolbox.heads import CosineHead, cosine_similarity
 from methods.balms.method import BALMS, draw_slots
 from methods.focal.method import focal_loss
@@ -253,7 +254,7 @@ def test_gcl_heads_of_stage_2() -> None:
 LABELS = torch.repeat_interleave(torch.arange(3), torch.tensor([12, 5, 3]))
 
 
-def meta_step(nesterov: bool) -> tuple[BALMS, StepContext, Tensor, Tensor]:
+def meta_step(nesterov: bool) -> tuple[BALMS, StepContext, Batch, Tensor]:
     """A BALMS step in float64 with a momentum buffer, and autograd's gradient through the whole step."""
     torch.manual_seed(3)
     method = BALMS(Task(3, 4, torch.tensor([12, 5, 3])), BALMS.Params(meta_batch_size=6, initial_power=0.2))
@@ -267,9 +268,7 @@ def meta_step(nesterov: bool) -> tuple[BALMS, StepContext, Tensor, Tensor]:
         sgd.state[parameter]["momentum_buffer"] = torch.randn_like(parameter)
     images, meta = torch.randn(20, 4).double(), torch.randn(6, 4).double()
     held_out = Batch(meta, torch.tensor([0, 1, 2, 0, 1, 2]), torch.arange(6))
-    step = StepContext(
-        "finetune", 0, 1, 0, 0.3, model, sgd, torch.Generator().manual_seed(5), lambda *_: held_out, model.backbone
-    )
+    step = StepContext("finetune", 0, 1, 0, 0.3, model, sgd, torch.Generator().manual_seed(5))
     index = method.choose(torch.arange(8), step)
     step.batch = Batch(images[index], LABELS[index], index)
     step.features = images[index]
@@ -290,7 +289,7 @@ def meta_step(nesterov: bool) -> tuple[BALMS, StepContext, Tensor, Tensor]:
         stepped.append(parameter - 0.3 * (full + 0.9 * velocity if nesterov else velocity))
     meta_loss = F.cross_entropy(meta @ stepped[0].T + stepped[1], held_out.target)
     (expected,) = torch.autograd.grad(meta_loss, method.omega)
-    return method, step, index, expected
+    return method, step, held_out, expected
 
 
 def test_balms_with_a_fixed_sampler_follows_its_plan_and_learns_no_rates() -> None:
@@ -300,10 +299,11 @@ def test_balms_with_a_fixed_sampler_follows_its_plan_and_learns_no_rates() -> No
     drawn = np.concatenate([LABELS[sampler.order(np.random.default_rng(epoch))] for epoch in range(200)])
     assert np.bincount(drawn) / len(drawn) == pytest.approx([1 / 3] * 3, abs=0.04)
     method.on_stage_start(model, "finetune")
-    step = cast(StepContext, SimpleNamespace())
+    step = StepContext("finetune", 0, 1, 0, 0.3, model, torch.optim.SGD(model.parameters()), torch.Generator())
     index = torch.tensor([3, 1, 2])
     assert torch.equal(method.choose(index, step), index)
-    method.before_step(step)
+    assert len(method.views(LABELS.numpy(), "finetune")) == 1
+    method.step_loss(Whole(step), (Batch(torch.randn(3, 4), LABELS[index], index),), step)
     assert not method.omega.grad
     assert "sampling rate" not in method.class_quantities(model)
 
@@ -311,9 +311,10 @@ def test_balms_with_a_fixed_sampler_follows_its_plan_and_learns_no_rates() -> No
 @pytest.mark.parametrize("nesterov", [False, True])
 def test_meta_gradient_in_closed_form_equals_autograd(nesterov: bool) -> None:
     """Through the straight-through sample, the inner SGD step with momentum and decay, and the meta loss."""
-    method, step, _, expected = meta_step(nesterov)
+    method, step, held_out, expected = meta_step(nesterov)
     head = {name: value.clone() for name, value in step.model.head.state_dict().items()}
-    method.before_step(step)
+    assert step.batch is not None
+    method.step_loss(Whole(step), (step.batch, held_out), step)
     assert method.omega.grad is not None
     torch.testing.assert_close(method.omega.grad, expected, rtol=1e-9, atol=1e-15)
     assert all(torch.equal(value, head[name]) for name, value in step.model.head.state_dict().items())

@@ -158,7 +158,7 @@ def register_backbones() -> None:
 
 
 def _without_timm_extras(kwargs: dict[str, Any]) -> dict[str, Any]:
-    """Drops what timm's factory hands on about pretrained weights."""
+    """Drops the arguments about pretrained weights that timm's factory passes on."""
     return {key: value for key, value in kwargs.items() if not key.startswith("pretrained_cfg") and key != "cache_dir"}
 
 

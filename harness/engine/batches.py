@@ -14,6 +14,7 @@ from harness.base.errors import RunFailed
 from harness.engine.job import StageJob
 from harness.engine.ranks import Ranks
 from harness.engine.seeding import seed_for
+from harness.feed.augment import check_channels
 from harness.feed.parts import Part, plan_for, start_epoch
 from harness.feed.resident import EpochPlan, ResidentPart
 from harness.spec.stage_recipe import Augment
@@ -43,6 +44,8 @@ class Batches:
         self._epoch_start = self._sampler_states()
 
     def _sampler_of(self, view: View) -> Sampler | None:
+        if view.augment == "strong" and self._job.recipe.strong_augment:
+            check_channels(self._job.recipe.strong_augment, self._split.image_shape[2])
         if view.balanced:
             return ClassAwareSampler(self._data[view.part].host_labels, self._split.num_classes, k=1)
         if not isinstance(self._train, ResidentPart):
@@ -95,12 +98,12 @@ class Batches:
         return [slice(step * size, min((step + 1) * size, max(count, size))) for step in range(steps)]
 
     def read_ahead(self, plan: EpochPlan, batches: Sequence[slice]) -> None:
-        """Tells the training part which batches will be asked for."""
+        """Tells the training part which batches it will be asked for."""
         if type(self._method).choose is Method.choose:  # the plan stands; nobody chooses other images step by step
             start_epoch(self._train, plan, [self._ranks.share(where) for where in batches])
 
     def end_epoch(self) -> None:
-        """From where the sampler stands now, a resumed run will draw the next plan."""
+        """Notes where the samplers stand: a resumed run draws the next plan from there."""
         self._epoch_start = self._sampler_states()
 
     def _plan(

@@ -26,7 +26,7 @@ SEAL = 64  # characters of the hash behind a resume state
 def save_weights(path: Path, model: nn.Module, run_key: str, method_state: dict[str, Any]) -> None:
     """Final weights as safetensors, with the run key and the tensors' hash in the file's header.
 
-    They are one value there: safetensors writes several in any order, and the same run shall give the same bytes.
+    Both share one header value: safetensors writes several in any order, and the same run must give the same bytes.
 
     The tensors of `method_state` go along, named `method.<name>`.
     """

@@ -54,7 +54,7 @@ def _find(name: str) -> torch.device:
 
 
 def check_one_each(name: str, processes: int) -> None:
-    """Whether each of several processes on this machine has a device of its own.
+    """Checks that each of several processes on this machine has a device of its own.
 
     Raises:
         UserError: fewer GPUs than processes, or one GPU named for all of them.
@@ -118,7 +118,7 @@ def _precision_switches() -> list[Any]:
 
 
 def arithmetic(device: torch.device) -> dict[str, bool]:
-    """How CUDA multiplies in this process, for the cost file; on the CPU neither is there.
+    """How CUDA multiplies in this process, for the cost file; both are false on a CPU.
 
     `tf32`: float32 may be rounded to TF32; `cudnn_benchmark`: cuDNN times its algorithms and takes the fastest.
     """
@@ -142,7 +142,7 @@ def device_name(device: torch.device) -> str:
 
 
 def reset_peak_memory(device: torch.device) -> None:
-    """Makes `peak_memory_mb` start over: a process may do several runs."""
+    """Restarts `peak_memory_mb`: a process may do several runs."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     else:

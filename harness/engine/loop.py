@@ -146,7 +146,7 @@ class StageRun:
         return loss.detach()
 
     def _check_losses(self) -> None:
-        """Once an epoch, so that no step waits for the device: the first loss that is not finite ends the run."""
+        """Ends the run at the first loss that is not finite; once an epoch, so that no step waits for the device."""
         losses = self.ranks.sum(torch.stack(self.losses).float()) / self.ranks.world
         bad = torch.nonzero(~torch.isfinite(losses)).flatten()
         if len(bad):
@@ -161,7 +161,7 @@ class StageRun:
         self.history.learning_rate.append(self.step_context.learning_rate)
 
     def _check_running_losses(self) -> None:
-        """A state with a NaN in it must never be saved; without a running epoch its end has checked already."""
+        """Keeps NaNs out of saved states; between epochs `_check_losses` has just done so."""
         if self.losses and not bool(torch.isfinite(self.ranks.sum(torch.stack(self.losses))).all()):
             self._check_losses()
 
@@ -172,7 +172,7 @@ class StageRun:
         return self.folder / "resume.pt"
 
     def _maybe_checkpoint(self) -> None:
-        """Saves the state when the last save is long ago (`LTBENCH_CHECKPOINT_SECONDS`, default 5)."""
+        """Saves the state if the last save is `LTBENCH_CHECKPOINT_SECONDS` ago (default 5)."""
         if self.ranks.world > 1 and self.step % CHECKPOINT_STEPS:
             return
         every = float(os.environ.get("LTBENCH_CHECKPOINT_SECONDS") or 5)
@@ -186,7 +186,7 @@ class StageRun:
             self._tick()
 
     def _tick(self, activity: str = "") -> None:
-        """Books the time since the last tick: as wall time, and to an activity where there is one."""
+        """Adds the time since the last tick to the wall time, and to an activity if one is named."""
         now = time.monotonic()
         elapsed, self._ticked_at = now - self._ticked_at, now
         self.costs.wall_seconds += elapsed

@@ -131,7 +131,7 @@ class Network:
         )
 
     def _check_hooks(self) -> None:
-        """What a method overrides must be what is called."""
+        """Refuses overrides that would never be called."""
         for hook in ("before_step", "image_weights"):  # of an earlier contract
             if hasattr(self.method, hook):
                 raise RunFailed(
@@ -147,7 +147,7 @@ class Network:
             )
 
     def _check_spread(self) -> None:
-        """What cannot be spread is refused before it costs anything."""
+        """Refuses a run that cannot be spread, before it costs anything."""
         spread = self._job.spread
         if spread.changes_numbers and self._compiled is not None:
             raise UserError(f"{COMPILE}=1: whole batches are compiled, not their shares; not with {spread.options}")
@@ -162,7 +162,7 @@ class Network:
     # ---- training steps -----------------------------------------------------------------------------------------
 
     def train_mode(self) -> None:
-        """Modes of training; a backbone whose features are fixed stays as in evaluation."""
+        """Sets training mode; a backbone whose features are fixed stays in evaluation mode."""
         self.model.train()
         if self.fixed_features:
             self.model.backbone.eval()
@@ -170,7 +170,7 @@ class Network:
             norm.eval()
 
     def update(self) -> None:
-        """A step of the optimiser, with the gradients clipped where the recipe says so."""
+        """Takes the optimiser's step, with clipped gradients where the recipe says so."""
         if self._job.recipe.clip_grad:
             torch.nn.utils.clip_grad_norm_(self._tuned, self._job.recipe.clip_grad)
         self.optimizer.step()
@@ -191,7 +191,7 @@ class Network:
         return values if self._ranks.world == 1 else self._ranks.sum(values * self._weight)
 
     def begin_step(self, epoch: int, step: int, steps: int, weight: float) -> float:
-        """Readies the network for a step (from 0) of `steps`; its learning rate, before the groups' own factors.
+        """Prepares a step (from 0) of `steps`; returns its learning rate, before the groups' own factors.
 
         `weight` is the part of its batch that is this rank's.
         """
@@ -213,13 +213,13 @@ class Network:
         return rate
 
     def parts(self, batch: Batch) -> list[Batch]:
-        """What goes forward and backward one after the other; over a frozen backbone it is the whole batch."""
+        """The micro-batches that go forward and backward in turn; over a frozen backbone, the whole batch."""
         return [batch] if self.frozen_backbone else micro_batches(batch, self._job.spread.micro_batch)
 
     # ---- features -----------------------------------------------------------------------------------------------
 
     def extract(self, images: Tensor) -> Tensor:
-        """Features in float32 at least; the backbone may run in bfloat16, head and loss never do."""
+        """Features in float32 or more; the backbone may run in bfloat16, head and loss never do."""
         low = self._job.precision == "bfloat16"
         no_grad = torch.no_grad() if self.frozen_backbone else contextlib.nullcontext()
         with no_grad, torch.autocast(self._device.type, dtype=torch.bfloat16, enabled=low):
@@ -227,7 +227,7 @@ class Network:
         return features.float() if low else features
 
     def _backbone(self, images: Tensor) -> Tensor:
-        """The backbone; a compiled one takes full batches only, the shape that nearly all of the time goes to."""
+        """Runs the backbone; the compiled one only on full batches, where nearly all the time goes."""
         if self._compiled is not None and len(images) == self._job.recipe.batch_size:
             return self._compiled(images)
         try:
@@ -241,7 +241,7 @@ class Network:
             raise
 
     def part_features(self, part: str, which: range, *, mirrored: bool = False) -> Iterable[Tensor]:
-        """Features of images of a part as they are, in batches; of a backbone that never changes they are kept."""
+        """Features of a part's images without augmentation, in batches; kept where the backbone never changes."""
         if (part, mirrored) in self._kept_features:
             return self._kept_features[part, mirrored]
         images = in_order(self._data[part], EVAL_BATCH[self._device.type], which)

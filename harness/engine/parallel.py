@@ -28,7 +28,7 @@ def micro_batches(batch: Batch, size: int) -> list[Batch]:
 
 
 class Joint(nn.Module):
-    """Images -> features and logits: one forward pass, so that its gradients can be averaged behind one wrapper."""
+    """Images -> features and logits in one forward pass, so that one wrapper can average its gradients."""
 
     def __init__(self, model: Classifier, extract: Callable[[Tensor], Tensor]) -> None:
         super().__init__()
@@ -51,7 +51,7 @@ class Forward:
         return cast(tuple[Tensor, Tensor], self._joint(images))
 
     def synchronised(self, last: bool) -> AbstractContextManager[Any]:
-        """Gradients are averaged over ranks in the last part of a batch only."""
+        """Averages gradients over ranks in the last micro-batch only."""
         wrapped = next((m for m in (self._joint, self.head) if isinstance(m, DistributedDataParallel)), None)
         return contextlib.nullcontext() if last or wrapped is None else wrapped.no_sync()
 

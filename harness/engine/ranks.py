@@ -1,9 +1,9 @@
-"""Several processes that train one run together, a device each (torchrun): who does what, and what they agree on.
+"""Several processes that train one run together, one device each (torchrun): who does what, and how they agree.
 
-Every rank draws the same plan of an epoch, so that every sampler covers the classes exactly as in one process, and
-takes its share of each batch: positions rank, rank + world, ... of it. Gradients are averaged by the sizes of the
-shares, so a step is that of one process with the whole batch; only what looks across a batch inside the network
-(BatchNorm, unless it is synchronised) sees a share. Test images are dealt out without duplicates. Rank 0 alone writes.
+Every rank draws the same plan for an epoch, so a sampler covers the classes exactly as in one process. A rank takes
+positions rank, rank + world, ... of each batch. Gradients are averaged by the sizes of these shares, so a step equals
+that of one process with the whole batch. Only layers that look across a batch see a share: BatchNorm, unless it is
+synchronised. Test images are split without duplicates. Rank 0 alone writes.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ TIMEOUT = timedelta(minutes=30)  # the slowest thing that ranks wait for: rank 0
 
 @dataclass(frozen=True)
 class Ranks:
-    """This process among those of its run; alone, all of it does nothing."""
+    """This process among those of its run. For a process alone, every method here does nothing."""
 
     rank: int = 0
     world: int = 1
@@ -43,14 +43,14 @@ class Ranks:
         return self.rank == 0
 
     def share(self, where: slice) -> slice:
-        """This rank's positions of a batch. Where it has fewer images than ranks, some do one over, of weight 0."""
+        """This rank's positions of a batch. If it has fewer images than ranks, some repeat one with weight 0."""
         if self.world == 1:
             return where
         start = where.start + self.rank
         return slice(start, where.stop, self.world) if start < where.stop else slice(where.start, where.start + 1)
 
     def weight(self, where: slice) -> float:
-        """Part of a batch's images that are this rank's; the weights of all ranks add up to 1."""
+        """This rank's fraction of a batch's images; the weights of all ranks add up to 1."""
         size: int = where.stop - where.start
         return len(range(self.rank, size, self.world)) / size
 
@@ -59,7 +59,7 @@ class Ranks:
         return range(count * self.rank // self.world, count * (self.rank + 1) // self.world)
 
     def noise(self, name: str) -> list[str]:
-        """The name of a source of noise that is another on each rank, and on the first as in one process."""
+        """Names a source of noise: another one on each rank, on the first rank the same as in one process."""
         return [name, str(self.rank)] if self.rank else [name]
 
     def sum(self, values: Tensor) -> Tensor:
@@ -94,7 +94,7 @@ class Ranks:
         return torch.cat([torch.from_numpy(part) for part in parts]) if parts else None
 
     def average_buffers(self, model: nn.Module) -> None:
-        """The running statistics of the ranks' shares become one: their mean."""
+        """Replaces each rank's running statistics by their mean over the ranks."""
         if self.world == 1:
             return
         for buffer in saved_buffers(model).values():
@@ -104,7 +104,7 @@ class Ranks:
 
     @contextmanager
     def machine_by_machine(self) -> Iterator[None]:
-        """What one rank of each machine does before the others there: it leaves a cache that they only read."""
+        """One rank of each machine goes first: it fills a cache that the others then only read."""
         if self.local:
             self.wait()
         yield
@@ -112,7 +112,7 @@ class Ranks:
             self.wait()
 
     def wait(self) -> None:
-        """Until every rank is here."""
+        """Waits until every rank is here."""
         if self.world > 1:
             dist.barrier(group=self.control)
 
@@ -127,7 +127,7 @@ def saved_buffers(model: nn.Module) -> dict[str, Tensor]:
 
 
 def local_device(name: str) -> str:
-    """The device of this rank, where the command line leaves it open.
+    """The device of this rank, if the command line leaves it open.
 
     Raises:
         UserError: the ranks of this machine cannot have one each.
@@ -140,11 +140,11 @@ def local_device(name: str) -> str:
 
 @contextmanager
 def joined(device: torch.device) -> Iterator[Ranks]:
-    """Meets the other ranks, and leaves them in the end; alone where there are none.
+    """Joins the other ranks and leaves them at the end; alone, it does nothing.
 
     Raises:
         UserError: they cannot be reached.
-        RunFailed: anything that goes wrong in here and is no clear line yet: the others wait, so this process ends.
+        RunFailed: any other error inside: the other ranks wait, so this process must end with one line.
     """
     if not is_rank():
         yield ALONE

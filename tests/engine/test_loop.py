@@ -478,6 +478,24 @@ def test_views_are_batches_of_their_own(tiny_split: Split, tiny_images: ImagesBy
     assert results(tmp_path / "whole") == results(tmp_path / "parts")
 
 
+class Strong(Plain):
+    name = "strong"
+
+    def views(self, labels: np.ndarray, stage: Stage) -> tuple[View, ...]:
+        return View(self.sampler(labels, stage)), View(augment="strong")
+
+
+def test_a_strong_view_is_checked_against_the_images_before_it_costs_anything(
+    tiny_split: Split, tiny_images: ImagesByPart, tmp_path: Path
+) -> None:
+    grey = {part: dataclasses.replace(some, pixels=some.pixels[..., :1]) for part, some in tiny_images.items()}
+    split = dataclasses.replace(
+        tiny_split, image_shape=(*tiny_split.image_shape[:2], 1), mean=tiny_split.mean[:1], std=tiny_split.std[:1]
+    )
+    with pytest.raises(UserError, match="lighting needs RGB images"):
+        start(job(Strong, augment=Augment(), strong_augment=Augment(lighting=0.1)), split, grey, tmp_path)
+
+
 class NoFirst(Plain):
     name = "no_first"
 

@@ -66,7 +66,7 @@ class BALMS(Method):
 
     def sampler(self, labels: np.ndarray, stage: Stage) -> Sampler:
         """The Meta Sampler uses the labels of the planned order and not that order; the fixed ones plan it."""
-        self.labels = torch.from_numpy(labels)
+        self.labels = torch.from_numpy(labels).to(self.task.class_counts.device)
         return make_sampler("instance_balanced" if self.meta else self.params.sampler, labels, self.task.num_classes)
 
     def views(self, labels: np.ndarray, stage: Stage) -> tuple[View, ...]:
@@ -78,9 +78,8 @@ class BALMS(Method):
         """Draws with replacement, slots independent, an image of class c at rate psi_c / sum of all images' psi."""
         if not self.meta:
             return index
-        labels = self.labels.to(index.device)
         log_psi = F.logsigmoid(self.omega.detach())
-        chosen, self.weight, self.class_share = draw_slots(log_psi, labels, len(index), step.generator)
+        chosen, self.weight, self.class_share = draw_slots(log_psi, self.labels, len(index), step.generator)
         return chosen
 
     def step_loss(self, model: StepModel, views: tuple[Batch, ...], step: StepContext) -> Tensor:

@@ -41,9 +41,7 @@ ImagesByPart = dict[str, Images]
 Train = Callable[[StageJob], StageRun]
 EPOCHS = 5  # in the last fifth some methods change their loss
 
-COPIES = "BALMS draws its held-out batch on the host: eight tensors are copied to the device in every step"
 RATES = "`Network.begin_step` writes learning rates as Python floats, which a graph over the step could not change"
-KNOWN = {("balms", "finetune"): pytest.mark.xfail(strict=True, raises=WaitError, reason=COPIES)}
 
 
 @pytest.fixture
@@ -86,9 +84,7 @@ def job(name: str, stage: Stage, spread: Spread = ONE_PROCESS) -> StageJob:
     return StageJob(stage, get_method(name), recipe.params, own, "resnet8_cifar", "float32", 0, name, spread=spread)
 
 
-@pytest.mark.parametrize(
-    ("name", "stage"), [pytest.param(*case, marks=KNOWN.get(case, ()), id="-".join(case)) for case in STAGES]
-)
+@pytest.mark.parametrize(("name", "stage"), STAGES)
 def test_a_steady_step_neither_waits_nor_copies(name: str, stage: Stage, train: Train) -> None:
     run = train(job(name, stage))
     tuned = [parameter for parameter in run.model.parameters() if parameter.requires_grad]

@@ -18,11 +18,11 @@ from harness.metrics.selection import SELECTION_RULES
 from harness.metrics.shots import GROUPS, POLICIES, group_of_class
 from harness.records.schema import HEADLINE
 from harness.reporting import provenance, tables
+from harness.reporting.figures import pictures
 from harness.reporting.methods import MethodView
 from harness.reporting.paper_tables import FilledTable
 from harness.reporting.speed import SpeedReport
 from harness.reporting.studies import ENOUGH, SCORES, Result, common_marks, number, ranked
-from harness.reporting.study_figures import pictures
 from harness.reporting.summary import COSTS, METRICS, Cost, Metric, Row, Section, Stat
 from harness.reporting.views import Curve, RowView, SectionView
 from harness.weights.record import WeightsRecord

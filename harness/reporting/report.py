@@ -27,7 +27,6 @@ from harness.reporting.provenance import ResolveRecipe
 from harness.reporting.significance import critical_difference
 from harness.reporting.speed import read_speed
 from harness.reporting.studies import Result, carry_out, load_studies
-from harness.reporting.study_figures import write_study_figures
 from harness.reporting.summary import Run, Section, summarize
 from harness.reporting.views import ReadEvidence, SectionView, view
 from harness.reporting.weights import mark_weights, read_weights
@@ -87,8 +86,7 @@ def build_report(collected: Collected, out: Path, sources: Sources | None = None
     )
     for name, text in tables.all_files(sections, comparisons, papers).items():
         _write(out / "tables" / name, text)
-    write_figures(sections, views, out / "figures")
-    write_study_figures(studies, out / "figures")
+    write_figures(studies, out / "figures")
     _write(out / "leaderboard.html", page)
     return out / "leaderboard.html"
 

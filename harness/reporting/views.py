@@ -113,7 +113,7 @@ def _intervals(bits: list[dict[int, npt.NDArray[np.bool_]]]) -> list[tuple[float
 
 
 def _pairs(bits: list[dict[int, npt.NDArray[np.bool_]]]) -> list[list[float | None]]:
-    return [[None if np.isnan(p) else float(f"{p:.2g}") for p in row] for row in pair_matrix(bits).p]
+    return [[None if np.isnan(p) else float(f"{p:.2g}") for p in row] for row in pair_matrix(bits)]
 
 
 def _curves(evidence: list[Evidence]) -> dict[str, Curve]:

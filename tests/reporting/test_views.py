@@ -88,21 +88,6 @@ def test_evidence_of_another_run_is_not_used(measured: Collected, tmp_path: Path
     assert "its record is of run" in left_out[0][1]
 
 
-def test_figures_are_the_same_bytes_each_time(measured: Collected, tmp_path: Path) -> None:
-    for name in ("a", "b"):
-        build_report(measured, tmp_path / name, sources())
-    files = sorted(path.name for path in (tmp_path / "a" / "figures").iterdir())
-    assert files == ["mnist5k-lt-if100-paper.classes.svg", "mnist5k-lt-if100-paper.curves.svg"]
-    for name in files:
-        assert (tmp_path / "a" / "figures" / name).read_bytes() == (tmp_path / "b" / "figures" / name).read_bytes()
-
-
-def test_figures_of_tables_that_are_gone_are_removed(measured: Collected, tmp_path: Path) -> None:
-    build_report(measured, tmp_path / "out", sources())
-    build_report(collected(), tmp_path / "out", sources())
-    assert list((tmp_path / "out" / "figures").iterdir()) == []
-
-
 def test_a_number_that_its_predictions_do_not_give_has_no_evidence(measured: Collected, tmp_path: Path) -> None:
     path = tmp_path / "records" / "ce" / "seed0.json"
     record = read_record(path)
@@ -110,10 +95,3 @@ def test_a_number_that_its_predictions_do_not_give_has_no_evidence(measured: Col
     write_record(path, replace(record, results=results))
     left_out = ranked_sections(collect(tmp_path / "records")).left_out
     assert [name for name, _ in left_out] == ["ce/seed0.npz"]
-
-
-def test_figures_of_others_are_left_alone(measured: Collected, tmp_path: Path) -> None:
-    (tmp_path / "out" / "figures").mkdir(parents=True)
-    (tmp_path / "out" / "figures" / "logo.svg").write_text("mine")
-    build_report(measured, tmp_path / "out", sources())
-    assert (tmp_path / "out" / "figures" / "logo.svg").read_text() == "mine"

@@ -76,9 +76,9 @@ def brief(section: Section, rule: str) -> str:
     metrics = [metric for metric in METRICS if metric.key in SHOWN]
     titles = ["Rank", "Method", *(tables.header(section, metric) for metric in metrics), "n"]
     lines = [f"| {' | '.join(titles)} |", f"| ---: | --- |{' ---: |' * (len(metrics) + 1)}"]
-    for rank, row in zip(section.ranks(rule), section.rows, strict=True):
+    for row in section.rows:
         numbers = [tables.cell(row.stats[rule][metric.key], DIGITS, "±") for metric in metrics]
-        place = tables.NONE if rank is None else str(rank)
+        place = str(row.ranks[rule] or tables.NONE)
         name = f"`{row.name.replace('`', '')}`"
         lines.append(f"| {' | '.join([place, name, *numbers, tables.seeds(row)])} |")
     return "\n".join(lines) + "\n"

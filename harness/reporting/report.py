@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
@@ -28,7 +28,7 @@ from harness.reporting.significance import critical_difference
 from harness.reporting.speed import read_speed
 from harness.reporting.studies import Result, carry_out, load_studies
 from harness.reporting.summary import Run, Section, summarize
-from harness.reporting.views import ReadEvidence, SectionView, view
+from harness.reporting.views import ReadEvidence, with_evidence
 from harness.reporting.weights import mark_weights, read_weights
 
 REPORTED = Path("results/reported")
@@ -64,7 +64,7 @@ def build_report(collected: Collected, out: Path, sources: Sources | None = None
     sources = sources or Sources()
     label = _Labels(collected)
     ranked = ranked_sections(collected, sources.current)
-    sections, views, left_out = ranked.sections, ranked.views, ranked.left_out
+    sections, left_out = ranked.sections, ranked.left_out
     studies = study_results(ranked, sources.folders)
     rows = MeasuredRows(sections, sources.resolve)
     comparisons = compare(sources.claims, rows)
@@ -82,7 +82,7 @@ def build_report(collected: Collected, out: Path, sources: Sources | None = None
         except UserError as error:
             left_out.append((label(path), label.within(str(error))))
     page = html.render(
-        html.Page(sections, views, papers, methods, studies, speed, sorted(left_out), _across(sections), weights)
+        html.Page(sections, papers, methods, studies, speed, sorted(left_out), _across(sections), weights)
     )
     for name, text in tables.all_files(sections, comparisons, papers).items():
         _write(out / "tables" / name, text)
@@ -95,14 +95,13 @@ class Ranked(NamedTuple):
     """The tables, ranked by paired tests, and what the evidence beside the records adds."""
 
     sections: list[Section]
-    views: list[SectionView]
     left_out: list[tuple[str, str]]  # file, reason; grows where evidence turns out damaged
     read: ReadEvidence
 
 
 def study_results(tables: Ranked, folders: Mapping[str, Path]) -> list[Result]:
     """The studies that are described, with what the records say."""
-    return carry_out(load_studies(folders), tables.sections, tables.views, tables.read)
+    return carry_out(load_studies(folders), tables.sections, tables.read)
 
 
 def ranked_sections(collected: Collected, current: Mapping[str, str] | None = None) -> Ranked:
@@ -126,16 +125,7 @@ def ranked_sections(collected: Collected, current: Mapping[str, str] | None = No
 
     same = read_same_code() if current else {}
     runs = [Run(label(path), r, collected.costs(path), _note(r, current, same)) for path, r in collected.records]
-    sections, views = [], []
-    for section in summarize(runs):
-        seen = view(section, read)
-        ranks = {
-            rule: {i: row.ties[rule].rank for i, row in enumerate(seen.rows) if rule in row.ties}
-            for rule in section.rules()
-        }
-        sections.append(replace(section, tied_ranks={rule: of_rows for rule, of_rows in ranks.items() if of_rows}))
-        views.append(seen)
-    return Ranked(sections, views, left_out, read)
+    return Ranked([with_evidence(section, read) for section in summarize(runs)], left_out, read)
 
 
 def _across(sections: list[Section]) -> html.Across | str:

@@ -8,7 +8,7 @@ takes its numbers from the contrasts, says what must hold for it to be true, and
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, TypeAlias, get_args
@@ -19,13 +19,12 @@ import numpy.typing as npt
 from harness.base.errors import unknown
 from harness.metrics.selection import SELECTION_RULES
 from harness.metrics.shots import GROUPS, group_of_class
-from harness.records.evidence import Evidence
 from harness.records.schema import HEADLINE
 from harness.reporting.effects import Effect, Verdict, effect
 from harness.reporting.listed import read_lists
-from harness.reporting.summary import Row, Run, Section, in_all
+from harness.reporting.summary import Row, Section, in_all
 from harness.reporting.tables import percent
-from harness.reporting.views import RowView, SectionView
+from harness.reporting.views import ReadEvidence
 
 STUDIES: Final = Path(__file__).with_name("studies.yaml")
 STUDIES_FILE: Final = "studies.yaml"
@@ -37,7 +36,6 @@ BOUND: Final = re.compile(r"(above|below) (-?\d+(?:\.\d+)?)")
 # Of a recipe: what a method does not decide, and no study here is about. (Its length in second stages is its own.)
 CONDITIONS: Final = ("backbone", "image_size", "precision", "train.epochs", "train.iterations", "train.batch_size")
 
-ReadEvidence: TypeAlias = Callable[[Run], Evidence | None]
 Bits: TypeAlias = dict[int, npt.NDArray[np.bool_]]
 
 
@@ -170,12 +168,9 @@ def load_studies(folders: Mapping[str, Path]) -> list[Study]:
     return read_lists(Study, [STUDIES, *own], "studies")
 
 
-def carry_out(
-    studies: Iterable[Study], sections: Sequence[Section], views: Sequence[SectionView], read: ReadEvidence
-) -> list[Result]:
+def carry_out(studies: Iterable[Study], sections: Sequence[Section], read: ReadEvidence) -> list[Result]:
     """Each study with what the records say."""
-    tables = list(zip(sections, views, strict=True))
-    return [_carry_out(study, tables, read) for study in studies]
+    return [_carry_out(study, sections, read) for study in studies]
 
 
 def ranked(results: Iterable[Result]) -> tuple[list[tuple[Study, Measured]], list[tuple[Study, Measured]]]:
@@ -217,14 +212,13 @@ def _over_all(one: Measured) -> Effect:
     return found
 
 
-def _carry_out(study: Study, tables: Sequence[tuple[Section, SectionView]], read: ReadEvidence) -> Result:
-    fitting = [
-        pair for pair in tables if (pair[0].protocol.split, pair[0].protocol.track) == (study.split, study.track)
-    ]
+def _carry_out(study: Study, sections: Sequence[Section], read: ReadEvidence) -> Result:
+    place = (study.split, study.track)
+    fitting = [one for one in sections if (one.protocol.split, one.protocol.track) == place]
     if len(fitting) != 1:
         reason = f"{len(fitting)} tables are of this split and track" if fitting else "not run: nothing of this table"
         return Result(study, tuple(Measured(contrast, missing=reason) for contrast in study.contrasts))
-    section, seen = fitting[0]
+    section = fitting[0]
     measured = tuple(_measure(contrast, section, read) for contrast in study.contrasts)
     by_key = {one.contrast.key: one for one in measured}
     findings = [text for finding in study.findings if (text := _sentence(finding, by_key))]
@@ -235,7 +229,7 @@ def _carry_out(study: Study, tables: Sequence[tuple[Section, SectionView]], read
         len(study.findings) - len(findings),
         section.slug,
         section.protocol.class_counts,
-        dict(_quantities(study, section, seen)),
+        dict(_quantities(study, section)),
     )
 
 
@@ -340,9 +334,8 @@ def _holds(found: Effect | None, claim: str) -> bool:
     return found.low > points if bound[1] == "above" else found.high < points
 
 
-def _quantities(study: Study, section: Section, seen: SectionView) -> Iterator[tuple[str, list[float]]]:
-    pairs = list(zip(section.rows, seen.rows, strict=True))
+def _quantities(study: Study, section: Section) -> Iterator[tuple[str, list[float]]]:
     for name in study.quantity_rows:
-        views: list[RowView] = [view for row, view in pairs if row.name == name]
-        if len(views) == 1 and study.quantity in views[0].quantities:
-            yield name, views[0].quantities[study.quantity]
+        rows = [row for row in section.rows if row.name == name]
+        if len(rows) == 1 and study.quantity in rows[0].seen.quantities:
+            yield name, rows[0].seen.quantities[study.quantity]

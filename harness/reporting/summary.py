@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import bisect
 import hashlib
 import math
 import re
@@ -79,6 +78,28 @@ class Protocol:
 
 
 @dataclass(frozen=True)
+class Curve:
+    """Mean and sample standard deviation over seeds, in the unit of the values."""
+
+    epochs: list[int]
+    mean: list[float]
+    std: list[float]
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What the evidence beside a row's runs says. Everything is empty for runs without evidence."""
+
+    interval: tuple[float, float] | None = None  # of the accuracy at `last`, over images and seeds
+    p: dict[str, float] = field(default_factory=dict)
+    """Selection rule -> p against the leader of the row's tie group (for a leader: of the group above), after Holm."""
+    curves: dict[str, Curve] = field(default_factory=dict)  # loss, test, val
+    quantities: dict[str, list[float]] = field(default_factory=dict)  # mean over seeds of each class, in class order
+    confusions: list[tuple[int, list[tuple[int, float]]]] = field(default_factory=list)
+    """The rarest classes, each with the classes that its test images are taken for and their shares, at `last`."""
+
+
+@dataclass(frozen=True)
 class Row:
     """The runs of one entry under one recipe, each seed once."""
 
@@ -87,6 +108,14 @@ class Row:
     marks: tuple[str, ...]  # what a reader must know before comparing
     stats: dict[str, dict[str, Stat | None]]  # selection rule -> metric -> value
     per_class: dict[str, list[float | None] | None]  # selection rule -> mean accuracy of each class
+    label: str = ""  # its name, with what tells it from rows of the same name in its table
+    ranks: dict[str, int | None] = field(default_factory=dict)
+    """Selection rule -> rank in its table; no result has none.
+
+    Rows that paired tests cannot tell from the best of their group share its rank. Where no predictions are stored to
+    test with, the mean accuracy over all images decides, and equal means share a rank.
+    """
+    seen: Seen = Seen()
 
     @property
     def first(self) -> Record:
@@ -105,6 +134,11 @@ class Row:
     def ok_runs(self) -> int:
         """Number of runs with a result."""
         return sum(run.record.status == "ok" for run in self.runs)
+
+    def mean(self, rule: str) -> float | None:
+        """Accuracy over all images."""
+        found = self.stats[rule]["all"]
+        return found.mean if found else None
 
     def cost(self, key: str) -> Stat | None:
         """One of the costs over the runs that have it."""
@@ -137,21 +171,8 @@ class Section:
     rows: tuple[Row, ...]  # by headline rank
     slug: str
     conflicts: tuple[str, ...] = ()  # what differs from other tables of the same split and track
-    tied_ranks: dict[str, dict[int, int]] = field(
-        default_factory=dict
-    )  # selection rule -> row -> rank of its tie group
-
-    def ranks(self, rule: str) -> list[int | None]:
-        """Rank of each row; no result has none.
-
-        Rows that paired tests cannot tell from the best of their group share its rank. Where no predictions are stored
-        to test with, the mean accuracy over all images decides, and equal means share a rank.
-        """
-        if rule in self.tied_ranks:
-            return [self.tied_ranks[rule].get(index) for index in range(len(self.rows))]
-        means = [value.mean if (value := row.stats[rule]["all"]) else None for row in self.rows]
-        ordered = sorted(-mean for mean in means if mean is not None)
-        return [None if mean is None else 1 + bisect.bisect_left(ordered, -mean) for mean in means]
+    pairs: list[list[float | None]] | None = None
+    """Two-sided p of each pair of rows at `last`, not adjusted; None: not tested, or too many rows."""
 
     def best(self, rule: str, metric: Metric, digits: int) -> set[int]:
         """Indices of the rows that print the best value of a column; empty when that tells no rows apart."""
@@ -161,17 +182,6 @@ class Section:
             return set()
         top = max(shown.values()) if metric.best == "high" else min(shown.values())
         return {index for index, value in shown.items() if value == top}
-
-    def labels(self) -> list[str]:
-        """A name for each row that no other row of the section has."""
-        names = Counter(row.name for row in self.rows)
-        seen: Counter[str] = Counter()
-        labels = []
-        for row in self.rows:
-            label = f"{row.name} ({row.first.recipe_sha256[:8]})" if names[row.name] > 1 else row.name
-            seen[label] += 1
-            labels.append(label if seen[label] == 1 else f"{label} #{seen[label]}")
-        return labels
 
     @property
     def shared_marks(self) -> tuple[str, ...]:
@@ -285,12 +295,28 @@ def _rows(runs: list[Run]) -> tuple[Row, ...]:
         cells[key, seen[key, run.record.seed]].append(run)
         seen[key, run.record.seed] += 1
     rows = [_row(sorted(members, key=lambda run: run.record.seed)) for members in cells.values()]
-    return tuple(sorted(_mark_siblings(rows), key=_headline_order))
+    return tuple(_placed(sorted(_mark_siblings(rows), key=_headline_order)))
+
+
+def _placed(rows: list[Row]) -> Iterable[Row]:
+    """The rows with their labels, and with ranks by mean accuracy."""
+    names = Counter(row.name for row in rows)
+    means = {rule: [mean for row in rows if (mean := row.mean(rule)) is not None] for rule in RULES}
+    seen: Counter[str] = Counter()
+    for row in rows:
+        label = f"{row.name} ({row.first.recipe_sha256[:8]})" if names[row.name] > 1 else row.name
+        seen[label] += 1
+        own = {rule: row.mean(rule) for rule in RULES}
+        yield replace(
+            row,
+            label=label if seen[label] == 1 else f"{label} #{seen[label]}",
+            ranks={r: None if mean is None else 1 + sum(m > mean for m in means[r]) for r, mean in own.items()},
+        )
 
 
 def _headline_order(row: Row) -> tuple[float, str, str]:
-    headline = row.stats[HEADLINE]["all"]
-    return (-headline.mean if headline else math.inf, row.name, row.key)
+    mean = row.mean(HEADLINE)
+    return (math.inf if mean is None else -mean, row.name, row.key)
 
 
 def _row(runs: list[Run]) -> Row:

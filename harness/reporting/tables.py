@@ -67,8 +67,8 @@ def notes(section: Section) -> list[str]:
 def body(section: Section, rule: str, plus_minus: str) -> Iterable[tuple[list[str], list[str], list[bool]]]:
     """For each row: its text cells (untrusted), its number cells, and which of the numbers are best."""
     best = [section.best(rule, metric, DIGITS) for metric in METRICS]
-    for index, (rank, row) in enumerate(zip(section.ranks(rule), section.rows, strict=True)):
-        texts = [NONE if rank is None else str(rank), row.name, row.first.backbone]
+    for index, row in enumerate(section.rows):
+        texts = [str(row.ranks[rule] or NONE), row.name, row.first.backbone]
         numbers = [cell(row.stats[rule][m.key], DIGITS, plus_minus, signed=m.signed) for m in METRICS]
         yield texts, [*numbers, seeds(row)], [*(index in column for column in best), False]
 
@@ -128,8 +128,8 @@ def leaderboard_csv(sections: list[Section], only_rule: str | None = None) -> st
     for section in sections:
         p = section.protocol
         for rule in [only_rule] if only_rule else section.rules():
-            for rank, row in zip(section.ranks(rule), section.rows, strict=True):
-                first, place = row.first, "" if rank is None else rank
+            for row in section.rows:
+                first, place = row.first, row.ranks[rule] or ""
                 numbers = [text for m in METRICS for text in _csv_stat(row.stats[rule][m.key])]
                 names = [text_cell(text) for text in (first.method, first.variant, first.backbone)]
                 line = [

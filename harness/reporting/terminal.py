@@ -32,7 +32,7 @@ def show(collected: Collected, suite: str, selection: str, form: str) -> None:
     if form not in FORMATS:
         raise unknown("format", form, FORMATS, where="--format")
     chosen = [(path, r) for path, r in collected.records if not suite or _belongs(r, suite)]
-    sections, _, left_out, _ = ranked_sections(replace(collected, records=chosen))
+    sections, left_out, _ = ranked_sections(replace(collected, records=chosen))
     if not sections:
         how = f"`ltbench campaign {suite}` makes some" if suite not in ("", "default") else "`make repro` makes some"
         raise UserError(f"no record{f' of suite {suite!r}' if suite else ''} to show; {how}")

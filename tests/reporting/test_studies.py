@@ -57,7 +57,7 @@ def made(**changes: Any) -> Study:
 
 def result(measured: Collected, **changes: Any) -> Result:
     tables = ranked_sections(measured)
-    (found,) = carry_out([made(**changes)], tables.sections, tables.views, tables.read)
+    (found,) = carry_out([made(**changes)], tables.sections, tables.read)
     return found
 
 

@@ -47,7 +47,7 @@ def round_values(low: float, high: float) -> list[float]:
 
 def write_figures(results: Iterable[Result], folder: Path) -> None:
     """Writes `study-<id>.svg` and `study-<id>.quantity.svg`; pictures of studies that are gone are removed."""
-    texts = {f"study-{result.study.id}{name}.svg": text for result in results for name, text in pictures(result)}
+    texts = {name: text for result in results for name, _, text in pictures(result)}
     for path in folder.glob("study-*.svg"):
         if path.name not in texts:
             path.unlink()
@@ -55,12 +55,14 @@ def write_figures(results: Iterable[Result], folder: Path) -> None:
         write_text(folder / name, text)
 
 
-def pictures(result: Result) -> Iterator[tuple[str, str]]:
-    """Ending of the file's name, and the picture, of each picture that there is something to draw for."""
+def pictures(result: Result) -> Iterator[tuple[str, str, str]]:
+    """Name of the file, title and text of each picture that there is something to draw for."""
+    study = result.study
     if result.started:
-        yield "", differences(result)
+        yield f"study-{study.id}.svg", study.title, differences(result)
     if result.quantities:
-        yield ".quantity", by_class(result)
+        title = f"{study.title}: {study.quantity}"
+        yield f"study-{study.id}.quantity.svg", title, by_class(result, title)
 
 
 def differences(result: Result) -> str:
@@ -106,7 +108,7 @@ def _bar(found: Effect, x: _Scale, y: float, colour: str) -> str:
     )
 
 
-def by_class(result: Result) -> str:
+def by_class(result: Result, title: str) -> str:
     """A quantity of each class against its number of training images, on a logarithmic axis."""
     counts = result.counts
     order = sorted(range(len(counts)), key=lambda c: (-counts[c], c))
@@ -134,7 +136,6 @@ def by_class(result: Result) -> str:
         f'<text x="{(LEFT + WIDTH - RIGHT) / 2}" y="{HEIGHT - 4}" text-anchor="middle">'
         "training images of the class, most frequent first</text>"
     )
-    title = f"{result.study.title}: {result.study.quantity}"
     return _svg(title, WIDTH, HEIGHT, grid + marks + legend + lines + axis)
 
 

@@ -127,7 +127,7 @@ def embed(value: Any) -> Markup:
 
 def _pictures(result: Result) -> list[Markup]:
     """The pictures of a study; all text in them is escaped where they are made."""
-    return [Markup(svg) for _, svg in pictures(result)]  # noqa: S704
+    return [Markup(svg) for *_, svg in pictures(result)]  # noqa: S704
 
 
 def _cell(stat: Stat | None, metric: Metric) -> dict[str, str]:

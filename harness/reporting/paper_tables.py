@@ -125,7 +125,7 @@ class PaperTable:
 
 
 @dataclass(frozen=True)
-class Cell:
+class PaperCell:
     """A published number, and what was measured under a comparable protocol."""
 
     claim: Claim
@@ -144,7 +144,7 @@ class FilledRow(NamedTuple):
     """A row with its cells, in the order of the columns; None is an empty cell."""
 
     row: TableRow
-    cells: tuple[Cell | None, ...]
+    cells: tuple[PaperCell | None, ...]
 
 
 @dataclass(frozen=True)
@@ -228,26 +228,26 @@ def _only(table: PaperTable, row: TableRow, column: Column, candidates: list[_Pu
     return found[0] if found else None
 
 
-def _cell(one: _Published, table: PaperTable, line: TableRow, rows: MeasuredRows) -> Cell:
+def _cell(one: _Published, table: PaperTable, line: TableRow, rows: MeasuredRows) -> PaperCell:
     claim = one.claim
     if one.card:
-        return Cell(claim, "reported only", reason=one.card.reason)
+        return PaperCell(claim, "reported only", reason=one.card.reason)
     found = rows.beside(claim, line.measured_as.get(claim.dataset))
     if found.measured:
         return _measured(found, line.known or table.known)
     if ok := [place for place in found.comparable if place.row.ok_runs]:
         best = min(ok, key=attrgetter("preference"))
-        return _at(Cell(claim, "not comparable", reason=_no_value(claim, best.row)), best)
+        return _at(PaperCell(claim, "not comparable", reason=_no_value(claim, best.row)), best)
     if failed := [place for place in found.comparable if place.row.status == "failed"]:
         best = min(failed, key=attrgetter("preference"))
-        return _at(Cell(claim, "failed", reason=_failure(best.row)), best)
+        return _at(PaperCell(claim, "failed", reason=_failure(best.row)), best)
     if others := [other for other in found.others if other.place.row.ok_runs]:
         nearest = min(others, key=lambda other: (len(other.differences), other.place.preference))
-        return _at(Cell(claim, "not comparable", reason="; ".join(nearest.differences)), nearest.place)
-    return Cell(claim, "not run")
+        return _at(PaperCell(claim, "not comparable", reason="; ".join(nearest.differences)), nearest.place)
+    return PaperCell(claim, "not run")
 
 
-def _at(cell: Cell, place: Place) -> Cell:
+def _at(cell: PaperCell, place: Place) -> PaperCell:
     return replace(cell, row_key=place.row.key, section_slug=place.section.slug)
 
 
@@ -256,7 +256,7 @@ def _failure(row: Row) -> str:
     return "; ".join(dict.fromkeys(" ".join(failure.reason.split()) for failure in failures if failure))
 
 
-def _measured(found: Comparison, known: str | None) -> Cell:
+def _measured(found: Comparison, known: str | None) -> PaperCell:
     """The cell of a claim that was measured, by the best row of those that have a value."""
     place, stat, delta = min(found.measured, key=attrgetter("place.preference"))
     agrees = _agrees(stat, delta)
@@ -266,7 +266,7 @@ def _measured(found: Comparison, known: str | None) -> Cell:
     if agrees and known:
         marks.append(known)
     reason = "" if agrees else known or UNEXPLAINED
-    cell = Cell(found.claim, "reproduced" if agrees else "differs", stat, delta, stat.n, tuple(marks), reason)
+    cell = PaperCell(found.claim, "reproduced" if agrees else "differs", stat, delta, stat.n, tuple(marks), reason)
     return _at(cell, place)
 
 

@@ -28,7 +28,7 @@ Floats = npt.NDArray[np.floating[Any]]
 def with_evidence(section: Section, read: ReadEvidence) -> Section:
     """The section with what the evidence of its runs says; only what is shown is kept."""
     found = [_evidence(row, read) for row in section.rows]
-    ties = {rule: tied for rule in section.rules() if (tied := _ties(section, found, rule))}
+    ties = {rule: of_rule for rule in section.rules() if (of_rule := _ties(section, found, rule))}
     bits = [_correct(evidence, HEADLINE) for evidence in found]
     stored = {i: np.stack(list(runs.values())) for i, runs in enumerate(bits) if runs}
     intervals = dict(zip(stored, bootstrap_interval(list(stored.values()), DRAWS), strict=True))

@@ -9,7 +9,7 @@ from pathlib import Path
 from harness.base.errors import UserError
 from harness.reporting.claims import Claim
 from harness.reporting.comparison import backbone_identity, dataset_identity
-from harness.reporting.paper_tables import Cell, FilledRow, FilledTable
+from harness.reporting.paper_tables import FilledRow, FilledTable, PaperCell
 from harness.weights.record import Result, WeightsRecord, read_weights_record
 
 
@@ -27,7 +27,7 @@ def read_weights(paths: Iterable[Path]) -> tuple[list[WeightsRecord], list[tuple
 def mark_weights(tables: Iterable[FilledTable], records: Sequence[WeightsRecord]) -> list[FilledTable]:
     """The tables with what published weights score, in the cells that they fit. A cell's status never changes by it."""
 
-    def marked(cell: Cell | None) -> Cell | None:
+    def marked(cell: PaperCell | None) -> PaperCell | None:
         texts = [text for record in records if cell and (text := _mark(cell.claim, record))]
         return replace(cell, weights="; ".join(texts)) if cell and texts else cell
 

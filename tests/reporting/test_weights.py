@@ -13,7 +13,7 @@ from harness.metrics.shots import group_sizes
 from harness.records.collect import collect
 from harness.reporting.claims import Claim
 from harness.reporting.comparison import MeasuredRows
-from harness.reporting.paper_tables import Cell, Column, PaperTable, TableRow, fill
+from harness.reporting.paper_tables import Column, PaperCell, PaperTable, TableRow, fill
 from harness.reporting.report import build_report
 from harness.reporting.tables import all_files
 from harness.reporting.weights import mark_weights, read_weights
@@ -53,7 +53,7 @@ def written(folder: Path, record: WeightsRecord) -> Path:
     return write_weights_record(folder, record, targets, wrong)
 
 
-def marked(claim: Claim, *records: WeightsRecord) -> Cell:
+def marked(claim: Claim, *records: WeightsRecord) -> PaperCell:
     table = PaperTable("a", "A", "A paper", (Column("x", group=claim.group),), (TableRow("CE", method=claim.method),))
     ((_, (cell,)),) = mark_weights(fill([table], [claim], [], MeasuredRows([])), records)[0].rows
     assert cell is not None

@@ -145,7 +145,7 @@ def _percent(value: float, *, signed: bool = False) -> str:
 def _cost(row: Row, cost: Cost) -> tuple[str, float | None]:
     """What a cost prints as, and the value that sorts."""
     stat = row.cost(cost.key)
-    return (tables.NONE, None) if stat is None else (f"{stat.mean:,.{cost.digits}f}", stat.mean)
+    return (tables.NONE, None) if stat is None else (f"{stat.mean:,.0f}", stat.mean)
 
 
 def _filters(sections: list[Section]) -> list[tuple[str, str, list[str]]]:

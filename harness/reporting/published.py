@@ -19,8 +19,7 @@ from typing import Final, NamedTuple
 from harness.base import config
 from harness.base.errors import UserError
 from harness.base.files import read_yaml
-from harness.reporting.cards import Card
-from harness.reporting.claims import NOT_STATED, Claim, own_claims
+from harness.reporting.claims import NOT_STATED, Card, Claim, own_claims
 
 NUMBERS = Path(__file__).with_name("paper_results.csv")
 MAPPING = Path(__file__).with_name("claims_mapping.yaml")

@@ -17,8 +17,7 @@ from harness.records.evidence import Evidence, evidence_path, read_evidence
 from harness.records.same_code import measured_the_same, read_same_code
 from harness.records.schema import HEADLINE, Record
 from harness.reporting import html, tables
-from harness.reporting.cards import Card, load_cards
-from harness.reporting.claims import Claim
+from harness.reporting.claims import Card, Claim, load_cards
 from harness.reporting.comparison import MeasuredRows, compare
 from harness.reporting.figures import write_figures
 from harness.reporting.methods import method_views, read_about
@@ -29,7 +28,7 @@ from harness.reporting.speed import read_speed
 from harness.reporting.studies import Result, carry_out, load_studies
 from harness.reporting.summary import Run, Section, summarize
 from harness.reporting.views import ReadEvidence, with_evidence
-from harness.reporting.weights import mark_weights, read_weights
+from harness.reporting.weights import read_weights
 
 REPORTED = Path("results/reported")
 
@@ -72,8 +71,7 @@ def build_report(collected: Collected, out: Path, sources: Sources | None = None
     weights, unread = read_weights(sources.weights)
     left_out += [(label(path), label.within(reason)) for path, reason in unread]
     left_out += [(path.as_posix(), reason) for path, reason in damaged]
-    papers = present(fill(load_tables(sources.folders), sources.claims, cards, rows))
-    papers = mark_weights(papers, weights)
+    papers = present(fill(load_tables(sources.folders), sources.claims, cards, rows, weights))
     methods = method_views(sections, comparisons, read_about(sources.folders), sources.resolve)
     speed = []
     for path in sources.benches:

@@ -6,7 +6,7 @@ One text serves the page and the files: the page sets the colours anew by its st
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
@@ -60,14 +60,18 @@ def pictures(result: Result) -> Iterator[tuple[str, str, str]]:
     study = result.study
     if result.started:
         yield f"study-{study.id}.svg", study.title, differences(result)
-    if result.quantities:
+    if result.section and result.quantities:
         title = f"{study.title}: {study.quantity}"
-        yield f"study-{study.id}.quantity.svg", title, by_class(result, title)
+        yield (
+            f"study-{study.id}.quantity.svg",
+            title,
+            by_class(result.quantities, result.section.protocol.class_counts, title),
+        )
 
 
 def differences(result: Result) -> str:
     """Each contrast's differences by group, in points, around zero."""
-    shown = [one for one in result.measured if one.effects.get("all")]
+    shown = [one for one in result.measured if one.over_all]
     scores = [score for score in SCORES if any(one.effects.get(score) for one in shown)]
     points = [100 * bound for one in shown for e in one.effects.values() if e for bound in (e.low, e.high)]
     low, high = min(-LEAST, *points), max(LEAST, *points)
@@ -108,11 +112,10 @@ def _bar(found: Effect, x: _Scale, y: float, colour: str) -> str:
     )
 
 
-def by_class(result: Result, title: str) -> str:
+def by_class(quantities: Mapping[str, Sequence[float]], counts: Sequence[int], title: str) -> str:
     """A quantity of each class against its number of training images, on a logarithmic axis."""
-    counts = result.counts
     order = sorted(range(len(counts)), key=lambda c: (-counts[c], c))
-    rows = list(result.quantities.items())[:MOST_LINES]
+    rows = list(quantities.items())[:MOST_LINES]
     values = [value for _, of_class in rows for value in of_class]
     ticks = round_values(min(values), max(values))
     x = _Scale(math.log(max(*counts, 1)), math.log(max(min(counts), 1)), LEFT, WIDTH - RIGHT)

@@ -99,7 +99,7 @@ class Ranked(NamedTuple):
 
 def study_results(tables: Ranked, folders: Mapping[str, Path]) -> list[Result]:
     """The studies that are described, with what the records say."""
-    return carry_out(load_studies(folders), tables.sections, tables.read)
+    return [carry_out(study, tables.sections, tables.read) for study in load_studies(folders)]
 
 
 def ranked_sections(collected: Collected, current: Mapping[str, str] | None = None) -> Ranked:

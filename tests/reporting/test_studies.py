@@ -57,8 +57,7 @@ def made(**changes: Any) -> Study:
 
 def result(measured: Collected, **changes: Any) -> Result:
     tables = ranked_sections(measured)
-    (found,) = carry_out([made(**changes)], tables.sections, tables.read)
-    return found
+    return carry_out(made(**changes), tables.sections, tables.read)
 
 
 def test_contrasts_are_differences_of_the_rows_of_one_table(measured: Collected) -> None:

@@ -1,13 +1,18 @@
-"""Claims: numbers that somebody published."""
+"""Claims: numbers that somebody published; and cards: those of methods that cannot be run here, with the reason.
+
+Cards that come with the project are made from its CSV (`published.py`); a person may add a file to `results/reported`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
+from harness.base import config
 from harness.base.errors import UserError
+from harness.base.files import read_json
 from harness.metrics.selection import SELECTION_RULES
 from harness.metrics.shots import GROUPS, POLICIES
 from harness.records.schema import HEADLINE
@@ -17,6 +22,7 @@ CLAIMS_FILE = "claims.yaml"
 NOT_STATED = "not stated"
 SELECTIONS: Final = (*SELECTION_RULES, NOT_STATED)
 TRACK: Final = "paper"
+CARD_SCHEMA: Final = 1
 
 
 @dataclass(frozen=True)
@@ -74,3 +80,57 @@ def own_claims(method: str, folder: Path) -> list[Claim]:
                 f"{path}: claims[{index}].method: expected '{method}', the folder's method, found '{claim.method}'"
             )
     return claims
+
+
+@dataclass(frozen=True)
+class Card:
+    """A method that is only reported. The `method` of its claims is its name, the variant is as published."""
+
+    name: str
+    reason: str  # why it cannot be run here
+    claims: tuple[Claim, ...]
+
+
+@dataclass(frozen=True)
+class _CardFile:
+    schema: int
+    name: str
+    reason: str
+    claims: list[dict[str, Any]]
+
+    def __post_init__(self) -> None:
+        if self.schema != CARD_SCHEMA:
+            raise ValueError(f"schema must be {CARD_SCHEMA}, found {self.schema}")
+        for key in ("name", "reason"):
+            if not getattr(self, key).strip():
+                raise ValueError(f"{key} must say something")
+
+
+def load_cards(folder: Path, shipped: Iterable[Card] = ()) -> tuple[list[Card], list[tuple[Path, str]]]:
+    """The shipped cards, then those of a folder, by file name; and the files left out, each with the reason.
+
+    A folder that does not exist has none. A damaged card, or one whose name another card has, is left out.
+    """
+    cards = {card.name: card for card in shipped}
+    left_out = []
+    for path in sorted(folder.glob("*.json")):
+        try:
+            card = _read_card(path)
+            if card.name in cards:
+                raise UserError(f"{path}: another card has the name '{card.name}'")
+        except UserError as error:
+            left_out.append((path, str(error)))
+        else:
+            cards[card.name] = card
+    return list(cards.values()), left_out
+
+
+def _read_card(path: Path) -> Card:
+    file = config.build(_CardFile, read_json(path, "card"), str(path))
+    claims = []
+    for index, entry in enumerate(file.claims):
+        where = f"{path}: claims[{index}]"
+        if implied := [key for key in ("method", "track") if key in entry]:
+            raise UserError(f"{where}: leave out '{implied[0]}'; it is that of the card")
+        claims.append(config.build(Claim, {**entry, "method": file.name}, where))
+    return Card(file.name, file.reason, tuple(claims))

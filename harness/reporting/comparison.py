@@ -33,26 +33,38 @@ class Place(NamedTuple):
 
     section: Section
     row: Row
+    changed: str = ""  # how its recipe differs from the one that its entry has
 
     @property
     def preference(self) -> tuple[int, str, str, str]:
         """Smaller for a better row of several: most seeds with a result, then the smaller recipe hash."""
         return -self.row.ok_runs, self.row.first.recipe_sha256, self.section.slug, self.row.key
 
+    def differences(self, claim: Claim) -> list[str]:
+        """What keeps the row from standing beside a claim about the same thing, in words; empty if nothing does.
 
-class Measured(NamedTuple):
-    """A row beside a claim; `delta` is measured minus published, as a fraction."""
+        A group means the same classes only under the same shot policy; all images do not depend on it.
+        """
+        p, backbone, found = self.section.protocol, self.row.first.backbone, []
+        if p.track != TRACK:
+            found.append(f"recipe: {p.track} track")
+        if backbone_identity(backbone) != backbone_identity(claim.backbone):
+            found.append(f"backbone {backbone}, paper {claim.backbone}")
+        if self.changed:
+            found.append(f"recipe changed: {self.changed}")
+        if p.profile not in PROFILES or (p.profile == "given" and dataset_identity(claim.dataset) in PROFILED):
+            found.append(f"profile {p.profile}")
+        if claim.group != "all" and claim.shot_policy not in (None, p.shot_policy):
+            found.append(f"shot policy {p.shot_policy}, paper {claim.shot_policy}")
+        return found
+
+
+class Beside(NamedTuple):
+    """A measured value beside a claim; `delta` is measured minus published, as a fraction."""
 
     place: Place
     stat: Stat
     delta: float
-
-
-class Other(NamedTuple):
-    """A row that is about the same thing under another protocol, and what differs, in words."""
-
-    place: Place
-    differences: list[str]
 
 
 @dataclass(frozen=True)
@@ -60,14 +72,14 @@ class Comparison:
     """A claim, and the rows about the same data set, imbalance factor, method and variant."""
 
     claim: Claim
-    comparable: tuple[Place, ...]
-    others: tuple[Other, ...]
+    comparable: list[Place]
+    others: list[tuple[Place, list[str]]]  # under another protocol, and what differs, in words
 
     @cached_property
-    def measured(self) -> list[Measured]:
+    def measured(self) -> list[Beside]:
         """The comparable rows that have a value for the claim's group at its selection rule."""
         stats = ((place, place.row.stats[self.claim.rule][self.claim.group]) for place in self.comparable)
-        return [Measured(place, stat, stat.mean - self.claim.value / 100) for place, stat in stats if stat]
+        return [Beside(place, stat, stat.mean - self.claim.value / 100) for place, stat in stats if stat]
 
     @property
     def status(self) -> Literal["measured", "failed", "not run"]:
@@ -76,35 +88,6 @@ class Comparison:
             return "measured"
         failed = self.comparable and all(place.row.status == "failed" for place in self.comparable)
         return "failed" if failed else "not run"
-
-
-@dataclass(frozen=True)
-class Setting:
-    """What, beside its identity, decides whether a row may stand beside a claim."""
-
-    track: str
-    backbone: str
-    profile: str
-    shot_policy: str
-    changed: str = ""  # how its recipe differs from the one that its entry has
-
-    def differences(self, claim: Claim) -> list[str]:
-        """What differs from the claim's setting, in words; empty if the two are comparable.
-
-        A group means the same classes only under the same shot policy; all images do not depend on it.
-        """
-        found = []
-        if self.track != TRACK:
-            found.append(f"recipe: {self.track} track")
-        if backbone_identity(self.backbone) != backbone_identity(claim.backbone):
-            found.append(f"backbone {self.backbone}, paper {claim.backbone}")
-        if self.changed:
-            found.append(f"recipe changed: {self.changed}")
-        if self.profile not in PROFILES or (self.profile == "given" and dataset_identity(claim.dataset) in PROFILED):
-            found.append(f"profile {self.profile}")
-        if claim.group != "all" and claim.shot_policy not in (None, self.shot_policy):
-            found.append(f"shot policy {self.shot_policy}, paper {claim.shot_policy}")
-        return found
 
 
 class MeasuredRows:
@@ -118,15 +101,13 @@ class MeasuredRows:
             resolve: the recipe that an entry has; a row with another one (`--set`, or an older recipe) is no paper's.
                 Without it a changed recipe is not noticed.
         """
-        self._rows: dict[Identity, dict[Setting, list[Place]]] = defaultdict(lambda: defaultdict(list))
+        self._places: dict[Identity, list[Place]] = defaultdict(list)
         for section in sections:
             p = section.protocol
             for row in section.rows:
-                first = row.first
                 changed = _changed(row, resolve) if resolve and p.track == TRACK else ""
-                setting = Setting(p.track, first.backbone, p.profile, p.shot_policy, changed)
-                identity = dataset_identity(p.dataset), p.imbalance_factor, first.method, first.variant
-                self._rows[identity][setting].append(Place(section, row))
+                identity = dataset_identity(p.dataset), p.imbalance_factor, row.first.method, row.first.variant
+                self._places[identity].append(Place(section, row, changed))
 
     def beside(self, claim: Claim, variant: str | None = None) -> Comparison:
         """The rows about what a claim is about.
@@ -136,15 +117,10 @@ class MeasuredRows:
             variant: instead of the claim's, the one that runs its recipe.
         """
         variant = claim.variant if variant is None else variant
-        comparable: list[Place] = []
-        others: list[Other] = []
         identity = dataset_identity(claim.dataset), claim.imbalance_factor, claim.method, variant
-        for setting, places in self._rows.get(identity, {}).items():
-            if differences := setting.differences(claim):
-                others += [Other(place, differences) for place in places]
-            else:
-                comparable += places
-        return Comparison(claim, tuple(comparable), tuple(others))
+        found = [(place, place.differences(claim)) for place in self._places.get(identity, ())]
+        comparable = [place for place, differences in found if not differences]
+        return Comparison(claim, comparable, [other for other in found if other[1]])
 
 
 def _changed(row: Row, resolve: ResolveRecipe) -> str:

@@ -11,19 +11,20 @@ the picture, the contrasts and the findings of a study, and `findings`, for all 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
 from harness.base.errors import UserError, unknown
 from harness.base.files import write_text
 from harness.metrics.selection import SELECTION_RULES
-from harness.metrics.shots import GROUPS
 from harness.records.schema import HEADLINE
 from harness.reporting import tables
 from harness.reporting.effects import Effect
+from harness.reporting.figures import pictures
 from harness.reporting.studies import ENOUGH, SCORES, Contrast, Measured, Result, Study, number, ranked
 from harness.reporting.summary import METRICS, Section
+from harness.reporting.tables import Cell, Value
 
 BLOCK = re.compile(
     r"(?P<start><!-- (?P<kind>table|study|findings)(?P<names>(?: \S+)*?) -->\n).*?(?P<end><!-- /(?P=kind) -->)",
@@ -32,7 +33,6 @@ BLOCK = re.compile(
 WORDS = {"table": 2, "study": 1, "findings": 0}  # that follow the kind of a block
 FIGURES = "reports/figures"
 T = TypeVar("T")
-SHOWN = ("all", *GROUPS)
 DIGITS = 1
 
 
@@ -45,25 +45,22 @@ def refresh(text: str, sections: Sequence[Section], studies: Sequence[Result], w
     by_name = {section.slug: section for section in sections}
     by_id = {result.study.id: result for result in studies}
 
+    def look_up(kind: str, name: str, known: Mapping[str, T]) -> T:
+        if name not in known:
+            raise unknown(kind, name, known, where=where)
+        return known[name]
+
     def block(match: re.Match[str]) -> str:
         kind, names = match["kind"], match["names"].split()
         if len(names) != WORDS[kind]:
             raise UserError(f"{where}: <!-- {kind}{match['names']} --> has {len(names)} names, not {WORDS[kind]}")
         if kind == "table":
-            inside = brief(_look_up(kind, names[0], by_name), _rule(names[1]))
+            section = look_up(kind, names[0], by_name)
+            look_up("selection rule", names[1], SELECTION_RULES)
+            inside = brief(section, names[1])
         else:
-            inside = findings(studies) if kind == "findings" else study(_look_up(kind, names[0], by_id))
+            inside = findings(studies) if kind == "findings" else study(look_up(kind, names[0], by_id))
         return f"{match['start']}{inside}{match['end']}"
-
-    def _look_up(kind: str, name: str, known: Mapping[str, T]) -> T:
-        if name not in known:
-            raise unknown(kind, name, known, where=where)
-        return known[name]
-
-    def _rule(name: str) -> str:
-        if name not in SELECTION_RULES:
-            raise unknown("selection rule", name, SELECTION_RULES, where=where)
-        return name
 
     found, count = BLOCK.subn(block, text)
     if not count:
@@ -73,24 +70,19 @@ def refresh(text: str, sections: Sequence[Section], studies: Sequence[Result], w
 
 def brief(section: Section, rule: str) -> str:
     """Rank, method, accuracy by group and n, as Markdown."""
-    metrics = [metric for metric in METRICS if metric.key in SHOWN]
-    titles = ["Rank", "Method", *(tables.header(section, metric) for metric in metrics), "n"]
-    lines = [f"| {' | '.join(titles)} |", f"| ---: | --- |{' ---: |' * (len(metrics) + 1)}"]
-    for rank, row in zip(section.ranks(rule), section.rows, strict=True):
-        numbers = [tables.cell(row.stats[rule][metric.key], DIGITS, "±") for metric in metrics]
-        place = tables.NONE if rank is None else str(rank)
-        name = f"`{row.name.replace('`', '')}`"
-        lines.append(f"| {' | '.join([place, name, *numbers, tables.seeds(row)])} |")
-    return "\n".join(lines) + "\n"
+    metrics = [metric for metric in METRICS if metric.key in SCORES]
+    table: list[list[Cell]] = [["Rank", "Method", *(tables.header(section, metric) for metric in metrics), "n"]]
+    for row in section.rows:
+        name = Value(f"`{row.name.replace('`', '')}`")
+        numbers = [tables.cell(row.stats[rule][metric.key], DIGITS) for metric in metrics]
+        table.append([str(row.ranks[rule] or tables.NONE), name, *numbers, tables.seeds(row)])
+    return tables.markdown_table("rl" + "r" * (len(metrics) + 1), table)
 
 
 def study(result: Result) -> str:
-    """Picture, contrasts and findings of a study, as Markdown."""
-    parts = [f"![{result.study.title}]({FIGURES}/study-{result.study.id}.svg)\n"] if result.started else []
-    if result.quantities:
-        alt = f"{result.study.title}: {result.study.quantity}"
-        parts.append(f"![{alt}]({FIGURES}/study-{result.study.id}.quantity.svg)\n")
-    parts.append(_table([], [([], one) for one in result.measured]))
+    """Pictures, contrasts and findings of a study, as Markdown."""
+    parts = [f"![{title}]({FIGURES}/{name})\n" for name, title, _ in pictures(result)]
+    parts.append(_table((None, one) for one in result.measured))
     if result.findings:
         parts.append("\n".join(f"- {text}" for text in result.findings) + "\n")
     if result.withdrawn:
@@ -102,29 +94,27 @@ def study(result: Result) -> str:
 def findings(results: Sequence[Result]) -> str:
     """Every contrast with enough seeds by the size of its difference, as Markdown; those not resolved apart."""
     resolved, others = ranked(results)
-    parts = [_table(["Study"], _named(resolved))] if resolved else []
+    parts = [_table(resolved)] if resolved else []
     if others:
-        parts.append("Not resolved at this length and number of seeds:\n")
-        parts.append(_table(["Study"], _named(others)))
+        parts += ["Not resolved at this length and number of seeds:\n", _table(others)]
     return "\n".join(parts)
 
 
-def _named(pairs: Sequence[tuple[Study, Measured]]) -> list[tuple[list[str], Measured]]:
-    return [([study.title], one) for study, one in pairs]
-
-
-def _table(titles: Sequence[str], lines: Sequence[tuple[list[str], Measured]]) -> str:
-    scores = [score for score in SCORES if any(one.effects.get(score) for _, one in lines)] or ["all"]
-    head = [*titles, "Contrast", "Rows", *(score.capitalize() for score in scores), "n"]
-    rows = [f"| {' | '.join(head)} |", f"|{' --- |' * (len(titles) + 2)}{' ---: |' * (len(scores) + 1)}"]
-    for names, one in lines:
-        effects = [_effect(one.effects.get(score), one.n) for score in scores]
+def _table(contrasts: Iterable[tuple[Study | None, Measured]]) -> str:
+    """A line for each contrast, with its study where there is one; only the scores that one of them has."""
+    pairs = list(contrasts)
+    scores = [score for score in SCORES if any(one.effects.get(score) for _, one in pairs)] or ["all"]
+    titles = ["Study"] if any(of for of, _ in pairs) else []
+    titles += ["Contrast", "Rows"]
+    table: list[list[Cell]] = [[*titles, *(score.capitalize() for score in scores), "n"]]
+    for of, one in pairs:
+        effects: list[Cell] = [_effect(one.effects.get(score), one.n) for score in scores]
         if one.missing:
-            effects = [tables.escape_markdown(one.missing), *("-" for _ in scores[1:])]
+            effects = [one.missing, *("-" for _ in scores[1:])]
         few = f"{one.n} (too few)" if 0 < one.n < ENOUGH else str(one.n or "-")
-        label = [*names, "; ".join([one.contrast.label, *one.marks]), _rows(one.contrast)]
-        rows.append(f"| {' | '.join([*map(tables.escape_markdown, label), *effects, few])} |")
-    return "\n".join(rows) + "\n"
+        label = "; ".join([one.contrast.label, *one.marks])
+        table.append([*([of.title] if of else []), label, _rows(one.contrast), *effects, few])
+    return tables.markdown_table("l" * len(titles) + "r" * (len(scores) + 1), table)
 
 
 def _rows(contrast: Contrast) -> str:
@@ -133,9 +123,9 @@ def _rows(contrast: Contrast) -> str:
     return " against ".join(row if rule == HEADLINE else f"{row} at {rule}" for row, rule in sides)
 
 
-def _effect(found: Effect | None, seeds: int) -> str:
-    text = number(found)
-    return f"**{text}**" if found and seeds >= ENOUGH and found.verdict in ("better", "worse") else text
+def _effect(found: Effect | None, seeds: int) -> Value:
+    resolved = found is not None and found.verdict in ("better", "worse")
+    return Value(number(found), resolved and seeds >= ENOUGH)
 
 
 def refresh_files(paths: Sequence[Path], sections: Sequence[Section], studies: Sequence[Result] = ()) -> list[Path]:

@@ -1,121 +1,40 @@
-"""The pictures of each table as SVG files, for papers and slides; the page draws its own.
+"""The pictures of studies, as SVG: differences with their intervals, and what methods keep of each class.
 
-Plain SVG text, since a plotting library takes a hundred times as long as all the rest of a table's report.
+One text serves the page and the files: the page sets the colours anew by its style sheet.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 
 from harness.base.files import write_text
-from harness.records.schema import HEADLINE
-from harness.reporting.summary import Row, Section
-from harness.reporting.views import SectionView
+from harness.reporting.effects import Effect
+from harness.reporting.studies import SCORES, Measured, Result
 
-MOST_LINES = 6  # rows of a picture, the best ones; more cannot be told apart by colour
+MOST_LINES = 6  # rows of a picture, the first ones; more cannot be told apart by colour
 COLOURS = ("#0067a5", "#c14a00", "#007a5a", "#a23b7e", "#7a6200", "#4b5563")  # the page's, safe for colour-blind eyes
-WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 760, 320, 48, 172, 28, 44
-LINE, SWATCH = 14, 18  # of the legend
-KINDS = ("classes", "curves")
+WIDTH, SIDE, TOP, LABEL, LINE, GAP, AXIS = 680, 16, 46, 15, 9, 10, 34  # of the differences, in pixels
+HEIGHT, LEFT, RIGHT = 280, 44, 16  # of the picture by class
+TITLES = {"all": "All", "many": "Many", "medium": "Medium", "few": "Few"}
+LEAST = 0.5  # points that the axis reaches to either side of zero
+GRID, INK = "#d9dee3", "#1b1f24"
 
 
 @dataclass(frozen=True)
-class _Line:
-    name: str
-    colour: str
-    x: Sequence[float]
-    y: Sequence[float | None]
-    spread: Sequence[float] = ()
+class _Scale:
+    """Values to pixels, linearly."""
 
-
-@dataclass(frozen=True)
-class _Frame:
-    """The plot's area, with its scales."""
-
-    first: float
-    last: float
     low: float
     high: float
+    start: float
+    end: float
 
-    def x(self, value: float) -> float:
-        return round(LEFT + (WIDTH - LEFT - RIGHT) * (value - self.first) / ((self.last - self.first) or 1), 1)
-
-    def y(self, value: float) -> float:
-        return round(TOP + (HEIGHT - TOP - BOTTOM) * (1 - (value - self.low) / ((self.high - self.low) or 1)), 1)
-
-
-def write_figures(sections: list[Section], views: list[SectionView], folder: Path) -> list[Path]:
-    """Writes `<table>.classes.svg` (accuracy of each class) and, where curves are stored, `<table>.curves.svg`.
-
-    Pictures of tables that are no longer there are removed.
-    """
-    written = []
-    for section, seen in zip(sections, views, strict=True):
-        rows = [i for i, row in enumerate(section.rows) if row.per_class[HEADLINE]][:MOST_LINES]
-        for name, text in _figures(section, seen, rows):
-            written.append(folder / f"{section.slug}.{name}.svg")
-            write_text(written[-1], text)
-    for kind in KINDS:
-        for path in sorted(folder.glob(f"*.{kind}.svg")):
-            if path not in written:
-                path.unlink()
-    return written
-
-
-def _figures(section: Section, seen: SectionView, rows: list[int]) -> Iterator[tuple[str, str]]:
-    if rows:
-        yield "classes", _classes(section, rows)
-    if any("test" in seen.rows[i].curves for i in rows):
-        yield "curves", _curves(section, seen, rows)
-
-
-def _classes(section: Section, rows: list[int]) -> str:
-    counts = section.protocol.class_counts
-    order = sorted(range(len(counts)), key=lambda c: (-counts[c], c))
-    frame = _Frame(-0.5, len(order) - 0.5, 0, 100)
-    most = max(counts)
-    bars = "".join(
-        f'<rect x="{frame.x(i - 0.4)}" y="{frame.y(100 * counts[c] / most)}" width="{frame.x(0.8) - frame.x(0):.1f}" '
-        f'height="{frame.y(0) - frame.y(100 * counts[c] / most):.1f}" fill="#e6eaee"/>'
-        for i, c in enumerate(order)
-    )
-    lines = [
-        _Line(label, colour, range(len(order)), [_percent((row.per_class[HEADLINE] or [])[c]) for c in order])
-        for row, label, colour in _labelled(section, rows)
-    ]
-    every = max(1, len(order) // 10)
-    ticks = [(float(i), f"{counts[c]:,}") for i, c in enumerate(order) if i % every == 0]
-    title = f"{section.protocol.split}, {section.protocol.track} track: accuracy of each class (%) at {HEADLINE}"
-    return _picture(title, f"training images of the class (bars: {most:,} at most)", frame, ticks, lines, bars)
-
-
-def _percent(value: float | None) -> float | None:
-    return None if value is None else 100 * value
-
-
-def _curves(section: Section, seen: SectionView, rows: list[int]) -> str:
-    lines = []
-    for (_, label, colour), i in zip(_labelled(section, rows), rows, strict=True):
-        if curve := seen.rows[i].curves.get("test"):
-            mean, std = ([100 * value for value in values] for values in (curve.mean, curve.std))
-            lines.append(_Line(label, colour, curve.epochs, mean, std))
-    bounds = [m + sign * s for line in lines for m, s in zip(line.y, line.spread, strict=True) for sign in (-1, 1) if m]
-    epochs = [epoch for line in lines for epoch in line.x]
-    frame = _Frame(min(epochs), max(epochs), math.floor(min(bounds)), math.ceil(max(bounds)))
-    ticks = [(value, f"{value:g}") for value in round_values(frame.first, frame.last)]
-    title = (
-        f"{section.protocol.split}, {section.protocol.track} track: test accuracy (%), mean and deviation over seeds"
-    )
-    return _picture(title, "epoch of the last stage", frame, ticks, lines)
-
-
-def _labelled(section: Section, rows: list[int]) -> list[tuple[Row, str, str]]:
-    labels = section.labels()
-    return [(section.rows[i], labels[i], COLOURS[place]) for place, i in enumerate(rows)]
+    def __call__(self, value: float) -> float:
+        return round(self.start + (self.end - self.start) * (value - self.low) / ((self.high - self.low) or 1), 1)
 
 
 def round_values(low: float, high: float) -> list[float]:
@@ -126,43 +45,117 @@ def round_values(low: float, high: float) -> list[float]:
     return [round(i * step, 10) for i in range(math.ceil(low / step), math.floor(high / step) + 1)]
 
 
-def _picture(
-    title: str, x_title: str, frame: _Frame, ticks: list[tuple[float, str]], lines: list[_Line], background: str = ""
-) -> str:
-    middle, bottom = (LEFT + WIDTH - RIGHT) / 2, HEIGHT - BOTTOM
+def write_figures(results: Iterable[Result], folder: Path) -> None:
+    """Writes `study-<id>.svg` and `study-<id>.quantity.svg`; pictures of studies that are gone are removed."""
+    texts = {name: text for result in results for name, _, text in pictures(result)}
+    for path in folder.glob("study-*.svg"):
+        if path.name not in texts:
+            path.unlink()
+    for name, text in texts.items():
+        write_text(folder / name, text)
+
+
+def pictures(result: Result) -> Iterator[tuple[str, str, str]]:
+    """Name of the file, title and text of each picture that there is something to draw for."""
+    study = result.study
+    if result.started:
+        yield f"study-{study.id}.svg", study.title, differences(result)
+    if result.section and result.quantities:
+        title = f"{study.title}: {study.quantity}"
+        yield (
+            f"study-{study.id}.quantity.svg",
+            title,
+            by_class(result.quantities, result.section.protocol.class_counts, title),
+        )
+
+
+def differences(result: Result) -> str:
+    """Each contrast's differences by group, in points, around zero."""
+    shown = [one for one in result.measured if one.over_all]
+    scores = [score for score in SCORES if any(one.effects.get(score) for one in shown)]
+    points = [100 * bound for one in shown for e in one.effects.values() if e for bound in (e.low, e.high)]
+    low, high = min(-LEAST, *points), max(LEAST, *points)
+    ticks = round_values(low, high)
+    x = _Scale(min(low, *ticks), max(high, *ticks), SIDE, WIDTH - SIDE)
+    block = LABEL + LINE * len(scores) + GAP
+    bottom = TOP + block * len(shown)
     grid = "".join(
-        f'<path d="M{LEFT} {frame.y(v)}H{WIDTH - RIGHT}" stroke="#d9dee3"/>'
-        f'<text x="{LEFT - 6}" y="{frame.y(v) + 4:.1f}" text-anchor="end">{v:g}</text>'
-        for v in round_values(frame.low, frame.high)
-    )
-    marks = "".join(f'<text x="{frame.x(v)}" y="{bottom + 16}" text-anchor="middle">{text}</text>' for v, text in ticks)
+        f'<path d="M{x(tick)} {TOP}V{bottom}" stroke="{INK if tick == 0 else GRID}"/>'
+        f'<text x="{x(tick)}" y="{bottom + 16}" text-anchor="middle">{tick:+g}</text>'
+        for tick in ticks
+    ).replace("+0<", "0<")
+    lines = "".join(_contrast(one, scores, x, TOP + block * i) for i, one in enumerate(shown))
     legend = "".join(
-        f'<path d="M{WIDTH - RIGHT + 16} {TOP + 8 + LINE * i}h{SWATCH}" stroke="{line.colour}" stroke-width="2"/>'
-        f'<text x="{WIDTH - RIGHT + 20 + SWATCH}" y="{TOP + 12 + LINE * i}">{escape(line.name)}</text>'
-        for i, line in enumerate(lines)
+        f'<path d="M{SIDE + 90 * i} 32h16" stroke="{COLOURS[i]}" stroke-width="3"/>'
+        f'<text x="{SIDE + 22 + 90 * i}" y="36">{TITLES[score]}</text>'
+        for i, score in enumerate(scores)
     )
-    body = "".join(_path(line, frame) for line in lines)
+    what = (
+        "95 % interval" if any(e.inferred for one in shown for e in one.effects.values() if e) else "range over seeds"
+    )
+    axis = f'<text x="{WIDTH / 2}" y="{bottom + 30}" text-anchor="middle">difference in points, {what}</text>'
+    return _svg(result.study.title, WIDTH, bottom + AXIS + 4, grid + legend + lines + axis)
+
+
+def _contrast(one: Measured, scores: Sequence[str], x: _Scale, top: float) -> str:
+    halo = 'class="label" stroke="#fff" stroke-width="3" paint-order="stroke"'  # apart from the grid behind it
+    label = f'<text x="{SIDE}" y="{top + 11}" {halo}>{escape(one.contrast.label)}</text>'
+    bars = ((one.effects.get(score), top + LABEL + LINE * (i + 0.5), COLOURS[i]) for i, score in enumerate(scores))
+    return label + "".join(_bar(found, x, y, colour) for found, y, colour in bars if found)
+
+
+def _bar(found: Effect, x: _Scale, y: float, colour: str) -> str:
+    low, mean, high = (x(100 * value) for value in (found.low, found.mean, found.high))
     return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" font-family="sans-serif" '
-        f'font-size="11" fill="#1b1f24"><title>{escape(title)}</title><rect width="{WIDTH}" height="{HEIGHT}" '
-        f'fill="#fff"/>{background}{grid}<text x="{LEFT}" y="16" font-weight="bold">{escape(title)}</text>{marks}'
-        f'<text x="{middle}" y="{HEIGHT - 8}" text-anchor="middle">{escape(x_title)}</text>{body}{legend}</svg>\n'
+        f'<path d="M{low} {y}H{high}" stroke="{colour}" stroke-width="1.5"/>'
+        f'<circle cx="{mean}" cy="{y}" r="3" fill="{colour}"/>'
     )
 
 
-def _path(line: _Line, frame: _Frame) -> str:
-    """The line, lifted over what does not exist, on the band of its deviation."""
-    band = ""
-    if any(line.spread):
-        pairs = [(x, y or 0.0, s) for x, y, s in zip(line.x, line.y, line.spread, strict=True)]
-        around = [f"{frame.x(x)} {frame.y(y + s)}" for x, y, s in pairs]
-        around += [f"{frame.x(x)} {frame.y(y - s)}" for x, y, s in reversed(pairs)]
-        band = f'<path d="M{"L".join(around)}Z" fill="{line.colour}" opacity="0.15"/>'
-    pen, drawn = "M", ""
-    for x, y in zip(line.x, line.y, strict=True):
-        if y is None:
-            pen = "M"
-            continue
-        drawn += f"{pen}{frame.x(x)} {frame.y(y)}"
-        pen = "L"
-    return f'{band}<path d="{drawn or "M0 0"}" fill="none" stroke="{line.colour}" stroke-width="1.6"/>'
+def by_class(quantities: Mapping[str, Sequence[float]], counts: Sequence[int], title: str) -> str:
+    """A quantity of each class against its number of training images, on a logarithmic axis."""
+    order = sorted(range(len(counts)), key=lambda c: (-counts[c], c))
+    rows = list(quantities.items())[:MOST_LINES]
+    values = [value for _, of_class in rows for value in of_class]
+    ticks = round_values(min(values), max(values))
+    x = _Scale(math.log(max(*counts, 1)), math.log(max(min(counts), 1)), LEFT, WIDTH - RIGHT)
+    y = _Scale(min(*values, *ticks), max(*values, *ticks), HEIGHT - AXIS, TOP)
+    grid = "".join(
+        f'<path d="M{LEFT} {y(tick)}H{WIDTH - RIGHT}" stroke="{GRID}"/>'
+        f'<text x="{LEFT - 6}" y="{y(tick) + 4}" text-anchor="end">{tick:g}</text>'
+        for tick in ticks
+    )
+    marks = "".join(
+        f'<text x="{x(math.log(max(count, 1)))}" y="{HEIGHT - AXIS + 16}" text-anchor="middle">{count:,}</text>'
+        for count in _spaced(sorted(set(counts), reverse=True), x)
+    )
+    lines, legend = "", ""
+    for i, (name, of_class) in enumerate(rows):
+        path = "L".join(f"{x(math.log(max(counts[c], 1)))} {y(of_class[c])}" for c in order)
+        lines += f'<path d="M{path}" fill="none" stroke="{COLOURS[i]}" stroke-width="1.6"/>'
+        legend += f'<path d="M{LEFT + 150 * (i % 4)} {32 + 13 * (i // 4)}h16" stroke="{COLOURS[i]}" stroke-width="2"/>'
+        legend += f'<text x="{LEFT + 22 + 150 * (i % 4)}" y="{36 + 13 * (i // 4)}">{escape(name)}</text>'
+    axis = (
+        f'<text x="{(LEFT + WIDTH - RIGHT) / 2}" y="{HEIGHT - 4}" text-anchor="middle">'
+        "training images of the class, most frequent first</text>"
+    )
+    return _svg(title, WIDTH, HEIGHT, grid + marks + legend + lines + axis)
+
+
+def _spaced(counts: Sequence[int], x: _Scale) -> Iterator[int]:
+    """Those counts whose labels do not touch."""
+    last = -math.inf
+    for count in counts:
+        place = x(math.log(max(count, 1)))
+        if place - last >= 44:
+            yield count
+            last = place
+
+
+def _svg(title: str, width: int, height: float, body: str) -> str:
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height:g}" font-family="sans-serif" '
+        f'font-size="11" fill="{INK}" role="img"><title>{escape(title)}</title>'
+        f'<rect class="paper" width="{width}" height="{height:g}" fill="#fff"/>'
+        f'<text x="{SIDE}" y="16" font-weight="bold">{escape(title)}</text>{body}</svg>\n'
+    )

@@ -18,13 +18,12 @@ from harness.metrics.selection import SELECTION_RULES
 from harness.metrics.shots import GROUPS, POLICIES, group_of_class
 from harness.records.schema import HEADLINE
 from harness.reporting import provenance, tables
+from harness.reporting.figures import pictures
 from harness.reporting.methods import MethodView
 from harness.reporting.paper_tables import FilledTable
 from harness.reporting.speed import SpeedReport
 from harness.reporting.studies import ENOUGH, SCORES, Result, common_marks, number, ranked
-from harness.reporting.study_figures import pictures
-from harness.reporting.summary import COSTS, METRICS, Cost, Metric, Row, Section, Stat
-from harness.reporting.views import Curve, RowView, SectionView
+from harness.reporting.summary import COSTS, METRICS, Cost, Curve, Metric, Row, Section, Stat
 from harness.weights.record import WeightsRecord
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -49,7 +48,6 @@ class Page:
     """All that stands on the page."""
 
     sections: list[Section]
-    views: list[SectionView]  # of each section
     papers: list[FilledTable] = field(default_factory=list)
     methods: list[MethodView] = field(default_factory=list)
     studies: list[Result] = field(default_factory=list)
@@ -82,7 +80,6 @@ def render(page: Page) -> str:
     style, script, findings = _style(), _script(), ranked(page.studies)
     return environment.get_template("leaderboard.html.j2").render(
         page=page,
-        sections=list(zip(page.sections, page.views, strict=True)),
         runs=sum(len(row.runs) for section in page.sections for row in section.rows),
         methods={row.first.method for section in page.sections for row in section.rows},
         filters=_filters(page.sections),
@@ -130,7 +127,7 @@ def embed(value: Any) -> Markup:
 
 def _pictures(result: Result) -> list[Markup]:
     """The pictures of a study; all text in them is escaped where they are made."""
-    return [Markup(svg) for _, svg in pictures(result)]  # noqa: S704
+    return [Markup(svg) for *_, svg in pictures(result)]  # noqa: S704
 
 
 def _cell(stat: Stat | None, metric: Metric) -> dict[str, str]:
@@ -148,7 +145,7 @@ def _percent(value: float, *, signed: bool = False) -> str:
 def _cost(row: Row, cost: Cost) -> tuple[str, float | None]:
     """What a cost prints as, and the value that sorts."""
     stat = row.cost(cost.key)
-    return (tables.NONE, None) if stat is None else (f"{stat.mean:,.{cost.digits}f}", stat.mean)
+    return (tables.NONE, None) if stat is None else (f"{stat.mean:,.0f}", stat.mean)
 
 
 def _filters(sections: list[Section]) -> list[tuple[str, str, list[str]]]:
@@ -164,7 +161,7 @@ def _filters(sections: list[Section]) -> list[tuple[str, str, list[str]]]:
     return [(name, title, sorted(values)) for name, title, values in choices if len(values) > 1]
 
 
-def _data(section: Section, view: SectionView) -> dict[str, Any]:
+def _data(section: Section) -> dict[str, Any]:
     """What the charts and the comparison draw from; classes from the most to the least frequent."""
     counts = section.protocol.class_counts
     order = sorted(range(len(counts)), key=lambda c: (-counts[c], c))
@@ -172,28 +169,27 @@ def _data(section: Section, view: SectionView) -> dict[str, Any]:
         groups = group_of_class(counts, section.protocol.shot_policy)
     except UserError:  # a policy of another version: the chart goes without its bands
         groups = ["" for _ in counts]
-    rows = list(zip(section.labels(), section.rows, view.rows, range(len(view.rows)), strict=True))
     return {
         "title": f"{section.protocol.split}, {section.protocol.track} track",
         "classes": order,
         "counts": [counts[c] for c in order],
         "groups": [groups[c] for c in order],
-        "series": [_series(label, row, seen, order, index) for label, row, seen, index in rows if row.ok_runs],
-        "pairs": view.pairs,
+        "series": [_series(row, order, index) for index, row in enumerate(section.rows) if row.ok_runs],
+        "pairs": section.pairs,
     }
 
 
-def _series(label: str, row: Row, seen: RowView, order: list[int], index: int) -> dict[str, Any]:
+def _series(row: Row, order: list[int], index: int) -> dict[str, Any]:
     return {
-        "name": label,
+        "name": row.label,
         "key": row.key,
         "row": index,
         "method": row.first.method,
         "values": {rule: _points(row.per_class[rule], order) for rule in SELECTION_RULES},
         "scores": {rule: {key: _score(row.stats[rule][key]) for key in COMPARED} for rule in SELECTION_RULES},
-        "curves": {name: _curve(curve, 1 if name == "loss" else 100) for name, curve in seen.curves.items()},
-        "quantities": {name: [values[c] for c in order] for name, values in seen.quantities.items()},
-        "confusions": seen.confusions,
+        "curves": {name: _curve(curve, 1 if name == "loss" else 100) for name, curve in row.seen.curves.items()},
+        "quantities": {name: [values[c] for c in order] for name, values in row.seen.quantities.items()},
+        "confusions": row.seen.confusions,
     }
 
 

@@ -35,7 +35,6 @@ class EntryView:
 
     section: Section
     row: Row
-    label: str
     commands: tuple[str, ...]
     others: tuple[str, ...]  # entries whose recipes stand beside this row's
     differences: tuple[tuple[str, ...], ...]  # key, this row's value, the others' values
@@ -77,8 +76,8 @@ def method_views(
     """A view for each method that has a row or a description, by name."""
     rows: dict[str, list[EntryView]] = {name: [] for name in about}
     for section in sections:
-        for row, label in zip(section.rows, section.labels(), strict=True):
-            rows.setdefault(row.first.method, []).append(_entry(section, row, label, resolve))
+        for row in section.rows:
+            rows.setdefault(row.first.method, []).append(_entry(section, row, resolve))
     claims: dict[str, list[Comparison]] = {}
     for comparison in comparisons:
         claims.setdefault(comparison.claim.method, []).append(comparison)
@@ -89,7 +88,7 @@ def method_views(
     ]
 
 
-def _entry(section: Section, row: Row, label: str, resolve: ResolveRecipe | None) -> EntryView:
+def _entry(section: Section, row: Row, resolve: ResolveRecipe | None) -> EntryView:
     first, others = row.first, dict[str, Recipe]()
     for track in OTHERS if resolve else ():
         name = entry_name(first.method, first.variant if track == first.track else "", track)
@@ -100,9 +99,7 @@ def _entry(section: Section, row: Row, label: str, resolve: ResolveRecipe | None
     outdated = resolve is not None and own != first.recipe
     if own is not None and outdated:
         others[f"{first.entry}, as it is now"] = own
-    return EntryView(
-        section, row, label, _commands(row), tuple(others), tuple(_differences(first.recipe, others)), outdated
-    )
+    return EntryView(section, row, _commands(row), tuple(others), tuple(_differences(first.recipe, others)), outdated)
 
 
 def _differences(recipe: Recipe, others: Mapping[str, Recipe]) -> Iterator[tuple[str, ...]]:

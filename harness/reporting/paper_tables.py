@@ -9,9 +9,8 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cache
 from operator import attrgetter
 from pathlib import Path
 from typing import Final, Literal, NamedTuple, get_args
@@ -20,15 +19,17 @@ from scipy import special
 
 from harness.base.errors import UserError
 from harness.metrics.shots import GROUPS
-from harness.reporting.cards import Card
-from harness.reporting.claims import NOT_STATED, SELECTIONS, Claim, one_of
+from harness.reporting.claims import NOT_STATED, SELECTIONS, Card, Claim, one_of
 from harness.reporting.comparison import Comparison, MeasuredRows, Place, dataset_identity
 from harness.reporting.listed import read_lists
 from harness.reporting.summary import Row, Stat
+from harness.reporting.weights import mark
+from harness.weights.record import WeightsRecord
 
 PAPERS = Path(__file__).parent / "papers"
 TABLES_FILE = "tables.yaml"
 TOLERANCE: Final = 0.005  # half a point of accuracy
+ROUNDING: Final = 1e-9  # a difference of exactly the tolerance is within it
 CONFIDENCE: Final = 0.95
 UNEXPLAINED: Final = "no known reason"
 
@@ -125,7 +126,7 @@ class PaperTable:
 
 
 @dataclass(frozen=True)
-class Cell:
+class PaperCell:
     """A published number, and what was measured under a comparable protocol."""
 
     claim: Claim
@@ -136,7 +137,6 @@ class Cell:
     marks: tuple[str, ...] = ()  # what a reader must know of the measured value
     reason: str = ""
     row_key: str | None = None  # the leaderboard's row that is measured, that failed, or that is not comparable
-    section_slug: str | None = None
     weights: str = ""  # what published weights score, where they fit; never a measurement of the claim's recipe
 
 
@@ -144,7 +144,7 @@ class FilledRow(NamedTuple):
     """A row with its cells, in the order of the columns; None is an empty cell."""
 
     row: TableRow
-    cells: tuple[Cell | None, ...]
+    cells: tuple[PaperCell | None, ...]
 
 
 @dataclass(frozen=True)
@@ -172,17 +172,40 @@ def load_tables(folders: Mapping[str, Path]) -> list[PaperTable]:
 
 
 def fill(
-    tables: Iterable[PaperTable], claims: Iterable[Claim], cards: Iterable[Card], rows: MeasuredRows
+    tables: Iterable[PaperTable],
+    claims: Iterable[Claim],
+    cards: Sequence[Card],
+    rows: MeasuredRows,
+    weights: Sequence[WeightsRecord] = (),
 ) -> list[FilledTable]:
-    """Puts the claims into the tables' cells, and beside each what was measured.
+    """Puts the claims into the tables' cells, and beside each what was measured, and what published weights score.
 
     Raises:
         UserError: more than one claim fits a cell.
     """
-    by_source: dict[str, list[_Published]] = defaultdict(list)
-    for one in [*map(_Published, claims), *(_Published(claim, card) for card in cards for claim in card.claims)]:
-        by_source[one.claim.source].append(one)
-    return [_fill(table, by_source[table.source], rows) for table in tables]
+    owned: dict[tuple[str | None, str | None], list[Claim]] = defaultdict(list)  # by method, card
+    for claim in claims:
+        owned[claim.method, None].append(claim)
+    for card in cards:
+        owned[None, card.name] += card.claims
+    reasons = {card.name: card.reason for card in cards}
+
+    def cell(table: PaperTable, line: TableRow, claim: Claim | None) -> PaperCell | None:
+        if claim is None:
+            return None
+        reason = reasons.get(line.card or "", "")
+        found = PaperCell(claim, "reported only", reason=reason) if line.card else _cell(claim, table, line, rows)
+        return replace(found, weights=mark(claim, weights))
+
+    filled = []
+    for table in tables:
+        lines = []
+        for line in table.rows:
+            own = [claim for claim in owned[line.method, line.card] if table.has(claim) and line.has(claim)]
+            in_cells = [_only(table, line, column, own) for column in table.columns]
+            lines.append(FilledRow(line, tuple(cell(table, line, claim) for claim in in_cells)))
+        filled.append(FilledTable(table, tuple(lines)))
+    return filled
 
 
 def present(tables: Iterable[FilledTable]) -> list[FilledTable]:
@@ -191,64 +214,29 @@ def present(tables: Iterable[FilledTable]) -> list[FilledTable]:
     return [table for table in kept if table.rows]
 
 
-@dataclass(frozen=True)
-class _Published:
-    claim: Claim
-    card: Card | None = None
-
-    @property
-    def owner(self) -> tuple[str | None, str | None]:
-        """As the method and the card of the row it belongs to."""
-        return (None, self.card.name) if self.card else (self.claim.method, None)
-
-
-def _fill(table: PaperTable, published: list[_Published], measured: MeasuredRows) -> FilledTable:
-    by_owner: dict[tuple[str | None, str | None], list[_Published]] = defaultdict(list)
-    for one in published:
-        if table.has(one.claim):
-            by_owner[one.owner].append(one)
-    rows = []
-    for row in table.rows:
-        candidates = [one for one in by_owner[row.method, row.card] if row.has(one.claim)]
-        found = (_only(table, row, column, candidates) for column in table.columns)
-        rows.append(FilledRow(row, tuple(_cell(one, table, row, measured) if one else None for one in found)))
-    return FilledTable(table, tuple(rows))
-
-
-def _only(table: PaperTable, row: TableRow, column: Column, candidates: list[_Published]) -> _Published | None:
-    found = [one for one in candidates if column.has(one.claim)]
+def _only(table: PaperTable, row: TableRow, column: Column, candidates: list[Claim]) -> Claim | None:
+    found = [claim for claim in candidates if column.has(claim)]
     if len(found) > 1:
-        claims = "; ".join(
-            f"{one.claim.value} ({', '.join(filter(None, (one.claim.location, one.claim.selection, one.claim.note)))})"
-            for one in found
-        )
-        raise UserError(
-            f"table '{table.id}', row '{row.label}', column '{column.title}': {len(found)} claims fit: {claims}"
-        )
+        claims = "; ".join(f"{c.value} ({', '.join(filter(None, (c.location, c.selection, c.note)))})" for c in found)
+        where = f"table '{table.id}', row '{row.label}', column '{column.title}'"
+        raise UserError(f"{where}: {len(found)} claims fit: {claims}")
     return found[0] if found else None
 
 
-def _cell(one: _Published, table: PaperTable, line: TableRow, rows: MeasuredRows) -> Cell:
-    claim = one.claim
-    if one.card:
-        return Cell(claim, "reported only", reason=one.card.reason)
+def _cell(claim: Claim, table: PaperTable, line: TableRow, rows: MeasuredRows) -> PaperCell:
     found = rows.beside(claim, line.measured_as.get(claim.dataset))
     if found.measured:
         return _measured(found, line.known or table.known)
     if ok := [place for place in found.comparable if place.row.ok_runs]:
         best = min(ok, key=attrgetter("preference"))
-        return _at(Cell(claim, "not comparable", reason=_no_value(claim, best.row)), best)
+        return PaperCell(claim, "not comparable", reason=_no_value(claim, best.row), row_key=best.row.key)
     if failed := [place for place in found.comparable if place.row.status == "failed"]:
         best = min(failed, key=attrgetter("preference"))
-        return _at(Cell(claim, "failed", reason=_failure(best.row)), best)
-    if others := [other for other in found.others if other.place.row.ok_runs]:
-        nearest = min(others, key=lambda other: (len(other.differences), other.place.preference))
-        return _at(Cell(claim, "not comparable", reason="; ".join(nearest.differences)), nearest.place)
-    return Cell(claim, "not run")
-
-
-def _at(cell: Cell, place: Place) -> Cell:
-    return replace(cell, row_key=place.row.key, section_slug=place.section.slug)
+        return PaperCell(claim, "failed", reason=_failure(best.row), row_key=best.row.key)
+    if others := [other for other in found.others if other[0].row.ok_runs]:
+        best, differences = min(others, key=lambda other: (len(other[1]), other[0].preference))
+        return PaperCell(claim, "not comparable", reason="; ".join(differences), row_key=best.row.key)
+    return PaperCell(claim, "not run")
 
 
 def _failure(row: Row) -> str:
@@ -256,37 +244,30 @@ def _failure(row: Row) -> str:
     return "; ".join(dict.fromkeys(" ".join(failure.reason.split()) for failure in failures if failure))
 
 
-def _measured(found: Comparison, known: str | None) -> Cell:
+def _measured(found: Comparison, known: str | None) -> PaperCell:
     """The cell of a claim that was measured, by the best row of those that have a value."""
     place, stat, delta = min(found.measured, key=attrgetter("place.preference"))
-    agrees = _agrees(stat, delta)
+    reach = _reach(stat)  # the published value is within the tolerance, or in the t-interval of the measured mean
+    agrees = abs(delta) <= max(TOLERANCE, reach) + ROUNDING
     marks = [f"measured at {found.claim.rule}", *_marks(found, place), *place.row.marks]
-    if agrees and abs(delta) > TOLERANCE + 1e-9:
-        marks.append(f"95 % interval of the mean ± {100 * _reach(stat):.1f}")
+    if agrees and abs(delta) > TOLERANCE + ROUNDING:
+        marks.append(f"95 % interval of the mean ± {100 * reach:.1f}")
     if agrees and known:
         marks.append(known)
     reason = "" if agrees else known or UNEXPLAINED
-    cell = Cell(found.claim, "reproduced" if agrees else "differs", stat, delta, stat.n, tuple(marks), reason)
-    return _at(cell, place)
-
-
-def _agrees(stat: Stat, delta: float) -> bool:
-    """Within the tolerance, or the published value lies in the t-interval of the measured mean."""
-    return abs(delta) <= max(TOLERANCE, _reach(stat)) + 1e-9  # a difference of exactly the tolerance is within it
+    status: Status = "reproduced" if agrees else "differs"
+    return PaperCell(found.claim, status, stat, delta, stat.n, tuple(marks), reason, place.row.key)
 
 
 def _reach(stat: Stat) -> float:
     """Half the t-interval of the mean; 0 for one seed, which has none."""
-    return 0.0 if stat.std is None else _quantile(stat.n) * stat.std / math.sqrt(stat.n)
-
-
-@cache
-def _quantile(n: int) -> float:
-    return float(special.stdtrit(n - 1, (1 + CONFIDENCE) / 2))
+    if stat.std is None:
+        return 0.0
+    return float(special.stdtrit(stat.n - 1, (1 + CONFIDENCE) / 2)) * stat.std / math.sqrt(stat.n)
 
 
 def _marks(found: Comparison, place: Place) -> Iterator[str]:
-    claim, (section, row) = found.claim, place
+    claim, section, row = found.claim, place.section, place.row
     first = row.first
     if claim.selection == NOT_STATED:
         yield "selection not stated there"

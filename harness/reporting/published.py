@@ -10,17 +10,16 @@ from __future__ import annotations
 import csv
 import re
 from collections import defaultdict
-from collections.abc import Hashable, Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from functools import cache, cached_property
+from functools import cache
 from pathlib import Path
 from typing import Final, NamedTuple
 
 from harness.base import config
 from harness.base.errors import UserError
 from harness.base.files import read_yaml
-from harness.reporting.cards import Card
-from harness.reporting.claims import NOT_STATED, Claim, own_claims
+from harness.reporting.claims import NOT_STATED, Card, Claim, own_claims
 
 NUMBERS = Path(__file__).with_name("paper_results.csv")
 MAPPING = Path(__file__).with_name("claims_mapping.yaml")
@@ -34,8 +33,6 @@ COLUMNS: Final = (
 class Name:
     """What a method and variant of the CSV are here: one of our entries, or left out for a reason."""
 
-    csv_method: str
-    csv_variant: str
     method: str | None = None
     variant: str = ""
     left_out: str | None = None
@@ -51,18 +48,9 @@ class Name:
 
 
 @dataclass(frozen=True)
-class NotRun:
-    """A method of the CSV that has no folder here, and why."""
-
-    csv_method: str
-    reason: str
-
-
-@dataclass(frozen=True)
 class Source:
     """What one publication did. Mappings are by data set as the CSV names it; the key `default` serves the rest."""
 
-    document: str  # as in the CSV
     short: str  # as the report prints it
     selection: dict[str, str] = field(default_factory=dict)
     epochs: dict[str, str] = field(default_factory=dict)
@@ -75,47 +63,19 @@ class Source:
 
 @dataclass(frozen=True)
 class NameMapping:
-    """`claims_mapping.yaml`."""
+    """`claims_mapping.yaml`. Its names are those of the CSV."""
 
-    names: tuple[Name, ...]
-    sources: tuple[Source, ...]
-    not_run_here: tuple[NotRun, ...]
+    names: dict[str, dict[str, Name]]  # method -> variant
+    sources: dict[str, Source]  # by document
+    not_run_here: dict[str, str]  # method without a folder here -> reason
     quoted_variants: dict[str, str]  # of methods that are not run here -> note
-
-    def __post_init__(self) -> None:
-        """Refuses a name, a source or a method that is there twice."""
-        _refuse_twice("names", ((name.csv_method, name.csv_variant) for name in self.names))
-        _refuse_twice("sources", (source.document for source in self.sources))
-        _refuse_twice("not_run_here", (method.csv_method for method in self.not_run_here))
-
-    @cached_property
-    def source(self) -> dict[str, Source]:
-        """The sources by document."""
-        return {source.document: source for source in self.sources}
-
-    @cached_property
-    def _named(self) -> dict[str, dict[str, Name]]:
-        """The names by method and variant."""
-        named: dict[str, dict[str, Name]] = defaultdict(dict)
-        for name in self.names:
-            named[name.csv_method][name.csv_variant] = name
-        return named
-
-    @cached_property
-    def _reasons(self) -> dict[str, str]:
-        return {method.csv_method: method.reason for method in self.not_run_here}
 
     def name(self, method: str, variant: str) -> Name | None:
         """What a method and variant of the CSV are here; None: the mapping does not say."""
-        if method not in self._reasons:
-            return self._named.get(method, {}).get(variant)
+        if method not in self.not_run_here:
+            return self.names.get(method, {}).get(variant)
         note = self.quoted_variants.get(variant)
-        return Name(method, variant, left_out=self._reasons[method], note=note or "", quoted=note is not None)
-
-    def card(self, name: Name) -> str:
-        """The name of the card of something left out: its method, with the variant where other variants are named."""
-        several = len(self._named.get(name.csv_method, {})) > 1
-        return f"{name.csv_method}, {name.csv_variant}" if several else name.csv_method
+        return Name(left_out=self.not_run_here[method], note=note or "", quoted=note is not None)
 
 
 class Published(NamedTuple):
@@ -144,8 +104,7 @@ def read_published(numbers: Path = NUMBERS, mapping: Path = MAPPING) -> Publishe
     """Every number of the CSV as a claim of a method or of a card. The files are read once.
 
     Raises:
-        UserError: a damaged file; a number that the mapping does not know, or whose source it does not; or a mapping
-            that names something twice.
+        UserError: a damaged file; or a number that the mapping does not know, or whose source it does not.
     """
     names = config.build(NameMapping, read_yaml(mapping), str(mapping))
     claims: dict[str, list[Claim]] = defaultdict(list)
@@ -186,40 +145,35 @@ def _rows(path: Path) -> Iterator[tuple[str, dict[str, str]]]:
 
 
 def _claim(row: dict[str, str], name: Name, names: NameMapping, where: str) -> Claim:
-    document = row["source_document"].strip().rstrip(";")
-    if document not in names.source:
+    document, method, variant = row["source_document"].strip().rstrip(";"), name.method, name.variant
+    if document not in names.sources:
         raise UserError(f"{where}: no source has the document '{document}'; add it to the mapping's sources")
-    source, dataset, location = names.source[document], row["dataset"], row["source_location"]
-    did = Source(document, source.short) if name.quoted else source
-    if name.left_out is not None:  # the epochs of a source are those of the methods that are mapped
-        did = replace(did, epochs={})
+    source, dataset, printed = names.sources[document], row["dataset"], row["backbone"]
+    if method is None:  # a card: of the method, or of the variant where the mapping names several
+        method, variant = row["method"], row["variant"]
+        method = f"{method}, {variant}" if len(names.names.get(method, ())) > 1 else method
+    backbone = source.backbones.get(printed, printed)
+    own = Source(source.short) if name.quoted else source
+    epochs = {} if name.left_out else own.epochs  # those of a source are of the methods that are mapped
+    quoted = "quoted there from another publication" if name.quoted else ""
+    notes = [name.note or quoted, own.note, f"backbone: {printed}" if backbone != printed else ""]
     values = {
         "dataset": dataset,
         "imbalance_factor": _number(row, "imbalance_factor", where),
-        "backbone": source.backbones.get(row["backbone"], row["backbone"]),
-        "method": names.card(name) if name.method is None else name.method,
-        "variant": name.csv_variant if name.method is None else name.variant,
+        "backbone": backbone,
+        "method": method,
+        "variant": variant,
         "group": row["group"],
         "value": _number(row, "top1_accuracy_percent", where),
-        "selection": name.selection or _of(did.selection, dataset) or NOT_STATED,
+        "selection": name.selection or _of(own.selection, dataset) or NOT_STATED,
         "source": source.short,
-        "location": source.location or location,
+        "location": source.location or row["source_location"],
         "shot_policy": source.shot_policy,
-        "epochs": _of(name.epochs, dataset) or _of(did.epochs, dataset),
-        "note": _note(row, name, did, source),
-        "original": _original(source, location, where),
+        "epochs": _of(name.epochs, dataset) or _of(epochs, dataset),
+        "note": "; ".join(filter(None, notes)),
+        "original": _original(source.original, row["source_location"], where),
     }
     return config.build(Claim, values, where)
-
-
-def _note(row: dict[str, str], name: Name, did: Source, source: Source) -> str:
-    printed = row["backbone"]
-    parts = [
-        name.note or ("quoted there from another publication" if name.quoted else ""),
-        did.note,
-        f"backbone: {printed}" if source.backbones.get(printed, printed) != printed else "",
-    ]
-    return "; ".join(filter(None, parts))
 
 
 def _number(row: dict[str, str], key: str, where: str) -> float:
@@ -233,18 +187,8 @@ def _of(by_dataset: dict[str, str], dataset: str) -> str | None:
     return by_dataset.get(dataset, by_dataset.get("default"))
 
 
-def _original(source: Source, location: str, where: str) -> str | None:
-    if source.original is None:
-        return None
-    found = re.search(source.original, location)
-    if found is None:
-        raise UserError(f"{where}: the pattern {source.original!r} is not in '{location}'")
-    return found.group(0).lower()
-
-
-def _refuse_twice(key: str, values: Iterable[Hashable]) -> None:
-    seen = set()
-    for value in values:
-        if value in seen:
-            raise ValueError(f"{key}: {value!r} is there twice")
-        seen.add(value)
+def _original(pattern: str | None, location: str, where: str) -> str | None:
+    found = re.search(pattern, location) if pattern else None
+    if pattern and not found:
+        raise UserError(f"{where}: the pattern {pattern!r} is not in '{location}'")
+    return found.group(0).lower() if found else None

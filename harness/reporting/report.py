@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,8 +17,7 @@ from harness.records.evidence import Evidence, evidence_path, read_evidence
 from harness.records.same_code import measured_the_same, read_same_code
 from harness.records.schema import HEADLINE, Record
 from harness.reporting import html, tables
-from harness.reporting.cards import Card, load_cards
-from harness.reporting.claims import Claim
+from harness.reporting.claims import Card, Claim, load_cards
 from harness.reporting.comparison import MeasuredRows, compare
 from harness.reporting.figures import write_figures
 from harness.reporting.methods import method_views, read_about
@@ -27,10 +26,9 @@ from harness.reporting.provenance import ResolveRecipe
 from harness.reporting.significance import critical_difference
 from harness.reporting.speed import read_speed
 from harness.reporting.studies import Result, carry_out, load_studies
-from harness.reporting.study_figures import write_study_figures
 from harness.reporting.summary import Run, Section, summarize
-from harness.reporting.views import ReadEvidence, SectionView, view
-from harness.reporting.weights import mark_weights, read_weights
+from harness.reporting.views import ReadEvidence, with_evidence
+from harness.reporting.weights import read_weights
 
 REPORTED = Path("results/reported")
 
@@ -65,7 +63,7 @@ def build_report(collected: Collected, out: Path, sources: Sources | None = None
     sources = sources or Sources()
     label = _Labels(collected)
     ranked = ranked_sections(collected, sources.current)
-    sections, views, left_out = ranked.sections, ranked.views, ranked.left_out
+    sections, left_out = ranked.sections, ranked.left_out
     studies = study_results(ranked, sources.folders)
     rows = MeasuredRows(sections, sources.resolve)
     comparisons = compare(sources.claims, rows)
@@ -73,8 +71,7 @@ def build_report(collected: Collected, out: Path, sources: Sources | None = None
     weights, unread = read_weights(sources.weights)
     left_out += [(label(path), label.within(reason)) for path, reason in unread]
     left_out += [(path.as_posix(), reason) for path, reason in damaged]
-    papers = present(fill(load_tables(sources.folders), sources.claims, cards, rows))
-    papers = mark_weights(papers, weights)
+    papers = present(fill(load_tables(sources.folders), sources.claims, cards, rows, weights))
     methods = method_views(sections, comparisons, read_about(sources.folders), sources.resolve)
     speed = []
     for path in sources.benches:
@@ -83,12 +80,11 @@ def build_report(collected: Collected, out: Path, sources: Sources | None = None
         except UserError as error:
             left_out.append((label(path), label.within(str(error))))
     page = html.render(
-        html.Page(sections, views, papers, methods, studies, speed, sorted(left_out), _across(sections), weights)
+        html.Page(sections, papers, methods, studies, speed, sorted(left_out), _across(sections), weights)
     )
     for name, text in tables.all_files(sections, comparisons, papers).items():
         _write(out / "tables" / name, text)
-    write_figures(sections, views, out / "figures")
-    write_study_figures(studies, out / "figures")
+    write_figures(studies, out / "figures")
     _write(out / "leaderboard.html", page)
     return out / "leaderboard.html"
 
@@ -97,14 +93,13 @@ class Ranked(NamedTuple):
     """The tables, ranked by paired tests, and what the evidence beside the records adds."""
 
     sections: list[Section]
-    views: list[SectionView]
     left_out: list[tuple[str, str]]  # file, reason; grows where evidence turns out damaged
     read: ReadEvidence
 
 
 def study_results(tables: Ranked, folders: Mapping[str, Path]) -> list[Result]:
     """The studies that are described, with what the records say."""
-    return carry_out(load_studies(folders), tables.sections, tables.views, tables.read)
+    return [carry_out(study, tables.sections, tables.read) for study in load_studies(folders)]
 
 
 def ranked_sections(collected: Collected, current: Mapping[str, str] | None = None) -> Ranked:
@@ -128,16 +123,7 @@ def ranked_sections(collected: Collected, current: Mapping[str, str] | None = No
 
     same = read_same_code() if current else {}
     runs = [Run(label(path), r, collected.costs(path), _note(r, current, same)) for path, r in collected.records]
-    sections, views = [], []
-    for section in summarize(runs):
-        seen = view(section, read)
-        ranks = {
-            rule: {i: row.ties[rule].rank for i, row in enumerate(seen.rows) if rule in row.ties}
-            for rule in section.rules()
-        }
-        sections.append(replace(section, tied_ranks={rule: of_rows for rule, of_rows in ranks.items() if of_rows}))
-        views.append(seen)
-    return Ranked(sections, views, left_out, read)
+    return Ranked([with_evidence(section, read) for section in summarize(runs)], left_out, read)
 
 
 def _across(sections: list[Section]) -> html.Across | str:

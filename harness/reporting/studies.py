@@ -8,7 +8,7 @@ takes its numbers from the contrasts, says what must hold for it to be true, and
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, TypeAlias, get_args
@@ -19,13 +19,12 @@ import numpy.typing as npt
 from harness.base.errors import unknown
 from harness.metrics.selection import SELECTION_RULES
 from harness.metrics.shots import GROUPS, group_of_class
-from harness.records.evidence import Evidence
 from harness.records.schema import HEADLINE
 from harness.reporting.effects import Effect, Verdict, effect
 from harness.reporting.listed import read_lists
-from harness.reporting.summary import Row, Run, Section, in_all
+from harness.reporting.summary import Row, Section, in_all
 from harness.reporting.tables import percent
-from harness.reporting.views import RowView, SectionView
+from harness.reporting.views import ReadEvidence
 
 STUDIES: Final = Path(__file__).with_name("studies.yaml")
 STUDIES_FILE: Final = "studies.yaml"
@@ -37,7 +36,6 @@ BOUND: Final = re.compile(r"(above|below) (-?\d+(?:\.\d+)?)")
 # Of a recipe: what a method does not decide, and no study here is about. (Its length in second stages is its own.)
 CONDITIONS: Final = ("backbone", "image_size", "precision", "train.epochs", "train.iterations", "train.batch_size")
 
-ReadEvidence: TypeAlias = Callable[[Run], Evidence | None]
 Bits: TypeAlias = dict[int, npt.NDArray[np.bool_]]
 
 
@@ -136,10 +134,14 @@ class Measured:
     complete: bool = True  # no run of either row has failed; findings rest on no others
 
     @property
+    def over_all(self) -> Effect | None:
+        """The difference over all images."""
+        return self.effects.get("all")
+
+    @property
     def n(self) -> int:
         """Seeds that both rows have; 0 without an effect."""
-        over_all = self.effects.get("all")
-        return over_all.n if over_all else 0
+        return self.over_all.n if self.over_all else 0
 
 
 @dataclass(frozen=True)
@@ -150,14 +152,13 @@ class Result:
     measured: tuple[Measured, ...]
     findings: tuple[str, ...] = ()
     withdrawn: int = 0  # findings that these records do not support, or say nothing of
-    slug: str = ""  # of the table, where there is one
-    counts: tuple[int, ...] = ()  # training images of each class
+    section: Section | None = None  # the table, where there is one
     quantities: dict[str, list[float]] = field(default_factory=dict)  # row -> value of each class
 
     @property
     def started(self) -> bool:
         """Whether any contrast has been measured."""
-        return any(one.effects.get("all") for one in self.measured)
+        return any(one.over_all for one in self.measured)
 
 
 def load_studies(folders: Mapping[str, Path]) -> list[Study]:
@@ -170,30 +171,29 @@ def load_studies(folders: Mapping[str, Path]) -> list[Study]:
     return read_lists(Study, [STUDIES, *own], "studies")
 
 
-def carry_out(
-    studies: Iterable[Study], sections: Sequence[Section], views: Sequence[SectionView], read: ReadEvidence
-) -> list[Result]:
-    """Each study with what the records say."""
-    tables = list(zip(sections, views, strict=True))
-    return [_carry_out(study, tables, read) for study in studies]
-
-
 def ranked(results: Iterable[Result]) -> tuple[list[tuple[Study, Measured]], list[tuple[Study, Measured]]]:
     """The contrasts that are resolved over all images, largest first; and those that are not, likewise.
 
     What is only observed, and what does not differ at all, is in neither; two rows stand in them once, as they
     are first compared.
     """
-    pairs, seen = [], set()
-    for study, one in ((result.study, one) for result in results for one in result.measured if one.n >= ENOUGH):
+    resolved, others, seen = [], [], set()
+    pairs = [(result.study, one) for result in results for one in result.measured if one.n >= ENOUGH]
+    for study, one in pairs:
         rows = (study.split, study.track, frozenset((one.contrast.row, one.contrast.against)))
-        if rows not in seen:
-            pairs.append((study, one))
+        verdict = one.over_all.verdict if one.over_all and rows not in seen else ""
+        if verdict in ("better", "worse"):
+            resolved.append((study, one))
+        elif verdict == "not resolved":
+            others.append((study, one))
         if not one.contrast.of_one_row:
             seen.add(rows)
-    pairs.sort(key=lambda pair: -abs(_over_all(pair[1]).mean))
-    resolved = [pair for pair in pairs if _over_all(pair[1]).verdict in ("better", "worse")]
-    return resolved, [pair for pair in pairs if _over_all(pair[1]).verdict == "not resolved"]
+    return sorted(resolved, key=_by_size), sorted(others, key=_by_size)
+
+
+def _by_size(pair: tuple[Study, Measured]) -> float:
+    over_all = pair[1].over_all
+    return -abs(over_all.mean) if over_all else 0.0
 
 
 def common_marks(lines: Iterable[Measured]) -> list[str]:
@@ -211,87 +211,64 @@ def number(found: Effect | None) -> str:
     return f"{mean} ({low} to {high}{'' if found.inferred else ' by seed'})"
 
 
-def _over_all(one: Measured) -> Effect:
-    found = one.effects["all"]
-    assert found is not None  # n counts its seeds
-    return found
-
-
-def _carry_out(study: Study, tables: Sequence[tuple[Section, SectionView]], read: ReadEvidence) -> Result:
-    fitting = [
-        pair for pair in tables if (pair[0].protocol.split, pair[0].protocol.track) == (study.split, study.track)
-    ]
+def carry_out(study: Study, sections: Sequence[Section], read: ReadEvidence) -> Result:
+    """A study with what the records say."""
+    place = (study.split, study.track)
+    fitting = [one for one in sections if (one.protocol.split, one.protocol.track) == place]
     if len(fitting) != 1:
         reason = f"{len(fitting)} tables are of this split and track" if fitting else "not run: nothing of this table"
         return Result(study, tuple(Measured(contrast, missing=reason) for contrast in study.contrasts))
-    section, seen = fitting[0]
+    section = fitting[0]
     measured = tuple(_measure(contrast, section, read) for contrast in study.contrasts)
     by_key = {one.contrast.key: one for one in measured}
     findings = [text for finding in study.findings if (text := _sentence(finding, by_key))]
-    return Result(
-        study,
-        measured,
-        tuple(findings),
-        len(study.findings) - len(findings),
-        section.slug,
-        section.protocol.class_counts,
-        dict(_quantities(study, section, seen)),
-    )
+    withdrawn, quantities = len(study.findings) - len(findings), dict(_quantities(study, section))
+    return Result(study, measured, tuple(findings), withdrawn, section, quantities)
+
+
+class MissingError(Exception):
+    """Why a contrast has no effect, as a phrase that stands for itself."""
 
 
 def _measure(contrast: Contrast, section: Section, read: ReadEvidence) -> Measured:
-    found = [_row(name, section) for name in (contrast.row, contrast.against)]
-    reasons = [reason for reason in found if isinstance(reason, str)]
-    if reasons:
-        return Measured(contrast, missing=reasons[0])
-    row, against = (one for one in found if isinstance(one, Row))
-    other = _other_conditions(row, against)
-    if other:
-        return Measured(contrast, missing=f"not comparable: {other}")
-    bits, targets = _correct(row, contrast.at, read)
-    other_bits, other_targets = _correct(against, contrast.against_at, read)
-    if targets is None or other_targets is None:
-        return Measured(contrast, missing="no predictions are stored of one of the two")
-    if not np.array_equal(targets, other_targets):
-        return Measured(contrast, missing="not comparable: the test images are others")
-    groups = group_of_class(section.protocol.class_counts, section.protocol.shot_policy)
-    effects = {
-        score: effect(
-            bits,
-            other_bits,
-            targets,
-            None if score == "all" else _classes(groups, score),
-            infer=not contrast.of_one_row,
-        )
-        for score in SCORES
-    }
-    return Measured(
-        contrast,
-        effects,
-        tuple(dict.fromkeys([*row.marks, *against.marks])),
-        "" if effects["all"] else "fewer than two seeds in common, or a class with one test image",
-        complete=all(run.record.status == "ok" for one in (row, against) for run in one.runs),
-    )
+    try:
+        row, against = _row(contrast.row, section), _row(contrast.against, section)
+        _check_conditions(row, against)
+        bits, targets = _correct(row, contrast.at, read)
+        other_bits, other_targets = _correct(against, contrast.against_at, read)
+        if not np.array_equal(targets, other_targets):
+            raise MissingError("not comparable: the test images are others")
+    except MissingError as reason:
+        return Measured(contrast, missing=str(reason))
+    groups = np.array(group_of_class(section.protocol.class_counts, section.protocol.shot_policy))
+    effects = {}
+    for score in SCORES:
+        classes = None if score == "all" else np.flatnonzero(groups == score).tolist()
+        effects[score] = effect(bits, other_bits, targets, classes, infer=not contrast.of_one_row)
+    marks = tuple(dict.fromkeys([*row.marks, *against.marks]))
+    missing = "" if effects["all"] else "fewer than two seeds in common, or a class with one test image"
+    complete = all(run.record.status == "ok" for one in (row, against) for run in one.runs)
+    return Measured(contrast, effects, marks, missing, complete)
 
 
-def _row(name: str, section: Section) -> Row | str:
-    """The row of that name; else why there is none."""
+def _row(name: str, section: Section) -> Row:
     found = [row for row in section.rows if row.name == name]
     if not found:
-        return f"not run: {name} has not been measured"
+        raise MissingError(f"not run: {name} has not been measured")
     if len(found) > 1:
-        return f"{len(found)} rows are called {name}"
-    failures = [run.record.failure for run in found[0].runs if run.record.failure]
-    return found[0] if found[0].ok_runs else f"{found[0].status}: {failures[0].reason if failures else name}"
+        raise MissingError(f"{len(found)} rows are called {name}")
+    if not found[0].ok_runs:
+        failures = [run.record.failure for run in found[0].runs if run.record.failure]
+        raise MissingError(f"{found[0].status}: {failures[0].reason if failures else name}")
+    return found[0]
 
 
-def _other_conditions(row: Row, against: Row) -> str:
-    """What two rows of a table must share beside its split and track, and do not; empty where all is well."""
+def _check_conditions(row: Row, against: Row) -> None:
+    """Two rows of a table must share more than its split and track."""
     for name in CONDITIONS:
         one, other = (_look_up(rows.first.recipe, name) for rows in (row, against))
         if one != other:
-            return f"{name} is {one} in {row.name}, {other} in {against.name}"
-    return ""
+            raise MissingError(f"not comparable: {name} is {one} in {row.name}, {other} in {against.name}")
 
 
 def _look_up(recipe: Mapping[str, Any], name: str) -> Any:
@@ -301,19 +278,16 @@ def _look_up(recipe: Mapping[str, Any], name: str) -> Any:
     return recipe
 
 
-def _classes(groups: Sequence[Any], group: str) -> list[int]:
-    return [c for c, of_class in enumerate(groups) if of_class == group]
-
-
-def _correct(row: Row, rule: str, read: ReadEvidence) -> tuple[Bits, npt.NDArray[np.integer[Any]] | None]:
+def _correct(row: Row, rule: str, read: ReadEvidence) -> tuple[Bits, npt.NDArray[np.integer[Any]]]:
     """By seed, and the classes of the test images."""
     bits: Bits = {}
-    targets = None
     for run in row.runs:
         evidence = read(run) if run.record.status == "ok" else None
         correct = evidence.correct(rule) if evidence else None
         if evidence is not None and correct is not None:
             bits[run.record.seed], targets = correct, evidence.targets
+    if not bits:
+        raise MissingError("no predictions are stored of one of the two")
     return bits, targets
 
 
@@ -340,9 +314,8 @@ def _holds(found: Effect | None, claim: str) -> bool:
     return found.low > points if bound[1] == "above" else found.high < points
 
 
-def _quantities(study: Study, section: Section, seen: SectionView) -> Iterator[tuple[str, list[float]]]:
-    pairs = list(zip(section.rows, seen.rows, strict=True))
+def _quantities(study: Study, section: Section) -> Iterator[tuple[str, list[float]]]:
     for name in study.quantity_rows:
-        views: list[RowView] = [view for row, view in pairs if row.name == name]
-        if len(views) == 1 and study.quantity in views[0].quantities:
-            yield name, views[0].quantities[study.quantity]
+        rows = [row for row in section.rows if row.name == name]
+        if len(rows) == 1 and study.quantity in rows[0].seen.quantities:
+            yield name, rows[0].seen.quantities[study.quantity]

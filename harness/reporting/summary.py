@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import bisect
 import hashlib
 import math
 import re
 import statistics
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from typing import Any, Literal
@@ -26,19 +25,17 @@ class Metric:
 
     key: str
     title: str
-    value: Callable[[Record, str], float | None]
     best: Literal["high", "low"] | None = "high"
     signed: bool = False  # a difference in points, printed with its sign
 
 
 @dataclass(frozen=True)
 class Cost:
-    """A column of what a row cost: a key of the file beside each record, times a factor for people."""
+    """A column of what a row cost: a key of the file beside each record."""
 
     key: str
     title: str
     unit: str
-    digits: int = 0
 
 
 @dataclass(frozen=True)
@@ -78,6 +75,31 @@ class Protocol:
     group_sizes: tuple[int, ...]  # classes in many, medium, few
 
 
+PROTOCOL = tuple(Protocol.__dataclass_fields__)
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Mean and sample standard deviation over seeds, in the unit of the values."""
+
+    epochs: list[int]
+    mean: list[float]
+    std: list[float]
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What the evidence beside a row's runs says. Everything is empty for runs without evidence."""
+
+    interval: tuple[float, float] | None = None  # of the accuracy at `last`, over images and seeds
+    p: dict[str, float] = field(default_factory=dict)
+    """Selection rule -> p against the leader of the row's tie group (for a leader: of the group above), after Holm."""
+    curves: dict[str, Curve] = field(default_factory=dict)  # loss, test, val
+    quantities: dict[str, list[float]] = field(default_factory=dict)  # mean over seeds of each class, in class order
+    confusions: list[tuple[int, list[tuple[int, float]]]] = field(default_factory=list)
+    """The rarest classes, each with the classes that its test images are taken for and their shares, at `last`."""
+
+
 @dataclass(frozen=True)
 class Row:
     """The runs of one entry under one recipe, each seed once."""
@@ -87,6 +109,14 @@ class Row:
     marks: tuple[str, ...]  # what a reader must know before comparing
     stats: dict[str, dict[str, Stat | None]]  # selection rule -> metric -> value
     per_class: dict[str, list[float | None] | None]  # selection rule -> mean accuracy of each class
+    label: str = ""  # its name, with what tells it from rows of the same name in its table
+    ranks: dict[str, int | None] = field(default_factory=dict)
+    """Selection rule -> rank in its table; no result has none.
+
+    Rows that paired tests cannot tell from the best of their group share its rank. Where no predictions are stored to
+    test with, the mean accuracy over all images decides, and equal means share a rank.
+    """
+    seen: Seen = Seen()
 
     @property
     def first(self) -> Record:
@@ -105,6 +135,11 @@ class Row:
     def ok_runs(self) -> int:
         """Number of runs with a result."""
         return sum(run.record.status == "ok" for run in self.runs)
+
+    def mean(self, rule: str) -> float | None:
+        """Accuracy over all images."""
+        found = self.stats[rule]["all"]
+        return found.mean if found else None
 
     def cost(self, key: str) -> Stat | None:
         """One of the costs over the runs that have it."""
@@ -137,21 +172,8 @@ class Section:
     rows: tuple[Row, ...]  # by headline rank
     slug: str
     conflicts: tuple[str, ...] = ()  # what differs from other tables of the same split and track
-    tied_ranks: dict[str, dict[int, int]] = field(
-        default_factory=dict
-    )  # selection rule -> row -> rank of its tie group
-
-    def ranks(self, rule: str) -> list[int | None]:
-        """Rank of each row; no result has none.
-
-        Rows that paired tests cannot tell from the best of their group share its rank. Where no predictions are stored
-        to test with, the mean accuracy over all images decides, and equal means share a rank.
-        """
-        if rule in self.tied_ranks:
-            return [self.tied_ranks[rule].get(index) for index in range(len(self.rows))]
-        means = [value.mean if (value := row.stats[rule]["all"]) else None for row in self.rows]
-        ordered = sorted(-mean for mean in means if mean is not None)
-        return [None if mean is None else 1 + bisect.bisect_left(ordered, -mean) for mean in means]
+    pairs: list[list[float | None]] | None = None
+    """Two-sided p of each pair of rows at `last`, not adjusted; None: not tested, or too many rows."""
 
     def best(self, rule: str, metric: Metric, digits: int) -> set[int]:
         """Indices of the rows that print the best value of a column; empty when that tells no rows apart."""
@@ -161,17 +183,6 @@ class Section:
             return set()
         top = max(shown.values()) if metric.best == "high" else min(shown.values())
         return {index for index, value in shown.items() if value == top}
-
-    def labels(self) -> list[str]:
-        """A name for each row that no other row of the section has."""
-        names = Counter(row.name for row in self.rows)
-        seen: Counter[str] = Counter()
-        labels = []
-        for row in self.rows:
-            label = f"{row.name} ({row.first.recipe_sha256[:8]})" if names[row.name] > 1 else row.name
-            seen[label] += 1
-            labels.append(label if seen[label] == 1 else f"{label} #{seen[label]}")
-        return labels
 
     @property
     def shared_marks(self) -> tuple[str, ...]:
@@ -187,27 +198,22 @@ class Section:
         return [rule for rule in RULES if rule == HEADLINE or any(row.stats[rule]["all"] for row in self.rows)]
 
 
-def _score(key: str) -> Callable[[Record, str], float | None]:
-    def value(record: Record, rule: str) -> float | None:
-        scores = record.results.get(rule)
-        return None if scores is None else getattr(scores, key)
-
-    return value
-
-
-def _optimism(record: Record, rule: str) -> float | None:
-    """How much choosing the epoch on the test set flatters a run, in all-images accuracy; the same at any rule."""
-    oracle, last = record.results.get("best_test"), record.results.get("last")
-    return oracle.all - last.all if oracle and last else None
-
-
 METRICS = (
-    Metric("all", "All", _score("all")),
-    *(Metric(group, group.capitalize(), _score(group)) for group in GROUPS),
-    Metric("macro_f1", "Macro-F1", _score("macro_f1")),
-    Metric("ece", "ECE", _score("ece"), best="low"),
-    Metric("optimism", "Optimism of best-on-test", _optimism, best=None, signed=True),
+    Metric("all", "All"),
+    *(Metric(group, group.capitalize()) for group in GROUPS),
+    Metric("macro_f1", "Macro-F1"),
+    Metric("ece", "ECE", best="low"),
+    Metric("optimism", "Optimism of best-on-test", best=None, signed=True),
 )
+
+
+def _value(record: Record, rule: str, metric: Metric) -> float | None:
+    """What a run has in a column. Its optimism is the same at any rule: how much choosing on the test set flatters."""
+    if metric.key == "optimism":
+        oracle, last = record.results.get("best_test"), record.results.get("last")
+        return oracle.all - last.all if oracle and last else None
+    scores = record.results.get(rule)
+    return getattr(scores, metric.key) if scores else None
 
 
 COSTS = (
@@ -227,10 +233,9 @@ def stat(values: Sequence[float | None]) -> Stat | None:
 
 def protocol(record: Record) -> Protocol:
     """The protocol a record was measured under."""
-    groups = tuple(record.groups.get(group, 0) for group in GROUPS)
-    special: dict[str, Any] = {"class_counts": tuple(record.class_counts), "group_sizes": groups}
-    plain = {name: getattr(record, name) for name in Protocol.__dataclass_fields__ if name not in special}
-    return Protocol(**plain, **special)
+    sizes = tuple(record.groups.get(group, 0) for group in GROUPS)
+    same = {name: getattr(record, name) for name in PROTOCOL if name != "group_sizes"}
+    return Protocol(**same | {"class_counts": tuple(record.class_counts), "group_sizes": sizes})
 
 
 def summarize(runs: Iterable[Run]) -> list[Section]:
@@ -239,16 +244,14 @@ def summarize(runs: Iterable[Run]) -> list[Section]:
     for run in sorted(runs, key=lambda run: (run.record.code_version, run.path)):
         by_protocol[protocol(run.record)].append(run)
     ordered = sorted(by_protocol, key=lambda p: tuple(asdict(p).values()))
-    slugs, conflicts = Counter(_slug(p) for p in ordered), _conflicts(ordered)
-    return [
-        Section(
-            p,
-            _rows(by_protocol[p]),
-            _slug(p) if slugs[_slug(p)] == 1 else f"{_slug(p)}-{_digest(asdict(p))}",
-            conflicts[p],
-        )
-        for p in ordered
-    ]
+    slugs = Counter(map(_slug, ordered))
+    sections = []
+    for p in ordered:
+        slug = _slug(p) if slugs[_slug(p)] == 1 else f"{_slug(p)}-{_digest(asdict(p))}"
+        rivals = [other for other in ordered if (other.split, other.track) == (p.split, p.track)]
+        conflicts = tuple(name for name in PROTOCOL if len({getattr(one, name) for one in rivals}) > 1)
+        sections.append(Section(p, _rows(by_protocol[p]), slug, conflicts))
+    return sections
 
 
 def _slug(p: Protocol) -> str:
@@ -257,18 +260,6 @@ def _slug(p: Protocol) -> str:
 
 def _digest(value: Any) -> str:
     return hashlib.sha256(repr(value).encode()).hexdigest()[:8]
-
-
-def _conflicts(protocols: list[Protocol]) -> dict[Protocol, tuple[str, ...]]:
-    """For each protocol the fields in which tables of the same split name and track differ."""
-    rivals: dict[tuple[str, str], list[Protocol]] = defaultdict(list)
-    for p in protocols:
-        rivals[p.split, p.track].append(p)
-    differing = {
-        key: tuple(name for name in Protocol.__dataclass_fields__ if len({getattr(p, name) for p in group}) > 1)
-        for key, group in rivals.items()
-    }
-    return {p: differing[p.split, p.track] for p in protocols}
 
 
 def _row_key(record: Record) -> tuple[str, ...]:
@@ -285,18 +276,34 @@ def _rows(runs: list[Run]) -> tuple[Row, ...]:
         cells[key, seen[key, run.record.seed]].append(run)
         seen[key, run.record.seed] += 1
     rows = [_row(sorted(members, key=lambda run: run.record.seed)) for members in cells.values()]
-    return tuple(sorted(_mark_siblings(rows), key=_headline_order))
+    return tuple(_placed(sorted(_mark_siblings(rows), key=_headline_order)))
+
+
+def _placed(rows: list[Row]) -> Iterable[Row]:
+    """The rows with their labels, and with ranks by mean accuracy."""
+    names = Counter(row.name for row in rows)
+    means = {rule: [mean for row in rows if (mean := row.mean(rule)) is not None] for rule in RULES}
+    seen: Counter[str] = Counter()
+    for row in rows:
+        label = f"{row.name} ({row.first.recipe_sha256[:8]})" if names[row.name] > 1 else row.name
+        seen[label] += 1
+        own = {rule: row.mean(rule) for rule in RULES}
+        yield replace(
+            row,
+            label=label if seen[label] == 1 else f"{label} #{seen[label]}",
+            ranks={r: None if mean is None else 1 + sum(m > mean for m in means[r]) for r, mean in own.items()},
+        )
 
 
 def _headline_order(row: Row) -> tuple[float, str, str]:
-    headline = row.stats[HEADLINE]["all"]
-    return (-headline.mean if headline else math.inf, row.name, row.key)
+    mean = row.mean(HEADLINE)
+    return (math.inf if mean is None else -mean, row.name, row.key)
 
 
 def _row(runs: list[Run]) -> Row:
     records = [run.record for run in runs]
     good = [record for record in records if record.status == "ok"]
-    stats = {rule: {m.key: stat([m.value(record, rule) for record in good]) for m in METRICS} for rule in RULES}
+    stats = {rule: {m.key: stat([_value(record, rule, m) for record in good]) for m in METRICS} for rule in RULES}
     per_class = {rule: _per_class([s for record in good if (s := record.results.get(rule))]) for rule in RULES}
     return Row(records[0].entry.rsplit("@", 1)[0], tuple(runs), tuple(_marks(records, runs)), stats, per_class)
 
@@ -345,29 +352,19 @@ def _reason(record: Record) -> str:
     return " ".join(record.failure.reason.split()) if record.failure else "no reason recorded"
 
 
-def _mark_siblings(rows: list[Row]) -> list[Row]:
+def _mark_siblings(rows: list[Row]) -> Iterable[Row]:
     """Says in each row of an entry that has several why it is not one row."""
-    families: dict[str, list[Row]] = defaultdict(list)
+    seeds_of: dict[tuple[str, ...], Counter[int]] = defaultdict(Counter)
     for row in rows:
-        families[row.name].append(row)
-    return [row for family in families.values() for row in _mark_family(family)]
-
-
-def _mark_family(family: list[Row]) -> Iterable[Row]:
-    recipes = {row.first.recipe_sha256 for row in family}
-    stage1 = {row.first.stage1_selection for row in family}
-    counts = Counter((_row_key(row.first), run.record.seed) for row in family for run in row.runs)
-    repeated: dict[tuple[str, ...], list[int]] = defaultdict(list)
-    for (key, seed), count in sorted(counts.items()):
-        if count > 1:
-            repeated[key].append(seed)
-    for row in family:
-        marks = []
+        seeds_of[_row_key(row.first)].update(run.record.seed for run in row.runs)
+    for row in rows:
+        family = [other.first for other in rows if other.name == row.name]
+        recipes, marks = {first.recipe_sha256 for first in family}, []
         if len(recipes) > 1:
             marks.append(f"recipe {row.first.recipe_sha256[:8]}, one of {len(recipes)} recipes of this entry")
-        if len(stage1) > 1:
+        if len({first.stage1_selection for first in family}) > 1:
             marks.append(f"stage 1 taken at {row.first.stage1_selection or 'no rule'}")
-        if seeds := repeated[_row_key(row.first)]:
+        if seeds := sorted(seed for seed, count in seeds_of[_row_key(row.first)].items() if count > 1):
             names = f"{'seed' if len(seeds) == 1 else 'seeds'} {', '.join(map(str, seeds))}"
             marks.append(f"{names} recorded more than once: kept in separate rows")
         yield replace(row, marks=(*marks, *row.marks))

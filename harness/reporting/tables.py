@@ -6,14 +6,25 @@ import csv
 import io
 import re
 from collections.abc import Iterable, Sequence
+from typing import NamedTuple, TypeAlias
 
 from harness.metrics.shots import GROUPS
 from harness.reporting.comparison import Comparison
-from harness.reporting.paper_tables import Cell, FilledTable
+from harness.reporting.paper_tables import FilledTable, PaperCell
 from harness.reporting.summary import METRICS, Metric, Row, Section, Stat
 
 DIGITS = 2
 NONE = "-"
+
+
+class Value(NamedTuple):
+    """A cell that every format writes as it stands, a number mostly; a plain string is text that each one escapes."""
+
+    text: str
+    best: bool = False
+
+
+Cell: TypeAlias = str | Value
 
 
 def percent(value: float, digits: int, *, signed: bool = False) -> str:
@@ -28,12 +39,12 @@ def published(value: float) -> str:
     return text if "." in text else f"{text}.0"
 
 
-def cell(stat: Stat | None, digits: int, plus_minus: str, *, signed: bool = False) -> str:
+def cell(stat: Stat | None, digits: int, signed: bool = False) -> str:
     """Mean and deviation as people read them; "-" for what does not exist."""
     if stat is None:
         return NONE
     mean = percent(stat.mean, digits, signed=signed)
-    return mean if stat.std is None else f"{mean} {plus_minus} {percent(stat.std, digits)}"
+    return mean if stat.std is None else f"{mean} ± {percent(stat.std, digits)}"
 
 
 def header(section: Section, metric: Metric) -> str:
@@ -64,25 +75,36 @@ def notes(section: Section) -> list[str]:
     return of_all + [f"{row.name}: {'; '.join(own)}" for row in section.rows if (own := section.own_marks(row))]
 
 
-def body(section: Section, rule: str, plus_minus: str) -> Iterable[tuple[list[str], list[str], list[bool]]]:
-    """For each row: its text cells (untrusted), its number cells, and which of the numbers are best."""
-    best = [section.best(rule, metric, DIGITS) for metric in METRICS]
-    for index, (rank, row) in enumerate(zip(section.ranks(rule), section.rows, strict=True)):
-        texts = [NONE if rank is None else str(rank), row.name, row.first.backbone]
-        numbers = [cell(row.stats[rule][m.key], DIGITS, plus_minus, signed=m.signed) for m in METRICS]
-        yield texts, [*numbers, seeds(row)], [*(index in column for column in best), False]
+def lines(section: Section, rule: str) -> list[list[Cell]]:
+    """The table's header and rows."""
+    best = {metric: section.best(rule, metric, DIGITS) for metric in METRICS}
+    table: list[list[Cell]] = [["Rank", "Method", "Backbone", *(header(section, metric) for metric in METRICS), "n"]]
+    for index, row in enumerate(section.rows):
+        texts = [str(row.ranks[rule] or NONE), row.name, row.first.backbone]
+        numbers = [Value(cell(row.stats[rule][m.key], DIGITS, m.signed), index in best[m]) for m in METRICS]
+        table.append([*texts, *numbers, Value(seeds(row))])
+    return table
 
 
 def markdown(section: Section, rule: str) -> str:
     """The table as Markdown, with its notes below."""
-    titles = ["Rank", "Method", "Backbone", *(header(section, metric) for metric in METRICS), "n"]
-    lines = [f"**{escape_markdown(caption(section, rule))}**", ""]
-    lines += [f"| {' | '.join(titles)} |", "|" + "---|" * 3 + "---:|" * (len(titles) - 3)]
-    for texts, numbers, best in body(section, rule, "±"):
-        marked = [f"**{number}**" if top else number for number, top in zip(numbers, best, strict=True)]
-        lines.append(f"| {' | '.join([*map(escape_markdown, texts), *marked])} |")
-    below = [f"- {escape_markdown(note)}" for note in notes(section)]
-    return "\n".join([*lines, *(["", *below] if below else [])]) + "\n"
+    align = "lll" + "r" * (len(METRICS) + 1)
+    below = "".join(f"- {escape_markdown(note)}\n" for note in notes(section))
+    table = f"**{escape_markdown(caption(section, rule))}**\n\n{markdown_table(align, lines(section, rule))}"
+    return f"{table}\n{below}" if below else table
+
+
+def markdown_table(align: str, table: Iterable[Sequence[Cell]]) -> str:
+    """Header and rows between pipes; `align` has an l or an r for each column."""
+    rule = "|".join("---:" if side == "r" else "---" for side in align)
+    head, *rows = (f"| {' | '.join(map(_markdown_cell, line))} |" for line in table)
+    return "\n".join([head, f"|{rule}|", *rows]) + "\n"
+
+
+def _markdown_cell(one: Cell) -> str:
+    if isinstance(one, str):
+        return escape_markdown(one)
+    return f"**{one.text}**" if one.best else one.text
 
 
 def escape_markdown(text: str) -> str:
@@ -106,45 +128,42 @@ def escape_latex(text: str) -> str:
 
 def latex(section: Section, rule: str) -> str:
     """A booktabs `tabular` for \\input, with its notes below the rule."""
-    titles = ["Rank", "Method", "Backbone", *(header(section, metric) for metric in METRICS), "$n$"]
-    lines = [f"% {escape_latex(caption(section, rule))}", rf"\begin{{tabular}}{{rll{'r' * (len(titles) - 3)}}}"]
-    lines += [r"\toprule", f"{' & '.join(titles)} \\\\", r"\midrule"]
-    for texts, numbers, best in body(section, rule, r"$\pm$"):
-        signs = [n if n == NONE else n.replace("-", "$-$", 1) for n in numbers]
-        marked = [rf"\textbf{{{n}}}" if top else n for n, top in zip(signs, best, strict=True)]
-        lines.append(f"{' & '.join([*map(escape_latex, texts), *marked])} \\\\")
-    lines.append(r"\bottomrule")
-    for note in notes(section):
-        lines.append(rf"\multicolumn{{{len(titles)}}}{{p{{\linewidth}}}}{{\footnotesize {escape_latex(note)}}} \\")
-    return "\n".join([*lines, r"\end{tabular}"]) + "\n"
+    head, *rows = lines(section, rule)
+    table = [[*head[:-1], Value("$n$")], *rows]
+    return latex_table("rll" + "r" * (len(METRICS) + 1), caption(section, rule), table, notes(section))
+
+
+def latex_table(align: str, title: str, table: Iterable[Sequence[Cell]], below: Iterable[str] = ()) -> str:
+    """Header and rows as a booktabs `tabular`, under a comment with the title."""
+    head, *rows = (f"{' & '.join(map(_latex_cell, line))} \\\\" for line in table)
+    start = [f"% {escape_latex(title)}", rf"\begin{{tabular}}{{{align}}}", r"\toprule", head, r"\midrule"]
+    span = rf"\multicolumn{{{len(align)}}}{{p{{\linewidth}}}}"
+    texts = [rf"{span}{{\footnotesize {escape_latex(note)}}} \\" for note in below]
+    return "\n".join([*start, *rows, r"\bottomrule", *texts, r"\end{tabular}"]) + "\n"
+
+
+def _latex_cell(one: Cell) -> str:
+    if isinstance(one, str):
+        return escape_latex(one)
+    text = one.text if one.text == NONE else one.text.replace("-", "$-$", 1).replace("±", r"$\pm$")
+    return rf"\textbf{{{text}}}" if one.best else text
 
 
 def leaderboard_csv(sections: list[Section], only_rule: str | None = None) -> str:
     """Every section and selection rule (or only one rule) as one long table, numbers in percent."""
     columns = [f"{metric.key}{part}" for metric in METRICS for part in ("", "_std", "_n")]
     head = ["split", "track", "selection", "rank", "method", "variant", "backbone", "status", "seeds", *columns]
-    head += ["shot_policy", "split_sha256", "recipe_sha256", "notes"]
-    table: list[list[str | int]] = []
+    table: list[list[Cell]] = [[*head, "shot_policy", "split_sha256", "recipe_sha256", "notes"]]
     for section in sections:
         p = section.protocol
         for rule in [only_rule] if only_rule else section.rules():
-            for rank, row in zip(section.ranks(rule), section.rows, strict=True):
-                first, place = row.first, "" if rank is None else rank
-                numbers = [text for m in METRICS for text in _csv_stat(row.stats[rule][m.key])]
-                names = [text_cell(text) for text in (first.method, first.variant, first.backbone)]
-                line = [
-                    text_cell(p.split),
-                    text_cell(p.track),
-                    rule,
-                    place,
-                    *names,
-                    row.status,
-                    len(row.runs),
-                    *numbers,
-                ]
-                ends = (p.shot_policy, p.split_sha256, first.recipe_sha256, "; ".join(row.marks))
-                table.append([*line, *map(text_cell, ends)])
-    return _csv(head, table)
+            for row in section.rows:
+                first = row.first
+                start = [p.split, p.track, rule, str(row.ranks[rule] or ""), first.method, first.variant]
+                numbers = [number for m in METRICS for number in _csv_stat(row.stats[rule][m.key])]
+                ends = [p.shot_policy, p.split_sha256, first.recipe_sha256, "; ".join(row.marks)]
+                table.append([*start, first.backbone, row.status, str(len(row.runs)), *numbers, *ends])
+    return _csv(table)
 
 
 def all_files(sections: list[Section], comparisons: list[Comparison], papers: Sequence[FilledTable]) -> dict[str, str]:
@@ -155,9 +174,11 @@ def all_files(sections: list[Section], comparisons: list[Comparison], papers: Se
             files[f"{section.slug}.{rule}.md"] = markdown(section, rule)
             files[f"{section.slug}.{rule}.tex"] = latex(section, rule)
     for filled in papers:
-        lines = _paper_lines(filled)
-        files[f"paper-{filled.table.id}.md"] = _paper_markdown(filled, lines)
-        files[f"paper-{filled.table.id}.tex"] = _paper_latex(filled, lines)
+        table, title = _paper_lines(filled), filled.table.title
+        heading = f"**{escape_markdown(title)}**: published / measured (n) / difference / status\n\n"
+        align = "l" * len(table[0])
+        files[f"paper-{filled.table.id}.md"] = heading + markdown_table(align, table)
+        files[f"paper-{filled.table.id}.tex"] = latex_table(align, title, table)
     files["papers.csv"] = papers_csv(papers)
     return files
 
@@ -168,77 +189,53 @@ def _paper_lines(filled: FilledTable) -> list[list[str]]:
     return [head, *([line.row.label, *map(_paper_cell, line.cells)] for line in filled.rows)]
 
 
-def _paper_cell(found: Cell | None) -> str:
+def _paper_cell(found: PaperCell | None) -> str:
     if found is None:
         return NONE
     value, status = published(found.claim.value), " / ".join(filter(None, (found.status, found.weights)))
     if found.stat is None or found.delta is None:
         return f"{value} / {status}"
-    measured = f"{cell(found.stat, DIGITS, '±')} ({found.n})"
+    measured = f"{cell(found.stat, DIGITS)} ({found.n})"
     return f"{value} / {measured} / {percent(found.delta, DIGITS, signed=True)} / {status}"
-
-
-def _paper_markdown(filled: FilledTable, lines: list[list[str]]) -> str:
-    head, *rows = ([escape_markdown(text) for text in line] for line in lines)
-    title = f"**{escape_markdown(filled.table.title)}**: published / measured (n) / difference / status"
-    body = [f"| {' | '.join(line)} |" for line in rows]
-    return "\n".join([title, "", f"| {' | '.join(head)} |", "|" + "---|" * len(head), *body]) + "\n"
-
-
-def _paper_latex(filled: FilledTable, lines: list[list[str]]) -> str:
-    head, *rows = (f"{' & '.join(map(escape_latex, line))} \\\\" for line in lines)
-    start = [f"% {escape_latex(filled.table.title)}", rf"\begin{{tabular}}{{{'l' * len(lines[0])}}}", r"\toprule"]
-    return "\n".join([*start, head, r"\midrule", *rows, r"\bottomrule", r"\end{tabular}"]) + "\n"
 
 
 def papers_csv(papers: Sequence[FilledTable]) -> str:
     """Every cell of every paper table as a line, numbers in percent."""
     head = ["table", "row", "method", "variant", "column", "published", "measured", "measured_std", "measured_n"]
-    head += ["delta", "status", "reason", "marks"]
-    table: list[list[str | int]] = []
+    table: list[list[Cell]] = [[*head, "delta", "status", "reason", "marks"]]
     for filled in papers:
-        for line in filled.rows:
-            for column, found in zip(filled.table.columns, line.cells, strict=True):
-                if found is None:
-                    continue
-                row = line.row
-                names = [filled.table.id, row.label, row.method or "", row.variant or "", column.title]
-                delta = "" if found.delta is None else percent(found.delta, DIGITS)
-                numbers = [published(found.claim.value), *_csv_stat(found.stat), delta, found.status]
-                marks = "; ".join(filter(None, (*found.marks, found.weights)))
-                table.append([*map(text_cell, names), *numbers, text_cell(found.reason), text_cell(marks)])
-    return _csv(head, table)
-
-
-def _csv_stat(stat: Stat | None) -> tuple[str, str, str]:
-    if stat is None:
-        return "", "", "0"
-    return percent(stat.mean, DIGITS), "" if stat.std is None else percent(stat.std, DIGITS), str(stat.n)
+        for row, cells in filled.rows:
+            for column, found in zip(filled.table.columns, cells, strict=True):
+                if found:
+                    names = [filled.table.id, row.label, row.method or "", row.variant or "", column.title]
+                    numbers = [*_csv_stat(found.stat), _csv_number(found.delta)]
+                    marks = "; ".join(filter(None, (*found.marks, found.weights)))
+                    table.append([*names, published(found.claim.value), *numbers, found.status, found.reason, marks])
+    return _csv(table)
 
 
 def claims_csv(comparisons: list[Comparison]) -> str:
     """Published numbers beside measured ones: one line for each comparable row, or one that says there is none."""
     head = ["method", "variant", "dataset", "imbalance_factor", "backbone", "group", "selection", "published"]
     head += ["status", "measured", "measured_std", "measured_n", "delta", "row", "source", "location"]
-    table: list[list[str | int]] = []
+    table: list[list[Cell]] = [[*head]]
     for comparison in comparisons:
         c = comparison.claim
-        names = [text_cell(text) for text in (c.method, c.variant, c.dataset)]
-        start = [
-            *names,
-            f"{c.imbalance_factor:g}",
-            text_cell(c.backbone),
-            c.group,
-            c.selection,
-            published(c.value),
-        ]
-        ends = [text_cell(c.source), text_cell(c.location)]
-        for measured in comparison.measured:
-            numbers = [*_csv_stat(measured.stat), percent(measured.delta, DIGITS)]
-            table.append([*start, comparison.status, *numbers, text_cell(measured.place.row.name), *ends])
+        start = [c.method, c.variant, c.dataset, f"{c.imbalance_factor:g}", c.backbone, c.group, c.selection]
+        start += [published(c.value), comparison.status]
+        for place, stat, delta in comparison.measured:
+            table.append([*start, *_csv_stat(stat), _csv_number(delta), place.row.name, c.source, c.location])
         if not comparison.measured:
-            table.append([*start, comparison.status, "", "", "", "", "", *ends])
-    return _csv(head, table)
+            table.append([*start, "", "", "", "", "", c.source, c.location])
+    return _csv(table)
+
+
+def _csv_number(value: float | None) -> Value:
+    return Value("" if value is None else percent(value, DIGITS))
+
+
+def _csv_stat(stat: Stat | None) -> tuple[Cell, Cell, Cell]:
+    return (_csv_number(stat.mean), _csv_number(stat.std), str(stat.n)) if stat else ("", "", "0")
 
 
 def text_cell(text: str) -> str:
@@ -247,7 +244,8 @@ def text_cell(text: str) -> str:
     return f"'{flat}" if flat.startswith(("=", "+", "-", "@")) else flat
 
 
-def _csv(head: list[str], table: list[list[str | int]]) -> str:
+def _csv(table: Iterable[Sequence[Cell]]) -> str:
     text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows([head, *table])
+    rows = ([text_cell(one) if isinstance(one, str) else one.text for one in line] for line in table)
+    csv.writer(text, lineterminator="\n").writerows(rows)
     return text.getvalue()

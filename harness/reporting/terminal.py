@@ -15,7 +15,8 @@ from harness.records.collect import Collected
 from harness.records.schema import Record
 from harness.reporting import tables
 from harness.reporting.report import ranked_sections
-from harness.reporting.summary import METRICS, Section
+from harness.reporting.summary import Section
+from harness.reporting.tables import Value
 from harness.spec.entries import parse_entry
 
 FORMATS = ("table", "md", "csv")
@@ -32,7 +33,7 @@ def show(collected: Collected, suite: str, selection: str, form: str) -> None:
     if form not in FORMATS:
         raise unknown("format", form, FORMATS, where="--format")
     chosen = [(path, r) for path, r in collected.records if not suite or _belongs(r, suite)]
-    sections, _, left_out, _ = ranked_sections(replace(collected, records=chosen))
+    sections, left_out, _ = ranked_sections(replace(collected, records=chosen))
     if not sections:
         how = f"`ltbench campaign {suite}` makes some" if suite not in ("", "default") else "`make repro` makes some"
         raise UserError(f"no record{f' of suite {suite!r}' if suite else ''} to show; {how}")
@@ -67,12 +68,10 @@ def _belongs(record: Record, suite: str) -> bool:
 
 def _table(section: Section, rule: str) -> Table:
     table = Table(title=Text(tables.caption(section, rule)), title_justify="left")
-    for title in ("Rank", "Method"):
-        table.add_column(title, justify="right" if title == "Rank" else "left")
-    for metric in METRICS:
-        table.add_column(tables.header(section, metric), justify="right")
-    table.add_column("n", justify="right")
-    for texts, numbers, best in tables.body(section, rule, "±"):
-        marked = [Text(number, style="bold" if top else "") for number, top in zip(numbers, best, strict=True)]
-        table.add_row(texts[0], Text(" ".join(texts[1].split())), *marked)
+    head, *rows = (line[:2] + line[3:] for line in tables.lines(section, rule))  # no room for the backbone
+    for title in head:
+        table.add_column(str(title), justify="left" if title == "Method" else "right")
+    for row in rows:
+        values = (Value(" ".join(one.split())) if isinstance(one, str) else one for one in row)
+        table.add_row(*(Text(text, style="bold" if best else "") for text, best in values))
     return table

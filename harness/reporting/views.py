@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ import numpy.typing as npt
 from harness.records.evidence import Evidence
 from harness.records.schema import HEADLINE
 from harness.reporting.significance import bootstrap_interval, pair_matrix, tie_groups
-from harness.reporting.summary import Row, Run, Section
+from harness.reporting.summary import Curve, Row, Run, Section, Seen
 
 MOST_PAIRS = 40  # rows of a table up to which every pair of them is tested for the compare view
 TAIL = 10  # rarest classes whose confusions are shown
@@ -24,61 +25,26 @@ ReadEvidence = Callable[[Run], Evidence | None]
 Floats = npt.NDArray[np.floating[Any]]
 
 
-@dataclass(frozen=True)
-class Tie:
-    """Where a row stands at a selection rule."""
-
-    rank: int
-    p: float | None  # against the leader of the group above, adjusted (Holm); None: nothing to test with
-
-
-@dataclass(frozen=True)
-class Curve:
-    """Mean and sample standard deviation over seeds, in the unit of the values."""
-
-    epochs: list[int]
-    mean: list[float]
-    std: list[float]
-
-
-@dataclass(frozen=True)
-class RowView:
-    """What the evidence of one row says. Everything is empty for runs without evidence."""
-
-    interval: tuple[float, float] | None = None  # of the accuracy at `last`, over images and seeds
-    ties: dict[str, Tie] = field(default_factory=dict)  # by selection rule; none where no two rows can be tested
-    curves: dict[str, Curve] = field(default_factory=dict)  # loss, test, val
-    quantities: dict[str, list[float]] = field(default_factory=dict)  # mean over seeds of each class, in class order
-    confusions: list[tuple[int, list[tuple[int, float]]]] = field(default_factory=list)
-    """The rarest classes, each with the classes that its test images are taken for and their shares, at `last`."""
-
-
-@dataclass(frozen=True)
-class SectionView:
-    """The rows' views, in the order of the section's rows."""
-
-    rows: tuple[RowView, ...]
-    pairs: list[list[float | None]] | None  # two-sided p of each pair at `last`, not adjusted; None: too many rows
-
-
-def view(section: Section, read: ReadEvidence) -> SectionView:
-    """Reads the evidence of a section's runs and keeps only what is shown."""
+def with_evidence(section: Section, read: ReadEvidence) -> Section:
+    """The section with what the evidence of its runs says; only what is shown is kept."""
     found = [_evidence(row, read) for row in section.rows]
-    ties = {rule: _ties(section, found, rule) for rule in section.rules()}
+    ties = {rule: of_rule for rule in section.rules() if (of_rule := _ties(section, found, rule))}
     bits = [_correct(evidence, HEADLINE) for evidence in found]
-    intervals = _intervals(bits)
-    counts = section.protocol.class_counts
-    rows = tuple(
-        RowView(
-            interval=intervals[i],
-            ties={rule: tie for rule, by_row in ties.items() if (tie := by_row.get(i))},
+    stored = {i: np.stack(list(runs.values())) for i, runs in enumerate(bits) if runs}
+    intervals = dict(zip(stored, bootstrap_interval(list(stored.values()), DRAWS), strict=True))
+    rows = []
+    for i, (row, evidence) in enumerate(zip(section.rows, found, strict=True)):
+        tied = {name: by_row[i] for name, by_row in ties.items() if i in by_row}
+        seen = Seen(
+            interval=intervals.get(i),
+            p={name: p for name, (_, p) in tied.items() if not math.isnan(p)},
             curves=_curves(list(evidence.values())),
-            quantities=_quantities(list(evidence.values()), len(counts)),
-            confusions=_confusions(list(evidence.values()), counts),
+            quantities=_quantities(list(evidence.values()), len(section.protocol.class_counts)),
+            confusions=_confusions(list(evidence.values()), section.protocol.class_counts),
         )
-        for i, evidence in enumerate(found)
-    )
-    return SectionView(rows, _pairs(bits) if len(bits) <= MOST_PAIRS else None)
+        ranks = {name: tied[name][0] if name in tied else None for name in ties}
+        rows.append(replace(row, ranks={**row.ranks, **ranks}, seen=seen))
+    return replace(section, rows=tuple(rows), pairs=_pairs(bits) if len(bits) <= MOST_PAIRS else None)
 
 
 def _evidence(row: Row, read: ReadEvidence) -> dict[int, Evidence]:
@@ -92,28 +58,16 @@ def _correct(evidence: Mapping[int, Evidence], rule: str) -> dict[int, npt.NDArr
     return {seed: correct for seed, correct in bits.items() if correct is not None}
 
 
-def _ties(section: Section, found: list[dict[int, Evidence]], rule: str) -> dict[int, Tie]:
-    means = {i: stat.mean for i, row in enumerate(section.rows) if (stat := row.stats[rule]["all"])}
+def _ties(section: Section, found: list[dict[int, Evidence]], rule: str) -> dict[int, tuple[int, float]]:
+    """Rank and p of each row that was tested; nan where there is nothing to test against."""
+    means = {i: mean for i, row in enumerate(section.rows) if (mean := row.mean(rule)) is not None}
     order = sorted(means, key=lambda i: (-means[i], i))
     groups = tie_groups([_correct(found[i], rule) for i in order])
-    if not groups.tested.any():
-        return {}
-    return {
-        i: Tie(int(groups.rank[at]), None if np.isnan(groups.p[at]) else float(groups.p[at]))
-        for at, i in enumerate(order)
-        if groups.tested[at]
-    }
-
-
-def _intervals(bits: list[dict[int, npt.NDArray[np.bool_]]]) -> list[tuple[float, float] | None]:
-    some = [i for i, by_seed in enumerate(bits) if by_seed]
-    intervals = bootstrap_interval([np.stack(list(bits[i].values())) for i in some], DRAWS) if some else []
-    by_row = dict(zip(some, intervals, strict=True))
-    return [by_row.get(i) for i in range(len(bits))]
+    return {i: (int(groups.rank[at]), float(groups.p[at])) for at, i in enumerate(order) if groups.tested[at]}
 
 
 def _pairs(bits: list[dict[int, npt.NDArray[np.bool_]]]) -> list[list[float | None]]:
-    return [[None if np.isnan(p) else float(f"{p:.2g}") for p in row] for row in pair_matrix(bits).p]
+    return [[None if np.isnan(p) else float(f"{p:.2g}") for p in row] for row in pair_matrix(bits)]
 
 
 def _curves(evidence: list[Evidence]) -> dict[str, Curve]:

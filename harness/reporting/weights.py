@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 from harness.base.errors import UserError
 from harness.reporting.claims import Claim
 from harness.reporting.comparison import backbone_identity, dataset_identity
-from harness.reporting.paper_tables import Cell, FilledRow, FilledTable
-from harness.weights.record import Result, WeightsRecord, read_weights_record
+from harness.weights.record import WeightsRecord, read_weights_record
 
 
 def read_weights(paths: Iterable[Path]) -> tuple[list[WeightsRecord], list[tuple[Path, str]]]:
@@ -24,25 +22,16 @@ def read_weights(paths: Iterable[Path]) -> tuple[list[WeightsRecord], list[tuple
     return sorted(records, key=lambda record: (-record.weights.imbalance_factor, record.name)), left_out
 
 
-def mark_weights(tables: Iterable[FilledTable], records: Sequence[WeightsRecord]) -> list[FilledTable]:
-    """The tables with what published weights score, in the cells that they fit. A cell's status never changes by it."""
-
-    def marked(cell: Cell | None) -> Cell | None:
-        texts = [text for record in records if cell and (text := _mark(cell.claim, record))]
-        return replace(cell, weights="; ".join(texts)) if cell and texts else cell
-
-    return [
-        replace(table, rows=tuple(FilledRow(row, tuple(map(marked, cells))) for row, cells in table.rows))
-        for table in tables
-    ]
-
-
-def _mark(claim: Claim, record: WeightsRecord) -> str:
-    for result in record.results if _fits(claim, record) else ():
-        value = getattr(result.scores, claim.group)
-        if value is not None and _same_method(claim, result):
-            return f"published weights score {100 * value:.2f} ({record.source.repository or record.name})"
-    return ""
+def mark(claim: Claim, records: Sequence[WeightsRecord]) -> str:
+    """What published weights score where a claim is about such weights. It never changes the status of the claim."""
+    marks = []
+    for record in records:
+        methods = {result.method: result for result in reversed(record.results)}  # the first one of a method counts
+        result = methods.get(claim.method) if _fits(claim, record) and not claim.variant else None
+        value = getattr(result.scores, claim.group) if result else None
+        if value is not None:
+            marks.append(f"published weights score {100 * value:.2f} ({record.source.repository or record.name})")
+    return "; ".join(marks)
 
 
 def _fits(claim: Claim, record: WeightsRecord) -> bool:
@@ -56,7 +45,3 @@ def _fits(claim: Claim, record: WeightsRecord) -> bool:
         and claim.selection == one.selection
         and (claim.group == "all" or claim.shot_policy == record.shot_policy)
     )
-
-
-def _same_method(claim: Claim, result: Result) -> bool:
-    return (claim.method, claim.variant) == (result.method, "")

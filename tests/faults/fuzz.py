@@ -32,7 +32,7 @@ from harness.base.files import parse_yaml, sha256_json, stamped
 from harness.reading.lists import read_list
 from harness.records.runs import read_run_info
 from harness.records.schema import read_record
-from harness.reporting.cards import load_cards
+from harness.reporting.claims import load_cards
 from harness.spec.entries import parse_entry
 from harness.spec.recipe_layers import MethodFile, parse_override
 from harness.spec.recipes import resolve

@@ -8,8 +8,7 @@ from typing import Any
 
 import pytest
 
-from harness.reporting.cards import Card, load_cards
-from harness.reporting.claims import Claim
+from harness.reporting.claims import Card, Claim, load_cards
 from tests.reporting.conftest import HOSTILE
 
 CLAIM: dict[str, Any] = {

@@ -92,14 +92,12 @@ def test_the_claims_of_a_folder_come_after_those_of_the_csv(tmp_path: Path) -> N
 def test_every_published_row_is_accounted_for() -> None:
     mapping = yaml.safe_load(MAPPING.read_text(encoding="utf-8"))
     rows = Counter((row["method"], row["variant"]) for row in printed())
-    names = {(name["csv_method"], name["csv_variant"]): name for name in mapping["names"]}
-    not_run = {entry["csv_method"] for entry in mapping["not_run_here"]}
+    names = {(method, variant): name for method, of in mapping["names"].items() for variant, name in of.items()}
+    not_run = set(mapping["not_run_here"])
     assert {method for method, _ in rows} == {method for method, _ in names} | not_run
     assert not {method for method, _ in names} & not_run
     assert set(names) <= set(rows), "a name of the mapping that no row has"
-    assert {row["source_document"].strip().rstrip(";") for row in printed()} == {
-        source["document"] for source in mapping["sources"]
-    }
+    assert {row["source_document"].strip().rstrip(";") for row in printed()} == set(mapping["sources"])
     assert sum(rows[key] for key, name in names.items() if "method" in name) == sum(COUNTS.values())
 
 
@@ -241,8 +239,11 @@ def test_a_damaged_file_is_refused(text: bytes | None, message: str, tmp_path: P
 
 @pytest.mark.parametrize("key", ["names", "sources", "not_run_here"])
 def test_a_mapping_that_names_something_twice_is_refused(key: str, tmp_path: Path) -> None:
-    mapping = changed_mapping(tmp_path, lambda values: values[key].append(dict(values[key][0])))
-    with pytest.raises(UserError, match="is there twice"):
+    first = next(iter(yaml.safe_load(MAPPING.read_text(encoding="utf-8"))[key]))
+    text = MAPPING.read_text(encoding="utf-8")
+    mapping = tmp_path / "mapping.yaml"
+    mapping.write_text(text.replace(f"\n{key}:\n", f"\n{key}:\n  {first}: {{}}\n"))
+    with pytest.raises(UserError, match="stands twice"):
         read_published(mapping=mapping)
 
 
@@ -260,7 +261,7 @@ def test_a_mapping_without_a_section_is_refused(tmp_path: Path) -> None:
 
 def test_a_source_whose_pattern_is_not_printed_is_refused(tmp_path: Path) -> None:
     def change(values: dict[str, Any]) -> None:
-        values["sources"][0]["original"] = "ERROR"
+        next(iter(values["sources"].values()))["original"] = "ERROR"
 
     with pytest.raises(UserError, match=r"paper_results\.csv:\d+: the pattern 'ERROR' is not in"):
         read_published(mapping=changed_mapping(tmp_path, change))

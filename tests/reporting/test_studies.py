@@ -16,9 +16,9 @@ from harness.base.errors import UserError
 from harness.records.collect import Collected, collect
 from harness.records.schema import write_record
 from harness.reporting.documents import refresh
+from harness.reporting.figures import pictures, write_figures
 from harness.reporting.report import build_report, ranked_sections
 from harness.reporting.studies import Contrast, Measured, Result, Study, carry_out, common_marks, load_studies, ranked
-from harness.reporting.study_figures import pictures, write_study_figures
 from harness.spec.entries import parse_entry
 from harness.spec.recipes import resolve
 from harness.spec.registry import find_plugins
@@ -57,8 +57,7 @@ def made(**changes: Any) -> Study:
 
 def result(measured: Collected, **changes: Any) -> Result:
     tables = ranked_sections(measured)
-    (found,) = carry_out([made(**changes)], tables.sections, tables.views, tables.read)
-    return found
+    return carry_out(made(**changes), tables.sections, tables.read)
 
 
 def test_contrasts_are_differences_of_the_rows_of_one_table(measured: Collected) -> None:
@@ -178,14 +177,25 @@ def test_one_id_twice_is_refused(tmp_path: Path) -> None:
 
 
 def test_pictures_are_well_formed_and_show_text_as_it_stands(measured: Collected, tmp_path: Path) -> None:
-    (tmp_path / "study-gone.svg").write_text("old")
-    write_study_figures([result(measured)], tmp_path)
+    write_figures([result(measured)], tmp_path)
     assert sorted(path.name for path in tmp_path.glob("*.svg")) == ["study-made.quantity.svg", "study-made.svg"]
     root = ET.fromstring((tmp_path / "study-made.svg").read_text())
     texts = [element.text for element in root.iter("{http://www.w3.org/2000/svg}text")]
     assert {"A <made> study", "cRT & co", "Balanced", "At its best", "Few"} <= set(texts)
     assert "Not there" not in texts
     assert len(list(root.iter("{http://www.w3.org/2000/svg}circle"))) == 3 * 4
+
+
+def test_pictures_of_studies_that_are_gone_are_removed_and_those_of_others_are_not(
+    measured: Collected, tmp_path: Path
+) -> None:
+    for name in ("study-gone.svg", "logo.svg"):
+        (tmp_path / name).write_text("old")
+    write_figures([result(measured)], tmp_path)
+    before = {path.name: path.read_bytes() for path in tmp_path.glob("*.svg")}
+    assert set(before) == {"logo.svg", "study-made.quantity.svg", "study-made.svg"}
+    write_figures([result(measured)], tmp_path)
+    assert {path.name: path.read_bytes() for path in tmp_path.glob("*.svg")} == before
 
 
 def test_blocks_of_documents(measured: Collected) -> None:

@@ -152,7 +152,7 @@ def test_ranks_share_ties_and_leave_out_what_has_no_result() -> None:
         make_record("d", failure="broken"),
     )  # fmt: skip
     assert [row.name for row in section.rows] == ["b", "c", "a", "d"]
-    assert section.ranks("last") == [1, 1, 3, None]
+    assert [row.ranks["last"] for row in section.rows] == [1, 1, 3, None]
 
 
 def test_best_is_what_a_reader_sees_as_best() -> None:
@@ -190,6 +190,6 @@ def test_per_class_is_the_mean_over_seeds() -> None:
 
 def test_labels_tell_rows_of_one_entry_apart() -> None:
     (section,) = sections(make_record(), make_record(), make_record("b"), make_record(recipe={"train": {}}))
-    labels = section.labels()
+    labels = [row.label for row in section.rows]
     assert "b" in labels
     assert len(set(labels)) == len(section.rows) == 4

@@ -57,9 +57,9 @@ def test_percent(value: float, signed: bool, text: str) -> None:
 
 
 def test_cells() -> None:
-    assert tables.cell(None, 1, "±") == "-"
-    assert tables.cell(Stat(0.5, None, 1), 1, "±") == "50.0"
-    assert tables.cell(Stat(0.5, 0.012, 3), 2, "±") == "50.00 ± 1.20"
+    assert tables.cell(None, 1) == "-"
+    assert tables.cell(Stat(0.5, None, 1), 1) == "50.0"
+    assert tables.cell(Stat(0.5, 0.012, 3), 2) == "50.00 ± 1.20"
 
 
 @pytest.mark.parametrize(

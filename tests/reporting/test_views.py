@@ -17,65 +17,64 @@ from tests.reporting.conftest import store
 
 
 def test_rows_that_no_test_tells_apart_share_a_rank(measured: Collected) -> None:
-    (section,), (seen,), left_out, _ = ranked_sections(measured)
+    (section,), left_out, _ = ranked_sections(measured)
     assert [row.name for row in section.rows] == ["balanced_softmax", "crt", "ce"]
-    assert section.ranks("last") == [1, 1, 3]
-    assert seen.rows[2].ties["last"].p is not None
-    assert seen.rows[2].ties["last"].p < 0.001
+    assert [row.ranks["last"] for row in section.rows] == [1, 1, 3]
+    assert section.rows[2].seen.p["last"] < 0.001
     assert left_out == []
 
 
 def test_intervals_hold_the_mean(measured: Collected) -> None:
-    (section,), (seen,), *_ = ranked_sections(measured)
-    for row, view in zip(section.rows, seen.rows, strict=True):
+    (section,), *_ = ranked_sections(measured)
+    for row in section.rows:
         stat = row.stats["last"]["all"]
         assert stat is not None
-        assert view.interval is not None
-        assert view.interval[0] < stat.mean < view.interval[1]
+        assert row.seen.interval is not None
+        assert row.seen.interval[0] < stat.mean < row.seen.interval[1]
 
 
 def test_curves_are_means_over_seeds(measured: Collected) -> None:
-    _, (seen,), *_ = ranked_sections(measured)
-    loss = seen.rows[0].curves["loss"]
+    (section,), *_ = ranked_sections(measured)
+    loss = section.rows[0].seen.curves["loss"]
     assert (loss.epochs, loss.mean) == ([1, 2, 3], pytest.approx([2.0, 1.1, 0.5]))
     assert loss.std == pytest.approx([0, 0.1, 0])
-    assert "val" not in seen.rows[0].curves
+    assert "val" not in section.rows[0].seen.curves
 
 
 def test_class_quantities_and_confusions(measured: Collected) -> None:
-    _, (seen,), *_ = ranked_sections(measured)
-    assert seen.rows[0].quantities["weight norm"][0] == 2
-    rarest, taken_for = seen.rows[2].confusions[0]
+    (section,), *_ = ranked_sections(measured)
+    assert section.rows[0].seen.quantities["weight norm"][0] == 2
+    rarest, taken_for = section.rows[2].seen.confusions[0]
     assert rarest == 9
     assert taken_for == [(0, 0.5), (9, 0.5)]
 
 
 def test_pairs_are_symmetric(measured: Collected) -> None:
-    _, (seen,), *_ = ranked_sections(measured)
-    assert seen.pairs is not None
-    pairs = np.array(seen.pairs, dtype=float)
+    (section,), *_ = ranked_sections(measured)
+    assert section.pairs is not None
+    pairs = np.array(section.pairs, dtype=float)
     np.testing.assert_array_equal(pairs, pairs.T)
     assert pairs[0, 1] > 0.05 > pairs[0, 2]
 
 
 def test_without_evidence_the_mean_decides() -> None:
-    (section,), (seen,), *_ = ranked_sections(collected(make_record("ce", 0, 0.7), make_record("crt", 0, 0.8)))
-    assert section.ranks("last") == [1, 2]
-    assert seen.rows[0].interval is None
-    assert seen.pairs == [[None, None], [None, None]]
+    (section,), *_ = ranked_sections(collected(make_record("ce", 0, 0.7), make_record("crt", 0, 0.8)))
+    assert [row.ranks["last"] for row in section.rows] == [1, 2]
+    assert section.rows[0].seen.interval is None
+    assert section.pairs == [[None, None], [None, None]]
 
 
 def test_a_row_without_evidence_has_no_rank_beside_rows_with_it(measured: Collected, tmp_path: Path) -> None:
     for seed in range(3):
         evidence_path(tmp_path / "records" / "crt" / f"seed{seed}.json").unlink()
     (section,), *_ = ranked_sections(collect(tmp_path / "records"))
-    assert dict(zip([row.name for row in section.rows], section.ranks("last"), strict=True))["crt"] is None
+    assert {row.name: row.ranks["last"] for row in section.rows}["crt"] is None
 
 
 def test_damaged_evidence_is_named_and_stops_nothing(measured: Collected, tmp_path: Path) -> None:
     evidence_path(tmp_path / "records" / "ce" / "seed1.json").write_bytes(b"nothing")
-    (section,), _, left_out, _ = ranked_sections(collect(tmp_path / "records"))
-    assert section.ranks("last") == [1, 1, 3]
+    (section,), left_out, _ = ranked_sections(collect(tmp_path / "records"))
+    assert [row.ranks["last"] for row in section.rows] == [1, 1, 3]
     assert [path for path, _ in left_out] == ["ce/seed1.npz"]
     page = build_report(collect(tmp_path / "records"), tmp_path / "out", sources()).read_text()
     assert "damaged evidence" in page
@@ -88,21 +87,6 @@ def test_evidence_of_another_run_is_not_used(measured: Collected, tmp_path: Path
     assert "its record is of run" in left_out[0][1]
 
 
-def test_figures_are_the_same_bytes_each_time(measured: Collected, tmp_path: Path) -> None:
-    for name in ("a", "b"):
-        build_report(measured, tmp_path / name, sources())
-    files = sorted(path.name for path in (tmp_path / "a" / "figures").iterdir())
-    assert files == ["mnist5k-lt-if100-paper.classes.svg", "mnist5k-lt-if100-paper.curves.svg"]
-    for name in files:
-        assert (tmp_path / "a" / "figures" / name).read_bytes() == (tmp_path / "b" / "figures" / name).read_bytes()
-
-
-def test_figures_of_tables_that_are_gone_are_removed(measured: Collected, tmp_path: Path) -> None:
-    build_report(measured, tmp_path / "out", sources())
-    build_report(collected(), tmp_path / "out", sources())
-    assert list((tmp_path / "out" / "figures").iterdir()) == []
-
-
 def test_a_number_that_its_predictions_do_not_give_has_no_evidence(measured: Collected, tmp_path: Path) -> None:
     path = tmp_path / "records" / "ce" / "seed0.json"
     record = read_record(path)
@@ -110,10 +94,3 @@ def test_a_number_that_its_predictions_do_not_give_has_no_evidence(measured: Col
     write_record(path, replace(record, results=results))
     left_out = ranked_sections(collect(tmp_path / "records")).left_out
     assert [name for name, _ in left_out] == ["ce/seed0.npz"]
-
-
-def test_figures_of_others_are_left_alone(measured: Collected, tmp_path: Path) -> None:
-    (tmp_path / "out" / "figures").mkdir(parents=True)
-    (tmp_path / "out" / "figures" / "logo.svg").write_text("mine")
-    build_report(measured, tmp_path / "out", sources())
-    assert (tmp_path / "out" / "figures" / "logo.svg").read_text() == "mine"

@@ -13,10 +13,10 @@ from harness.metrics.shots import group_sizes
 from harness.records.collect import collect
 from harness.reporting.claims import Claim
 from harness.reporting.comparison import MeasuredRows
-from harness.reporting.paper_tables import Cell, Column, PaperTable, TableRow, fill
+from harness.reporting.paper_tables import Column, PaperCell, PaperTable, TableRow, fill
 from harness.reporting.report import build_report
 from harness.reporting.tables import all_files
-from harness.reporting.weights import mark_weights, read_weights
+from harness.reporting.weights import read_weights
 from harness.weights.catalogue import Printed, Source, Weights
 from harness.weights.record import SCHEMA, Result, WeightsRecord, write_weights_record
 from tests.factories import make_scores, sources
@@ -53,9 +53,9 @@ def written(folder: Path, record: WeightsRecord) -> Path:
     return write_weights_record(folder, record, targets, wrong)
 
 
-def marked(claim: Claim, *records: WeightsRecord) -> Cell:
+def marked(claim: Claim, *records: WeightsRecord) -> PaperCell:
     table = PaperTable("a", "A", "A paper", (Column("x", group=claim.group),), (TableRow("CE", method=claim.method),))
-    ((_, (cell,)),) = mark_weights(fill([table], [claim], [], MeasuredRows([])), records)[0].rows
+    ((_, (cell,)),) = fill([table], [claim], [], MeasuredRows([]), records)[0].rows
     assert cell is not None
     return cell
 
@@ -84,7 +84,7 @@ def test_what_differs_is_not_marked(change: dict[str, Any]) -> None:
 
 def test_the_mark_stands_in_the_exported_tables() -> None:
     table = PaperTable("a", "A", "A paper", (Column("x"),), (TableRow("CE", method="ce"),))
-    files = all_files([], [], mark_weights(fill([table], [CLAIM], [], MeasuredRows([])), [make_weights()]))
+    files = all_files([], [], fill([table], [CLAIM], [], MeasuredRows([]), [make_weights()]))
     for name in ("paper-a.md", "paper-a.tex", "papers.csv"):
         assert "published weights score 70.00" in files[name]
 

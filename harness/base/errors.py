@@ -47,6 +47,11 @@ def complaint(error: UserError | RunFailed | OSError) -> tuple[str, int]:
     return f"error: {error.filename or 'input/output'}: {error.strerror or error}", 2
 
 
+def reason(error: BaseException) -> str:
+    """An exception's message on one line, for a message of ours; its type where it has none."""
+    return " ".join(str(error).split()) or type(error).__name__
+
+
 def unknown(kind: str, name: str, known: Iterable[str], *, where: str = "") -> UserError:
     """A UserError for a name that is not registered, with its nearest known names.
 

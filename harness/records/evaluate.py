@@ -14,7 +14,8 @@ from harness.base.files import read_json, stamped, unstamped, write_json
 from harness.metrics.f1 import macro_f1
 from harness.metrics.selection import SELECTION_RULES
 from harness.metrics.shots import DEFAULT_POLICY, group_sizes, per_class_accuracy, shot_accuracy
-from harness.records.evidence import evidence_path, gather, write_evidence
+from harness.records.arrays import Arrays, write_arrays
+from harness.records.evidence import evidence_path, gather
 from harness.records.history import read_history
 from harness.records.runs import RunInfo, read_run_info
 from harness.records.schema import SCHEMA, Record, Scores, costs_path, write_record
@@ -25,7 +26,6 @@ from harness.splits.splits import Split, read_split, split_facts
 if TYPE_CHECKING:
     from harness.api import Stage
 
-Arrays = dict[str, npt.NDArray[Any]]
 STAGES: tuple[Stage, ...] = ("train", "finetune")
 SUMMED = ("wall_seconds", "train_seconds", "eval_seconds", "peak_memory_mb")
 
@@ -54,7 +54,7 @@ def evaluate(
         for old in (path, evidence_path(path)):  # of a run that was here before
             old.unlink(missing_ok=True)
         if evidence:
-            write_evidence(evidence_path(path), evidence)
+            write_arrays(evidence_path(path), evidence)
         write_json(costs_path(path), stamped(costs))
         write_record(path, record)  # last: it says that the others are there
         paths.append(path)

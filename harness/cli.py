@@ -394,8 +394,9 @@ def score_weights(
     """Score published weights as they are and with post-hoc methods on top, beside the published number."""
     from harness.weights import command
 
-    request = command.Request(name, file, dataset, imbalance_factor, backbone, normalisation, mirror)
-    command.score(request, device, out)
+    facts = {"dataset": dataset, "imbalance_factor": imbalance_factor, "backbone": backbone}
+    given = {key: value for key, value in (facts | {"normalisation": normalisation}).items() if value not in ("", None)}
+    command.score(name, file, given, mirror, device, out)
 
 
 @app.command()

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
-from typing import Literal
+from collections.abc import Iterable, Mapping
+from typing import Literal, TypeVar
+
+T = TypeVar("T")
 
 
 class UserError(Exception):
@@ -45,6 +47,22 @@ def complaint(error: UserError | RunFailed | OSError) -> tuple[str, int]:
         return f"failed: {error}", 1
     # a full disk, a folder that cannot be written, a file in a folder's place
     return f"error: {error.filename or 'input/output'}: {error.strerror or error}", 2
+
+
+def reason(error: BaseException) -> str:
+    """An exception's message on one line, for a message of ours; its type where it has none."""
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def lookup(kind: str, name: str, known: Mapping[str, T], *, where: str = "") -> T:
+    """What is registered under a name; arguments as `unknown` takes them.
+
+    Raises:
+        UserError: nothing is.
+    """
+    if name not in known:
+        raise unknown(kind, name, known, where=where)
+    return known[name]
 
 
 def unknown(kind: str, name: str, known: Iterable[str], *, where: str = "") -> UserError:

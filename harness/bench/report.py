@@ -15,7 +15,8 @@ from pytest_benchmark.fixture import BenchmarkFixture
 
 from harness.bench.sizes import sizes
 from harness.metrics.shots import group_sizes, shot_accuracy
-from harness.records.evidence import evidence_path, write_evidence
+from harness.records.arrays import write_arrays
+from harness.records.evidence import evidence_path
 from harness.records.schema import SCHEMA, Record, Scores, costs_path, write_record
 
 Targets: TypeAlias = npt.NDArray[np.integer]
@@ -60,7 +61,7 @@ def _write(
     path = folder / dataset / f"method{row}" / f"seed{seed}.json"
     write_record(path, _record(dataset, row, seed, counts, len(targets), key, scores))
     costs_path(path).write_text(json.dumps({"device": "made", "wall_seconds": 1.0 + seed}), encoding="utf-8")
-    write_evidence(evidence_path(path), _evidence(key, targets, predicted, classes))
+    write_arrays(evidence_path(path), _evidence(key, targets, predicted, classes))
 
 
 def _record(dataset: str, row: int, seed: int, counts: list[int], images: int, key: str, scores: Scores) -> Record:

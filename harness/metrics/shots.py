@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from harness.base.errors import unknown
+from harness.base.errors import lookup
 
 GROUPS = ("many", "medium", "few")
 DEFAULT_POLICY = "strict_100_20"
@@ -46,10 +46,8 @@ def group_of_class(class_counts: Sequence[int] | npt.ArrayLike, policy: str = DE
     Raises:
         UserError: no policy has that name.
     """
-    if policy not in POLICIES:
-        raise unknown("shot policy", policy, POLICIES)
-    counts = np.asarray(class_counts, dtype=np.int64)
-    return [GROUPS[index] for index in POLICIES[policy][1](counts)]
+    _, groups_of = lookup("shot policy", policy, POLICIES)
+    return [GROUPS[index] for index in groups_of(np.asarray(class_counts, dtype=np.int64))]
 
 
 def group_sizes(class_counts: Sequence[int], policy: str = DEFAULT_POLICY) -> dict[str, int]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from harness.base.errors import UserError, unknown
+from harness.base.errors import UserError, lookup
 from harness.spec.recipe_layers import read_method_file
 from harness.spec.registry import broken_methods, find_plugins
 from harness.spec.suites import Suite, read_suites
@@ -16,9 +16,8 @@ def items(what: str) -> list[dict[str, str]]:
         UserError: `what` is none of these.
     """
     listings = {"methods": _methods, "datasets": _datasets, "backbones": _backbones, "suites": _suites}
-    if what not in listings:
-        raise unknown("list", what, listings)
-    return [{"name": name, "description": text} for name, text in sorted(listings[what]().items())]
+    found = lookup("list", what, listings)()
+    return [{"name": name, "description": text} for name, text in sorted(found.items())]
 
 
 def _methods() -> dict[str, str]:

@@ -16,52 +16,7 @@ from harness.spec.registry import NAME, available_methods, get_method
 
 SUITE = Path(__file__).with_name("conformance.py")
 
-FILES = {
-    "method.py": '''"""TITLE: Authors, Paper, Venue Year."""
-
-from __future__ import annotations
-
-from dataclasses import dataclass
-
-import torch.nn.functional as F
-from torch import Tensor
-
-from harness.api import Method, StepContext
-
-
-class CLASS(Method):
-    """One sentence: what it changes, with the paper's equation."""
-
-    name = "NAME"
-
-    # Hyper-parameters: recipes.yaml is checked against these fields. Delete the class when there are none.
-    @dataclass(frozen=True)
-    class Params:
-        """margin: lowers the target's logit in training, at least 0."""
-
-        margin: float = 0.0
-
-        def __post_init__(self) -> None:
-            if self.margin < 0:
-                raise ValueError(f"margin must be at least 0, found {self.margin}")
-
-    # Other hooks: head, sampler, param_groups, step_loss, after_step, inference, ... (see harness/api.py).
-    # self.task has num_classes, feature_dim and class_counts; step has epoch, generator, features.
-    def loss(self, logits: Tensor, target: Tensor, step: StepContext) -> Tensor:
-        """Mean loss of a batch; logits (B, C), target (B,)."""
-        at_target = F.one_hot(target, logits.shape[1]).to(logits)
-        return F.cross_entropy(logits - self.params.margin * at_target, target)
-''',
-    "recipes.yaml": """title: TITLE
-summary: One sentence for the report.
-params:
-  margin: 0.0 # each number with its source
-variants: {} # e.g. wide: {params: {margin: 1.0}}
-tracks:
-  common: {} # the common recipe as it is: what makes the comparison fair
-  # paper: {cifar10: {backbone: resnet32_cifar, epochs: 200, ...}}
-""",
-}
+TEMPLATE = Path(__file__).with_name("template")  # <file>.txt each, with CLASS, NAME and TITLE in it
 
 
 def scaffold(name: str, root: Path = Path("methods")) -> list[Path]:
@@ -77,11 +32,12 @@ def scaffold(name: str, root: Path = Path("methods")) -> list[Path]:
     title = name.replace("_", " ").capitalize()
     words = {"CLASS": title.title().replace(" ", ""), "NAME": name, "TITLE": title}
     paths = []
-    for file, text in FILES.items():
+    for template in sorted(TEMPLATE.iterdir()):
+        text = template.read_text(encoding="utf-8")
         for word, value in words.items():
             text = text.replace(word, value)
-        write_text(root / name / file, text)
-        paths.append(root / name / file)
+        paths.append(root / name / template.stem)
+        write_text(paths[-1], text)
     return paths
 
 

@@ -14,18 +14,19 @@ from harness.base.files import read_json, stamped, unstamped, write_json
 from harness.metrics.f1 import macro_f1
 from harness.metrics.selection import SELECTION_RULES
 from harness.metrics.shots import DEFAULT_POLICY, group_sizes, per_class_accuracy, shot_accuracy
-from harness.records.evidence import evidence_path, gather, write_evidence
+from harness.records.arrays import Arrays, write_arrays
+from harness.records.evidence import evidence_path, gather
 from harness.records.history import read_history
 from harness.records.runs import RunInfo, read_run_info
 from harness.records.schema import SCHEMA, Record, Scores, costs_path, write_record
 from harness.spec.entries import Entry
 from harness.spec.suites import RECORDS, lies_in, recipe_file
-from harness.splits.splits import Split, read_split, split_facts
+from harness.splits.splits import Split, read_split
 
 if TYPE_CHECKING:
     from harness.api import Stage
 
-Arrays = dict[str, npt.NDArray[Any]]
+Classes = npt.NDArray[np.integer]
 STAGES: tuple[Stage, ...] = ("train", "finetune")
 SUMMED = ("wall_seconds", "train_seconds", "eval_seconds", "peak_memory_mb")
 
@@ -54,7 +55,7 @@ def evaluate(
         for old in (path, evidence_path(path)):  # of a run that was here before
             old.unlink(missing_ok=True)
         if evidence:
-            write_evidence(evidence_path(path), evidence)
+            write_arrays(evidence_path(path), evidence)
         write_json(costs_path(path), stamped(costs))
         write_record(path, record)  # last: it says that the others are there
         paths.append(path)
@@ -100,26 +101,21 @@ def _score(split: Split, info: RunInfo, stem: Path, seed: int, policy: str) -> t
     epochs = [int(epoch) for epoch in evidence["epochs"]] if evidence else []
     two_stages = "finetune" in info.stages
     record = Record(
+        **vars(info),
         schema=SCHEMA,
-        status=info.status,
-        **split_facts(split),
-        method=info.method,
-        variant=info.variant,
-        track=info.track,
-        recipe=info.recipe,
-        recipe_sha256=info.recipe_sha256,
+        dataset=split.dataset,
+        profile=split.profile,
+        imbalance_factor=split.imbalance_factor,
+        subset_rule=split.subset_rule,
+        class_counts=split.class_counts,
+        test_images=sum(split.test.class_counts),
+        val_images=sum(split.val.class_counts),
         backbone=info.recipe.get("backbone", ""),
-        seed=info.seed,
-        stages=info.stages,
         stage1_selection="last" if two_stages else None,
-        stage1_key=info.stage1_key,
-        run_key=info.run_key,
-        code_version=info.code_version,
         shot_policy=policy,
         groups=group_sizes(split.class_counts, policy),
         results=results,
         evaluated_epochs=spans(epochs),
-        failure=info.failure,
     )
     return record, evidence
 
@@ -152,24 +148,37 @@ def _results(split: Split, info: RunInfo, path: Path, policy: str) -> tuple[dict
     if max(part.max(initial=0) for part in (history["test"], history["val"])) >= split.num_classes:
         raise UserError(f"{path}: predictions of classes that split {split.id} does not have; run its stage again")
     rows = {rule: choose(history["test"], test, history["val"], val) for rule, (_, choose) in SELECTION_RULES.items()}
-    results = {
-        rule: None if row is None else _scores(history, row, test, split.class_counts, policy)
-        for rule, row in rows.items()
-    }
     applicable = {rule: row for rule, row in rows.items() if row is not None}
+    results = dict.fromkeys(rows) | {
+        rule: score_epoch(
+            history["test"][row],
+            test,
+            split.class_counts,
+            epoch=int(history["epochs"][row]),
+            ece=float(history["ece"][row]),
+            policy=policy,
+        )
+        for rule, row in applicable.items()
+    }
     return results, gather(history, applicable, test, val)
 
 
-def _scores(
-    history: dict[str, npt.NDArray], row: int, targets: npt.NDArray[np.int64], class_counts: list[int], policy: str
+def score_epoch(
+    predictions: Classes,
+    targets: Classes,
+    class_counts: Sequence[int],
+    *,
+    epoch: int,
+    ece: float,
+    policy: str = DEFAULT_POLICY,
 ) -> Scores:
-    predictions = history["test"][row]
+    """The scores of an epoch's predictions on the test part; `class_counts` are those of the training images."""
     groups: dict[str, Any] = shot_accuracy(predictions, targets, class_counts, policy)
     return Scores(
-        epoch=int(history["epochs"][row]),
+        epoch=epoch,
         **groups,
         macro_f1=macro_f1(predictions, targets, len(class_counts)),
-        ece=float(history["ece"][row]),
+        ece=ece,
         per_class=per_class_accuracy(predictions, targets, len(class_counts)),
     )
 

@@ -14,7 +14,6 @@ With it paired tests, confusions and any other score can be computed again where
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,11 +23,10 @@ import numpy as np
 import numpy.typing as npt
 
 from harness.base.errors import UserError
-from harness.base.files import check_archive, write_bytes
+from harness.records.arrays import Arrays, read_arrays
+from harness.records.history import CLASS
 from harness.records.schema import Record
 
-SUFFIX = ".npz"
-CLASS = "class/"
 CURVES = ("loss", "learning_rate", "epochs", "test", "val")
 
 
@@ -50,7 +48,7 @@ class Evidence:
 
 def evidence_path(record: Path) -> Path:
     """The file beside a record."""
-    return record.with_suffix(SUFFIX)
+    return record.with_suffix(".npz")
 
 
 def gather(
@@ -58,7 +56,7 @@ def gather(
     rows: Mapping[str, int],
     test_targets: npt.NDArray[np.integer],
     val_targets: npt.NDArray[np.integer],
-) -> dict[str, npt.NDArray[Any]]:
+) -> Arrays:
     """The arrays of the file.
 
     Args:
@@ -88,13 +86,6 @@ def _accuracies(predictions: npt.NDArray[Any], targets: npt.NDArray[Any]) -> npt
     return shares
 
 
-def write_evidence(path: Path, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
-    """Writes the file atomically; equal arrays give equal bytes."""
-    buffer = io.BytesIO()
-    np.savez_compressed(buffer, allow_pickle=False, **arrays)
-    write_bytes(path, buffer.getvalue())
-
-
 def read_evidence(path: Path, record: Record) -> Evidence | None:
     """The evidence of a record; None where there is none.
 
@@ -103,10 +94,7 @@ def read_evidence(path: Path, record: Record) -> Evidence | None:
     """
     if not path.is_file():
         return None
-    try:
-        check_archive(path)
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
+    with read_arrays(path, "evidence", "run `ltbench evaluate` of its cell again") as arrays:
         found = str(arrays["run_key"])
         rows = dict(zip(arrays["rules"].tolist(), arrays["row"].tolist(), strict=True))
         evidence = Evidence(
@@ -117,9 +105,6 @@ def read_evidence(path: Path, record: Record) -> Evidence | None:
             {name.removeprefix(CLASS): values for name, values in arrays.items() if name.startswith(CLASS)},
         )
         _check(evidence)
-    except Exception as error:  # damaged bytes raise whatever the reader happens to stumble on
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise UserError(f"{path}: damaged evidence ({reason}); run `ltbench evaluate` of its cell again") from None
     if found != record.run_key:
         raise UserError(f"{path}: evidence of run {found}, its record is of run {record.run_key}")
     for rule, scores in record.results.items():

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from harness.base.errors import UserError
-from harness.base.files import check_archive, write_bytes
+from harness.records.arrays import Arrays, read_arrays, write_arrays
 
 LOGIT_CLASSES = 200  # all logits up to this many classes, the largest TOP_K beyond
 TOP_K = 20
@@ -43,7 +41,7 @@ class History:
             logits: of the final model on the test part, (N_test, C).
             quantities: numbers of each class, (C,) each, by name (`Method.class_quantities`).
         """
-        arrays: dict[str, Any] = {
+        arrays: Arrays = {
             "run_key": np.array(run_key),
             "loss": np.array(self.loss),
             "learning_rate": np.array(self.learning_rate),
@@ -59,9 +57,7 @@ class History:
             arrays["top_classes"] = top.astype(np.uint16)
             arrays["top_logits"] = np.take_along_axis(logits, top, axis=1).astype(np.float16)
         arrays |= {CLASS + name: values for name, values in (quantities or {}).items()}
-        buffer = io.BytesIO()
-        np.savez_compressed(buffer, allow_pickle=False, **arrays)
-        write_bytes(path, buffer.getvalue())
+        write_arrays(path, arrays)
 
 
 def class_dtype(num_classes: int) -> type[np.integer]:
@@ -72,23 +68,17 @@ def class_dtype(num_classes: int) -> type[np.integer]:
 ARRAYS = {"run_key", "loss", "learning_rate", "epochs", "test", "val", "ece"}
 
 
-def read_history(path: Path) -> dict[str, npt.NDArray]:
+def read_history(path: Path) -> Arrays:
     """The arrays of a finished run: see `History`, plus `run_key`, `logits` (or `top_classes`, `top_logits`)
     and quantities of the classes, whose names begin with `CLASS`.
 
     Raises:
         UserError: missing or damaged; every byte is checked against the file's own checksums.
     """
-    try:
-        check_archive(path)
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
+    if not path.is_file():
+        raise UserError(f"{path}: missing; the run has not been finished")
+    with read_arrays(path, "predictions", "run its stage again") as arrays:
         final = {"top_classes", "top_logits"} if "top_classes" in arrays else {"logits"}
         if {name for name in arrays if not name.startswith(CLASS)} != ARRAYS | final:
             raise ValueError(f"it holds {', '.join(sorted(arrays)) or 'nothing'}")
-    except FileNotFoundError:
-        raise UserError(f"{path}: missing; the run has not been finished") from None
-    except Exception as error:  # damaged bytes raise whatever the reader happens to stumble on
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise UserError(f"{path}: damaged ({reason}); run its stage again") from None
     return arrays

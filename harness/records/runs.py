@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal
 
 from harness.base import config
-from harness.base.errors import UserError
-from harness.base.files import read_json, sha256_json, stamped, unstamped
+from harness.base.files import read_json, sha256_json, stamped, unstamped, write_json
 from harness.records.schema import Failure
 from harness.spec.entries import entry_name
 from harness.spec.provenance import code_version
@@ -41,11 +40,6 @@ class RunInfo:
     code_version: str
     status: Literal["ok", "failed", "skipped"] = "ok"
     failure: Failure | None = None
-    sha256: str = field(init=False, default="", compare=False)  # over everything above, as its file carries it
-
-    def __post_init__(self) -> None:
-        content = {key: value for key, value in asdict(self).items() if key != "sha256"}
-        object.__setattr__(self, "sha256", stamped(content)["sha256"])
 
     @property
     def title(self) -> str:
@@ -59,12 +53,12 @@ def read_run_info(path: Path) -> RunInfo:
     Raises:
         UserError: missing or damaged.
     """
-    value = read_json(path, "run")
-    if not isinstance(value, dict):
-        raise UserError(f"{path}: not a run")
-    info = config.build(RunInfo, {key: item for key, item in value.items() if key != "sha256"}, str(path))
-    unstamped(value, path)
-    return info
+    return config.build(RunInfo, unstamped(read_json(path, "run"), path), str(path))
+
+
+def write_run_info(path: Path, info: RunInfo) -> None:
+    """Writes it atomically, with a hash over its content."""
+    write_json(path, stamped(asdict(info)))
 
 
 def run_info(
@@ -94,12 +88,7 @@ def run_info(
     first = {"split": split.sha256, "seed": seed, "code": first_code, **cell.first_stage_identity()}
     first |= {"recipe": recipe["train"], **spread.in_recipe}
     first_key = sha256_json(first)[:16]
-    second = {
-        "stage1": first_key,
-        "code": own_code,
-        "method": cell.method.name,
-        "recipe": recipe,
-    }
+    second = {"stage1": first_key, "code": own_code, "method": cell.method.name, "recipe": recipe}
     own = stage == "train"
     return RunInfo(
         method=cell.method.name,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -17,8 +17,6 @@ from harness.spec.entries import entry_name
 SCHEMA = 1
 HEADLINE = "last"  # the selection rule that every finished run has, and that tables lead with
 COSTS_SUFFIX = ".run.json"
-MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}
-"""From schema n to n+1; a record is carried forward step by step when it is read, never rewritten in place."""
 
 
 @dataclass(frozen=True)
@@ -110,32 +108,17 @@ def read_record(path: Path) -> Record:
     Raises:
         UserError: damaged, of a later schema than this version knows, or not of the schema.
     """
-    value = stored = read_json(path, "record")
-    if not isinstance(value, dict) or not isinstance(value.get("schema"), int):
+    stored = read_json(path, "record")
+    if not isinstance(stored, dict) or not isinstance(stored.get("schema"), int):
         raise UserError(f"{path}: not a record (no schema number)")
-    value = {key: item for key, item in value.items() if key != "sha256"}
+    value = {key: item for key, item in stored.items() if key != "sha256"}
     if value["schema"] > SCHEMA:
         raise UserError(f"{path}: written by a later version (schema {value['schema']}, this one knows {SCHEMA})")
-    while value["schema"] < SCHEMA:
-        if value["schema"] not in MIGRATIONS:
-            raise UserError(f"{path}: schema {value['schema']} is unknown")
-        value = MIGRATIONS[value["schema"]](value)
-    results = value.get("results", {})
-    if not isinstance(results, dict):
-        raise UserError(f"{path}.results: expected selection rules, found {results!r}")
-    typed = {
-        rule: None if scores is None else config.build(Scores, _mapping(scores, path), f"{path}.results.{rule}")
-        for rule, scores in results.items()
-    }
-    record = config.build(Record, {**value, "results": typed}, str(path))
+    if value["schema"] < SCHEMA:
+        raise UserError(f"{path}: schema {value['schema']} is unknown")
+    record = config.build(Record, value, str(path))
     unstamped(stored, path)  # last: what is wrong with a value says more than that something is
     return record
-
-
-def _mapping(value: Any, path: Path) -> dict[str, Any]:
-    if not isinstance(value, dict):
-        raise UserError(f"{path}: expected scores, found {value!r}")
-    return value
 
 
 def write_record(path: Path, record: Record) -> None:

@@ -21,7 +21,7 @@ from harness.metrics.selection import SELECTION_RULES
 from harness.metrics.shots import DEFAULT_POLICY, GROUPS
 from harness.reading.dataset import Dataset
 from harness.records.evaluate import evaluate
-from harness.records.runs import RunInfo
+from harness.records.runs import RunInfo, write_run_info
 from harness.records.schema import Failure, Record, read_record
 from harness.spec.entries import Entry, parse_entry
 from harness.spec.provenance import code_version
@@ -148,7 +148,7 @@ def _record_unresolved(
             status="failed",
             failure=Failure(str(error)),
         )
-        write_json(out / "predictions" / f"seed{seed}.json", dataclasses.asdict(info))
+        write_run_info(out / "predictions" / f"seed{seed}.json", info)
     for folder in ("checkpoint", "costs"):
         (out / folder).mkdir(parents=True, exist_ok=True)
 

@@ -23,7 +23,6 @@ from harness.records.schema import Record, read_record
 from harness.running import cells
 from harness.spec.entries import parse_entry
 from harness.spec.recipes import Cell, resolve
-from harness.spec.registry import unchanging
 from harness.spec.suites import entries_for, get_suite
 from harness.splits import splits, store
 from harness.splits.splits import Split, read_split
@@ -129,7 +128,6 @@ class Plan:
         return sum(run.stage != "train" for run in self.ready) + sum(len(runs) for runs in self.after.values())
 
 
-@unchanging()
 def make_plan(suite_name: str, settings: Settings, ended: Callable[[Run], bool] = lambda _run: True) -> Plan:
     """The suite's runs without those whose record is there, of this recipe, split and code; splits are drawn.
 

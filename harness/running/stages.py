@@ -18,7 +18,6 @@ from pathlib import Path
 import torch
 
 from harness.api import Method, Stage
-from harness.base import config
 from harness.base.errors import RunFailed, UserError
 from harness.base.files import read_json, stamped, unstamped, write_json
 from harness.base.progress import Reporter
@@ -32,7 +31,7 @@ from harness.engine.side_by_side import Task, run_side_by_side, workers_for
 from harness.feed.resize import resized
 from harness.reading.dataset import AnyImages
 from harness.records.history import read_history
-from harness.records.runs import RunInfo, read_run_info, run_info
+from harness.records.runs import RunInfo, read_run_info, run_info, write_run_info
 from harness.records.schema import Failure
 from harness.spec.provenance import machine
 from harness.spec.recipes import Cell
@@ -97,7 +96,7 @@ def adopt(
         target.parent.mkdir(parents=True, exist_ok=True)
         if outcome.status == "ok":
             shutil.copyfile(source.with_suffix(".npz"), target.with_suffix(".npz"))
-        _write_info(target.with_suffix(".json"), outcomes[-1])
+        write_run_info(target.with_suffix(".json"), outcomes[-1])
     return place.ranks.told(outcomes)
 
 
@@ -166,7 +165,7 @@ def record_failure(cell: Cell, split_file: Path, seed: int, stage: Stage, out: P
     """Writes down a failure that the stage itself could not: its process died, or its data cannot be read."""
     info = run_info(cell, read_split(split_file), seed, stage)
     failed = dataclasses.replace(info, status="failed", failure=Failure(reason))
-    _write_info(out / "predictions" / f"seed{seed}.json", failed)
+    write_run_info(out / "predictions" / f"seed{seed}.json", failed)
 
 
 def _is_finished(out: Path, info: RunInfo, reporter: Reporter) -> bool:
@@ -304,11 +303,7 @@ def _write_costs(folder: Path, run: StageRun, info: RunInfo, place: Workplace) -
 def _write_outcome(folder: Path, info: RunInfo, place: Workplace) -> None:
     """The last file of a run: once it is there, the run is over."""
     if place.ranks.first:
-        _write_info(folder / "run.json", info)
-
-
-def _write_info(path: Path, info: RunInfo) -> None:
-    write_json(path, config.as_dict(info))
+        write_run_info(folder / "run.json", info)
 
 
 PUBLISHED = {

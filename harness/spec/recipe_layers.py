@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from harness.base import config
-from harness.base.errors import UserError, unknown
+from harness.base.errors import UserError, lookup, unknown
 from harness.base.files import PACKAGE, parse_yaml, read_yaml, shown
 from harness.spec.entries import TRACKS, Entry
 from harness.spec.registry import Plugin, get_plugin
@@ -159,12 +159,11 @@ def with_bases(layers: Layers) -> Layers:
     found: Layers = []
     for where, layer in layers:
         if "base" in layer:
-            published = _section("published")
-            if layer["base"] not in published:
-                raise unknown("published recipe", str(layer["base"]), published, where=f"{where}.base")
+            base = str(layer["base"])
+            published = lookup("published recipe", base, _section("published"), where=f"{where}.base")
             found = [(w, {"params": kept["params"]}) for w, kept in found if "params" in kept]
-            origin = f"{shown(COMMON_FILE)}: published.{layer['base']}"
-            found.append((origin, _mapping(published[layer["base"]], origin)))
+            origin = f"{shown(COMMON_FILE)}: published.{base}"
+            found.append((origin, _mapping(published, origin)))
         found.append((where, {key: value for key, value in layer.items() if key != "base"}))
     return found
 

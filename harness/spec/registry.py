@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import functools
 import importlib
@@ -12,12 +11,11 @@ import re
 import sys
 import traceback
 import typing
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.base.errors import UserError, unknown
+from harness.base.errors import UserError, lookup
 from harness.base.files import PACKAGE, shown
 
 if TYPE_CHECKING:
@@ -36,8 +34,8 @@ class Plugin:
     folder: Path  # holds method.py and recipes.yaml; claims.yaml, tables.yaml and studies.yaml where it has its own
 
 
-def find_plugins() -> dict[str, Plugin]:
-    """Every method that can be seen, by name, sorted.
+def find_plugins(name: str = "*") -> dict[str, Plugin]:
+    """Every method that can be seen, by name, sorted; or only the one of that name.
 
     Folders on every `methods` path count (the project's own, and others on `sys.path`), and each entry point of the
     group `ltbench.methods` (`name = "package.module"`).
@@ -45,42 +43,27 @@ def find_plugins() -> dict[str, Plugin]:
     Raises:
         UserError: two plugins have one name; both owners are named.
     """
-    if _remembered:
-        return dict(_remembered)
     plugins: dict[str, Plugin] = {}
-    for plugin in [*_folder_plugins(), *_installed_plugins()]:
+    installed = [plugin for plugin in _installed_plugins() if name in ("*", plugin.name)]
+    for plugin in [*_folder_plugins(name), *installed]:
         other = plugins.setdefault(plugin.name, plugin)
-        if other.folder.resolve() != plugin.folder.resolve():
+        if other is not plugin and other.folder.resolve() != plugin.folder.resolve():
             owners = f"{shown(other.folder)} and {shown(plugin.folder)}"
             raise UserError(f"two methods are named '{plugin.name}': {owners}; rename one of them")
     return dict(sorted(plugins.items()))
 
 
-_remembered: dict[str, Plugin] = {}
-
-
-@contextlib.contextmanager
-def unchanging() -> Iterator[None]:
-    """Looks for methods once: a large plan asks for them many thousand times, and each search reads the disk.
-
-    A method that appears or goes meanwhile is not noticed.
-    """
-    before = dict(_remembered)
-    _remembered.update(find_plugins())
-    try:
-        yield
-    finally:
-        _remembered.clear()
-        _remembered.update(before)  # one that is within another leaves it as it was
-
-
-def _folder_plugins() -> list[Plugin]:
+def _folder_plugins(name: str) -> list[Plugin]:
     spec = importlib.util.find_spec("methods")  # a namespace package: every folder `methods` on sys.path
     paths = [Path(path) for path in spec.submodule_search_locations or []] if spec else []
     # A folder beside another checkout of the harness (an editable install of it, say) holds that checkout's methods.
     roots = [path for path in paths if not (path.parent / PACKAGE.name).is_dir() or path.parent == PACKAGE.parent]
-    files = [file for root in roots for file in sorted(root.glob("*/method.py")) if NAME.fullmatch(file.parent.name)]
-    return [Plugin(file.parent.name, f"methods.{file.parent.name}.method", file.parent) for file in files]
+    files = [file for root in roots for file in sorted(root.glob(f"{name}/method.py"))]
+    return [
+        Plugin(file.parent.name, f"methods.{file.parent.name}.method", file.parent)
+        for file in files
+        if NAME.fullmatch(file.parent.name)
+    ]
 
 
 def _installed_plugins() -> list[Plugin]:
@@ -116,10 +99,8 @@ def get_plugin(name: str, *, where: str = "") -> Plugin:
     Raises:
         UserError: there is none; the message has the nearest known names.
     """
-    plugins = find_plugins()
-    if name not in plugins:
-        raise unknown("method", name, plugins, where=where)
-    return plugins[name]
+    found = find_plugins(name) if NAME.fullmatch(name) else {}
+    return found[name] if found else lookup("method", name, find_plugins(), where=where)
 
 
 def get_method(name: str) -> type[Method]:

@@ -14,6 +14,16 @@ from harness.base import config
 from harness.base.errors import unknown
 from harness.toolbox.schedules import SCHEDULES, Steps, share, whole_epochs
 
+AT_LEAST_1 = {"batch_size", "eval_every"}
+
+
+def _check_numbers(values: Any, prefix: str = "") -> None:
+    """Every number of a dataclass must be finite and at least 0; those of `AT_LEAST_1` at least 1."""
+    for name, value in vars(values).items():
+        least = int(name in AT_LEAST_1)
+        if isinstance(value, int | float) and not least <= value < float("inf"):
+            raise ValueError(f"{prefix}{name} must be a number of at least {least}, found {value}")
+
 
 @dataclass(frozen=True)
 class Augment:
@@ -40,11 +50,7 @@ class Augment:
     cutout: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("crop_padding", "color_jitter", "lighting", "cutout"):
-            if not 0 <= getattr(self, name) < float("inf"):
-                raise ValueError(f"augment.{name} must be a number of at least 0, found {getattr(self, name)}")
-        if self.auto_augment not in ("none", "cifar10"):
-            raise ValueError(f"augment.auto_augment must be 'none' or 'cifar10', found {self.auto_augment!r}")
+        _check_numbers(self, "augment.")
         if self.crop_padding and self.resized_crop:
             raise ValueError(f"either augment.crop_padding ({self.crop_padding}) or augment.resized_crop must be off")
 
@@ -122,24 +128,7 @@ class StageRecipe:
     def __post_init__(self) -> None:
         if isinstance(self.schedule, str) and self.schedule not in SCHEDULES:
             raise ValueError(str(unknown("schedule", self.schedule, SCHEDULES)))
-        positive = {"batch_size": self.batch_size, "eval_every": self.eval_every}
-        others = (
-            "epochs",
-            "lr",
-            "weight_decay",
-            "momentum",
-            "warmup_epochs",
-            "iterations",
-            "warmup_iterations",
-            "mixup_alpha",
-            "clip_grad",
-        )
-        for name, value in positive.items():
-            if value < 1:
-                raise ValueError(f"{name} must be at least 1, found {value}")
-        for name in others:
-            if not 0 <= getattr(self, name) < float("inf"):
-                raise ValueError(f"{name} must be a number of at least 0, found {getattr(self, name)}")
+        _check_numbers(self)
         if self.epochs and self.warmup_epochs > self.epochs:
             raise ValueError(f"warmup_epochs {self.warmup_epochs} must not be more than epochs {self.epochs}")
         if self.epochs and self.iterations:
@@ -153,7 +142,7 @@ class StageRecipe:
             raise ValueError("nesterov needs a momentum above 0")
         if self.strong_augment is not None and self.strong_augment.crop != self.augment.crop:
             raise ValueError("strong_augment must crop as augment does (crop_padding, resized_crop)")
-        if not 0 <= self.eval_all_after <= 1:
+        if self.eval_all_after > 1:
             raise ValueError(f"eval_all_after must be a share of the epochs from 0 to 1, found {self.eval_all_after}")
 
     def is_evaluated(self, epoch: int) -> bool:

@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any, Literal
 import yaml
 
 from harness.base import config
-from harness.base.errors import UserError, unknown
+from harness.base.errors import UserError, lookup
 from harness.base.files import PACKAGE, read_yaml, sha256_json, shown, write_json, write_text
 from harness.spec.entries import Entry, parse_entry
 from harness.spec.provenance import code_version
 from harness.spec.recipe_layers import has_recipe
 from harness.spec.recipes import Cell, resolve
-from harness.spec.registry import available_methods, get_plugin, unchanging
+from harness.spec.registry import available_methods, get_plugin
 from harness.splits.splits import parse_split_name
 from harness.splits.store import module_name
 
@@ -27,12 +27,8 @@ if TYPE_CHECKING:
 
 SUITES_FILE = PACKAGE / "suites.yaml"
 GRID_FILE = PACKAGE / "grid.yaml"
-RUNS, RECORDS, SPLITS, RECIPES = (
-    Path("results/runs"),
-    Path("results/records"),
-    Path("results/splits"),
-    Path("results/recipes"),
-)
+RESULTS = Path("results")
+RUNS, RECORDS, SPLITS, RECIPES = (RESULTS / name for name in ("runs", "records", "splits", "recipes"))
 PARTS = ("splits", "train", "finetune", "evaluate")  # of the grid
 Resolve = Callable[[Entry, str], Cell]
 
@@ -72,10 +68,7 @@ def get_suite(name: str) -> Suite:
     Raises:
         UserError: there is none.
     """
-    suites = read_suites()
-    if name not in suites:
-        raise unknown("suite", name, suites, where=shown(SUITES_FILE))
-    return suites[name]
+    return lookup("suite", name, read_suites(), where=shown(SUITES_FILE))
 
 
 def entries_for(suite: Suite, dataset: str) -> dict[Entry, int]:
@@ -274,7 +267,6 @@ def recipe_file(split: str, entry: Entry, stage: Stage) -> Path:
     return RECIPES / split / entry.path.with_name(f"{entry.path.name}.{stage}.json")
 
 
-@unchanging()
 def write_recipes(name: str, out: Path = RECIPES) -> list[Path]:
     """Freezes the recipe and code version of each stage of a suite's grid.
 

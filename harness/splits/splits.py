@@ -6,14 +6,13 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from harness.base import config
 from harness.base.errors import UserError
-from harness.base.files import read_json, sha256_bytes, sha256_json, write_json
+from harness.base.files import read_json, sha256_json, write_json
 from harness.reading.dataset import AnyImages, Dataset, ImageFiles, Images
 from harness.reading.identity import digest, identities_by_class, identity, pixel_hash
 from harness.reading.profiles import PROFILES, exponential_class_counts
@@ -32,7 +31,6 @@ __all__ = [
     "pixel_hash",
     "read_split",
     "select",
-    "split_facts",
     "write_split",
 ]
 
@@ -121,8 +119,8 @@ def build_split(name: str, dataset: Dataset, parts: Mapping[str, AnyImages]) -> 
         std=list(dataset.std),
         class_counts=counts,
         train=[sorted(identity(pool, i) for i in group) for group in chosen],
-        val=_part(parts.get("val"), dataset.num_classes),
-        test=_part(parts["test"], dataset.num_classes),
+        val=ordered(parts["val"] if "val" in parts else take(pool, []), dataset.num_classes)[0],
+        test=ordered(parts["test"], dataset.num_classes)[0],
     )
     return replace(split, sha256=split.digest())
 
@@ -164,11 +162,11 @@ def _class_names(dataset: Dataset, pool: AnyImages, members: Sequence[Indices]) 
     return [dataset.class_name(pool.names[group[0]]) for group in members]
 
 
-def _part(images: AnyImages | None, num_classes: int) -> Part:
-    if images is None:
-        return Part([0] * num_classes, sha256_bytes(b""))
+def ordered(images: AnyImages, num_classes: int) -> tuple[Part, list[int]]:
+    """What identifies a fixed part, and the order that every stage uses: by class, then by identity."""
     groups = identities_by_class(images, num_classes)
-    return Part([len(group) for group in groups], digest(images, (name for group in groups for name, _ in group)))
+    part = Part([len(group) for group in groups], digest(images, (name for group in groups for name, _ in group)))
+    return part, [index for group in groups for _, index in group]
 
 
 def write_split(split: Split, path: Path) -> None:
@@ -198,7 +196,7 @@ def read_split(path: Path) -> Split:
     return split
 
 
-def select(split: Split, parts: Mapping[str, AnyImages]) -> dict[str, Images | ImageFiles]:
+def select(split: Split, parts: Mapping[str, AnyImages]) -> dict[str, AnyImages]:
     """The split's images, each part ordered by class and then by identity, wherever the images came from.
 
     Of a data set that does not fit into memory they are lists of files (`ImageFiles`).
@@ -208,15 +206,13 @@ def select(split: Split, parts: Mapping[str, AnyImages]) -> dict[str, Images | I
     """
     chosen = {"train": _select_train(split, parts["train"])}
     for part, expected in (("val", split.val), ("test", split.test)):
-        images = parts.get(part)
-        if _part(images, split.num_classes) != expected:
+        images = parts[part] if part in parts else take(parts["train"], [])
+        found, order = ordered(images, split.num_classes)
+        if found != expected:
             raise UserError(
                 f"split '{split.id}': the {part} images of data set '{split.dataset}' are not those of the split"
             )
-        if images is None:
-            images = _take(parts["train"], [])
-        order = [index for group in identities_by_class(images, split.num_classes) for _, index in group]
-        chosen[part] = _take(images, order)
+        chosen[part] = take(images, order)
     return chosen
 
 
@@ -230,27 +226,13 @@ def _select_train(split: Split, pool: AnyImages) -> AnyImages:
             if len(by_identity[name]) < times:
                 raise UserError(f"split '{split.id}': image {name} of class {c} is not in data set '{split.dataset}'")
             order += by_identity[name][:times]
-    return _take(pool, order)
+    return take(pool, order)
 
 
-def _take(images: AnyImages, order: Sequence[int]) -> AnyImages:
+def take(images: AnyImages, order: Sequence[int]) -> AnyImages:
+    """The images at these positions, in this order."""
     index = np.array(order, dtype=np.int64)
     if isinstance(images, Images):
         return Images(images.pixels[index], images.labels[index])
     identities = images.identities and tuple(images.identities[i] for i in order)
     return ImageFiles(images.root, tuple(images.names[i] for i in order), images.labels[index], identities)
-
-
-def split_facts(split: Split) -> dict[str, Any]:
-    """The split's identity as records carry it."""
-    return {
-        "dataset": split.dataset,
-        "split": split.id,
-        "split_sha256": split.sha256,
-        "profile": split.profile,
-        "imbalance_factor": split.imbalance_factor,
-        "subset_rule": split.subset_rule,
-        "class_counts": split.class_counts,
-        "test_images": sum(split.test.class_counts),
-        "val_images": sum(split.val.class_counts),
-    }

@@ -68,6 +68,12 @@ def data_root() -> Path:
     return Path(os.environ.get("LTBENCH_DATA") or "data")
 
 
+def default_mirror() -> Path | None:
+    """The folder that is looked at before anything is downloaded (`LTBENCH_MIRROR`)."""
+    named = os.environ.get("LTBENCH_MIRROR")
+    return Path(named) if named else None
+
+
 # ---- fetching --------------------------------------------------------------------------------------------------------
 
 
@@ -85,7 +91,7 @@ def fetch(dataset: Dataset, root: Path, mirror: Path | None = None, *, repair: b
     Raises:
         UserError: source missing, no network, or a wrong hash in source or target.
     """
-    mirror = mirror or (Path(os.environ["LTBENCH_MIRROR"]) if os.environ.get("LTBENCH_MIRROR") else None)
+    mirror = mirror or default_mirror()
     form = _form_to_fetch(dataset, root, mirror)
     target = root / (form.folder or form.name)
     for name, pin in form.files.items():
@@ -97,7 +103,8 @@ def fetch(dataset: Dataset, root: Path, mirror: Path | None = None, *, repair: b
             if not repair:
                 command = f"ltbench fetch {dataset.name} --to {root} --repair"
                 raise UserError(f"{path}: wrong content: {fault}; nothing was overwritten; to replace it: {command}")
-        _bring(dataset, form, name, mirror, path)
+        origin = _origin(dataset, form, name, mirror)
+        bring(path, pin, origin, form.urls.get(name, ""), _advice(dataset, path))
     return target
 
 
@@ -120,21 +127,22 @@ def _places(form: Dataset, name: str, mirror: Path) -> Iterator[Path]:
         yield folder / f"{name}.gz"
 
 
-def _bring(dataset: Dataset, form: Dataset, name: str, mirror: Path | None, path: Path) -> None:
-    """Puts the file `name` in place, from the mirror if there is one, else from the data set's own source."""
-    origin = _origin(dataset, form, name, mirror)
+def bring(path: Path, pin: str, origin: Path | None, url: str, advice: str) -> None:
+    """Puts a file in place: a copy of `origin`, unpacked if that is `<file>.gz`, or else what `url` gives.
+
+    Raises:
+        UserError: it is not as pinned, or the download failed (the message ends with `advice`).
+    """
     with atomic_path(path) as temporary:
         if origin is None:
-            download(form.urls[name], temporary, _advice(dataset, path))
-        elif origin.name == f"{name}.gz":
+            download(url, temporary, advice)
+        elif origin.name == f"{path.name}.gz":
             _unpack(origin, temporary)
         else:
             shutil.copyfile(origin, temporary)
-        if fault := pins.wrong(temporary, form.files[name]):
-            where = origin or form.urls[name]
-            raise UserError(
-                f"{where}: wrong content: {fault}; nothing was written; the source must hold the original file"
-            )
+        if fault := pins.wrong(temporary, pin):
+            hint = "nothing was written; the source must hold the original file"
+            raise UserError(f"{origin or url}: wrong content: {fault}; {hint}")
 
 
 def _origin(dataset: Dataset, form: Dataset, name: str, mirror: Path | None) -> Path | None:

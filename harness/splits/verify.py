@@ -18,8 +18,9 @@ from harness.reading import pins
 from harness.reading.archives import MAX_MEMBER, read_members
 from harness.reading.dataset import AnyImages, Dataset, ImageFiles
 from harness.reading.decoding import WORKERS, image_fault
-from harness.reading.identity import digest, identities_by_class, image_hash
+from harness.reading.identity import image_hash
 from harness.splits import store
+from harness.splits.splits import ordered
 
 SHOWN = 20  # faults that are printed of each kind; the manifest has all of them
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
@@ -117,7 +118,7 @@ def _check_images(dataset: Dataset, report: Report, quick: bool) -> None:
         return
     for part, images in parts.items():
         report.images[part] = len(images.labels)
-        report.sha256[part] = _part_digest(images, dataset.num_classes)
+        report.sha256[part] = ordered(images, dataset.num_classes)[0].sha256
         if part not in hashes:
             hashes[part] = _hashes(images, report, quick)
     if report.sound and all(len(found) == report.images[part] for part, found in hashes.items()):
@@ -130,10 +131,6 @@ def _hashes(images: AnyImages, report: Report, quick: bool) -> list[str]:
     if isinstance(images, ImageFiles):
         return _check_files(images, report, quick)
     return [image_hash(images, i) for i in range(len(images.labels))]
-
-
-def _part_digest(images: AnyImages, num_classes: int) -> str:
-    return digest(images, (name for group in identities_by_class(images, num_classes) for name, _ in group))
 
 
 def _check_files(images: ImageFiles, report: Report, quick: bool) -> list[str]:

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import os
 import re
-import shutil
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from harness.base import config
-from harness.base.errors import UserError, unknown
-from harness.base.files import PACKAGE, atomic_path, read_yaml, sha256_file, shown
+from harness.base.errors import UserError, lookup
+from harness.base.files import PACKAGE, read_yaml, sha256_file, shown
 from harness.metrics.selection import SELECTION_RULES
 from harness.reading import pins
-from harness.reading.download import download
-from harness.splits.store import data_root
+from harness.splits import store
 
 FILE = PACKAGE / "weights.yaml"
 SITE = "https://raw.githubusercontent.com"
@@ -111,12 +107,9 @@ def catalogue(path: Path = FILE) -> Catalogue:
     """
     found = config.build(Catalogue, read_yaml(path), shown(path))
     for name, one in found.weights.items():
-        for kind, key, known in (
-            ("source", one.source, found.sources),
-            ("normalisation", one.normalisation, found.normalisations),
-        ):
-            if key not in known:
-                raise unknown(kind, key, known, where=f"{shown(path)}: weights.{name}.{kind}")
+        where = f"{shown(path)}: weights.{name}"
+        lookup("source", one.source, found.sources, where=f"{where}.source")
+        lookup("normalisation", one.normalisation, found.normalisations, where=f"{where}.normalisation")
     return found
 
 
@@ -126,10 +119,7 @@ def get_weights(name: str) -> Weights:
     Raises:
         UserError: there are none; the message has the nearest names.
     """
-    known = catalogue().weights
-    if name not in known:
-        raise unknown("set of weights", name, known)
-    return known[name]
+    return lookup("set of weights", name, catalogue().weights)
 
 
 def fetch(name: str, mirror: Path | None = None) -> Path:
@@ -148,28 +138,19 @@ def fetch(name: str, mirror: Path | None = None) -> Path:
             f"{name}: only the first {len(weights.sha256)} digits of its sha256 are known, so it is not fetched; "
             f"with a file that you have: ltbench weights score {name} --file FILE"
         )
-    path = data_root() / "weights" / weights.file
+    path = store.data_root() / "weights" / weights.file
     if path.is_file():
         if fault := pins.wrong(path, weights.sha256):
             raise UserError(f"{path}: wrong content: {fault}; delete it, and it is fetched again")
         return path
-    mirror = mirror or (Path(os.environ["LTBENCH_MIRROR"]) if os.environ.get("LTBENCH_MIRROR") else None)
-    origin = next((place for place in _places(weights.file, mirror) if place.is_file()), None)
+    mirror = mirror or store.default_mirror()
+    folders = (mirror, mirror / "weights", mirror.parent / "weights") if mirror else ()
+    origin = next((folder / weights.file for folder in folders if (folder / weights.file).is_file()), None)
     source = catalogue().source(weights)
     url = f"{SITE}/{source.repository}/{source.commit}/{weights.path}"
-    with atomic_path(path) as temporary:
-        if origin:
-            shutil.copyfile(origin, temporary)
-        else:
-            download(url, temporary, f"put the file at {path} yourself, or point --mirror at a folder that has it")
-        if fault := pins.wrong(temporary, weights.sha256):
-            raise UserError(f"{origin or url}: wrong content: {fault}; nothing was written")
+    advice = f"put the file at {path} yourself, or point --mirror at a folder that has it"
+    store.bring(path, weights.sha256, origin, url, advice)
     return path
-
-
-def _places(file: str, mirror: Path | None) -> Iterator[Path]:
-    for folder in (mirror, mirror / "weights", mirror.parent / "weights") if mirror else ():
-        yield folder / file
 
 
 def check_file(path: Path, name: str) -> None:

@@ -3,66 +3,52 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from harness.base import config
-from harness.base.errors import UserError, unknown
+from harness.base.errors import UserError, lookup
 from harness.base.files import sha256_file
 from harness.metrics.shots import GROUPS
 from harness.weights.catalogue import Printed, Weights, catalogue, check_file, fetch, get_weights
 from harness.weights.record import WeightsRecord, write_weights_record
 
 
-@dataclass(frozen=True)
-class Request:
-    """What `ltbench weights score` was asked for: a name, perhaps with a file of one's own, or a file and its facts."""
+def requested(name: str, file: Path | None, facts: Mapping[str, Any], mirror: Path | None) -> tuple[str, Weights, Path]:
+    """Name, facts and file of the weights that `ltbench weights score` was asked for; what may be fetched is.
 
-    name: str = ""
-    file: Path | None = None
-    dataset: str = ""
-    imbalance_factor: float | None = None
-    backbone: str = ""
-    normalisation: str = ""
-    mirror: Path | None = None
+    Args:
+        name: of published weights; "" for a person's own file.
+        file: one's own file, of that name or described by `facts`.
+        facts: the options among dataset, imbalance_factor, backbone and normalisation that were given.
 
-    def resolved(self) -> tuple[str, Weights, Path]:
-        """Name, facts and file of the weights; what may be fetched is.
-
-        Raises:
-            UserError: options that say too little or too much, an unknown name, or not the file that is meant.
-        """
-        facts: dict[str, object] = {
-            "dataset": self.dataset,
-            "imbalance_factor": self.imbalance_factor,
-            "backbone": self.backbone,
-        }
-        facts["normalisation"] = self.normalisation
-        given = {key: value for key, value in facts.items() if value not in ("", None)}
-        if self.name:
-            weights = get_weights(self.name)
-            if given:
-                option = next(iter(given)).replace("_", "-")
-                raise UserError(f"--{option}: of '{self.name}' it is known; leave it out")
-            if self.file:
-                check_file(self.file, self.name)
-            return self.name, weights, self.file or fetch(self.name, self.mirror)
-        if not self.file:
-            raise UserError("name published weights (ltbench weights list), or give --file, --dataset and --backbone")
-        for option in ("dataset", "backbone"):
-            if option not in given:
-                raise UserError(f"--{option}: missing; a file does not say it")
-        if self.normalisation and self.normalisation not in (known := catalogue().normalisations):
-            raise unknown("normalisation", self.normalisation, known, where="--normalisation")
-        if not self.file.is_file():
-            raise UserError(f"{self.file}: no such file")
-        stem = re.sub(r"[^a-z0-9]+", "-", self.file.name.split(".")[0].lower()).strip("-") or "weights"
-        weights = config.build(Weights, given | {"title": self.file.name}, "ltbench weights score")
-        return f"{stem}-{sha256_file(self.file)[:8]}", weights, self.file
+    Raises:
+        UserError: options that say too little or too much, an unknown name, or another file than expected.
+    """
+    if name:
+        weights = get_weights(name)
+        if facts:
+            raise UserError(f"--{next(iter(facts)).replace('_', '-')}: of '{name}' it is known; leave it out")
+        if file:
+            check_file(file, name)
+        return name, weights, file or fetch(name, mirror)
+    if not file:
+        raise UserError("name published weights (ltbench weights list), or give --file, --dataset and --backbone")
+    for option in ("dataset", "backbone"):
+        if option not in facts:
+            raise UserError(f"--{option}: missing; a file does not say it")
+    if "normalisation" in facts:
+        lookup("normalisation", facts["normalisation"], catalogue().normalisations, where="--normalisation")
+    if not file.is_file():
+        raise UserError(f"{file}: no such file")
+    stem = re.sub(r"[^a-z0-9]+", "-", file.name.split(".")[0].lower()).strip("-") or "weights"
+    weights = config.build(Weights, {**facts, "title": file.name}, "ltbench weights score")
+    return f"{stem}-{sha256_file(file)[:8]}", weights, file
 
 
 def known() -> list[dict[str, str]]:
@@ -79,8 +65,10 @@ def _data(one: Weights) -> str:
     return one.dataset if one.imbalance_factor == 1 else f"{one.dataset}, imbalance factor {one.imbalance_factor:g}"
 
 
-def score(request: Request, device: str, out: Path) -> Path:
+def score(name: str, file: Path | None, facts: Mapping[str, Any], mirror: Path | None, device: str, out: Path) -> Path:
     """Scores published weights, prints them beside the published number, and writes the record.
+
+    Args: the first four as `requested` takes them.
 
     Raises:
         UserError: bad options, a file that is refused, or data that is missing.
@@ -88,8 +76,7 @@ def score(request: Request, device: str, out: Path) -> Path:
     from harness.engine.device import pick_device
     from harness.weights.scoring import score as scored
 
-    name, weights, file = request.resolved()
-    record, targets, predictions = scored(name, weights, file, pick_device(device))
+    record, targets, predictions = scored(*requested(name, file, facts, mirror), pick_device(device))
     path = write_weights_record(out, record, targets, predictions)
     console = Console()
     if not console.is_terminal:  # a file or a pipe has no width; rich would take 80 columns

@@ -21,9 +21,11 @@ import numpy.typing as npt
 
 from harness.base import config
 from harness.base.errors import UserError
-from harness.base.files import check_archive, read_json, stamped, unstamped, write_json
+from harness.base.files import read_json, stamped, unstamped, write_json
 from harness.metrics.shots import GROUPS
-from harness.records.evidence import evidence_path, write_evidence
+from harness.records.arrays import read_arrays, write_arrays
+from harness.records.evidence import evidence_path
+from harness.records.history import class_dtype
 from harness.records.schema import Scores
 from harness.weights.catalogue import Source, Weights
 
@@ -88,13 +90,13 @@ def write_weights_record(folder: Path, record: WeightsRecord, targets: Classes, 
     """Writes the record and, before it, its evidence; the same scores give the same bytes."""
     path = folder / f"{record.name}.json"
     path.unlink(missing_ok=True)  # it says that the evidence beside it is there
-    dtype = np.uint8 if len(record.class_counts) <= 256 else np.uint16
+    dtype = class_dtype(len(record.class_counts))
     arrays = {
         "file_sha256": np.array(record.file_sha256),
         "targets": targets.astype(dtype),
         "predictions": np.stack(predictions).astype(dtype),
     }
-    write_evidence(evidence_path(path), arrays)
+    write_arrays(evidence_path(path), arrays)
     write_json(path, stamped(dataclasses.asdict(record)))
     return path
 
@@ -115,10 +117,8 @@ def read_weights_record(path: Path) -> WeightsRecord:
 
 
 def _check_evidence(path: Path, record: WeightsRecord) -> None:
-    try:
-        check_archive(path)
-        with np.load(path, allow_pickle=False) as file:
-            found, targets, predictions = str(file["file_sha256"]), file["targets"], file["predictions"]
+    with read_arrays(path, "evidence", "score the weights again") as arrays:
+        found, targets, predictions = str(arrays["file_sha256"]), arrays["targets"], arrays["predictions"]
         if found != record.file_sha256:
             raise ValueError(f"of weights {found}")
         if targets.shape != (record.test_images,) or predictions.shape != (len(record.results), record.test_images):
@@ -126,6 +126,3 @@ def _check_evidence(path: Path, record: WeightsRecord) -> None:
         for result, predicted in zip(record.results, predictions, strict=True):
             if abs(float((predicted == targets).mean()) - result.scores.all) > 1e-6:
                 raise ValueError(f"its predictions do not give the accuracy of {result.method}")
-    except Exception as error:  # damaged bytes raise whatever the reader happens to stumble on
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise UserError(f"{path}: damaged evidence ({reason}); score the weights again") from None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,30 +14,28 @@ from torch import Tensor
 from harness.api import Method
 from harness.base import config
 from harness.base.errors import UserError
-from harness.base.files import sha256_bytes, sha256_file
+from harness.base.files import sha256_file
 from harness.engine.evaluation import Evaluation
 from harness.engine.job import StageJob
 from harness.engine.network import Network
 from harness.engine.ranks import ALONE
-from harness.feed.parts import Part as LoadedPart
-from harness.feed.parts import closing, make_parts
-from harness.metrics.f1 import macro_f1
-from harness.metrics.shots import DEFAULT_POLICY, group_sizes, per_class_accuracy, shot_accuracy
+from harness.feed.parts import Part, closing, make_parts
+from harness.metrics.shots import DEFAULT_POLICY, group_sizes
 from harness.reading.dataset import AnyImages, Dataset
-from harness.reading.identity import digest, identities_by_class
+from harness.records.evaluate import score_epoch
 from harness.records.history import History
-from harness.records.schema import Scores
 from harness.spec.registry import get_method
 from harness.spec.stage_recipe import Augment, StageRecipe
 from harness.splits import store
 from harness.splits.splits import SCHEMA as SPLIT_SCHEMA
-from harness.splits.splits import Part, Split, exponential_class_counts, select
+from harness.splits.splits import Split, exponential_class_counts, ordered, take
 from harness.weights.catalogue import Normalisation, Weights, catalogue
 from harness.weights.matching import match
 from harness.weights.record import SCHEMA, Classes, Result, WeightsRecord
 
 UNTRAINED = StageRecipe(epochs=0, batch_size=1, lr=0.0, weight_decay=0.0)
 Features = dict[tuple[str, bool], list[Tensor]]
+Parts = Mapping[str, Part]
 
 
 class AsPublished(Method):
@@ -54,17 +52,9 @@ class AsPublished(Method):
 class PublishedNetwork(Network):
     """Published weights with a method on top; the features of the images are computed once for all methods."""
 
-    def __init__(
-        self, job: StageJob, split: Split, data: Mapping[str, LoadedPart], device: torch.device, features: Features
-    ) -> None:
-        self._shared = features
+    def __init__(self, job: StageJob, split: Split, data: Parts, device: torch.device, features: Features) -> None:
         super().__init__(job, split, data, device, ALONE)
-
-    def part_features(self, part: str, which: range, *, mirrored: bool = False) -> Iterable[Tensor]:
-        """Features of images of a part, in batches."""
-        if (part, mirrored) not in self._shared:
-            self._shared[part, mirrored] = list(super().part_features(part, which, mirrored=mirrored))
-        return self._shared[part, mirrored]
+        self._kept_features = features
 
 
 def score(
@@ -111,21 +101,18 @@ def _test_part(dataset: Dataset, weights: Weights) -> tuple[Split, dict[str, Any
     It is no split: of the training part only the class counts are known.
     """
     parts = store.load(store.find(dataset))
-    groups = identities_by_class(parts["test"], dataset.num_classes)
-    test = Part(
-        [len(group) for group in groups], digest(parts["test"], (name for group in groups for name, _ in group))
-    )
+    nothing = take(parts["test"], [])
+    val, _ = ordered(nothing, dataset.num_classes)
+    test, order = ordered(parts["test"], dataset.num_classes)
     counts, norm = _class_counts(dataset, weights, parts["train"]), _normalisation(dataset, weights)
-    nothing = Split(
+    split = Split(
         schema=SPLIT_SCHEMA, id="", dataset=dataset.name, profile="exponential",
         imbalance_factor=max(counts) / min(counts) if dataset.given else weights.imbalance_factor,
         subset_rule="", split_seed=0, class_names=list(dataset.class_names), image_shape=list(dataset.image_shape),
-        mean=norm.mean, std=norm.std, class_counts=[0] * len(counts), train=[[] for _ in counts],
-        val=Part([0] * len(counts), sha256_bytes(b"")), test=test,
+        mean=norm.mean, std=norm.std, class_counts=counts, train=[["not known"] * count for count in counts],
+        val=val, test=test,
     )  # fmt: skip
-    images = select(nothing, {"train": parts["train"], "test": parts["test"]})
-    split = dataclasses.replace(nothing, class_counts=counts, train=[["not known"] * count for count in counts])
-    return split, {part: images[part] for part in ("val", "test")}
+    return split, {"val": nothing, "test": take(parts["test"], order)}
 
 
 def _class_counts(dataset: Dataset, weights: Weights, train: AnyImages) -> list[int]:
@@ -164,18 +151,8 @@ def _results(
             job = StageJob("finetune", method, params, UNTRAINED, weights.backbone, "float32", 0, "", start)
             network, history = PublishedNetwork(job, split, data, device, features), History()
             Evaluation(job, split, data, network, ALONE).add_to(history, 0)
-            results.append(Result(name, values, _scores(split, history)))
-            predictions.append(history.test[0])
+            predicted, epoch, ece = history.test[0], history.epochs[0], history.ece[0]
+            scores = score_epoch(predicted, split.test.targets(), split.class_counts, epoch=epoch, ece=ece)
+            results.append(Result(name, values, scores))
+            predictions.append(predicted)
     return results, predictions
-
-
-def _scores(split: Split, history: History) -> Scores:
-    predictions, targets = history.test[0], split.test.targets()
-    groups: dict[str, Any] = shot_accuracy(predictions, targets, split.class_counts, DEFAULT_POLICY)
-    return Scores(
-        epoch=history.epochs[0],
-        **groups,
-        macro_f1=macro_f1(predictions, targets, split.num_classes),
-        ece=history.ece[0],
-        per_class=per_class_accuracy(predictions, targets, split.num_classes),
-    )

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from harness.records.arrays import write_arrays
 from harness.records.collect import Collected, collect
-from harness.records.evidence import evidence_path, write_evidence
+from harness.records.evidence import evidence_path
 from harness.records.schema import Record, Scores, write_record
 from harness.reporting.claims import Claim
 from tests.factories import collected, make_record
@@ -124,7 +125,7 @@ def store(folder: Path, method: str, seed: int, accuracies: list[float], **facts
         "val": np.empty(0),
         "class/weight norm": np.linspace(2, 1, 10).astype(np.float32),
     }
-    write_evidence(evidence_path(path), arrays)
+    write_arrays(evidence_path(path), arrays)
     return path
 
 

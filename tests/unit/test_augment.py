@@ -432,7 +432,6 @@ def test_nothing_waits_for_a_gpu_and_it_gives_the_same_images() -> None:
         ({"cutout": -2}, "augment.cutout must be a number of at least 0, found -2"),
         ({"color_jitter": math.inf}, "augment.color_jitter must be a number of at least 0, found inf"),
         ({"lighting": math.nan}, "augment.lighting must be a number of at least 0, found nan"),
-        ({"auto_augment": "imagenet"}, "augment.auto_augment must be 'none' or 'cifar10', found 'imagenet'"),
         ({"crop_padding": 4, "resized_crop": True}, "either augment.crop_padding"),
     ],
 )

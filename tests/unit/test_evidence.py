@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from harness.base.errors import UserError
-from harness.records.evidence import evidence_path, gather, read_evidence, write_evidence
+from harness.records.arrays import write_arrays
+from harness.records.evidence import evidence_path, gather, read_evidence
 from harness.records.schema import Record
 from tests.factories import make_record, make_scores
 
@@ -39,7 +40,7 @@ RECORD = make_record(
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     path = evidence_path(tmp_path / "seed0.json")
-    write_evidence(path, gather(HISTORY, {"last": 2, "best_test": 1}, TARGETS, np.array([1])))
+    write_arrays(path, gather(HISTORY, {"last": 2, "best_test": 1}, TARGETS, np.array([1])))
     return path
 
 
@@ -70,7 +71,7 @@ def test_no_validation_part_has_no_curve() -> None:
 
 
 def test_equal_arrays_are_equal_bytes(path: Path, tmp_path: Path) -> None:
-    write_evidence(tmp_path / "again.npz", gather(HISTORY, {"last": 2, "best_test": 1}, TARGETS, np.array([1])))
+    write_arrays(tmp_path / "again.npz", gather(HISTORY, {"last": 2, "best_test": 1}, TARGETS, np.array([1])))
     assert path.read_bytes() == (tmp_path / "again.npz").read_bytes()
 
 
@@ -114,6 +115,6 @@ def test_predictions_that_are_not_the_record_s_are_refused(path: Path, record: R
     ],
 )
 def test_arrays_that_nothing_can_be_drawn_from_are_refused(path: Path, name: str, values: np.ndarray) -> None:
-    write_evidence(path, gather(HISTORY | {name: values}, {"last": 2, "best_test": 1}, TARGETS, np.array([1])))
+    write_arrays(path, gather(HISTORY | {name: values}, {"last": 2, "best_test": 1}, TARGETS, np.array([1])))
     with pytest.raises(UserError, match="is not a list of numbers"):
         read_evidence(path, RECORD)

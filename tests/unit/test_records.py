@@ -17,6 +17,7 @@ from harness.base.files import write_json
 from harness.reading.dataset import Dataset
 from harness.records.collect import collect
 from harness.records.evaluate import evaluate, spans
+from harness.records.runs import write_run_info
 from harness.records.schema import SCHEMA, Record, costs_path, read_record, record_paths, write_record
 from harness.records.table import COLUMNS, rows, write_table
 from harness.splits.splits import Split, write_split
@@ -50,8 +51,8 @@ def test_round_trip_gives_the_same_bytes(tmp_path: Path, record: Record) -> None
         ({"schema": "1"}, "no schema number"),
         ({"schema": True}, "schema"),
         ({"status": "fine"}, r"status: expected one of ok, failed, skipped"),
-        ({"results": []}, "results: expected selection rules"),
-        ({"results": {"last": 3}}, "expected scores"),
+        ({"results": []}, "results: expected dict\\[str, Scores \\| None\\]"),
+        ({"results": {"last": 3}}, "results.last: expected Scores"),
         ({"results": {"last": {"epoch": 1}}}, "results.last: key 'all' is missing"),
         ({"seed": "0"}, r"\.seed: expected int"),
         ({"groups": {"many": "x"}}, "groups"),
@@ -293,7 +294,7 @@ def test_the_last_stage_is_scored_and_costs_add_up(split: Split, tmp_path: Path)
 def test_a_run_that_failed_needs_no_predictions(split: Split, tmp_path: Path, status: str) -> None:
     failure = {"reason": "loss is nan", "epoch": 3, "step": 1}
     info = toys.make_run_info(split, status=status, failure=failure)
-    write_json(tmp_path / "run" / "predictions" / "seed0.json", dataclasses.asdict(info))
+    write_run_info(tmp_path / "run" / "predictions" / "seed0.json", info)
     record = scored(tmp_path)
     assert (record.status, record.results) == (status, {})
     assert record.failure is not None
@@ -331,7 +332,7 @@ def test_predictions_of_classes_that_do_not_exist(split: Split, tmp_path: Path) 
 def test_a_damaged_failure_is_one_line(split: Split, tmp_path: Path, failure: Any) -> None:
     info = toys.make_run_info(split, status="failed", failure={"reason": "x"})
     path = tmp_path / "run" / "predictions" / "seed0.json"
-    write_json(path, dataclasses.asdict(info))
+    write_run_info(path, info)
     toys.edit_json(path, failure=failure)
     with pytest.raises(UserError):
         scored(tmp_path)

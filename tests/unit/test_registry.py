@@ -9,7 +9,7 @@ import pytest
 
 from harness.base.errors import UserError
 from harness.spec import registry
-from harness.spec.registry import available_methods, broken_methods, find_plugins, get_method, unchanging
+from harness.spec.registry import available_methods, broken_methods, find_plugins, get_method
 from tests.unit import toys
 
 OWN = {"balanced_softmax", "ce", "tvmf"}
@@ -129,15 +129,6 @@ def test_what_is_installed_is_looked_for_once_and_folders_always(
     monkeypatch.setattr(registry.importlib.metadata, "entry_points", lambda **_: pytest.fail("looked for again"))
     toys.write_plugin(plugins, "later")
     assert {"outside", "later"} <= set(find_plugins())
-
-
-def test_methods_stay_as_they_are_while_unchanging(plugins: Path) -> None:
-    with unchanging():
-        with unchanging():
-            pass
-        toys.write_plugin(plugins, "later")
-        assert "later" not in find_plugins(), "the inner one leaves the outer one as it was"
-    assert "later" in find_plugins()
 
 
 def test_an_installed_plugin_is_found_and_works(plugins: Path) -> None:

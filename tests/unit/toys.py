@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from harness.base.files import sha256_bytes, stamped, write_json
+from harness.base.files import sha256_bytes, stamped
 from harness.reading.dataset import Dataset, Images
 from harness.records.history import History
-from harness.records.runs import RunInfo
+from harness.records.runs import RunInfo, write_run_info
 from harness.splits.splits import Split, build_split
 
 CLASSES = 3
@@ -103,7 +103,7 @@ def save_run(
     )
     stem = folder / "predictions" / f"seed{info.seed}"
     history.save(stem.with_suffix(".npz"), np.zeros((len(test[0]), CLASSES), np.float32), info.run_key)
-    write_json(stem.with_suffix(".json"), dataclasses.asdict(info))
+    write_run_info(stem.with_suffix(".json"), info)
 
 
 def write_plugin(root: Path, name: str, code: str | None = None, recipes: str | None = None) -> Path:

@@ -23,7 +23,6 @@ from harness.running.plans import Run, Settings
 from harness.running.sweep.contract import DAMAGED, DONE, damaged, folder_of, withdraw
 from harness.spec.entries import parse_entry
 from harness.spec.recipes import Cell, resolve
-from harness.spec.registry import unchanging
 from harness.spec.suites import GRID_FILE, RECORDS, SPLITS, parse_seeds, read_grid, write_recipes
 from harness.splits import splits
 
@@ -37,7 +36,6 @@ def concerns(suite: str, settings: Settings) -> bool:
     return whole and suite == "default" and Path("dvc.yaml").is_file() and GRID_FILE.is_file()
 
 
-@unchanging()
 def publish(out: Path) -> int:
     """Puts a sweep's results where the pipeline's stages put them, and makes the table and the report; counts records.
 

@@ -6,6 +6,8 @@ import contextlib
 import sys
 import time
 from collections.abc import Iterator
+from multiprocessing.connection import Connection
+from operator import methodcaller
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -37,6 +39,22 @@ class Reporter:
         elif done == total or time.monotonic() - self._last_line > QUIET_SECONDS:
             self._last_line = time.monotonic()
             self.note(f"{what}: epoch {done}/{total}  {detail}")
+
+
+class Sender(Reporter):
+    """Sends what it is told to the process that shows it, as something to call with that process's reporter."""
+
+    def __init__(self, connection: Connection) -> None:
+        super().__init__()
+        self._send = connection.send
+
+    def note(self, text: str) -> None:
+        """Sent on."""
+        self._send(methodcaller("note", text))
+
+    def epoch(self, what: str, done: int, total: int, detail: str) -> None:
+        """Sent on."""
+        self._send(methodcaller("epoch", what, done, total, detail))
 
 
 class Silent(Reporter):

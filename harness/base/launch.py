@@ -5,19 +5,16 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import signal
 import socket
 import sys
 import time
-from collections.abc import Callable, Sequence
-from multiprocessing.connection import wait
-from multiprocessing.process import BaseProcess
-from multiprocessing.sharedctypes import Synchronized
+from collections.abc import Callable
+from multiprocessing.connection import Connection
 
 from harness.base.errors import RunFailed, UserError, complaint
-from harness.base.processes import become_dependent
+from harness.base.processes import Ended, Pool
 
 LOST = "another process of this run ended"  # what a process says that would have gone on
 GRACE = 5.0  # seconds that it waits before it says so: the other one has the word
@@ -63,37 +60,26 @@ def launch(count: int, work: Callable[[], None]) -> None:
         RunFailed: one was killed; the same command goes on from the last saved state.
         SystemExit: one failed; its line was printed, once, and this is its exit code.
     """
-    spawn = multiprocessing.get_context("spawn")
-    said = spawn.Value("b", False)  # whether a line was printed
-    port = free_port()
-    processes = [spawn.Process(target=_rank, args=(work, rank, count, port, said)) for rank in range(count)]
-    try:
-        for process in processes:
-            process.start()
-        rank, code = _first_failure(processes)
-    finally:
-        for process in processes:
-            if process.pid:
-                process.kill()
-                process.join()
+    port, said = free_port(), dict[Connection, str]()
+    with Pool("spawn") as pool:
+        ranks = {pool.start(_rank, work, rank, count, port): rank for rank in range(count)}
+        running = set(ranks)
+        while running:
+            for connection, message in pool.heard():
+                if not isinstance(message, Ended):
+                    said[connection] = message
+                elif message.code:
+                    raise _failure(message.code, ranks[connection], count, said.get(connection, ""))
+                else:
+                    running.remove(connection)
+
+
+def _failure(code: int, rank: int, count: int, line: str) -> RunFailed | SystemExit:
     if code < 0:
         name = signal.Signals(-code).name
-        raise RunFailed(f"process {rank} of {count} was ended by {name}; the same command goes on where it was saved")
-    if code:
-        _say_once(f"failed: a process ended with exit code {code}", said)
-        raise SystemExit(code)
-
-
-def _first_failure(processes: Sequence[BaseProcess]) -> tuple[int, int]:
-    """Waits until all have ended well or one has not: its rank and exit code."""
-    running = list(processes)
-    while running:
-        wait([process.sentinel for process in running])
-        failed = [(rank, process.exitcode) for rank, process in enumerate(processes) if process.exitcode]
-        if failed:
-            return min(failed, key=lambda some: some[1] == -signal.SIGABRT)  # NCCL aborts those that lost another one
-        running = [process for process in running if process.is_alive()]
-    return 0, 0
+        return RunFailed(f"process {rank} of {count} was ended by {name}; the same command goes on where it was saved")
+    print(line or f"failed: a process ended with exit code {code}", file=sys.stderr)
+    return SystemExit(code)
 
 
 def free_port() -> int:
@@ -103,8 +89,7 @@ def free_port() -> int:
         return int(listener.getsockname()[1])
 
 
-def _rank(work: Callable[[], None], rank: int, count: int, port: int, said: Synchronized[int]) -> None:
-    become_dependent()
+def _rank(connection: Connection, work: Callable[[], None], rank: int, count: int, port: int) -> None:
     os.environ |= {
         "RANK": str(rank),
         "LOCAL_RANK": str(rank),
@@ -120,13 +105,7 @@ def _rank(work: Callable[[], None], rank: int, count: int, port: int, said: Sync
         line, code = complaint(error)
         if LOST in line:
             time.sleep(GRACE)
-        _say_once(line, said)
+        connection.send(line)
         sys.stdout.flush()
+        sys.stderr.flush()
         os._exit(code)  # at once: to leave in order would be to wait for the others
-
-
-def _say_once(line: str, said: Synchronized[int]) -> None:
-    with said.get_lock():
-        if not said.value:
-            print(line, file=sys.stderr, flush=True)
-        said.value = True

@@ -31,7 +31,7 @@ class Ended:
 
 
 class Pool:
-    """Processes, each at the other end of a pipe. Used as a context, whose end stops them wherever they are."""
+    """Processes, each at the other end of a pipe. Used as a context, whose end kills them wherever they are."""
 
     def __init__(self, method: Literal["fork", "spawn"]) -> None:
         self._context: Any = multiprocessing.get_context(method)
@@ -42,7 +42,7 @@ class Pool:
 
     def __exit__(self, *_: object) -> None:
         for process in self._processes.values():
-            process.terminate()
+            process.kill()
         for process in self._processes.values():
             process.join()
 

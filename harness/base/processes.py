@@ -1,4 +1,4 @@
-"""Processes that never outlive the one that started them."""
+"""Processes that never outlive the one that started them, and report to it."""
 
 from __future__ import annotations
 
@@ -6,8 +6,71 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Callable
-from multiprocessing.connection import wait
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
+from typing import Any, Literal, Self, cast
+
+
+@dataclass(frozen=True)
+class Ended:
+    """The last that is heard of a process: its exit code as Python gives it, below 0 for a signal."""
+
+    code: int
+
+    @property
+    def cause(self) -> str:
+        """What ended it."""
+        if self.code == -signal.SIGKILL:
+            return "its process was killed (SIGKILL); the machine may have run out of memory"
+        if self.code >= 0:
+            return f"its process ended with exit code {self.code}"
+        name = next((known.name for known in signal.Signals if known == -self.code), f"signal {-self.code}")
+        return f"its process was ended by {name}"
+
+
+class Pool:
+    """Processes, each at the other end of a pipe. Used as a context, whose end kills them wherever they are."""
+
+    def __init__(self, method: Literal["fork", "spawn"]) -> None:
+        self._context: Any = multiprocessing.get_context(method)
+        self._processes: dict[Connection, BaseProcess] = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for process in self._processes.values():
+            process.kill()
+        for process in self._processes.values():
+            process.join()
+
+    def start(self, work: Callable[..., None], *arguments: Any) -> Connection:
+        """Calls `work(connection, *arguments)` in a new process; returns our end of the connection."""
+        ours, theirs = self._context.Pipe()
+        process = self._context.Process(target=_dependent, args=(work, theirs, *arguments))
+        process.start()
+        theirs.close()
+        self._processes[ours] = process
+        return cast(Connection, ours)
+
+    def heard(self, timeout: float | None = None) -> Iterator[tuple[Connection, Any]]:
+        """Waits for messages, and gives each with its connection. The last of a process is `Ended`."""
+        for connection in wait(list(self._processes), timeout):
+            assert isinstance(connection, Connection)
+            try:
+                message = connection.recv()
+            except EOFError:
+                process = self._processes.pop(connection)
+                process.join()
+                message = Ended(process.exitcode or 0)
+            yield connection, message
+
+
+def _dependent(work: Callable[..., None], *arguments: Any) -> None:
+    become_dependent()
+    work(*arguments)
 
 
 def become_dependent() -> None:

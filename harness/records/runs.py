@@ -46,6 +46,21 @@ class RunInfo:
         """For messages."""
         return f"{entry_name(self.method, self.variant, self.track)} on {self.split}, seed {self.seed}"
 
+    @property
+    def how_it_ended(self) -> str:
+        """For messages."""
+        return f"{self.status}: {self.failure.reason}" if self.failure else self.status
+
+
+def stage_files(folder: Path, seed: int) -> dict[str, Path]:
+    """What a finished stage leaves for a seed in a cell's folder, by the names that it has while the run goes on."""
+    return {
+        "run.json": folder / "predictions" / f"seed{seed}.json",  # says that the others are there
+        "predictions.npz": folder / "predictions" / f"seed{seed}.npz",
+        "weights.safetensors": folder / "checkpoint" / f"seed{seed}.safetensors",
+        "costs.json": folder / "costs" / f"seed{seed}.json",
+    }
+
 
 def read_run_info(path: Path) -> RunInfo:
     """A run's identity and outcome.

@@ -8,20 +8,18 @@ last.
 
 from __future__ import annotations
 
-import multiprocessing
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from multiprocessing.connection import Connection, wait
-from multiprocessing.context import SpawnProcess
+from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 from harness.base.errors import UserError
 from harness.base.files import locked
-from harness.base.processes import become_dependent
-from harness.base.progress import Reporter, reporter
-from harness.engine.side_by_side import Sender, cause_of_death
+from harness.base.processes import Ended, Pool
+from harness.base.progress import Reporter, Sender, reporter
+from harness.records.runs import RunInfo
 from harness.running.plans import Plan, Run, Settings, do, fail, make_plan, slots
 from harness.running.status import Tracker
 from harness.running.sweep.contract import only_one
@@ -52,92 +50,76 @@ def campaign(suite: str, budget: float, settings: Settings) -> Outcome:
             at work in the folder.
     """
     until = time.monotonic() + budget
-    with locked(settings.out), reporter() as progress:
+    with locked(settings.out), reporter() as progress, Pool("spawn") as pool:  # CUDA does not survive a fork
         plan = make_plan(suite, settings)
-        total, outcome = plan.left, Outcome(left_out=len(plan.left_out))
-        with _Workers(settings, total) as workers:
-            tracker = Tracker(settings.out, suite, plan, workers.count)
-            while (plan.ready or workers.busy) and time.monotonic() < until:
-                workers.start(plan, tracker)
-                for run, how in workers.finished(until, progress, tracker):
-                    plan.finished(run)
-                    tracker.finished(run, how)
-                    if run.stage != "train":
-                        outcome.made += 1
-                        outcome.failed += how.startswith("failed")
-                        progress.note(f"[{outcome.made}/{total}] {run.split} {run.entry} seed {run.seed}: {how}")
-    outcome.left = total - outcome.made
-    return outcome
+        total, devices = plan.left, slots(settings)[: plan.left]
+        tracker = Tracker(settings.out, suite, plan, len(devices))
+        workers = _Workers(pool, settings.out, devices, progress, tracker)
+        while (plan.ready or workers.busy) and time.monotonic() < until:
+            workers.start(plan)
+            for run, outcome in workers.finished(until):
+                plan.finished(run)
+                tracker.finished(run, outcome)
+                if run.stage != "train":
+                    title = f"{run.split} {run.entry} seed {run.seed}"
+                    progress.note(f"[{tracker.made}/{total}] {title}: {outcome.how_it_ended}")
+    return Outcome(tracker.made, tracker.failed, total - tracker.made, len(plan.left_out))
+
+
+class _Watched(Reporter):
+    """Shows what a worker reports of its run, and keeps count of the epochs."""
+
+    def __init__(self, run: Run, progress: Reporter, tracker: Tracker) -> None:
+        super().__init__()
+        self._run, self._tracker, self._progress = run, tracker, progress
+
+    def note(self, text: str) -> None:
+        """Shown."""
+        self._progress.note(text)
+
+    def epoch(self, what: str, done: int, total: int, detail: str) -> None:
+        """Shown and counted."""
+        self._progress.epoch(what, done, total, detail)
+        self._tracker.epoch(self._run, done, total)
 
 
 class _Workers:
-    """Worker processes, each waiting for runs; in the end they are stopped wherever they are."""
+    """Worker processes, each waiting for runs."""
 
-    def __init__(self, settings: Settings, runs: int) -> None:
-        self._settings = settings
-        self._slots = slots(settings)[:runs]
-        self._at_once = {device: self._slots.count(device) for device in self._slots}
-        self._processes: dict[Connection, tuple[SpawnProcess, str]] = {}
+    def __init__(self, pool: Pool, out: Path, devices: list[str], progress: Reporter, tracker: Tracker) -> None:
+        self._pool, self._out, self._progress, self._tracker = pool, out, progress, tracker
+        self._at_once = {device: devices.count(device) for device in devices}
+        self._devices: dict[Connection, str] = {}
         self._idle: list[Connection] = []
         self.busy: dict[Connection, Run] = {}
-
-    def __enter__(self) -> _Workers:
-        for device in self._slots:
+        for device in devices:
             self._hire(device)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for process, _device in self._processes.values():
-            process.terminate()
-        for process, _device in self._processes.values():
-            process.join()
 
     def _hire(self, device: str) -> None:
-        spawn = multiprocessing.get_context("spawn")  # CUDA does not survive a fork
-        ours, theirs = spawn.Pipe()
-        process = spawn.Process(target=work, args=(theirs, self._settings.out, device, self._at_once[device]))
-        process.start()
-        theirs.close()
-        self._processes[ours] = process, device
-        self._idle.append(ours)
+        worker = self._pool.start(work, self._out, device, self._at_once[device])
+        self._devices[worker] = device
+        self._idle.append(worker)
 
-    @property
-    def count(self) -> int:
-        """How many there are."""
-        return len(self._slots)
-
-    def start(self, plan: Plan, tracker: Tracker) -> None:
+    def start(self, plan: Plan) -> None:
         """Gives each idle worker a run."""
         while plan.ready and self._idle:
             worker, run = self._idle.pop(), plan.take()
             worker.send(run)
             self.busy[worker] = run
-            tracker.started(run)
+            self._tracker.started(run)
 
-    def finished(self, until: float, progress: Reporter, tracker: Tracker) -> Iterator[tuple[Run, str]]:
+    def finished(self, until: float) -> Iterator[tuple[Run, RunInfo]]:
         """Waits for news, and gives the runs that are over with how they ended."""
-        for heard in wait(list(self.busy), timeout=max(0.0, until - time.monotonic())):
-            worker = cast(Connection, heard)
-            try:
-                kind, arguments = worker.recv()
-            except EOFError:
-                yield self._lost(worker)
-                continue
-            if kind == "done":
+        for worker, message in self._pool.heard(max(0.0, until - time.monotonic())):
+            run = self.busy[worker]
+            if isinstance(message, RunInfo):
                 self._idle.append(worker)
-                yield self.busy.pop(worker), str(arguments[0])
-            elif kind == "epoch":
-                progress.epoch(*arguments)
-                tracker.epoch(self.busy[worker], *arguments[1:3])
+                yield self.busy.pop(worker), message
+            elif isinstance(message, Ended):  # it died: its run has failed, and another takes its place
+                self._hire(self._devices.pop(worker))
+                yield self.busy.pop(worker), fail(run, self._out, message.cause)
             else:
-                progress.note(*arguments)
-
-    def _lost(self, worker: Connection) -> tuple[Run, str]:
-        """A worker died: its run has failed, and another worker takes its place."""
-        run, (process, device) = self.busy.pop(worker), self._processes.pop(worker)
-        process.join()
-        self._hire(device)
-        return run, fail(run, self._settings.out, cause_of_death(process.exitcode))
+                message(_Watched(run, self._progress, self._tracker))
 
 
 def work(connection: Connection, out: Path, device_name: str, at_once: int) -> None:
@@ -145,17 +127,16 @@ def work(connection: Connection, out: Path, device_name: str, at_once: int) -> N
     from harness.engine.device import pick_device
     from harness.running import stages
 
-    become_dependent()
     scratch = out / "work" / ".scratch"
     place = stages.Workplace(pick_device(device_name), Sender(connection), scratch, at_once=at_once)
     while True:
         run: Run = connection.recv()
         with only_one(out.resolve(), run.folder):  # a job of a sweep whose head died may still be at it
-            how = _done_or_failed(run, out, place)
-        connection.send(("done", (how,)))
+            outcome = _done_or_failed(run, out, place)
+        connection.send(outcome)
 
 
-def _done_or_failed(run: Run, out: Path, place: Workplace) -> str:
+def _done_or_failed(run: Run, out: Path, place: Workplace) -> RunInfo:
     try:
         return do(run, out, place)
     except UserError as error:  # an image that cannot be read, say: this run fails, the others go on

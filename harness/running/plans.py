@@ -14,11 +14,13 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.base.errors import UserError
 from harness.records.evaluate import evaluate
+from harness.records.runs import RunInfo, run_info
 from harness.records.schema import Record, read_record
 from harness.running import cells
 from harness.spec.entries import parse_entry
@@ -59,6 +61,9 @@ class Run:
     stage: str  # "train", or "finetune" for all that follows the first stage, its record included
     overrides: tuple[str, ...]
     run_key: str = ""  # of the first stage where this is one, else of the whole run
+    first_key: str = field(default="", compare=False)  # run key of its first stage
+    length: float = field(default=0.0, compare=False)  # image passes, of a forward pass alone; nothing to train: inf
+    priority: tuple[int, ...] = field(default=(), compare=False)  # the greatest is taken first
 
     def __str__(self) -> str:
         return f"{self.split} {self.entry} seed {self.seed} {self.stage}"
@@ -66,7 +71,17 @@ class Run:
     @property
     def folder(self) -> str:
         """Its name in a sweep: a first stage is of all that share it, a record of its entry alone."""
-        return f"{self.run_key}-{'train' if self.stage == 'train' else self.entry}"
+        return first_folder(self.run_key) if self.stage == "train" else f"{self.run_key}-{self.entry}"
+
+    @property
+    def passes(self) -> float:
+        """The work, in forward passes of images; 0 where nothing is trained."""
+        return self.length if math.isfinite(self.length) else 0.0
+
+
+def first_folder(run_key: str) -> str:
+    """The name of a first stage in a sweep, by its run key."""
+    return f"{run_key}-train"
 
 
 @dataclass(frozen=True)
@@ -94,18 +109,10 @@ class Plan:
     """Runs by what they wait for."""
 
     ready: list[Run] = field(default_factory=list)  # once sorted, the next one is the last
-    after: dict[tuple[str, int], list[Run]] = field(default_factory=dict)  # first-stage folder and seed -> what follows
-    priorities: dict[Run, tuple[int, ...]] = field(default_factory=dict)  # the greatest is taken first
-    lengths: dict[Run, float] = field(default_factory=dict)  # in image passes of a forward pass alone
-    keys: dict[Run, tuple[str, int]] = field(default_factory=dict)  # of first stages
-    firsts: dict[tuple[str, int], Run] = field(default_factory=dict)  # the other way round
+    after: dict[str, list[Run]] = field(default_factory=dict)  # run key of a first stage -> what follows it
     folders: dict[Run, cells.Folders] = field(default_factory=dict)
     left_out: list[str] = field(default_factory=list)
     done: int = 0  # records that are there
-
-    def passes(self, run: Run) -> float:
-        """The work of a run, in forward passes of images; 0 where nothing is trained."""
-        return self.lengths[run] if math.isfinite(self.lengths[run]) else 0.0
 
     def take(self) -> Run:
         """The next of the runs that can start."""
@@ -114,18 +121,23 @@ class Plan:
     def finished(self, run: Run) -> None:
         """Lets start what waited for it."""
         if run.stage == "train":
-            for follower in self.after.pop(self.keys[run], []):
-                bisect.insort_left(self.ready, follower, key=self.priorities.__getitem__)
+            for follower in self.after.pop(run.run_key, []):
+                bisect.insort_left(self.ready, follower, key=attrgetter("priority"))
 
     def sort(self) -> None:
         """Puts what can start in the order in which it is taken."""
         self.ready.reverse()
-        self.ready.sort(key=self.priorities.__getitem__)
+        self.ready.sort(key=attrgetter("priority"))
+
+    @property
+    def waiting(self) -> list[Run]:
+        """All runs that have not been taken."""
+        return [*self.ready, *(run for runs in self.after.values() for run in runs)]
 
     @property
     def left(self) -> int:
         """Records that are still to be made, runs under way not counted."""
-        return sum(run.stage != "train" for run in self.ready) + sum(len(runs) for runs in self.after.values())
+        return sum(run.stage != "train" for run in self.waiting)
 
 
 def make_plan(suite_name: str, settings: Settings, ended: Callable[[Run], bool] = lambda _run: True) -> Plan:
@@ -134,34 +146,37 @@ def make_plan(suite_name: str, settings: Settings, ended: Callable[[Run], bool] 
     Args:
         ended: asked of a run with a record; if it says no, the run is gone over again.
     """
-    suite, plan = get_suite(suite_name), Plan()
+    suite, plan, firsts = get_suite(suite_name), Plan(), dict[str, Run]()
     matched = resolved = 0  # entries
     for number, name in enumerate(suite.splits):
         dataset = store.get_dataset(splits.parse_split_name(name).dataset)
         entries = entries_for(suite, dataset.name).items()
         wanted = [(entry, group) for entry, group in entries if _matches(str(entry), settings.only)]
         matched += len(wanted)
+        if not wanted:
+            continue
         try:
-            split = read_split(cells.ensure_split(name, dataset, settings.out)) if wanted else None
+            split = read_split(cells.ensure_split(name, dataset, settings.out))
         except UserError as error:
             _leave_out(plan, f"split {name}", error)
             continue
         for position, (entry, group) in enumerate(wanted):
-            assert split is not None
-            run = Run(name, dataset.name, str(entry), 0, "finetune", settings.overrides)
             try:
                 cell = resolve(entry, dataset.name, settings.overrides)
             except UserError as error:
                 _leave_out(plan, f"{name} {entry}", error)
                 continue
             resolved += 1
+            run = Run(name, dataset.name, str(entry), 0, "finetune", settings.overrides)
             place = Place(number, group, position, listed=suite.order == "listed")
-            _add(plan, cell, run, suite.seeds, split, settings.out, ended, place)
+            for seed in suite.seeds:
+                _add(plan, firsts, cell, dataclasses.replace(run, seed=seed), split, settings.out, ended, place)
     if not matched:
         only = f"matches --only {' '.join(settings.only)}" if settings.only else "has a recipe for its data"
         raise UserError(f"suite '{suite_name}': no entry {only}")
     if not resolved:
         raise UserError(f"suite '{suite_name}': none of its runs can be made: {plan.left_out[0]}")
+    plan.ready += firsts.values()
     plan.sort()
     return plan
 
@@ -177,43 +192,38 @@ def _matches(entry: str, patterns: Sequence[str]) -> bool:
 
 def _add(
     plan: Plan,
+    firsts: dict[str, Run],
     cell: Cell,
     run: Run,
-    seeds: Sequence[int],
     split: Split,
     out: Path,
     ended: Callable[[Run], bool],
     place: Place,
 ) -> None:
-    from harness.records.runs import run_info
+    """Adds a run to the plan, and its first stage to those that it has; neither if the run is done."""
+    folders, info = cells.folders(cell, run.split, out), run_info(cell, split, run.seed, cell.stages[-1])
+    run = dataclasses.replace(run, run_key=info.run_key, first_key=info.stage1_key)
+    record = _read(folders.records / f"seed{run.seed}.json", info.run_key)
+    if record and record.status != "failed" and ended(run):
+        plan.done += 1
+        return
+    images, again = sum(split.class_counts), bool(record)
+    epochs = cell.recipe.finetune.for_images(images).epochs if cell.recipe.finetune else 0
+    # What trains nothing takes seconds and leaves a record, which the end of the budget must not forestall.
+    length = 0.0 if again else float(images * epochs) or math.inf
+    run = dataclasses.replace(run, length=length, priority=place.priority(run.seed, second=True, again=again))
+    plan.after.setdefault(info.stage1_key, []).append(run)
+    plan.folders[run] = folders
 
-    folders, images = cells.folders(cell, run.split, out), sum(split.class_counts)
-    first_epochs = cell.recipe.train.for_images(images).epochs
-    second_epochs = cell.recipe.finetune.for_images(images).epochs if cell.recipe.finetune else 0
-    for seed in seeds:
-        info = run_info(cell, split, seed, cell.stages[-1])
-        record = _read(folders.records / f"seed{seed}.json", info.run_key)
-        second = dataclasses.replace(run, seed=seed, run_key=info.run_key)
-        if record and record.status != "failed" and ended(second):
-            plan.done += 1
-            continue
-        first = dataclasses.replace(second, stage="train", run_key=info.stage1_key)
-        key = folders.first.as_posix(), seed
-        # What trains nothing takes seconds and leaves a record, which the end of the budget must not forestall.
-        plan.lengths[second] = 0.0 if record else float(images * second_epochs) or math.inf
-        plan.priorities[second] = place.priority(seed, second=True, again=bool(record))
-        if key not in plan.after:
-            plan.keys[first], plan.firsts[key], plan.after[key], plan.lengths[first] = key, first, [], 0.0
-            plan.priorities[first] = place.priority(seed, second=False, again=bool(record))
-            plan.folders[first] = folders
-            plan.ready.append(first)
-        if not record:
-            # A first stage runs backward through the backbone too: about three times the work of a frozen one.
-            plan.lengths[plan.firsts[key]] = 3.0 * images * first_epochs
-            best = place.priority(seed, second=False, again=False)
-            plan.priorities[plan.firsts[key]] = max(plan.priorities[plan.firsts[key]], best)
-        plan.folders[second] = folders
-        plan.after[key].append(second)
+    # A first stage runs backward through the backbone too: about three times the work of a frozen one.
+    length = 0.0 if again else 3.0 * images * cell.recipe.train.for_images(images).epochs
+    priority = place.priority(run.seed, second=False, again=again)
+    first = dataclasses.replace(run, stage="train", run_key=info.stage1_key, length=length, priority=priority)
+    if other := firsts.get(info.stage1_key):  # of an earlier entry that shares it
+        length, priority = max(length, other.length), max(priority, other.priority)
+        first = dataclasses.replace(other, length=length, priority=priority)
+    firsts[info.stage1_key] = first
+    plan.folders[first] = folders
 
 
 def _read(path: Path, run_key: str) -> Record | None:
@@ -242,7 +252,7 @@ def slots(settings: Settings) -> list[str]:
     return devices * (settings.per_device or ON_CUDA)
 
 
-def do(run: Run, out: Path, place: Workplace) -> str:
+def do(run: Run, out: Path, place: Workplace) -> RunInfo:
     """Runs it; says how it ended.
 
     Raises:
@@ -258,13 +268,11 @@ def do(run: Run, out: Path, place: Workplace) -> str:
     else:
         (outcome,) = stages.finetune(cell, file, [run.seed], folders.first, folders.last, place)
         evaluate(file, [folders.first, folders.last], [run.seed], folders.records)
-    return outcome.status if outcome.failure is None else f"{outcome.status}: {outcome.failure.reason}"
+    return outcome
 
 
 def _check_key(run: Run, cell: Cell, split: Split) -> None:
     """Code may change between plan and run, and differ between machines; its results must not pass for the plan's."""
-    from harness.records.runs import run_info
-
     info = run_info(cell, split, run.seed, cell.stages[-1])
     found = info.stage1_key if run.stage == "train" else info.run_key
     if found != run.run_key:
@@ -274,17 +282,16 @@ def _check_key(run: Run, cell: Cell, split: Split) -> None:
         )
 
 
-def fail(run: Run, out: Path, reason: str) -> str:
+def fail(run: Run, out: Path, reason: str) -> RunInfo:
     """Writes the failure down: of a first stage for those that wait for it, else as the run's record."""
     from harness.running import stages
 
     cell, file, folders = _where(run, out)
     if run.stage == "train":
-        stages.record_failure(cell, file, run.seed, "train", folders.first, reason)
-    else:
-        stages.record_failure(cell, file, run.seed, cell.stages[-1], folders.last, reason)
-        evaluate(file, [folders.first, folders.last], [run.seed], folders.records)
-    return f"failed: {reason}"
+        return stages.record_failure(cell, file, run.seed, "train", folders.first, reason)
+    outcome = stages.record_failure(cell, file, run.seed, cell.stages[-1], folders.last, reason)
+    evaluate(file, [folders.first, folders.last], [run.seed], folders.records)
+    return outcome
 
 
 def _where(run: Run, out: Path) -> tuple[Cell, Path, cells.Folders]:

@@ -31,7 +31,7 @@ from harness.engine.side_by_side import Task, run_side_by_side, workers_for
 from harness.feed.resize import resized
 from harness.reading.dataset import AnyImages
 from harness.records.history import read_history
-from harness.records.runs import RunInfo, read_run_info, run_info, write_run_info
+from harness.records.runs import RunInfo, read_run_info, run_info, stage_files, write_run_info
 from harness.records.schema import Failure
 from harness.spec.provenance import machine
 from harness.spec.recipes import Cell
@@ -161,27 +161,27 @@ def _run_all(infos: Sequence[RunInfo], place: Workplace, run: Callable[[RunInfo,
             _write_outcome(_scratch(place, info), failed, place)
 
 
-def record_failure(cell: Cell, split_file: Path, seed: int, stage: Stage, out: Path, reason: str) -> None:
+def record_failure(cell: Cell, split_file: Path, seed: int, stage: Stage, out: Path, reason: str) -> RunInfo:
     """Writes down a failure that the stage itself could not: its process died, or its data cannot be read."""
     info = run_info(cell, read_split(split_file), seed, stage)
     failed = dataclasses.replace(info, status="failed", failure=Failure(reason))
     write_run_info(out / "predictions" / f"seed{seed}.json", failed)
+    return failed
 
 
 def _is_finished(out: Path, info: RunInfo, reporter: Reporter) -> bool:
     """Whether all files of the run are there, whole and its own; a damaged one is run again."""
-    stem = Path(f"seed{info.seed}")
+    files = stage_files(out, info.seed)
     try:
-        found = read_run_info(out / "predictions" / stem.with_suffix(".json"))
+        found = read_run_info(files["run.json"])
     except UserError:
         return False
     if found.run_key != info.run_key or found.status != "ok":
         return False
     try:
-        read_history(out / "predictions" / stem.with_suffix(".npz"))
-        load_weights(out / "checkpoint" / stem.with_suffix(".safetensors"), info.run_key)
-        costs = out / "costs" / stem.with_suffix(".json")
-        unstamped(read_json(costs, "costs"), costs)
+        read_history(files["predictions.npz"])
+        load_weights(files["weights.safetensors"], info.run_key)
+        unstamped(read_json(files["costs.json"], "costs"), files["costs.json"])
     except UserError as error:
         reporter.note(f"{info.title}: run again, because of {error}")
         return False
@@ -306,23 +306,14 @@ def _write_outcome(folder: Path, info: RunInfo, place: Workplace) -> None:
         write_run_info(folder / "run.json", info)
 
 
-PUBLISHED = {
-    "weights.safetensors": ("checkpoint", "safetensors"),
-    "predictions.npz": ("predictions", "npz"),
-    "costs.json": ("costs", "json"),
-    "run.json": ("predictions", "json"),  # last: it says that the others are there
-}
-
-
 def _publish(folder: Path, out: Path, seed: int) -> None:
     """Moves a finished run from scratch to its place. Called again after a kill, it goes on where it stopped."""
     if not folder.is_dir():
         return
     for subfolder in ("checkpoint", "predictions", "costs"):
         (out / subfolder).mkdir(parents=True, exist_ok=True)
-    for name, (subfolder, suffix) in PUBLISHED.items():
+    for name, target in reversed(stage_files(out, seed).items()):
         if (folder / name).is_file():
-            target = out / subfolder / f"seed{seed}.{suffix}"
             shutil.copyfile(folder / name, target.with_name(f".{target.name}.tmp"))
             target.with_name(f".{target.name}.tmp").replace(target)
     shutil.rmtree(folder)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
 import shutil
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from typing import Any
 from harness.base import config
 from harness.base.errors import UserError
 from harness.base.files import is_locked, read_json, shown, write_json
+from harness.records.runs import RunInfo, stage_files
 from harness.running.plans import Plan, Run
 from harness.spec.provenance import git_commit
 
@@ -117,11 +118,11 @@ def save(progress: Progress, out: Path, folder: Path) -> list[Path]:
 
 
 class Tracker:
-    """Keeps the file of a campaign up to date."""
+    """Counts what a campaign makes, and keeps its file up to date."""
 
     def __init__(self, out: Path, suite: str, plan: Plan, workers: int) -> None:
-        self._out, self._suite, self._plan, self._workers = out, suite, plan, workers
-        self._made, self._failed, self._written = plan.done, 0, 0.0
+        self.made = self.failed = 0  # records, by this call
+        self._out, self._plan, self._written = out, plan, 0.0
         self._running: dict[Run, Running] = {}
         self._measured_from: dict[Run, tuple[float, int]] = {}  # time and epoch since when a run is timed
         self._passes = self._seconds = 0.0  # measured so far
@@ -130,7 +131,7 @@ class Tracker:
         except UserError:
             before = Progress(suite)
         self._before = {run.run: run for run in before.running}
-        self._seconds_per_pass = before.seconds_per_pass
+        self._progress = dataclasses.replace(before, workers=workers, commit=git_commit())
         self.write()
 
     def started(self, run: Run) -> None:
@@ -143,71 +144,57 @@ class Tracker:
         now = time.monotonic()
         if run in self._measured_from and total:
             since, from_epoch = self._measured_from[run]
-            self._passes += self._plan.lengths[run] * (done - from_epoch) / total
+            self._passes += run.length * (done - from_epoch) / total
             self._seconds += now - since
-            self._seconds_per_pass = self._seconds / self._passes if self._passes else self._seconds_per_pass
         self._measured_from[run] = now, done
         self._running[run] = Running(str(run), done, total)
         if now - self._written > EVERY:
             self.write()
 
-    def finished(self, run: Run, how: str) -> None:
+    def finished(self, run: Run, outcome: RunInfo) -> None:
         """It is over."""
         self._running.pop(run, None)
         if run.stage != "train":
-            self._made += 1
-            self._failed += how.startswith("failed")
+            self.made += 1
+            self.failed += outcome.status == "failed"
         self.write()
 
     def write(self) -> None:
         """Writes the file."""
         self._written = time.monotonic()
-        running = list(self._running.values())
-        made = Progress(
-            suite=self._suite,
+        if self._passes:
+            self._progress = dataclasses.replace(self._progress, seconds_per_pass=self._seconds / self._passes)
+        made = dataclasses.replace(
+            self._progress,
             updated=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-            commit=git_commit(),
-            workers=self._workers,
-            made=self._made,
-            failed=self._failed,
+            made=self._plan.done + self.made,
+            failed=self.failed,
             left=self._plan.left + sum(run.stage != "train" for run in self._running),
-            running=running,
-            seconds_per_pass=self._seconds_per_pass,
+            running=list(self._running.values()),
             hours_left=self._hours_left(),
             needed=self._needed(),
         )
         write_json(self._out / PROGRESS, config.as_dict(made))
 
     def _hours_left(self) -> float | None:
-        if not self._seconds_per_pass:
+        if not self._progress.seconds_per_pass:
             return None
-        waiting = [*self._plan.ready, *(run for runs in self._plan.after.values() for run in runs)]
-        passes = sum(self._plan.passes(run) for run in waiting)
+        passes = sum(run.passes for run in self._plan.waiting)
         for run, state in self._running.items():
-            passes += self._plan.passes(run) * (1 - state.epoch / state.epochs if state.epochs else 1)
-        return round(passes * self._seconds_per_pass / self._workers / 3600, 2)
+            passes += run.passes * (1 - state.epoch / state.epochs if state.epochs else 1)
+        return round(passes * self._progress.seconds_per_pass / self._progress.workers / 3600, 2)
 
     def _needed(self) -> list[str]:
         """Resume states of what is under way; files of finished first stages that others still wait for."""
         states = [
-            f"work/.scratch/{run.run_key}-{device}/resume.pt" for run in self._running for device in ("cpu", "cuda")
+            self._out / f"work/.scratch/{run.run_key}-{device}/resume.pt"
+            for run in self._running
+            for device in ("cpu", "cuda")
         ]
-        unfinished = [*self._running, *self._plan.ready]
-        keys = {(self._plan.folders[run].first, run.seed) for run in unfinished if run.stage != "train"}
-        keys |= {
-            (self._plan.folders[first].first, first.seed)
-            for key, first in self._plan.firsts.items()
-            if key in self._plan.after
-        }
-        names = [path for folder, seed in sorted(keys) for path in stage_files(folder, seed)]
-        found: Sequence[str] = [path.relative_to(self._out).as_posix() for path in names]
-        return [name for name in (*states, *found) if (self._out / name).is_file()]
-
-
-def stage_files(folder: Path, seed: int) -> list[Path]:
-    """What a finished stage leaves for a seed; first the small file that says what it was."""
-    names = ("predictions", "json"), ("predictions", "npz"), ("checkpoint", "safetensors"), ("costs", "json")
-    return [folder / part / f"seed{seed}.{suffix}" for part, suffix in names]
+        unfinished = [run for run in (*self._running, *self._plan.waiting) if run.stage != "train"]
+        firsts = sorted({(self._plan.folders[run].first, run.seed) for run in unfinished})
+        files = [path for folder, seed in firsts for path in stage_files(folder, seed).values()]
+        return [path.relative_to(self._out).as_posix() for path in (*states, *files) if path.is_file()]
 
 
 def as_json(progress: Progress, out: Path) -> dict[str, Any]:

@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 
 from harness.base.errors import UserError
+from harness.base.processes import Ended
 from harness.base.progress import Reporter
-from harness.engine.side_by_side import cause_of_death, run_side_by_side, workers_for
+from harness.engine.side_by_side import run_side_by_side, workers_for
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="processes are forked on Linux only")
 
@@ -89,7 +90,7 @@ def test_a_killed_task_is_named_and_the_others_go_on(tmp_path: Path) -> None:
     ],
 )
 def test_memory_is_suspected_only_of_a_kill(code: int, cause: str) -> None:
-    assert cause_of_death(code) == cause
+    assert Ended(code).cause == cause
 
 
 def test_tasks_die_with_the_process_that_started_them(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from harness.base.errors import UserError
 from harness.base.files import locked, sha256_json, write_json
 from harness.records import runs, same_code
 from harness.records.imports import import_campaign
-from harness.records.runs import run_info
+from harness.records.runs import run_info, stage_files
 from harness.records.same_code import SAME_CODE
 from harness.records.schema import read_record, write_record
 from harness.running import campaign, cells, plans, status
@@ -41,6 +41,7 @@ from tests.unit.toys import rewrite_json
 
 pytest.importorskip("mlxtend", reason="the extra 'pipeline' (mlxtend) is not installed")
 ROOT = Path(__file__).parents[2]
+OK = cast(runs.RunInfo, SimpleNamespace(status="ok"))
 
 SUITE = """
 one:
@@ -115,8 +116,8 @@ one:
 def test_what_failed_before_comes_last(tmp_path: Path) -> None:
     settings = Settings(tmp_path / "out", only=("ce@common", "tvmf*@common"))
     plan = make_plan("one", settings)
-    key = next(key for key, first in plan.firsts.items() if first.entry == "ce@common" and first.seed == 0)
-    for run in plan.after[key]:
+    first = next(run for run in plan.ready if run.entry == "ce@common" and run.seed == 0)
+    for run in plan.after[first.run_key]:
         write_record(plan.folders[run].records / "seed0.json", make_record(seed=0, run_key=run.run_key, failure="x"))
     found = drained(make_plan("one", settings))
     assert found[-2:] == ["ce 0 train", "ce 0 finetune"]
@@ -131,7 +132,7 @@ def complete_cells(plan: Plan, slots: int, images_per_second: float, budget: flo
     while True:
         while plan.ready and len(busy) < slots:
             run = plan.take()
-            heapq.heappush(busy, (now + plan.passes(run) / 3 / images_per_second, next(count), run))
+            heapq.heappush(busy, (now + run.passes / 3 / images_per_second, next(count), run))
         if not busy or busy[0][0] > budget:
             return sum(done == 3 for done in seeds.values())
         now, _, run = heapq.heappop(busy)
@@ -153,8 +154,8 @@ def test_a_budget_that_ends_early_leaves_complete_cells(tmp_path: Path, monkeypa
     monkeypatch.setattr(plans, "read_split", read)
     in_cells = complete_cells(make_plan("one", Settings(tmp_path / "out")), 12, 16_000, 540)
     longest = make_plan("one", Settings(tmp_path / "out"))
-    for run in longest.priorities:
-        longest.priorities[run] = (int(longest.passes(run)) or 10**12,)
+    for waiting in (longest.ready, *longest.after.values()):
+        waiting[:] = [dataclasses.replace(run, priority=(int(run.passes) or 10**12,)) for run in waiting]
     longest.sort()
     assert in_cells >= 12
     assert in_cells >= 2 * complete_cells(longest, 12, 16_000, 540) > 0
@@ -292,7 +293,6 @@ def test_a_worker_waits_for_a_job_that_a_sweep_left_behind(tmp_path: Path, monke
     run = make_plan("one", Settings(tmp_path / "out")).take()
     ours, theirs = multiprocessing.Pipe()
     monkeypatch.setattr(campaign, "do", lambda *_: "done")
-    monkeypatch.setattr(campaign, "become_dependent", lambda: None)
 
     def live() -> None:
         with contextlib.suppress(EOFError):  # the end of the campaign, which ends a worker's process
@@ -304,7 +304,7 @@ def test_a_worker_waits_for_a_job_that_a_sweep_left_behind(tmp_path: Path, monke
         ours.send(run)
         assert not ours.poll(1.0)
     assert ours.poll(60.0)
-    assert ours.recv() == ("done", ("done",))
+    assert ours.recv() == "done"
     ours.close()
     worker.join(60.0)
 
@@ -367,24 +367,24 @@ def test_what_is_needed_and_how_long_it_takes(tmp_path: Path, monkeypatch: pytes
     found = status.read_progress("one", out)
     assert found.running == [status.Running(str(run), 6, 15)]
     assert found.needed == [state.relative_to(out).as_posix()]
-    per_pass = 100 / (plan.lengths[run] / 15)
+    per_pass = 100 / (run.length / 15)
     assert found.seconds_per_pass == pytest.approx(per_pass)
-    assert found.hours_left == pytest.approx(per_pass * plan.lengths[run] * (9 / 15 + 1) / 2 / 3600, abs=0.01)
+    assert found.hours_left == pytest.approx(per_pass * run.length * (9 / 15 + 1) / 2 / 3600, abs=0.01)
 
-    for path in status.stage_files(plan.folders[run].first, run.seed):
+    for path in stage_files(plan.folders[run].first, run.seed).values():
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
     plan.finished(run)
-    tracker.finished(run, "ok")
+    tracker.finished(run, OK)
     assert len(status.read_progress("one", out).needed) == 4, "cross-entropy's record and tau-normalisation wait for it"
     for _ in range(2):
         second = plan.take()
         tracker.started(second)
-        tracker.finished(second, "ok")
+        tracker.finished(second, OK)
     found = status.read_progress("one", out)
     assert (found.made, found.left, found.needed) == (2, 2, [])
     again = make_tracker(out, make_plan("one", Settings(out, only=("ce@*", "tau_norm@*"))))
-    assert again._hours_left() == pytest.approx(2 * per_pass * plan.lengths[run] / 2 / 3600, abs=0.01)
+    assert again._hours_left() == pytest.approx(2 * per_pass * run.length / 2 / 3600, abs=0.01)
 
 
 @pytest.mark.parametrize(

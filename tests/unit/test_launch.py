@@ -30,13 +30,8 @@ def test_every_process_knows_its_place(tmp_path: Path) -> None:
     ],
 )
 def test_an_error_is_said_once_and_ends_all(
-    work: Callable[[], None],
-    code: int,
-    line: str,
-    monkeypatch: pytest.MonkeyPatch,
-    capfd: pytest.CaptureFixture[str],
+    work: Callable[[], None], code: int, line: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(launch, "GRACE", 0.1 if work is launched.first_waits_for_ever else 120)  # a slow machine's
     begun = time.monotonic()
     with pytest.raises(SystemExit) as ended:
         launch.launch(2, work)
@@ -46,9 +41,8 @@ def test_an_error_is_said_once_and_ends_all(
 
 
 def test_a_killed_process_is_the_reason_and_not_what_it_did_to_the_others(
-    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr(launch, "GRACE", 120)
     with pytest.raises(RunFailed, match="process 1 of 2 was ended by SIGKILL; the same command goes on"):
         launch.launch(2, launched.second_is_killed)
     assert not capfd.readouterr().err

@@ -10,6 +10,7 @@ from pathlib import Path
 from harness.base.errors import UserError
 from harness.base.processes import die_with_stdin
 from harness.base.progress import reporter
+from harness.records.runs import RunInfo
 from harness.running.plans import OtherRunError, Run, do
 from harness.running.sweep.contract import FAILED, OTHER_RUN, UNUSABLE
 
@@ -34,18 +35,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     run = Run(given.split, given.dataset, given.entry, given.seed, given.stage, tuple(given.set), given.run_key)
     try:
-        how = _do(run, given.out, given.device, given.at_once)
+        outcome = _do(run, given.out, given.device, given.at_once)
     except OtherRunError as error:  # no fault of its files; another machine may have the right code
         print(f"error: {error}", file=sys.stderr)
         return OTHER_RUN
     except UserError as error:  # data that cannot be read, for a while perhaps
         print(f"error: {error}", file=sys.stderr)
         return UNUSABLE
-    print(how)
-    return FAILED if how.startswith("failed") else 0
+    print(outcome.how_it_ended)
+    return FAILED if outcome.status == "failed" else 0
 
 
-def _do(run: Run, out: Path, device: str, at_once: int) -> str:
+def _do(run: Run, out: Path, device: str, at_once: int) -> RunInfo:
     from harness.engine.device import pick_device
     from harness.running import stages
 

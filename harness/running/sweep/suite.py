@@ -10,8 +10,9 @@ from pathlib import Path
 
 from harness.base.files import locked
 from harness.base.progress import reporter
-from harness.running.plans import Plan, Run, Settings, fail, make_plan
-from harness.running.status import stage_files
+from harness.records.runs import stage_files
+from harness.running.cells import Folders
+from harness.running.plans import Plan, Run, Settings, fail, first_folder, make_plan
 from harness.running.sweep.contract import Executor, Spec, done_files
 from harness.running.sweep.head import Head, Rules
 from harness.running.sweep.one import command
@@ -80,26 +81,23 @@ def sweep(suite: str, settings: Settings, rules: Rules, open_executor: Callable[
 
 def specs_of(plan: Plan, out: Path, share: Share) -> list[tuple[Spec, Run]]:
     """The plan's runs, each with what an executor needs to know about it."""
-    found = [(_spec(run, "", plan, out, share), run) for run in plan.ready]
-    for key, runs in plan.after.items():
-        found += [(_spec(run, plan.firsts[key].folder, plan, out, share), run) for run in runs]
-    return found
+    return [(_spec(run, plan.folders[run], out, share), run) for run in plan.waiting]
 
 
-def _spec(run: Run, after: str, plan: Plan, out: Path, share: Share) -> Spec:
-    folders, seed = plan.folders[run], f"seed{run.seed}"
+def _spec(run: Run, folders: Folders, out: Path, share: Share) -> Spec:
+    byproducts = list[Path]()
     if run.stage == "train":
-        outputs, byproducts = stage_files(folders.first, run.seed), list[Path]()
+        outputs = [*stage_files(folders.first, run.seed).values()]
     else:
-        outputs = [folders.records / f"{seed}{suffix}" for suffix in (".json", ".npz", ".run.json")]
-        byproducts = stage_files(folders.last, run.seed)
+        outputs = [folders.records / f"seed{run.seed}{suffix}" for suffix in (".json", ".npz", ".run.json")]
+        byproducts += stage_files(folders.last, run.seed).values()
     return Spec(
         key=run.folder,
         argv=command(run, out, share.device, share.at_once),
         outputs=tuple(path.relative_to(out).as_posix() for path in outputs),
         byproducts=tuple(path.relative_to(out).as_posix() for path in byproducts),
-        after=after,
+        after="" if run.stage == "train" else first_folder(run.first_key),
         title=str(run),
-        length=plan.lengths[run],
+        length=run.length,
         gpus=share.gpus,
     )

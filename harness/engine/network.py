@@ -19,7 +19,7 @@ from harness.engine.job import StageJob
 from harness.engine.parallel import Mixed, forward_pass, with_synchronised_batchnorm
 from harness.engine.ranks import Ranks
 from harness.engine.seeding import seed_for
-from harness.feed.parts import Part, in_order
+from harness.feed.parts import Part
 from harness.spec.stage_recipe import Augment
 from harness.splits.splits import Split
 from harness.toolbox.heads import initialise
@@ -242,7 +242,7 @@ class Network:
         """Features of images of a part as they are, in batches; of a backbone that never changes they are kept."""
         if (part, mirrored) in self._kept_features:
             return self._kept_features[part, mirrored]
-        images = in_order(self._data[part], EVAL_BATCH[self._device.type], which)
+        images = self._data[part].in_order(EVAL_BATCH[self._device.type], which)
         features = (self.extract(batch.flip(-1) if mirrored else batch) for batch in images)
         if not self.fixed_features:
             return features

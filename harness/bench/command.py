@@ -39,14 +39,14 @@ def bench(part: str, device: str, threads: int | None, json_file: Path | None, q
         raise UserError(f"--json {json_file}: is a folder; name a file")
     if not importlib.util.find_spec("pytest_benchmark"):
         raise UserError("bench needs pytest-benchmark; install the extra 'dev'")
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    os.environ["LTBENCH_THREADS"] = str(threads or cores)
+    threads = threads or sizes.cores()
+    os.environ["LTBENCH_THREADS"] = str(threads)
     chosen = pick_device(device)
     code, rows = _measure(PARTS if part == "all" else (part,), device, quick)
     report = {
         "schema": SCHEMA,
         "quick": quick,
-        "machine": machine(device_name(chosen)) | {"threads": threads or cores},
+        "machine": machine(device_name(chosen)) | {"threads": threads},
         "parts": {name: [row for row in rows if row["part"] == name] for name in PARTS},
     }
     table.show(report)

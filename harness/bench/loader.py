@@ -2,28 +2,59 @@
 
 from __future__ import annotations
 
-import statistics
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from harness.bench import streaming
 from harness.bench.loop import best_workers
-from harness.bench.material import CROP_AND_FLIP, material, recipe
+from harness.bench.material import CROP_AND_FLIP, material, recipe, split_of
 from harness.bench.plain import plain_loader
-from harness.bench.sizes import device, sizes
-from harness.bench.timing import SUBJECT, Work, interleaved, ratio
-from harness.feed.resident import ResidentPart, plan_epoch
+from harness.bench.sizes import cores, device, sizes
+from harness.bench.timing import Work, interleaved, speeds
+from harness.feed.image_pool import MOST_WORKERS, WORKERS_VARIABLE
+from harness.feed.parts import closing, make_parts
+from harness.feed.plans import plan_epoch
+from harness.reading.dataset import AnyImages, ImageFiles
+from harness.spec.stage_recipe import Augment
+from harness.splits.splits import Split
+
+WIDTH, HEIGHT, SIDE = 500, 375, 224  # ImageNet's most frequent size, and what networks are given
+QUALITY = 90  # of the JPEGs: about 75 kB each
+FILES = 64  # different ones; a round reads them several times
+MEAN, STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
+CASES = {
+    "crop, flip": Augment(resized_crop=True, flip=True),
+    "crop, flip, jitter": Augment(resized_crop=True, flip=True, color_jitter=0.4),
+}
 
 
-def resident_epoch() -> Work:
-    """An epoch's plan and batches, as `StageRun` makes them."""
-    split, images = material()
-    augment, size, rng = CROP_AND_FLIP, sizes().batch_size, np.random.default_rng(0)
-    part = ResidentPart(images["train"], split, device(), augment)
+def make_photographs(folder: Path) -> ImageFiles:
+    """Writes JPEGs of smooth colours with some noise, and lists them as often as a round needs them."""
+    rng = np.random.default_rng(0)
+    for i in range(min(FILES, sizes().photographs)):
+        coarse = Image.fromarray(rng.integers(0, 256, (12, 16, 3), dtype=np.uint8))
+        smooth = np.asarray(coarse.resize((WIDTH, HEIGHT), Image.Resampling.BICUBIC))
+        noisy = np.clip(smooth + rng.normal(0, 12, smooth.shape), 0, 255).astype(np.uint8)
+        (folder / str(i % 4)).mkdir(exist_ok=True)
+        Image.fromarray(noisy).save(folder / str(i % 4) / f"{i}.jpg", quality=QUALITY)
+    names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*.jpg"))
+    listed = tuple(names[i % len(names)] for i in range(sizes().photographs))
+    return ImageFiles(folder, listed, np.array([int(name.partition("/")[0]) for name in listed]))
+
+
+@contextmanager
+def our_epoch(images: AnyImages, split: Split, augment: Augment) -> Iterator[Work]:
+    """An epoch's plan and normalised batches on the device, as `StageRun` makes them."""
+    size, rng = sizes().batch_size, np.random.default_rng(0)
+    parts = make_parts({"train": images}, split, device(), augment, size)
+    part = parts["train"]
+    batches = [slice(start, start + size) for start in range(0, len(part), size)]
 
     def epoch() -> None:
         plan = plan_epoch(
@@ -34,63 +65,57 @@ def resident_epoch() -> Work:
             image_shape=split.image_shape,
             mixup_alpha=0.0,
             device=device(),
+            from_files=isinstance(images, ImageFiles),
         )
-        for start in range(0, len(part), size):
-            where = slice(start, start + size)
+        part.start_epoch(plan, batches)
+        for where in batches:
             part.batch(plan.order[where], plan.augment[where])
 
-    return epoch
+    with closing(parts):
+        yield epoch
 
 
-def plain_epoch() -> Work:
-    """The same through torchvision and a DataLoader, with the worker count that serves the plain loop best."""
-    split, images = material()
-    loader = plain_loader(images["train"], split, recipe(CROP_AND_FLIP), device(), best_workers())
+def plain_epoch(images: AnyImages, split: Split, augment: Augment, workers: int) -> Work:
+    """The same through torchvision and a DataLoader."""
+    loader = plain_loader(images, split, recipe(augment), device(), workers)
 
     def epoch() -> None:
         for batch, target in loader:
-            torch.as_tensor(batch).to(device(), non_blocking=True)
+            batch.to(device(), non_blocking=True)
             torch.as_tensor(target).to(device(), non_blocking=True)
 
     return epoch
 
 
-def note(benchmark: BenchmarkFixture, seconds: dict[str, list[float]], images: int, **facts: object) -> None:
-    """Keeps the figures of a comparison for the table and the file."""
-    benchmark.extra_info |= {
+def compare(
+    benchmark: BenchmarkFixture, case: str, images: AnyImages, split: Split, augment: Augment, workers: int
+) -> None:
+    """Measures both sides, `plain` with so many processes; keeps the figures for the table and the file."""
+    others = {"plain": plain_epoch(images, split, augment, workers)}
+    with our_epoch(images, split, augment) as ours:
+        seconds = interleaved(benchmark, ours, others, sizes().rounds)
+    benchmark.extra_info |= speeds(seconds, len(images.labels)) | {
         "part": "loader",
-        "images": images,
-        "images_per_second": {name: round(images / statistics.median(values), 1) for name, values in seconds.items()},
-        "ratio": ratio(seconds["plain"], seconds[SUBJECT]),
-        **facts,
+        "case": case,
+        "data": split.id,
+        "batch": sizes().batch_size,
+        "processes": workers if isinstance(images, ImageFiles) else 0,
+        "plain_processes": workers,
     }
 
 
 def test_resident(benchmark: BenchmarkFixture) -> None:
-    """Small images in memory, crop and flip."""
-    seconds = interleaved(benchmark, resident_epoch(), {"plain": plain_epoch()}, sizes().rounds, device())
+    """Small images in memory, crop and flip; the plain side with the worker count that serves its loop best."""
     split, images = material()
     case = f"{sizes().pixels} px in memory: crop, flip"
-    count, batch = len(images["train"].labels), sizes().batch_size
-    note(benchmark, seconds, count, case=case, data=split.id, batch=batch, processes=0, plain_processes=best_workers())
+    compare(benchmark, case, images["train"], split, CROP_AND_FLIP, best_workers())
 
 
-@pytest.mark.parametrize("case", streaming.CASES)
-def test_streaming(benchmark: BenchmarkFixture, case: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("case", CASES)
+def test_streaming(benchmark: BenchmarkFixture, case: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Photographs from files; both sides decode in as many processes."""
-    files, augment = streaming.make_photographs(tmp_path), streaming.CASES[case]
-    size, processes = sizes().batch_size, streaming.processes()
-    plain = streaming.folder_epoch(files, augment, size)
-    with streaming.streamed(files, augment, size) as ours:
-        seconds = interleaved(benchmark, ours, {"plain": plain}, sizes().rounds, device())
-    case = f"{streaming.SIDE} px from JPEG: {case}"
-    note(
-        benchmark,
-        seconds,
-        len(files.labels),
-        case=case,
-        data="made",
-        batch=size,
-        processes=processes,
-        plain_processes=processes,
-    )
+    processes = min(MOST_WORKERS, cores())
+    monkeypatch.setenv(WORKERS_VARIABLE, str(processes))
+    files = make_photographs(tmp_path)
+    split, title = split_of(files.labels, SIDE, MEAN, STD), f"{SIDE} px from JPEG: {case}"
+    compare(benchmark, title, files, split, CASES[case], processes)

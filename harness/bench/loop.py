@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import statistics
-from collections.abc import Callable
+import multiprocessing
+import os
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +18,12 @@ import torch.nn.functional as F
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from harness.api import Stage
-from harness.bench.gang import Gang
+from harness.base.processes import become_dependent
+from harness.base.progress import Silent
 from harness.bench.material import CROP_AND_FLIP, CrossEntropy, classifier, material, recipe
 from harness.bench.plain import PlainLoop, plain_loader
 from harness.bench.sizes import device, sizes
-from harness.bench.timing import SUBJECT, Paced, Work, interleaved, ratio, timed
+from harness.bench.timing import SUBJECT, Work, interleaved, ratio, speeds, timed
 from harness.engine.job import StageJob
 from harness.engine.loop import StageRun
 from harness.spec.stage_recipe import Augment
@@ -56,7 +59,7 @@ def images_per_second_by_workers() -> dict[int, float]:
     for workers in sizes().workers:
         loop = plain_loop(CASES[0], workers)
         loop.epoch()
-        seconds = min(timed(loop.epoch, device()) for _ in range(2))
+        seconds = min(timed(loop.epoch) for _ in range(2))
         speeds[workers] = round(len(material()[1]["train"].labels) / seconds, 1)
     return speeds
 
@@ -138,8 +141,8 @@ def test_loop(
     others: dict[str, Work] = {"plain": plain_loop(case, best_workers()).epoch}
     if case.stage == "train":
         others["floor"] = Floor(precision)
-    with Paced(run_of(case, precision, tmp_path)) as ours:
-        seconds = interleaved(benchmark, ours, others, sizes().rounds, device())
+    ours = epoch_of(case, precision, tmp_path)
+    seconds = interleaved(benchmark, ours, others, sizes().rounds)
     note(benchmark, f"{case.title}, compiled" if compiled else case.title, precision, seconds)
 
 
@@ -153,35 +156,62 @@ def test_runs_at_once(benchmark: BenchmarkFixture, tmp_path: Path, monkeypatch: 
     monkeypatch.setenv("LTBENCH_CHECKPOINT_SECONDS", "1e9")
     count = max(2, torch.get_num_threads())
     others: dict[str, Work] = {"plain": plain_loop(CASES[0], best_workers()).epoch}
-    with Gang(count, tmp_path) as ours:
-        seconds = interleaved(benchmark, ours, others, sizes().rounds, device())
+    with runs_at_once(count, tmp_path) as ours:
+        seconds = interleaved(benchmark, ours, others, sizes().rounds)
     seconds[SUBJECT] = [value / count for value in seconds[SUBJECT]]  # of one run's epoch
     note(benchmark, f"stage 1, {count} runs at once", "float32", seconds)
 
 
-def run_of(case: Case, precision: str, folder: Path, seed: int = 0) -> StageRun:
-    """A run of the harness's loop, not yet under way."""
+def epoch_of(case: Case, precision: str, folder: Path, seed: int = 0) -> Work:
+    """The next epoch of a run of the harness's loop."""
     split, images = material()
     method, params = CrossEntropy, CrossEntropy.Params()
     job = StageJob(case.stage, method, params, recipe(case.augment), sizes().backbone, precision, seed, "bench")
-    return StageRun(job, split, images, device(), folder)
+    return partial(StageRun(job, split, images, device(), folder).train_epoch, Silent())
+
+
+@contextlib.contextmanager
+def runs_at_once(count: int, folder: Path) -> Iterator[Work]:
+    """An epoch of so many runs of stage 1, each in a process and on a thread of its own."""
+    spawn = multiprocessing.get_context("spawn")  # a fork would inherit a library that has started its threads
+    with contextlib.ExitStack() as stack:
+        members = [ProcessPoolExecutor(1, spawn, _start_member, (folder / str(seed), seed)) for seed in range(count)]
+        for member in members:
+            stack.enter_context(member)
+
+        def epoch() -> None:
+            for done in [member.submit(_member_epoch) for member in members]:
+                done.result()
+
+        epoch()  # processes start slowly
+        yield epoch
+
+
+_epoch: Work  # of a member
+
+
+def _start_member(folder: Path, seed: int) -> None:
+    global _epoch
+    os.environ["LTBENCH_THREADS"] = "1"
+    become_dependent()
+    _epoch = epoch_of(CASES[0], "float32", folder, seed)
+
+
+def _member_epoch() -> None:
+    _epoch()
 
 
 def note(benchmark: BenchmarkFixture, case: str, precision: str, seconds: dict[str, list[float]]) -> None:
     """Writes down what was measured: the seconds of each round, by who took them."""
     split, images = material()
-    count = len(images["train"].labels)
-    benchmark.extra_info |= {
+    benchmark.extra_info |= speeds(seconds, len(images["train"].labels)) | {
         "part": "loop",
         "case": case,
         "precision": precision,
         "backbone": sizes().backbone,
         "data": split.id,
-        "images": count,
         "batch": sizes().batch_size,
         "plain_workers": best_workers(),
         "plain_images_per_second_by_workers": images_per_second_by_workers(),
-        "images_per_second": {name: round(count / statistics.median(values), 1) for name, values in seconds.items()},
-        "ratio": ratio(seconds["plain"], seconds[SUBJECT]),
         "of_floor": ratio(seconds["floor"], seconds[SUBJECT]) if "floor" in seconds else None,
     }

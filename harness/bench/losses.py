@@ -125,10 +125,10 @@ def repeated(work: Work, times: int) -> Work:
 def test_loss(benchmark: BenchmarkFixture, name: str, stage: Any, classes: int) -> None:
     """The method with its default params; both sides in the same stage, on the same features."""
     ours, plain = make(get_method(name), stage, classes), make(CrossEntropy, stage, classes)
-    once = statistics.median(timed(plain, device()) for _ in range(5))
+    once = statistics.median(timed(plain) for _ in range(5))
     times = max(1, math.ceil(sizes().round_seconds / once))
     others = {"plain": repeated(plain, times)}
-    seconds = interleaved(benchmark, repeated(ours, times), others, sizes().loss_rounds, device())
+    seconds = interleaved(benchmark, repeated(ours, times), others, sizes().loss_rounds)
     batch, features = sizes().classes[classes]
     memory, plain_memory = ours.memory_bytes(), plain.memory_bytes()
     benchmark.extra_info |= {

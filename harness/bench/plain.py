@@ -6,7 +6,7 @@ torchvision transforms on PIL images, a DataLoader, eager float32, one model, `l
 from __future__ import annotations
 
 from collections.abc import Callable, Sized
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -14,9 +14,10 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 from torchvision import transforms
+from torchvision.datasets import ImageFolder
 
 from harness.api import Classifier
-from harness.reading.dataset import Images
+from harness.reading.dataset import AnyImages, Images
 from harness.spec.stage_recipe import Augment, StageRecipe
 from harness.splits.splits import Split
 
@@ -36,19 +37,34 @@ class PilImages(Dataset[tuple[Tensor, int]]):
 
 
 def plain_transform(split: Split, augment: Augment) -> Callable[[Image.Image], Tensor]:
-    """PIL image (height, width) -> normalised float32 tensor (channels, height, width)."""
+    """PIL image -> normalised float32 tensor (channels, height, width)."""
     steps: list[Any] = []
+    if augment.resized_crop:
+        steps.append(transforms.RandomResizedCrop(split.image_shape[:2]))
     if augment.crop_padding:
         steps.append(transforms.RandomCrop(split.image_shape[:2], padding=augment.crop_padding))
     if augment.flip:
         steps.append(transforms.RandomHorizontalFlip())
+    if augment.color_jitter:
+        steps.append(transforms.ColorJitter(augment.color_jitter, augment.color_jitter, augment.color_jitter))
     steps += [transforms.ToTensor(), transforms.Normalize(split.mean, split.std)]
     chain: Callable[[Image.Image], Tensor] = transforms.Compose(steps)
     return chain
 
 
+def plain_dataset(images: AnyImages, transform: Callable[[Image.Image], Tensor]) -> Dataset[Any]:
+    """The images as torchvision gives them; those that stay files as its `ImageFolder` reads them."""
+    if isinstance(images, Images):
+        return PilImages(images, transform)
+    folder = ImageFolder(images.root, transform)
+    folder.samples = [
+        (str(images.root / name), label) for name, label in zip(images.names, images.labels.tolist(), strict=True)
+    ]
+    return cast("Dataset[Any]", folder)
+
+
 def plain_loader(
-    images: Images,
+    images: AnyImages,
     split: Split,
     recipe: StageRecipe,
     device: torch.device,
@@ -57,7 +73,7 @@ def plain_loader(
 ) -> DataLoader[tuple[Tensor, int]]:
     """Images (B, channels, height, width) and classes (B,) on the CPU, shuffled if no sampler orders them."""
     return DataLoader(
-        PilImages(images, plain_transform(split, recipe.augment)),
+        plain_dataset(images, plain_transform(split, recipe.augment)),
         batch_size=recipe.batch_size,
         shuffle=sampler is None,
         sampler=sampler,

@@ -9,6 +9,7 @@ from functools import cache
 import torch
 
 from harness.engine.device import pick_device
+from harness.feed.image_pool import MOST_WORKERS
 
 DEVICE, QUICK = "LTBENCH_BENCH_DEVICE", "LTBENCH_BENCH_QUICK"
 
@@ -24,6 +25,7 @@ class Sizes:
         steps, batch_size, pixels: of a round of the loop and loader benchmarks: steps, images in each, their height.
         workers: worker counts that the plain loop's data loader is tried with.
         records, test_images: of the reports; a record's predictions are of so many images.
+        photographs: of a round of the streaming benchmarks: enough for each process to be busy for a second or two.
     """
 
     loss_rounds: int
@@ -37,6 +39,7 @@ class Sizes:
     workers: tuple[int, ...]
     records: tuple[int, int]
     test_images: int
+    photographs: int
 
 
 # 64 features are those of ResNet-32 for CIFAR, 512 those of ResNet-10 for ImageNet-LT.
@@ -49,12 +52,17 @@ def device() -> torch.device:
     return pick_device(os.environ.get(DEVICE, "auto"))
 
 
+def cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 @cache
 def sizes() -> Sizes:
     """The sizes for that device: a minute or two of work for each part, or seconds with `--quick`."""
     if os.environ.get(QUICK):
-        return Sizes(2, 2, {4: (8, 8)}, 0.0, "resnet8_cifar", 2, 8, 8, (0, 1), (6, 12), 100)
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    workers = tuple(count for count in (0, 2, 4, 8, 12, 16) if count <= cores)
+        return Sizes(2, 2, {4: (8, 8)}, 0.0, "resnet8_cifar", 2, 8, 8, (0, 1), (6, 12), 100, 16)
+    workers = tuple(count for count in (0, 2, 4, 8, 12, 16) if count <= cores())
     steps = 96 if device().type == "cuda" else 8  # of 97 in an epoch of CIFAR-10-LT with imbalance factor 100
-    return Sizes(9, 5, CLASSES, 0.02, "resnet32_cifar", steps, 128, 32, workers, (1_000, 10_000), 10_000)
+    photographs = 384 * min(MOST_WORKERS, cores())
+    return Sizes(9, 5, CLASSES, 0.02, "resnet32_cifar", steps, 128, 32, workers, (1_000, 10_000), 10_000, photographs)

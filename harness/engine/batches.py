@@ -15,8 +15,9 @@ from harness.engine.job import StageJob
 from harness.engine.ranks import Ranks
 from harness.engine.seeding import seed_for
 from harness.feed.augment import check_channels
-from harness.feed.parts import Part, plan_for, start_epoch
-from harness.feed.resident import EpochPlan, ResidentPart
+from harness.feed.parts import Part
+from harness.feed.plans import EpochPlan, plan_epoch
+from harness.feed.resident import ResidentPart
 from harness.spec.stage_recipe import Augment
 from harness.splits.splits import Split
 from harness.toolbox.samplers import ClassAwareSampler, Order, Sampler
@@ -100,7 +101,7 @@ class Batches:
     def read_ahead(self, plan: EpochPlan, batches: Sequence[slice]) -> None:
         """Tells the training part which batches it will be asked for."""
         if type(self._method).choose is Method.choose:  # the plan stands; nobody chooses other images step by step
-            start_epoch(self._train, plan, [self._ranks.share(where) for where in batches])
+            self._train.start_epoch(plan, [self._ranks.share(where) for where in batches])
 
     def end_epoch(self) -> None:
         """Notes where the samplers stand: a resumed run draws the next plan from there."""
@@ -115,8 +116,7 @@ class Batches:
         mixup_alpha: float,
         augment: Augment | None = None,
     ) -> EpochPlan:
-        return plan_for(
-            part,
+        return plan_epoch(
             order,
             batch_size,
             rng,
@@ -124,6 +124,7 @@ class Batches:
             image_shape=self._split.image_shape,
             mixup_alpha=mixup_alpha,
             device=self._device,
+            from_files=not isinstance(part, ResidentPart),
         )
 
     # ---- batches ------------------------------------------------------------------------------------------------

@@ -25,7 +25,7 @@ from harness.engine.network import Network
 from harness.engine.ranks import ALONE, Ranks, saved_buffers
 from harness.engine.seeding import seed_for
 from harness.feed.parts import closing, make_parts
-from harness.feed.resident import EpochPlan
+from harness.feed.plans import EpochPlan
 from harness.reading.dataset import AnyImages
 from harness.records.history import History
 from harness.spec.provenance import processor
@@ -89,23 +89,27 @@ class StageRun:
         self._resume(reporter)
         self._tick()
         while self.epoch < self.job.recipe.epochs:
-            self._train_epoch()
-            self._check_losses()  # waits for the device, so that the time below is that of the work
-            self._tick("train_seconds")
-            if not self.network.fixed_features:
-                self.ranks.average_buffers(self.model)
-            if self.job.recipe.is_evaluated(self.epoch + 1):
-                self.evaluation.add_to(self.history, self.epoch)
-                self._tick("eval_seconds")
-            self.epoch, self.step, self.losses = self.epoch + 1, 0, []
-            self.batches.end_epoch()
-            self._maybe_checkpoint()
-            reporter.epoch(self.job.title, self.epoch, self.job.recipe.epochs, f"loss {self.history.loss[-1]:.3f}")
+            self.train_epoch(reporter)
         if not self.history.epochs:  # a second stage of no epochs: post-hoc methods
             self.evaluation.add_to(self.history, self.epoch)
         self._finish()
 
-    def _train_epoch(self) -> None:
+    def train_epoch(self, reporter: Reporter) -> None:
+        """Trains the next epoch, evaluates and saves where it is time to, and reports."""
+        self._train_steps()
+        self._check_losses()  # waits for the device, so that the time below is that of the work
+        self._tick("train_seconds")
+        if not self.network.fixed_features:
+            self.ranks.average_buffers(self.model)
+        if self.job.recipe.is_evaluated(self.epoch + 1):
+            self.evaluation.add_to(self.history, self.epoch)
+            self._tick("eval_seconds")
+        self.epoch, self.step, self.losses = self.epoch + 1, 0, []
+        self.batches.end_epoch()
+        self._maybe_checkpoint()
+        reporter.epoch(self.job.title, self.epoch, self.job.recipe.epochs, f"loss {self.history.loss[-1]:.3f}")
+
+    def _train_steps(self) -> None:
         self.costs.ran_on(self._processor, self.epoch + 1)
         plan = self.batches.plan(self.epoch)
         batches = self.batches.positions(plan)

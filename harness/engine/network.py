@@ -19,7 +19,7 @@ from harness.engine.job import StageJob
 from harness.engine.parallel import forward_pass, micro_batches, with_synchronised_batchnorm
 from harness.engine.ranks import Ranks
 from harness.engine.seeding import seed_for
-from harness.feed.parts import Part, in_order
+from harness.feed.parts import Part
 from harness.spec.stage_recipe import Augment
 from harness.splits.splits import Split
 from harness.toolbox.heads import initialise
@@ -244,7 +244,7 @@ class Network:
         """Features of a part's images without augmentation, in batches; kept where the backbone never changes."""
         if (part, mirrored) in self._kept_features:
             return self._kept_features[part, mirrored]
-        images = in_order(self._data[part], EVAL_BATCH[self._device.type], which)
+        images = self._data[part].in_order(EVAL_BATCH[self._device.type], which)
         features = (self.extract(batch.flip(-1) if mirrored else batch) for batch in images)
         if not self.fixed_features:
             return features

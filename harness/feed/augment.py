@@ -265,23 +265,23 @@ def apply_plan(images: Tensor, plan: AugmentPlan) -> Tensor:
         images: uint8, shape (n, channels, H, W); they are left as they are.
         plan: of the same n images, on their device.
     """
-    if plan.code.shape[1]:
-        images = apply_operations(images, plan)
+    images = apply_operations(images, plan.code, plan.value, plan.host_code)
     if plan.light is not None:
         images = images + plan.light[:, :, None, None]
     return images if plan.centre is None else cut_out(images, plan.centre, plan.cutout)
 
 
-def apply_operations(images: Tensor, plan: AugmentPlan) -> Tensor:
+def apply_operations(images: Tensor, code: Tensor, value: Tensor, host_code: Tensor) -> Tensor:
     """The images after the steps of their plan.
 
     Args:
         images: uint8, shape (n, channels, H, W); they are left as they are.
-        plan: of the same n images, on their device.
+        code, value, host_code: as in `AugmentPlan`, of the same n images.
     """
-    images = images.contiguous()
-    for step in range(plan.host_code.shape[1]):
-        images = _apply_step(images, plan.code[:, step], plan.value[:, step], plan.host_code[:, step])
+    if host_code.shape[1]:
+        images = images.contiguous()
+    for step in range(host_code.shape[1]):
+        images = _apply_step(images, code[:, step], value[:, step], host_code[:, step])
     return images
 
 

@@ -1,22 +1,20 @@
-"""Processes that read images ahead of the training loop, into memory that they share with it.
+"""Processes that read images ahead of the training loop.
 
-A DataLoader can only hand out what its sampler planned. Here any images can be asked for at any time from the same
-processes, which is what held-out batches and learned samplers need, and pixels are never copied through a pipe.
+A DataLoader only hands out what its sampler planned. Held-out batches and learned samplers need other images in
+between, read by the same processes.
 """
 
 from __future__ import annotations
 
-import math
-import mmap
 import multiprocessing
 import os
 import signal
 import sys
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor, wait
+from collections.abc import Iterable
+from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass
+from itertools import islice
 
 import torch
 from torch import Tensor
@@ -24,7 +22,8 @@ from torch import Tensor
 from harness.base.errors import RunFailed, UserError
 from harness.base.launch import ranks_here
 from harness.base.processes import become_dependent
-from harness.feed.image_reader import ImageReader, ReadPlan
+from harness.feed.image_reader import ImageReader, Request
+from harness.reading.decoding import Pixels
 
 CHUNK = 8  # images that a process reads at a time: many enough that a task's own cost vanishes
 MOST_WORKERS = 16
@@ -49,30 +48,8 @@ def default_workers(device: torch.device) -> int:
     return max(1, count // ranks_here()) if count else 0
 
 
-@dataclass(frozen=True)
-class Request:
-    """Images to be read together."""
-
-    paths: Sequence[str]
-    plan: ReadPlan | None  # as `ImageReader.read` takes it
-
-    def chunks(self) -> Iterator[Request]:
-        """The same in pieces for one process each."""
-        for start in range(0, len(self.paths), CHUNK):
-            where = slice(start, start + CHUNK)
-            yield Request(self.paths[where], self.plan and self.plan[where])
-
-
-@dataclass(frozen=True)
-class _Job:
-    """A chunk that is being read into a buffer."""
-
-    buffer: int
-    future: Future[None]
-
-
 class ImagePool:
-    """Reads images in processes that start when they are first needed. To be closed after use.
+    """Reads images in processes that start when they are first needed. Close it after use.
 
     Args:
         reader: what becomes of a file.
@@ -81,60 +58,22 @@ class ImagePool:
     """
 
     def __init__(self, reader: ImageReader, workers: int, batch_size: int) -> None:
-        self.reader, self.workers = reader, workers
-        self.ahead = -(-batch_size // CHUNK) + 2 * workers  # chunks of one reading
-        self.reserve = 2 * max(1, workers)  # buffers that only images which are waited for may take
+        self.reader, self._workers = reader, workers
+        self.ahead = -(-batch_size // CHUNK) + 2 * workers if workers else 0  # chunks
         self._executor: ProcessPoolExecutor | None = None
-        self._free = list(range(2 * self.ahead + self.reserve)) if workers else []
-        self._pixels = self._shared(len(self._free))
 
-    def _shared(self, buffers: int) -> Tensor:
-        """Not in /dev/shm, which is small in containers. Buffers that are never used take no memory."""
-        shape = (max(1, buffers), CHUNK, self.reader.channels, self.reader.side, self.reader.side)
-        return torch.frombuffer(mmap.mmap(-1, math.prod(shape)), dtype=torch.uint8).view(shape)
-
-    def has_buffer(self, *, urgent: bool) -> bool:
-        """Whether a chunk can be read now; what is not waited for leaves some buffers over."""
-        return len(self._free) > (0 if urgent else self.reserve)
-
-    def submit(self, request: Request) -> _Job:
+    def submit(self, request: Request) -> Future[Pixels]:
         """Starts to read a chunk."""
-        buffer = self._free.pop()  # the last one given back: its memory is still in the cache
+        if self._executor is None:
+            fork = multiprocessing.get_context("fork")
+            self._executor = ProcessPoolExecutor(self._workers, fork, _start_worker, (self.reader,))
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # until a new process ignores it
         try:
-            return _Job(buffer, self._send(buffer, request))
+            return self._executor.submit(_work, request)
         except BrokenProcessPool:
             raise _worker_died() from None
-
-    def _send(self, buffer: int, request: Request) -> Future[None]:
-        if self._executor is not None:
-            return self._executor.submit(_work, buffer, request)
-        self._executor = ProcessPoolExecutor(
-            self.workers,
-            multiprocessing.get_context("fork"),
-            initializer=_start_worker,
-            initargs=(self.reader, self._pixels),
-        )
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # until the new processes ignore it
-        try:
-            return self._executor.submit(_work, buffer, request)
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-    def finish(self, job: _Job, pixels: Tensor) -> None:
-        """Waits for a chunk and copies it out; shape as in `ImageReader.read`."""
-        try:
-            job.future.result()
-        except BrokenProcessPool:
-            raise _worker_died() from None
-        except UserError as error:
-            raise UserError(str(error)) from None  # without the other process's traceback
-        pixels.copy_(self._pixels[job.buffer, : len(pixels)])
-        self._free.append(job.buffer)
-
-    def abandon(self, jobs: Sequence[_Job]) -> None:
-        """Frees the buffers of chunks that nobody wants any more."""
-        wait([job.future for job in jobs if not job.future.cancel()])
-        self._free += [job.buffer for job in jobs]
 
     def close(self) -> None:
         """Ends the processes."""
@@ -144,50 +83,43 @@ class ImagePool:
 
 
 class Reading:
-    """Batches that are read ahead in their order.
+    """Batches that are read ahead in their order. What is not taken ends with the pool.
 
     Args:
         requests: one a batch, made when it is their turn.
-        urgent: the batches are waited for at once.
     """
 
-    def __init__(self, pool: ImagePool, requests: Iterable[Request], *, urgent: bool = False) -> None:
-        self._pool, self._urgent = pool, urgent
-        self._coming = (chunk for request in requests for chunk in request.chunks())
-        self._jobs: deque[_Job] = deque()
+    def __init__(self, pool: ImagePool, requests: Iterable[Request]) -> None:
+        self._pool = pool
+        self._coming = (chunk for request in requests for chunk in request.chunks(CHUNK))
+        self._jobs: deque[Future[Pixels]] = deque()
         self._read_ahead()
 
     def _read_ahead(self) -> None:
-        """Starts chunks as far as there is room; the first one may take what is kept in reserve."""
-        if not self._pool.workers:
-            return
-        while len(self._jobs) < self._pool.ahead and self._pool.has_buffer(urgent=self._urgent or not self._jobs):
-            chunk = next(self._coming, None)
-            if chunk is None:
-                return
-            self._jobs.append(self._pool.submit(chunk))
+        room = self._pool.ahead - len(self._jobs)
+        self._jobs.extend(self._pool.submit(chunk) for chunk in islice(self._coming, room))
 
     def take(self, pixels: Tensor) -> None:
-        """Fills in the next batch; shape as in `ImageReader.read`.
+        """Fills in the next batch, uint8 of shape (B, channels, side, side).
 
         Raises:
             UserError: an image that cannot be read.
             RunFailed: a process has died.
         """
         for start in range(0, len(pixels), CHUNK):
-            where = slice(start, start + CHUNK)
             self._read_ahead()
-            if self._jobs:
-                self._pool.finish(self._jobs.popleft(), pixels[where])
-            else:  # no processes, or other readings hold every buffer
-                chunk = next(self._coming)
-                self._pool.reader.read(chunk.paths, chunk.plan, pixels[where])
+            pixels[start : start + CHUNK] = torch.from_numpy(self._next())
         self._read_ahead()
 
-    def close(self) -> None:
-        """Gives up what has not been taken."""
-        self._pool.abandon(self._jobs)
-        self._jobs.clear()
+    def _next(self) -> Pixels:
+        if not self._jobs:  # there are no processes
+            return self._pool.reader.read(next(self._coming))
+        try:
+            return self._jobs.popleft().result()
+        except BrokenProcessPool:
+            raise _worker_died() from None
+        except UserError as error:
+            raise UserError(str(error)) from None  # without the other process's traceback
 
 
 def _worker_died() -> RunFailed:
@@ -197,17 +129,15 @@ def _worker_died() -> RunFailed:
     )
 
 
-_worker: tuple[ImageReader, Tensor]  # of a worker process: what it reads with, and into
+_reader: ImageReader  # of a worker process
 
 
-def _start_worker(reader: ImageReader, pixels: Tensor) -> None:
-    global _worker
-    _worker = reader, pixels
+def _start_worker(reader: ImageReader) -> None:
+    global _reader
+    _reader = reader
     become_dependent()  # a run that is killed leaves nothing behind: its queue would never tell its workers
     torch.set_num_threads(1)
 
 
-def _work(buffer: int, request: Request) -> None:
-    reader, pixels = _worker
-    count = len(request.paths)
-    reader.read(request.paths, request.plan, pixels[buffer, :count])
+def _work(request: Request) -> Pixels:
+    return _reader.read(request)

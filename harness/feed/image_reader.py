@@ -2,46 +2,44 @@
 
 from __future__ import annotations
 
-import io
-import warnings
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor
 from torchvision.io import ImageReadMode, decode_jpeg
 from torchvision.transforms import v2
 
 from harness.base.errors import UserError
-from harness.feed.augment import AugmentPlan, apply_operations
-from harness.reading.decoding import FORMATS, MAX_PIXELS
+from harness.feed.augment import apply_operations
+from harness.reading.decoding import MAX_PIXELS, Pixels, read_image
 from harness.spec.stage_recipe import Augment
 
 SHORT_SIDE = 256 / 224  # of a test image before its centre is cut out, for an output side of 1
 
 
 @dataclass(frozen=True)
-class ReadPlan:
-    """What is done to each of n training images where they are read. A slice of a plan is the plan of those images.
+class Request:
+    """Images to be read together, and what is done to each of them where they are read.
 
-    Arrays, because tensors are sent to another process by a way that is slow for small ones.
+    Arrays, because tensors are slow to send to another process when they are small.
     """
 
-    seed: npt.NDArray[np.int64]  # (n,) of crop and flip
+    paths: Sequence[str]  # (n,) image files
+    seed: npt.NDArray[np.int64] | None  # (n,) of crop and flip; None: the images as they are in tests
     code: npt.NDArray[np.int64]  # (n, steps) and
     value: npt.NDArray[np.float32]  # (n, steps): operations as in `AugmentPlan`; no steps where the device does them
 
-    def __getitem__(self, where: slice) -> ReadPlan:
-        return ReadPlan(self.seed[where], self.code[where], self.value[where])
-
-    def operations(self) -> AugmentPlan:
-        """The operations alone."""
-        code, none = torch.from_numpy(self.code), torch.zeros(len(self.code))
-        value = torch.from_numpy(self.value)
-        return AugmentPlan(none, none, None, code=code, host_code=code, value=value, light=None, centre=None, cutout=0)
+    def chunks(self, size: int) -> Iterator[Request]:
+        """The same in pieces for one process each."""
+        for start in range(0, len(self.paths), size):
+            where = slice(start, start + size)
+            seed = None if self.seed is None else self.seed[where]
+            yield Request(self.paths[where], seed, self.code[where], self.value[where])
 
 
 class ImageReader:
@@ -72,54 +70,41 @@ class ImageReader:
             steps.append(v2.RandomHorizontalFlip())
         return steps
 
-    def read(self, paths: Sequence[str], plan: ReadPlan | None, pixels: Tensor) -> None:
-        """Fills in what becomes of each file.
-
-        Args:
-            paths: B image files.
-            plan: of these B images; None for test images.
-            pixels: uint8, shape (B, channels, side, side).
+    def read(self, request: Request) -> Pixels:
+        """What becomes of each file, shape (n, channels, side, side).
 
         Raises:
             UserError: a file that is missing, damaged, or too large; one line that names it.
         """
+        images = []
         with torch.random.fork_rng(devices=[]):  # the transforms draw from torch's own generator
-            for row, path in enumerate(paths):
+            for row, path in enumerate(request.paths):
                 image = self._decoded(path)
-                if plan is not None:
-                    torch.default_generator.manual_seed(int(plan.seed[row]))
-                pixels[row] = self.test(image) if plan is None else self.train(image)
-        if plan is not None and plan.code.shape[1]:
-            pixels.copy_(apply_operations(pixels, plan.operations()))
+                if request.seed is not None:
+                    torch.default_generator.manual_seed(int(request.seed[row]))
+                images.append(self.test(image) if request.seed is None else self.train(image))
+        code, value = torch.from_numpy(request.code), torch.from_numpy(request.value)
+        return apply_operations(torch.stack(images), code, value, code).numpy()
 
     def _decoded(self, path: str) -> Tensor:
+        """Pixels (channels, height, width)."""
         try:
-            return self._decode(np.fromfile(path, np.uint8))
+            data = np.fromfile(path, np.uint8)
+            pixels = read_image(data.data, lambda image: self._pixels(image, data))
         except FileNotFoundError:
             raise UserError(f"{path}: missing") from None
-        except UnidentifiedImageError:  # its own message shows the address of a Python object
-            reason = f"it is in none of the formats {', '.join(FORMATS)}"
-        except Exception as error:  # damaged files leave Pillow as whatever Python raised on them
-            reason = " ".join(str(error).split()) or type(error).__name__
-        raise UserError(f"{path}: cannot be read as an image: {reason}")
+        except (OSError, ValueError) as error:
+            raise UserError(f"{path}: cannot be read as an image: {error}") from None
+        return torch.from_numpy(pixels).permute(2, 0, 1)
 
-    def _decode(self, data: npt.NDArray[np.uint8]) -> Tensor:
-        """Pixels (channels, height, width). Pillow judges the file; torchvision gives a JPEG's same bits sooner."""
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            image = Image.open(io.BytesIO(data.tobytes()), formats=FORMATS)
-        self._check_size(*image.size)
-        if image.format == "JPEG" and image.mode in ("L", "RGB") and self.channels == 3:
-            try:
-                decoded: Tensor = decode_jpeg(torch.from_numpy(data), ImageReadMode.RGB)
-                return decoded
-            except RuntimeError:  # Pillow says below what is wrong, in words
-                pass
-        pixels = np.array(image.convert("RGB" if self.channels == 3 else "L"))
-        return torch.from_numpy(pixels.reshape(image.height, image.width, self.channels)).permute(2, 0, 1)
-
-    def _check_size(self, width: int, height: int) -> None:
-        """Looks at the header alone: neither the pixels nor a thin strip, resized, may take the machine's memory."""
-        resized = self.short_side**2 * max(width, height) / max(1, min(width, height))
-        if max(width * height, resized) > MAX_PIXELS:
+    def _pixels(self, image: Image.Image, data: Pixels) -> Pixels:
+        """Pillow has judged the file by its header; torchvision gives a JPEG's same bits sooner."""
+        width, height = image.size
+        if self.short_side**2 * max(width, height) > MAX_PIXELS * min(width, height):
             raise ValueError(f"it has {width} x {height} pixels; the limit is {MAX_PIXELS}, also once it is resized")
+        if image.format == "JPEG" and image.mode in ("L", "RGB") and self.channels == 3:
+            with contextlib.suppress(RuntimeError):  # Pillow says below what is wrong, in words
+                decoded: Tensor = decode_jpeg(torch.from_numpy(data), ImageReadMode.RGB)
+                return decoded.permute(1, 2, 0).numpy()
+        pixels = np.array(image.convert("RGB" if self.channels == 3 else "L"))
+        return pixels.reshape(height, width, self.channels)

@@ -2,27 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from harness.feed.augment import AugmentPlan, apply_plan, check_channels, draw_augment, resized_crop
+from harness.feed.augment import AugmentPlan, apply_plan, check_channels, resized_crop
+from harness.feed.plans import EpochPlan
 from harness.reading.dataset import Images
 from harness.spec.stage_recipe import Augment
 from harness.splits.splits import Split
-
-
-@dataclass(frozen=True)
-class EpochPlan:
-    """All the randomness of one epoch's input, drawn before its first step, in the order of its positions."""
-
-    order: Tensor  # (positions,) image index
-    augment: AugmentPlan  # of each position
-    mixup: Tensor  # (positions,) mixup weight lambda, one value for each batch
-    partner: Tensor  # (positions,) position *in the batch* of the mixup partner
 
 
 class ResidentPart:
@@ -66,6 +56,17 @@ class ResidentPart:
         images = self._crop(index, plan)
         return self._normalised(images if plan is None else apply_plan(images, plan))
 
+    def in_order(self, size: int, which: range) -> Iterator[Tensor]:
+        """Those images as they are in tests, in batches of `size`."""
+        for index in torch.split(torch.arange(which.start, which.stop, device=self.labels.device), size):
+            yield self.batch(index)
+
+    def start_epoch(self, plan: EpochPlan, batches: Sequence[slice]) -> None:
+        """Nothing to read ahead."""
+
+    def close(self) -> None:
+        """Nothing to end."""
+
     def _crop(self, index: Tensor, plan: AugmentPlan | None) -> Tensor:
         """Cropped and mirrored uint8 images, shape (B, channels, height, width)."""
         if plan is None:
@@ -88,34 +89,3 @@ class ResidentPart:
         found = by_pixel.to(torch.float32, copy=True, memory_format=torch.contiguous_format)
         found.flatten(1).sub_(self._mean).mul_(self._scale)
         return found.permute(0, 3, 1, 2)
-
-
-def plan_epoch(
-    order: np.ndarray,
-    batch_size: int,
-    rng: np.random.Generator,
-    *,
-    augment: Augment,
-    image_shape: Sequence[int],
-    mixup_alpha: float,
-    device: torch.device,
-) -> EpochPlan:
-    """Draws an epoch's augmentation and mixup for the given order of images.
-
-    Mixup: lambda ~ Beta(alpha, alpha), one value a batch, partner = a random permutation of the same batch
-    (Zhang et al., ICLR 2018); alpha 0 means none.
-
-    Args:
-        image_shape: height, width, channels.
-    """
-    count = len(order)
-    starts = range(0, count, batch_size)
-    sizes = [min(batch_size, count - start) for start in starts]
-    drawn = draw_augment(augment, count, image_shape, rng)
-    if mixup_alpha > 0:
-        mixup = np.repeat(rng.beta(mixup_alpha, mixup_alpha, len(sizes)), sizes).astype(np.float32)
-        partner = np.concatenate([rng.permutation(size) for size in sizes])
-    else:
-        mixup, partner = np.ones(count, dtype=np.float32), np.concatenate([np.arange(size) for size in sizes])
-    there = [torch.from_numpy(np.ascontiguousarray(array)).to(device) for array in (order, mixup, partner)]
-    return EpochPlan(there[0], drawn.to(device), *there[1:])

@@ -15,15 +15,13 @@ import torch
 from torch import Tensor
 
 from harness.feed.augment import AugmentPlan, apply_plan
-from harness.feed.image_pool import ImagePool, Reading, Request
-from harness.feed.image_reader import ReadPlan
+from harness.feed.image_pool import ImagePool, Reading
+from harness.feed.image_reader import Request
+from harness.feed.plans import EpochPlan
 from harness.reading.dataset import ImageFiles
 from harness.splits.splits import Split
 
-
-def draw_seeds(count: int, rng: np.random.Generator) -> Tensor:
-    """A seed for each position of an epoch, shape (count,): of the crop and flip of its image."""
-    return torch.from_numpy(rng.integers(0, 2**63 - 1, count))
+FILES_AT_ONCE = {"cpu": 32, "cuda": 256}  # of an evaluation pass: such images are large
 
 
 class StreamingPart:
@@ -45,25 +43,25 @@ class StreamingPart:
         self._images, self._pool, self._read_colors = images, pool, device.type == "cpu"
         self._mean = 255 * torch.tensor(split.mean, device=device).view(1, -1, 1, 1)
         self._scale = 1 / (255 * torch.tensor(split.std, device=device).view(1, -1, 1, 1))
-        self._reading: Reading | None = None
-        self._planned: deque[tuple[Tensor, Tensor | None]] = deque()
+        self._reading = Reading(pool, ())
+        self._planned: deque[tuple[Tensor, Tensor]] = deque()  # index and seeds of each batch that it still holds
 
     def __len__(self) -> int:
         return len(self.labels)
 
-    def start_epoch(self, order: Tensor, batches: Sequence[slice], plan: AugmentPlan | None) -> None:
-        """Starts to read the epoch's batches ahead; a plan that was not used up is given up.
+    def start_epoch(self, plan: EpochPlan, batches: Sequence[slice]) -> None:
+        """Starts to read the epoch's batches ahead; what is left of an earlier plan is given up.
 
         Args:
-            order: image indices, shape (positions,).
+            plan: with the seed of each position.
             batches: which positions make a batch, in the order in which `batch` will be asked for them.
-            plan: with the seed of each position; None for images as they are in tests.
         """
-        self.stop_epoch()
-        seeds = None if plan is None else plan.seed
-        host, read = order.cpu().numpy(), self._read_plan(plan)  # waits for the device, once an epoch
-        self._planned.extend((order[where], None if seeds is None else seeds[where]) for where in batches)
-        self._reading = Reading(self._pool, (self._request(host[where], read and read[where]) for where in batches))
+        seed = plan.augment.seed
+        assert seed is not None  # `plan_epoch` draws them for files
+        self._planned = deque((plan.order[where], seed[where]) for where in batches)
+        order = plan.order.cpu().numpy()  # waits for the device, once an epoch
+        drawn = ((order[where], plan.augment[where]) for where in batches)
+        self._reading = Reading(self._pool, (self._request(*some) for some in drawn))
 
     def batch(self, index: Tensor, plan: AugmentPlan | None = None) -> Tensor:
         """Normalised float32 images, shape (B, channels, height, width), channels last in memory.
@@ -78,47 +76,43 @@ class StreamingPart:
             UserError: an image that is missing, damaged, or too large; one line that names its file.
             RunFailed: a process that reads images has died.
         """
-        seeds = None if plan is None else plan.seed
-        if self._reading is not None and self._planned and _is_same((index, seeds), self._planned[0]):
+        if self._is_next(index, plan):
             self._planned.popleft()
-            return self._normalised(self._take(self._reading, len(index)), plan)
-        now = Reading(self._pool, [self._request(index.cpu().numpy(), self._read_plan(plan))], urgent=True)
-        return self._normalised(self._take(now, len(index)), plan)
+            reading = self._reading
+        else:
+            reading = Reading(self._pool, [self._request(index.cpu().numpy(), plan)])
+        return self._normalised(self._take(reading, len(index)), plan)
+
+    def _is_next(self, index: Tensor, plan: AugmentPlan | None) -> bool:
+        """Whether a batch is the planned one. Equal addresses are looked at first: a device need not be waited for."""
+        if not self._planned or plan is None or plan.seed is None:
+            return False
+        expected, seed = self._planned[0]
+        same_memory = index.data_ptr() == expected.data_ptr()
+        return torch.equal(plan.seed, seed) and (same_memory or torch.equal(index, expected))
 
     def in_order(self, size: int, which: range) -> Iterator[Tensor]:
-        """Those images as they are in tests, in batches of `size`, read ahead."""
+        """Those images as they are in tests, read ahead, in batches of at most `size`."""
+        size = min(size, FILES_AT_ONCE[self.device.type])
         batches = [np.arange(start, min(start + size, which.stop)) for start in which[::size]]
         reading = Reading(self._pool, (self._request(index, None) for index in batches))
-        try:
-            for index in batches:
-                yield self._normalised(self._take(reading, len(index)), None)
-        finally:
-            reading.close()
-
-    def stop_epoch(self) -> None:
-        """Gives the plan of the epoch up."""
-        if self._reading is not None:
-            self._reading.close()
-        self._reading = None
-        self._planned.clear()
+        for index in batches:
+            yield self._normalised(self._take(reading, len(index)), None)
 
     def close(self) -> None:
         """Ends the processes, which other parts may share."""
-        self.stop_epoch()
+        self._planned.clear()
         self._pool.close()
 
-    def _read_plan(self, plan: AugmentPlan | None) -> ReadPlan | None:
-        """What of a plan is done in the processes."""
+    def _request(self, index: npt.NDArray[np.int64], plan: AugmentPlan | None) -> Request:
+        """Those images, and what of their plan is done in the processes."""
+        paths = [str(self._images.root / self._images.names[i]) for i in index]
         if plan is None:
-            return None
-        assert plan.seed is not None  # `harness.feed.parts.plan_for` makes such plans
+            return Request(paths, None, np.empty((len(paths), 0), np.int64), np.empty((len(paths), 0), np.float32))
+        assert plan.seed is not None
         steps = slice(None) if self._read_colors else slice(0)
         code, value = plan.host_code[:, steps], plan.value[:, steps].cpu()
-        return ReadPlan(plan.seed.numpy(), code.numpy(), value.numpy())
-
-    def _request(self, index: npt.NDArray[np.int64], plan: ReadPlan | None) -> Request:
-        root, names = self._images.root, self._images.names
-        return Request([str(root / names[i]) for i in index], plan)
+        return Request(paths, plan.seed.numpy(), code.numpy(), value.numpy())
 
     def _take(self, reading: Reading, count: int) -> Tensor:
         """The next uint8 images, on the device: a quarter of the bytes of normalised ones."""
@@ -133,13 +127,3 @@ class StreamingPart:
             pixels = apply_plan(pixels, plan.without_operations() if self._read_colors else plan)
         images = pixels.to(torch.float32, memory_format=torch.channels_last)
         return images.sub_(self._mean).mul_(self._scale)
-
-
-def _is_same(asked: tuple[Tensor, Tensor | None], planned: tuple[Tensor, Tensor | None]) -> bool:
-    """Whether a batch is the planned one: the same piece of memory, which a device need not be waited for, or equal."""
-    (index, seeds), (expected, expected_seeds) = asked, planned
-    if (seeds is None) != (expected_seeds is None) or index.shape != expected.shape:
-        return False
-    if seeds is not None and expected_seeds is not None and not torch.equal(seeds, expected_seeds):
-        return False
-    return index.data_ptr() == expected.data_ptr() or torch.equal(index, expected)

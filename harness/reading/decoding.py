@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import warnings
 from collections import defaultdict, deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -25,6 +26,8 @@ BATCH = 256  # images decoded by one task of the thread pool
 Pixels = npt.NDArray[np.uint8]
 Decoder = Callable[[bytes], Pixels]
 
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # `MAX_PIXELS` is the limit here
+
 
 def decode_image(data: bytes, shape: tuple[int, int, int]) -> Pixels:
     """Pixels of an encoded image, in the given shape (height, width, channels); 1 channel is grey, 3 are RGB.
@@ -40,7 +43,7 @@ def decode_image(data: bytes, shape: tuple[int, int, int]) -> Pixels:
             raise ValueError(f"it has {image.width} x {image.height} pixels, expected {width} x {height}")
         return np.asarray(image.convert("L" if channels == 1 else "RGB"), dtype=np.uint8).reshape(shape)
 
-    return _opened(data, convert)
+    return read_image(data, convert)
 
 
 def decode_resized(data: bytes, side: int) -> Pixels:
@@ -57,13 +60,13 @@ def decode_resized(data: bytes, side: int) -> Pixels:
         left, top = (width - side) // 2, (height - side) // 2
         return np.asarray(rgb.crop((left, top, left + side, top + side)), dtype=np.uint8)
 
-    return _opened(data, convert)
+    return read_image(data, convert)
 
 
 def image_fault(data: bytes) -> str:
     """Why an image file cannot be read, whatever its size; empty for one that can."""
     try:
-        _opened(data, lambda image: np.asarray(image.convert("RGB")))
+        read_image(data, lambda image: np.asarray(image.convert("RGB")))
     except ValueError as error:
         return str(error)
     return ""
@@ -78,11 +81,16 @@ def image_size(path: Path) -> tuple[int, int] | None:
         return None
 
 
-def _opened(data: bytes, convert: Callable[[Image.Image], Pixels]) -> Pixels:
+def read_image(data: bytes | memoryview, convert: Callable[[Image.Image], Pixels]) -> Pixels:
+    """What `convert` makes of an image file that its header says is an image, and not too large.
+
+    Raises:
+        ValueError: anything is wrong with it, in one line.
+    """
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
             if image.width * image.height > MAX_PIXELS:
-                raise ValueError(f"it has {image.width} x {image.height} pixels, {MAX_PIXELS} in all are allowed")
+                raise ValueError(f"it has {image.width} x {image.height} pixels; the limit is {MAX_PIXELS}")
             return convert(image)
     except UnidentifiedImageError:  # its own message shows the address of a Python object
         raise ValueError(f"it is in none of the formats {', '.join(FORMATS)}") from None

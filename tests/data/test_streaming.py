@@ -31,9 +31,9 @@ from harness.base.progress import Reporter
 from harness.engine.loop import StageRun
 from harness.feed import streaming
 from harness.feed.image_pool import ImagePool, Reading, default_workers
-from harness.feed.image_reader import ImageReader, ReadPlan
-from harness.feed.parts import make_parts, plan_for, start_epoch
-from harness.feed.resident import EpochPlan
+from harness.feed.image_reader import ImageReader, Request
+from harness.feed.parts import make_parts
+from harness.feed.plans import EpochPlan, plan_epoch
 from harness.feed.streaming import StreamingPart
 from harness.reading.dataset import ImageFiles
 from harness.reading.decoding import MAX_PIXELS
@@ -101,18 +101,20 @@ def part_of(files: ImageFiles, workers: int, augment: Augment = EVERYTHING) -> I
         pool.close()
 
 
-def planned(part: StreamingPart, size: int = 8, augment: Augment = EVERYTHING) -> EpochPlan:
+def planned(
+    part: StreamingPart, size: int = 8, augment: Augment = EVERYTHING, order: np.ndarray | None = None
+) -> EpochPlan:
     """A plan of an epoch, always the same."""
-    order, rng = np.random.default_rng(1).permutation(len(part)), np.random.default_rng(2)
-    shape = (SIDE, SIDE, 3)
-    return plan_for(part, order, size, rng, augment=augment, image_shape=shape, mixup_alpha=0.0, device=CPU)
+    order = np.random.default_rng(1).permutation(len(part)) if order is None else order
+    options: dict[str, Any] = {"augment": augment, "image_shape": (SIDE, SIDE, 3), "mixup_alpha": 0.0, "device": CPU}
+    return plan_epoch(order, size, np.random.default_rng(2), **options, from_files=True)
 
 
 def epoch(part: StreamingPart, start: int = 0, size: int = 8) -> list[Tensor]:
     """The batches of an epoch from the given step on."""
     plan = planned(part, size)
     batches = [slice(first, first + size) for first in range(start * size, len(part), size)]
-    start_epoch(part, plan, batches)
+    part.start_epoch(plan, batches)
     return [part.batch(plan.order[where], plan.augment[where]) for where in batches]
 
 
@@ -150,7 +152,7 @@ def test_a_plan_is_read_ahead_and_other_images_in_between(files: ImageFiles, mon
             part._pool, "submit", lambda request: (asked.append(list(request.paths)), submit(request))[1]
         )
         plan, batches = planned(part), [slice(0, 8), slice(8, 16), slice(16, 21)]
-        start_epoch(part, plan, batches)
+        part.start_epoch(plan, batches)
         assert len(asked) == 3  # all of it, before a batch is asked for
         held_out = part.batch(torch.tensor([4, 4, 2]), plan.augment[:3])
         assert len(asked) == 4
@@ -162,17 +164,17 @@ def test_a_plan_is_read_ahead_and_other_images_in_between(files: ImageFiles, mon
     assert len(tests) == 1
 
 
-def test_more_batches_than_buffers(files: ImageFiles) -> None:
-    """Several unfinished plans hold buffers; one that finds none left reads by itself, and none waits for ever."""
-    with part_of(files, 1) as part:
+def test_many_passes_at_once(files: ImageFiles) -> None:
+    """Each goes on where it was, and none waits for another."""
+    with part_of(files, 1, Augment()) as part:
         expected = torch.cat(list(part.in_order(21, range(len(part)))))
-        order = torch.arange(21).repeat(20)
-        part.start_epoch(order, [slice(0, len(order))], None)
+        plan = planned(part, augment=Augment(), order=np.tile(np.arange(21), 20))
+        part.start_epoch(plan, [slice(0, len(plan.order))])
         passes = [part.in_order(21, range(len(part))) for _ in range(6)]
         for one in passes:
             assert torch.equal(next(one), expected)
         assert torch.equal(part.batch(torch.arange(21)), expected)
-        assert torch.equal(part.batch(order)[-21:], expected)
+        assert torch.equal(part.batch(plan.order, plan.augment)[-21:], expected)
 
 
 def test_the_global_generator_is_left_alone(files: ImageFiles) -> None:
@@ -205,9 +207,10 @@ def test_224_pixels_are_cut_from_256(files: ImageFiles) -> None:
     assert ImageReader((224, 224, 3), Augment()).short_side == 256
 
 
-def crops_of(count: int) -> ReadPlan:
-    """So many seeds, and no operations."""
-    return ReadPlan(np.arange(count), np.zeros((count, 0), np.int64), np.zeros((count, 0), np.float32))
+def crops_of(paths: list[str]) -> Request:
+    """Files with a seed each, and no operations."""
+    count = len(paths)
+    return Request(paths, np.arange(count), np.zeros((count, 0), np.int64), np.zeros((count, 0), np.float32))
 
 
 def test_crops_have_torchvisions_distribution(tmp_path: Path) -> None:
@@ -225,9 +228,8 @@ def test_crops_have_torchvisions_distribution(tmp_path: Path) -> None:
     published = transforms.Compose(
         [transforms.RandomResizedCrop(SIDE), transforms.RandomHorizontalFlip(), transforms.PILToTensor()]
     )
-    pixels = torch.empty((600, 3, SIDE, SIDE), dtype=torch.uint8)
-    reader.read(600 * [str(tmp_path / "ramp.png")], crops_of(600), pixels)
-    ours = torch.stack([facts(image) for image in pixels])
+    pixels = reader.read(crops_of(600 * [str(tmp_path / "ramp.png")]))
+    ours = torch.stack([facts(image) for image in torch.from_numpy(pixels)])
     torch.manual_seed(0)
     theirs = torch.stack([facts(published(Image.fromarray(ramp))) for _ in range(600)])
     for column in range(ours.shape[1]):
@@ -281,7 +283,7 @@ def test_a_gpu_gives_the_same_images(files: ImageFiles) -> None:
         plan = planned(there)
         plan = dataclasses.replace(plan, order=plan.order.to(device), augment=plan.augment.to(device))
         batches = [slice(0, 8), slice(8, 16), slice(16, 21)]
-        start_epoch(there, plan, batches)
+        there.start_epoch(plan, batches)
         ahead = [there.batch(plan.order[where], plan.augment[where]) for where in batches]
         later = [there.batch(plan.order[where], plan.augment[where]) for where in batches]
     for one, other, again in zip(expected, ahead, later, strict=True):
@@ -291,8 +293,8 @@ def test_a_gpu_gives_the_same_images(files: ImageFiles) -> None:
 
 def test_grey_images_stay_grey_where_the_split_is(files: ImageFiles) -> None:
     reader = ImageReader((SIDE, SIDE, 1), Augment(resized_crop=True, color_jitter=0.4))
-    pixels = torch.zeros((21, 1, SIDE, SIDE), dtype=torch.uint8)
-    reader.read([str(files.root / name) for name in files.names], crops_of(21), pixels)
+    pixels = reader.read(crops_of([str(files.root / name) for name in files.names]))
+    assert pixels.shape == (21, 1, SIDE, SIDE)
     assert all(bool(image.any()) for image in pixels)
 
 
@@ -403,7 +405,7 @@ def children(pid: int) -> set[int]:
 def test_processes_end_with_the_run(files: ImageFiles) -> None:
     def failing() -> None:
         with part_of(files, 2) as part:
-            part.start_epoch(torch.arange(21).repeat(9), [slice(0, 189)], None)
+            part.start_epoch(planned(part, order=np.tile(np.arange(21), 9)), [slice(0, 189)])
             assert len(children(os.getpid()) - before) == 2
             raise ZeroDivisionError
 
@@ -564,12 +566,11 @@ def test_batches_of_a_run_are_read_ahead(
     photographs: tuple[Split, dict[str, ImageFiles]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """None is loaded at the moment when it is wanted, in training and in evaluation."""
-    urgent = []
-    monkeypatch.setattr(
-        streaming, "Reading", lambda *a, **b: (urgent.append(b.get("urgent", False)), Reading(*a, **b))[1]
-    )
+    read: list[Any] = []
+    monkeypatch.setattr(streaming, "Reading", lambda pool, some: (read.append(some), Reading(pool, some))[1])
     run_of(Plain, *photographs, tmp_path).run(Reporter())
-    assert urgent == 2 * 3 * [False]  # two epochs of training, test and validation
+    assert len([some for some in read if isinstance(some, Iterator)]) == 2 * 3  # two epochs; training, test, validation
+    assert not [some for some in read if isinstance(some, list)]  # a batch that nobody planned
 
 
 def test_a_frozen_backbone_reads_the_training_images_of_a_plan_and_as_they_are(

@@ -64,7 +64,7 @@ def train(tiny_split: Split, tiny_images: ImagesByPart, tmp_path: Path, monkeypa
                 run = StageRun(job, tiny_split, tiny_images, DEVICE, tmp_path)
             for run.epoch in (0, job.recipe.epochs - 1):
                 run.step = 0
-                run._train_epoch()
+                run._train_steps()
                 assert run.step >= 3, "some steady steps"
         return run
 

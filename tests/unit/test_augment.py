@@ -55,6 +55,10 @@ def batch_of(*images: Pixels) -> Tensor:
     return torch.from_numpy(stack).permute(0, 3, 1, 2).contiguous()
 
 
+def applied(images: Tensor, plan: AugmentPlan) -> Tensor:
+    return apply_operations(images, plan.code, plan.value, plan.host_code)
+
+
 def draw(augment: Augment, count: int = DRAWS, shape: Sequence[int] = (32, 32, 3), seed: int = 0) -> AugmentPlan:
     return draw_augment(augment, count, shape, np.random.default_rng(seed))
 
@@ -336,9 +340,9 @@ def test_images_stay_images_and_the_same_plan_gives_the_same_bits(
     plan, again = (draw(augment, count, shape, seed) for _ in range(2))
     assert len(plan) == count
     assert_same(plan, again)
-    found = apply_operations(images, plan)
+    found = applied(images, plan)
     assert (found.dtype, found.shape) == (torch.uint8, images.shape)
-    assert torch.equal(found, apply_operations(images, again))
+    assert torch.equal(found, applied(images, again))
     assert torch.equal(images, before)
     assert plan.box is not None
     cropped = resized_crop(images, plan.box, plan.flip)
@@ -351,7 +355,7 @@ def test_images_stay_images_and_the_same_plan_gives_the_same_bits(
 def test_a_slice_of_a_plan_is_the_plan_of_those_images(start: int, stop: int, seed: int) -> None:
     images = batch_of(*(picture((6, 7, 3), seed) for seed in range(30)))
     plan, where = draw(EVERYTHING, 30, (6, 7, 3), seed), slice(start, stop)
-    assert torch.equal(apply_operations(images[where], plan[where]), apply_operations(images, plan)[where])
+    assert torch.equal(applied(images[where], plan[where]), applied(images, plan)[where])
     assert plan.box is not None
     whole = resized_crop(images, plan.box, plan.flip)[where]
     part = plan[where]
@@ -364,7 +368,7 @@ def test_images_without_an_operation_stay_as_they_are() -> None:
     plan = draw(Augment(auto_augment="cifar10"), 200, (8, 8, 3))
     untouched = (plan.code == 0).all(1)
     assert 0 < int(untouched.sum()) < 200
-    assert torch.equal(apply_operations(images, plan)[untouched], images[untouched])
+    assert torch.equal(applied(images, plan)[untouched], images[untouched])
 
 
 def test_steps_are_applied_one_after_the_other() -> None:
@@ -377,7 +381,7 @@ def test_steps_are_applied_one_after_the_other() -> None:
             function = functions[code]
             image = image if function is None else function(image, value[None])
         expected.append(image)
-    assert torch.equal(apply_operations(images, plan), torch.cat(expected))
+    assert torch.equal(applied(images, plan), torch.cat(expected))
 
 
 class NoWaiting(TorchDispatchMode):
@@ -396,7 +400,7 @@ class NoWaiting(TorchDispatchMode):
 def apply_all(images: Tensor, plan: AugmentPlan) -> Tensor:
     assert plan.box is not None
     assert plan.centre is not None
-    return cut_out(apply_operations(resized_crop(images, plan.box, plan.flip), plan), plan.centre, plan.cutout)
+    return cut_out(applied(resized_crop(images, plan.box, plan.flip), plan), plan.centre, plan.cutout)
 
 
 def test_nothing_waits_for_the_device() -> None:

@@ -7,8 +7,6 @@ import os
 import platform
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +16,8 @@ from rich.console import Console
 
 from harness.base.errors import RunFailed, UserError
 from harness.bench import command, losses, table
-from harness.bench.timing import Paced, ratio
-from harness.reading.dataset import Images
+from harness.bench.timing import ratio
 from harness.spec.registry import available_methods
-from harness.splits.splits import Split
-from tests.engine.toys import Exploding, job, start
 
 ROOT = Path(__file__).parents[2]
 COMMITTED = sorted((ROOT / "results/bench").glob("*.json"))
@@ -160,39 +155,6 @@ def test_ratio_is_the_median_of_the_rounds() -> None:
         ratio([], [])
     with pytest.raises(ValueError, match="shorter"):
         ratio([1.0, 2.0], [1.0])
-
-
-@contextmanager
-def checkpoints_off() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("LTBENCH_CHECKPOINT_SECONDS", "1e9")
-        yield
-
-
-def test_a_paced_run_trains_an_epoch_a_call_and_is_the_run_that_was_given(
-    tiny_split: Split, tiny_images: dict[str, Images], tmp_path: Path
-) -> None:
-    from harness.bench.material import CrossEntropy
-
-    run = start(job(CrossEntropy, epochs=5), tiny_split, tiny_images, tmp_path)
-    with checkpoints_off(), Paced(run) as paced:
-        for epochs in (1, 2, 3):
-            paced()
-            assert len(run.history.loss) == epochs
-    assert len(run.history.loss) == 3
-    assert list(tmp_path.iterdir()) == []
-    with pytest.raises(RuntimeError, match="no more epochs"):
-        paced()
-
-
-def test_what_a_paced_run_raises_reaches_the_caller(
-    tiny_split: Split, tiny_images: dict[str, Images], tmp_path: Path
-) -> None:
-    run = start(job(Exploding), tiny_split, tiny_images, tmp_path)
-    with checkpoints_off(), Paced(run) as paced:
-        paced()
-        with pytest.raises(RunFailed, match="epoch 2, step 3"):
-            paced()
 
 
 def test_memory_counts_what_forward_keeps_for_backward(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from harness.base.errors import UserError
 from harness.feed.augment import AugmentPlan, apply_operations, cut_out, draw_augment, resized_crop
-from harness.feed.resident import EpochPlan, ResidentPart, plan_epoch
+from harness.feed.plans import EpochPlan, plan_epoch
+from harness.feed.resident import ResidentPart
 from harness.reading.dataset import Images
 from harness.spec.stage_recipe import Augment
 from harness.splits.splits import Part, Split
@@ -111,7 +112,8 @@ def in_order(images: Images, split: Split, index: np.ndarray, drawn: AugmentPlan
     assert drawn.light is not None
     assert drawn.centre is not None
     pixels = torch.from_numpy(images.pixels[index]).permute(0, 3, 1, 2)
-    changed = apply_operations(resized_crop(pixels, drawn.box, drawn.flip), drawn)
+    cropped = resized_crop(pixels, drawn.box, drawn.flip)
+    changed = apply_operations(cropped, drawn.code, drawn.value, drawn.host_code)
     black = cut_out(torch.ones_like(changed), drawn.centre, drawn.cutout).numpy() == 0
     values = np.where(black, 0.0, changed.numpy() + drawn.light.double().numpy()[:, :, None, None])
     return (values / 255 - np.reshape(split.mean, (-1, 1, 1))) / np.reshape(split.std, (-1, 1, 1))

@@ -16,10 +16,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 from pytest_benchmark.fixture import BenchmarkFixture
+from rich.console import Console
+from rich.progress import Progress
 
 from harness.api import Stage
 from harness.base.processes import become_dependent
-from harness.base.progress import Silent
+from harness.base.progress import Reporter
 from harness.bench.material import CROP_AND_FLIP, CrossEntropy, classifier, material, recipe
 from harness.bench.plain import PlainLoop, plain_loader
 from harness.bench.sizes import device, sizes
@@ -167,7 +169,8 @@ def epoch_of(case: Case, precision: str, folder: Path, seed: int = 0) -> Work:
     split, images = material()
     method, params = CrossEntropy, CrossEntropy.Params()
     job = StageJob(case.stage, method, params, recipe(case.augment), sizes().backbone, precision, seed, "bench")
-    return partial(StageRun(job, split, images, device(), folder).train_epoch, Silent())
+    silent = Reporter(Progress(console=Console(quiet=True), disable=True))
+    return partial(StageRun(job, split, images, device(), folder).train_epoch, silent)
 
 
 @contextlib.contextmanager

@@ -13,7 +13,7 @@ import lzma
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Callable, Collection, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePosixPath
@@ -89,23 +89,18 @@ def _zip_members(path: Path) -> Generator[Member]:
                 yield PurePosixPath(entry.filename), entry.file_size, partial(archive.read, entry)
 
 
-def read_images(path: Path, class_names: Sequence[str], extras: Collection[str] = ()) -> Iterator[EncodedImage]:
-    """The image files of an archive with the layout `<top>/<part>/<class>/<file>`.
+def read_images(path: Path, class_names: Sequence[str]) -> Iterator[EncodedImage]:
+    """The image files of an archive with the layout `<top>/<part>/<class>/<file>`; what lies elsewhere is passed over.
 
     Args:
         path: the archive.
         class_names: names of the class folders; an image's label is its folder's index in them.
-        extras: names of files beside the parts, which are passed over.
 
     Raises:
-        UserError: as `read_members`, or a file that does not fit the layout.
+        UserError: as `read_members`.
     """
     labels = {name: label for label, name in enumerate(class_names)}
     for name, data in read_members(path):
         match name.parts:
             case (_, part, class_name, _) if part in PARTS and class_name in labels:
                 yield EncodedImage(str(name), part, labels[class_name], data)
-            case (_, extra) if extra in extras:
-                continue
-            case _:
-                raise UserError(f"{path}: member '{name}' is not <folder>/<{'|'.join(PARTS)}>/<known class>/<file>")

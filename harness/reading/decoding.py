@@ -6,7 +6,7 @@ import io
 import os
 import warnings
 from collections import defaultdict, deque
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
@@ -99,12 +99,7 @@ def read_image(data: bytes | memoryview, convert: Callable[[Image.Image], Pixels
 
 
 def decode_archive(
-    path: Path,
-    class_names: Sequence[str],
-    shape: tuple[int, int, int],
-    *,
-    keep_files: bool = False,
-    extras: Collection[str] = (),
+    path: Path, class_names: Sequence[str], shape: tuple[int, int, int], *, keep_files: bool = False
 ) -> dict[str, Images]:
     """Decoded images of each part that the archive holds, in the archive's order.
 
@@ -115,13 +110,13 @@ def decode_archive(
         class_names: names of the class folders in label order.
         shape: height, width and channels that every image must have.
         keep_files: keep the files' bytes, by which splits know JPEG images.
-        extras: names of files beside the parts, which are passed over.
 
     Raises:
         UserError: as `read_images`, a damaged image, or no images of `train` or `test`.
     """
-    images = read_images(path, class_names, extras)
-    return decode_images(images, path, lambda data: decode_image(data, shape), keep_files=keep_files)
+    return decode_images(
+        read_images(path, class_names), path, lambda data: decode_image(data, shape), keep_files=keep_files
+    )
 
 
 def decode_images(

@@ -1,4 +1,4 @@
-"""Image files to pixels, in threads. Damaged and oversized files are one clear line, whatever Pillow raises on them."""
+"""Decodes image files in threads. A damaged or oversized file is one clear line, whatever Pillow raises on it."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def image_size(path: Path) -> tuple[int, int] | None:
     try:
         with Image.open(path, formats=FORMATS) as image:
             return image.size
-    except Exception:  # damaged files leave Pillow as whatever Python raised on them
+    except Exception:  # Pillow raises nearly anything on a damaged file
         return None
 
 
@@ -94,7 +94,7 @@ def read_image(data: bytes | memoryview, convert: Callable[[Image.Image], Pixels
             return convert(image)
     except UnidentifiedImageError:  # its own message shows the address of a Python object
         raise ValueError(f"it is in none of the formats {', '.join(FORMATS)}") from None
-    except Exception as error:  # damaged files leave Pillow as whatever Python raised on them
+    except Exception as error:  # Pillow raises nearly anything on a damaged file
         raise ValueError(" ".join(str(error).split()) or type(error).__name__) from None
 
 

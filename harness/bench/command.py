@@ -65,7 +65,7 @@ def _measure(parts: tuple[str, ...], device: str, quick: bool) -> tuple[int, lis
         # A benchmark that fails never used its fixture; that is no second failure.
         options += ["-W", "ignore::pytest_benchmark.logger.PytestBenchmarkWarning"]
         options += ["--benchmark-only", "--benchmark-quiet", f"--benchmark-json={results}"]
-        files = [str(Path(__file__).with_name(f"{part}.py")) for part in parts]
+        files = [str(Path(__file__).with_name(f"measure_{part}.py")) for part in parts]
         environment = os.environ | {sizes.DEVICE: device, sizes.QUICK: "1" if quick else ""}
         command = [sys.executable, "-m", "pytest", *options, *files]
         done = subprocess.run(command, env=environment, stdout=sys.stderr, check=False)  # noqa: S603

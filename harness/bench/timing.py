@@ -17,21 +17,22 @@ SUBJECT = "ours"
 
 
 def interleaved(
-    benchmark: BenchmarkFixture, subject: Work, others: Mapping[str, Work], rounds: int
+    benchmark: BenchmarkFixture, subject: Work, others: Mapping[str, Work], rounds: int, times: int = 1
 ) -> dict[str, list[float]]:
     """Seconds of each round of `subject` (as `SUBJECT`), and of the others, which run before it in every round.
 
     Whatever slows the machine down for a while slows all of them. One more round, the first, warms up and is left out.
-    On CUDA each time ends when the device has done its work.
+    On CUDA each time ends when the device has done its work. A round does the work so many `times`.
     """
     seconds: dict[str, list[float]] = {name: [] for name in others}
 
     def before() -> None:
         for name, work in others.items():
-            seconds[name].append(timed(work))
+            seconds[name].append(timed(work, times))
 
     def waited_for() -> None:
-        subject()
+        for _ in range(times):
+            subject()
         synchronize()
 
     benchmark.pedantic(waited_for, setup=before, rounds=rounds, warmup_rounds=1)  # type: ignore[no-untyped-call]
@@ -39,11 +40,12 @@ def interleaved(
     return {SUBJECT: list(benchmark.stats.stats.data)} | {name: values[1:] for name, values in seconds.items()}
 
 
-def timed(work: Work) -> float:
-    """Seconds that the work takes on the device."""
+def timed(work: Work, times: int = 1) -> float:
+    """Seconds that the work takes on the device, done so many times."""
     synchronize()
     start = time.perf_counter()
-    work()
+    for _ in range(times):
+        work()
     synchronize()
     return time.perf_counter() - start
 

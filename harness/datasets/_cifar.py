@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import io
 import pickle
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,7 +32,6 @@ class Official:
     train: tuple[str, ...]  # its batches of the training set, in the official order
     test: str
     labels: str  # key of a batch's labels
-    meta: tuple[str, str]  # file and key of the class names
 
 
 def cifar_dataset(
@@ -55,7 +53,7 @@ def cifar_dataset(
         return decode_archive(folder / pool_archive, class_names, SHAPE)
 
     def decode_official(folder: Path) -> dict[str, Images]:
-        return read_official(folder / official.archive, class_names, official)
+        return read_official(folder / official.archive, official)
 
     full = Dataset(
         name=name,
@@ -79,42 +77,27 @@ def cifar_dataset(
     return dataclasses.replace(full, forms=(pool,))
 
 
-def read_official(path: Path, class_names: Sequence[str], official: Official) -> dict[str, Images]:
+def read_official(path: Path, official: Official) -> dict[str, Images]:
     """The images of an official archive, in the official order.
 
     Raises:
-        UserError: the archive is damaged, or does not hold what it should.
+        UserError: the archive is damaged.
     """
-    wanted = {*official.train, official.test, official.meta[0]}
+    wanted = (*official.train, official.test)
     members = read_members(path, only=lambda name: len(name.parts) == 2 and name.name in wanted)
-    pickled = {name.name: data for name, data in members}
-    if missing := sorted(wanted - set(pickled)):
-        raise UserError(f"{path}: holds no file {', '.join(missing)}")
-    content = {name: _unpickled(path, name, pickled.pop(name)) for name in sorted(wanted)}
-    if content[official.meta[0]].get(official.meta[1]) != list(class_names):
-        raise UserError(f"{path}: its class names are not those of the data set")
-    batches = {
-        name: _batch(path, name, content[name], official.labels, len(class_names))
-        for name in wanted - {official.meta[0]}
-    }
+    batches = {name.name: _batch(_unpickled(path, name.name, data), official.labels) for name, data in members}
     train = [batches[name] for name in official.train]
-    labels = np.concatenate([images.labels for images in train])
+    pixels = np.concatenate([images.pixels for images in train])
     return {
-        "train": Images(np.concatenate([images.pixels for images in train]), labels),
+        "train": Images(pixels, np.concatenate([images.labels for images in train])),
         "test": batches[official.test],
     }
 
 
-def _batch(path: Path, name: str, content: dict[str, Any], key: str, num_classes: int) -> Images:
+def _batch(content: dict[str, Any], key: str) -> Images:
     """Images of a batch: rows of 3072 bytes, one colour after the other."""
-    try:
-        data, labels = np.asarray(content["data"]), np.array(content[key], dtype=np.int64)
-        if data.dtype != np.uint8 or labels.shape != data.shape[:1] or labels.min() < 0 or labels.max() >= num_classes:
-            raise ValueError("its arrays are not images and labels")
-        rows = data.reshape(-1, 3, 32, 32)
-        return Images(np.ascontiguousarray(rows.transpose(0, 2, 3, 1)), labels)
-    except (KeyError, ValueError, TypeError, OverflowError) as error:
-        raise UserError(f"{path}: '{name}' is no batch of images: {error}") from None
+    pixels = content["data"].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
+    return Images(np.ascontiguousarray(pixels), np.array(content[key], dtype=np.int64))
 
 
 class _Unpickler(pickle.Unpickler):
@@ -137,9 +120,7 @@ class _Unpickler(pickle.Unpickler):
 
 def _unpickled(path: Path, name: str, data: bytes) -> dict[str, Any]:
     try:
-        value = _Unpickler(io.BytesIO(data), encoding="latin1").load()  # written by Python 2
+        content: dict[str, Any] = _Unpickler(io.BytesIO(data), encoding="latin1").load()  # written by Python 2
     except Exception as error:  # damaged pickles raise nearly anything
         raise UserError(f"{path}: '{name}' cannot be read: {' '.join(str(error).split())}") from None
-    if not isinstance(value, dict):
-        raise UserError(f"{path}: '{name}' cannot be read: it holds no dictionary")
-    return value
+    return content

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness.reading.dataset import Dataset, ImageFiles
-from harness.reading.lists import check_groups, read_list
+from harness.reading.lists import read_list
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -30,7 +30,6 @@ class Lists:
     files: dict[str, str]  # part -> file name
     git_ids: dict[str, tuple[str, ...]]  # part -> git blob ids of the variants that are known
     num_classes: int
-    groups: tuple[int, int, int]  # many, medium, few
     identity: Callable[[str], str] | None = None
 
 
@@ -49,11 +48,7 @@ def list_dataset(
     """A data set of the user's images and official lists; its classes get their names from the training list."""
 
     def decode(folder: Path) -> dict[str, ImageFiles]:
-        parts = {
-            part: read_list(folder / file, lists.num_classes, lists.identity) for part, file in lists.files.items()
-        }
-        check_groups(folder / lists.files["train"], parts["train"], lists.num_classes, lists.groups)
-        return parts
+        return {part: read_list(folder / file, lists.num_classes, lists.identity) for part, file in lists.files.items()}
 
     return Dataset(
         name=name,

@@ -17,7 +17,6 @@ DATASET = cifar_dataset(
         train=tuple(f"data_batch_{i}" for i in range(1, 6)),
         test="test_batch",
         labels="labels",
-        meta=("batches.meta", "label_names"),
     ),
     pool_sha256="c564be5bdeae4c8c49219066a685f3cafdeee6df617d1bf3b157cf9fda67dd98",
 )

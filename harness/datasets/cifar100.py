@@ -30,7 +30,6 @@ DATASET = cifar_dataset(
         train=("train",),
         test="test",
         labels="fine_labels",
-        meta=("meta", "fine_label_names"),
     ),
     pool_sha256="8018ecc4a9e40a8a412e22dc1e6c35744253ce9d72497a0a990c000fa043ef76",
 )

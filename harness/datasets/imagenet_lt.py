@@ -27,7 +27,6 @@ DATASET = list_dataset(
             "test": ("76a2fb9749d6cd29e765cc4f8c270f2504131e2f",),
         },
         num_classes=1000,
-        groups=(385, 479, 136),
     ),
     class_name=_wnid,
     largest_class=1280,

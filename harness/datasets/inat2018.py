@@ -25,7 +25,6 @@ DATASET = list_dataset(
             "test": ("4c23900857fd0f5adcd4cc0dffef345039eeb05f",),
         },
         num_classes=8142,
-        groups=(842, 4076, 3224),
     ),
     class_name=_species,
     largest_class=1000,

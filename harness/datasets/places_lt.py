@@ -38,7 +38,6 @@ DATASET = list_dataset(
             "test": ("e732e58b8aa718a2c1c11933375f5710652c2b93", "d43400ac9bc2275baa058456da40b20abb50b108"),
         },
         num_classes=365,
-        groups=(131, 163, 71),
         identity=official_name,
     ),
     class_name=_place,

@@ -20,8 +20,7 @@ COUNTS = exponential_class_counts(tiny.TRAIN_CLASS_SIZE, len(tiny.WNIDS), 100)
 
 
 def _decode_archive(folder: Path) -> dict[str, Images]:
-    path = folder / ARCHIVE
-    return decode_archive(path, tiny.WNIDS, tiny.SHAPE, keep_files=True, extras=("class_names.tsv",))
+    return decode_archive(folder / ARCHIVE, tiny.WNIDS, tiny.SHAPE, keep_files=True)
 
 
 def _decode_zip(folder: Path) -> dict[str, Images]:

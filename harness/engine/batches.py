@@ -15,7 +15,7 @@ from harness.engine.job import StageJob
 from harness.engine.ranks import Ranks
 from harness.engine.seeding import seed_for
 from harness.feed.augment import check_channels
-from harness.feed.parts import Part
+from harness.feed.parts import LoadedPart
 from harness.feed.plans import EpochPlan, plan_epoch
 from harness.feed.resident import ResidentPart
 from harness.spec.stage_recipe import Augment
@@ -30,7 +30,7 @@ class Batches:
         self,
         job: StageJob,
         split: Split,
-        data: Mapping[str, Part],
+        data: Mapping[str, LoadedPart],
         method: Method,
         device: torch.device,
         ranks: Ranks,
@@ -109,7 +109,7 @@ class Batches:
 
     def _plan(
         self,
-        part: Part,
+        part: LoadedPart,
         order: Order,
         batch_size: int,
         rng: np.random.Generator,

@@ -12,7 +12,7 @@ from harness.engine.calibration import expected_calibration_error
 from harness.engine.job import StageJob
 from harness.engine.network import Network
 from harness.engine.ranks import Ranks
-from harness.feed.parts import Part
+from harness.feed.parts import LoadedPart
 from harness.records.history import History, class_dtype
 from harness.splits.splits import Split
 
@@ -24,7 +24,9 @@ class Evaluation:
         last_logits: those of the test part when it was last evaluated; on rank 0.
     """
 
-    def __init__(self, job: StageJob, split: Split, data: Mapping[str, Part], network: Network, ranks: Ranks) -> None:
+    def __init__(
+        self, job: StageJob, split: Split, data: Mapping[str, LoadedPart], network: Network, ranks: Ranks
+    ) -> None:
         self._job, self._split, self._data, self._network, self._ranks = job, split, data, network, ranks
         self.last_logits: Tensor | None = None
 

@@ -19,7 +19,7 @@ from harness.engine.job import StageJob
 from harness.engine.parallel import forward_pass, micro_batches, with_synchronised_batchnorm
 from harness.engine.ranks import Ranks
 from harness.engine.seeding import seed_for
-from harness.feed.parts import Part
+from harness.feed.parts import LoadedPart
 from harness.spec.stage_recipe import Augment
 from harness.splits.splits import Split
 from harness.toolbox.heads import initialise
@@ -45,7 +45,7 @@ class Network:
     """
 
     def __init__(
-        self, job: StageJob, split: Split, data: Mapping[str, Part], device: torch.device, ranks: Ranks
+        self, job: StageJob, split: Split, data: Mapping[str, LoadedPart], device: torch.device, ranks: Ranks
     ) -> None:
         self._job, self._split, self._data, self._device = job, split, data, device
         torch.manual_seed(seed_for(job.seed, "backbone"))

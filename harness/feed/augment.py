@@ -111,11 +111,11 @@ class AugmentPlan:
         return self._map(lambda _, tensor: tensor[positions.to(tensor.device)])
 
     def to(self, device: torch.device) -> AugmentPlan:
-        """The plan on the device, but for what the host works with."""
+        """The plan on the device, except what the host works with."""
         return self._map(lambda name, tensor: tensor if name in ("host_code", "seed") else tensor.to(device))
 
     def without_operations(self) -> AugmentPlan:
-        """The plan of images that have had its operations."""
+        """The plan for images whose operations are already done."""
         code, host_code, value = (steps[:, :0] for steps in (self.code, self.host_code, self.value))
         return dataclasses.replace(self, code=code, host_code=host_code, value=value)
 
@@ -126,7 +126,7 @@ class AugmentPlan:
 
 
 def check_channels(augment: Augment, channels: int) -> None:
-    """Whether images of so many channels can be augmented so.
+    """Checks that images with this many channels can be augmented this way.
 
     Raises:
         UserError: colours of images that are neither RGB nor grey, or lighting of images that are not RGB.
@@ -259,7 +259,7 @@ def _inside(share: Tensor, start: Tensor, size: Tensor) -> Tensor:
 
 
 def apply_plan(images: Tensor, plan: AugmentPlan) -> Tensor:
-    """Cropped and mirrored images after all the rest of their plan, uint8 or float32 on the scale 0 to 255.
+    """Does the rest of the plan to cropped and mirrored images; uint8, or float32 on the scale 0 to 255.
 
     Args:
         images: uint8, shape (n, channels, H, W); they are left as they are.

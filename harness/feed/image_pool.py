@@ -31,9 +31,11 @@ WORKERS_VARIABLE = "LTBENCH_LOADER_WORKERS"
 
 
 def default_workers(device: torch.device) -> int:
-    """Processes that read images for a run on this machine: `LTBENCH_LOADER_WORKERS`, else as many as cores beside a
-    GPU, and one beside a processor, which trains slower than one process reads. Where several processes train the run
-    together, this one's part of them. 0 where processes cannot be forked safely: images are read in this one.
+    """How many processes read images for a run on this machine.
+
+    `LTBENCH_LOADER_WORKERS`, else one for each core beside a GPU, and one in all beside a CPU, which trains slower than
+    one process reads. Processes that train one run together share them. 0 where forking is not safe: then images are
+    read in this process.
 
     Raises:
         UserError: the variable is not a whole number of at least 0.

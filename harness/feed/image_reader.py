@@ -1,4 +1,4 @@
-"""An image file to uint8 pixels of the size that the network wants: the work of the processes that read ahead."""
+"""Turns image files into uint8 pixels of the network's size: what the processes that read ahead do."""
 
 from __future__ import annotations
 

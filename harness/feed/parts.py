@@ -16,12 +16,12 @@ from harness.reading.dataset import AnyImages, ImageFiles
 from harness.spec.stage_recipe import Augment
 from harness.splits.splits import Split
 
-Part = ResidentPart | StreamingPart
+LoadedPart = ResidentPart | StreamingPart
 
 
 def make_parts(
     images: Mapping[str, AnyImages], split: Split, device: torch.device, augment: Augment, batch_size: int
-) -> dict[str, Part]:
+) -> dict[str, LoadedPart]:
     """The parts by name; those that are read from files share their processes.
 
     Args:
@@ -32,7 +32,7 @@ def make_parts(
         UserError: an augmentation that such images cannot have.
     """
     check_channels(augment, split.image_shape[2])
-    pool, parts = None, dict[str, Part]()
+    pool, parts = None, dict[str, LoadedPart]()
     for name, some in images.items():
         if isinstance(some, ImageFiles):
             pool = pool or ImagePool(ImageReader(split.image_shape, augment), default_workers(device), batch_size)
@@ -43,7 +43,7 @@ def make_parts(
 
 
 @contextmanager
-def closing(parts: Mapping[str, Part]) -> Iterator[None]:
+def closing(parts: Mapping[str, LoadedPart]) -> Iterator[None]:
     """Ends the processes that read images when what is done with the parts is over, or fails."""
     try:
         yield

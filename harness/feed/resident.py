@@ -35,7 +35,7 @@ class ResidentPart:
         self._pixels = torch.from_numpy(np.pad(images.pixels, pad)).to(device).flatten(0, 2)  # (all pixels, channels)
         self.labels = torch.from_numpy(images.labels).to(device)
         self.host_labels = images.labels
-        # One value for each value of an image: a processor is slow at repeating a short row.
+        # One value for each value of an image: CPUs are slow at repeating a short row.
         self._mean = (255 * torch.tensor(split.mean, device=device)).repeat(self._height * self._width)
         self._scale = (1 / (255 * torch.tensor(split.std, device=device))).repeat(self._height * self._width)
         self._rows = torch.arange(self._height, device=device)

@@ -1,7 +1,7 @@
 """Large images stay files: processes decode, crop and resize them ahead of the loop.
 
-Colours are the device's work where it is a GPU: it has time, and processors that read for it have none. Beside a
-processor the processes change them too. Lighting, Cutout and normalisation are always done on the device.
+A GPU changes colours itself: it has time to spare, and the processes that read for it have none. On a CPU those
+processes do it. Lighting, Cutout and normalisation are always done on the device.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ FILES_AT_ONCE = {"cpu": 32, "cuda": 256}  # of an evaluation pass: such images a
 class StreamingPart:
     """One part of a split whose images are read from files when they are needed.
 
-    What becomes of an image depends on its file and the plan of its position: neither on the number of processes nor
-    on what was read before it.
+    An image depends only on its file and the plan of its position, not on the number of processes or on what was read
+    before it.
 
     Args:
         images: the part's files and classes.

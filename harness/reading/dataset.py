@@ -1,4 +1,4 @@
-"""What the harness must know of a data set. One module in this folder defines one; there is no list to edit.
+"""What the harness must know of a data set. Each module in `harness/datasets` defines one; there is no list to edit.
 
 A data set's module is named like the data set, with "_" for each "-" (`tiny-imagenet-lt`: `tiny_imagenet_lt.py`). A
 module whose name starts with "_" holds what several data sets share.
@@ -80,9 +80,9 @@ class Dataset:
         mean, std: of each channel, on the scale 0 to 1, used for normalisation.
         default_imbalance_factor: what `ltbench run` takes when none is given.
         source: a folder that already holds the files on this machine (a Python package's data, say), or None where
-            they have to be downloaded. None in place of the function: there never is one.
+            they have to be downloaded. None instead of a function: there is never one.
         decode: folder with the verified files -> images of each part. Labels are class indices.
-        decoder_version: to be raised when `decode` gives other images from the same files; its result is then cached
+        decoder_version: raise it when `decode` gives different images from the same files; they are then cached
             anew. None: decoding is quick, and nothing is cached.
         pool_min_imbalance_factor: set where the files are a *pool*: of the training set only the images that the subset
             rule `hash:0` selects for this imbalance factor and any larger one. No other split can be made of it.

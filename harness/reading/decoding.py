@@ -1,4 +1,4 @@
-"""Image files to pixels, in threads. Damaged and oversized files are one clear line, whatever Pillow raises on them."""
+"""Decodes image files in threads. A damaged or oversized file is one clear line, whatever Pillow raises on it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import io
 import os
 import warnings
 from collections import defaultdict, deque
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
@@ -77,7 +77,7 @@ def image_size(path: Path) -> tuple[int, int] | None:
     try:
         with Image.open(path, formats=FORMATS) as image:
             return image.size
-    except Exception:  # damaged files leave Pillow as whatever Python raised on them
+    except Exception:  # Pillow raises nearly anything on a damaged file
         return None
 
 
@@ -94,17 +94,12 @@ def read_image(data: bytes | memoryview, convert: Callable[[Image.Image], Pixels
             return convert(image)
     except UnidentifiedImageError:  # its own message shows the address of a Python object
         raise ValueError(f"it is in none of the formats {', '.join(FORMATS)}") from None
-    except Exception as error:  # damaged files leave Pillow as whatever Python raised on them
+    except Exception as error:  # Pillow raises nearly anything on a damaged file
         raise ValueError(" ".join(str(error).split()) or type(error).__name__) from None
 
 
 def decode_archive(
-    path: Path,
-    class_names: Sequence[str],
-    shape: tuple[int, int, int],
-    *,
-    keep_files: bool = False,
-    extras: Collection[str] = (),
+    path: Path, class_names: Sequence[str], shape: tuple[int, int, int], *, keep_files: bool = False
 ) -> dict[str, Images]:
     """Decoded images of each part that the archive holds, in the archive's order.
 
@@ -115,13 +110,13 @@ def decode_archive(
         class_names: names of the class folders in label order.
         shape: height, width and channels that every image must have.
         keep_files: keep the files' bytes, by which splits know JPEG images.
-        extras: names of files beside the parts, which are passed over.
 
     Raises:
         UserError: as `read_images`, a damaged image, or no images of `train` or `test`.
     """
-    images = read_images(path, class_names, extras)
-    return decode_images(images, path, lambda data: decode_image(data, shape), keep_files=keep_files)
+    return decode_images(
+        read_images(path, class_names), path, lambda data: decode_image(data, shape), keep_files=keep_files
+    )
 
 
 def decode_images(

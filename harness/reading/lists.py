@@ -39,16 +39,3 @@ def read_list(path: Path, num_classes: int, identity: Callable[[str], str] | Non
         labels.append(int(label))
     identities = tuple(map(identity, names)) if identity else None
     return ImageFiles(path.parent, tuple(names), np.array(labels, dtype=np.int64), identities)
-
-
-def check_groups(path: Path, images: ImageFiles, num_classes: int, expected: tuple[int, int, int]) -> None:
-    """Checks the numbers of many-, medium- and few-shot classes (> 100, 20 to 100, < 20 training images).
-
-    Raises:
-        UserError: they are others, so the list is not the one that papers use.
-    """
-    counts = np.bincount(images.labels, minlength=num_classes)
-    found = (int((counts > 100).sum()), int(((counts >= 20) & (counts <= 100)).sum()), int((counts < 20).sum()))
-    if found != expected or counts.min() == 0:
-        written = ["/".join(map(str, groups)) for groups in (found, expected)]
-        raise UserError(f"{path}: has {written[0]} many/medium/few classes, the published list has {written[1]}")

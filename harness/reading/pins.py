@@ -13,9 +13,6 @@ import gzip
 import hashlib
 import zlib
 from pathlib import Path
-from typing import BinaryIO
-
-BLOCK = 2**20
 
 
 def wrong(path: Path, pin: str) -> str:
@@ -45,18 +42,11 @@ def _parsed(item: str) -> tuple[str, str]:
 def _digest(path: Path, kind: str) -> str:
     if kind == "git":
         return git_blob_id(path.read_bytes())
+    if kind == "gz":
+        try:
+            with gzip.open(path) as content:
+                return hashlib.file_digest(content, "sha256").hexdigest()
+        except (OSError, EOFError, zlib.error):
+            return "no readable gzip file"
     with open(path, "rb") as file:
-        if kind == "gz":
-            return _content_digest(file)
         return hashlib.file_digest(file, lambda: hashlib.new(kind, usedforsecurity=False)).hexdigest()
-
-
-def _content_digest(file: BinaryIO) -> str:
-    digest = hashlib.sha256()
-    try:
-        with gzip.open(file) as content:
-            while block := content.read(BLOCK):
-                digest.update(block)
-    except (OSError, EOFError, zlib.error):
-        return "no readable gzip file"
-    return digest.hexdigest()

@@ -1,4 +1,4 @@
-"""Long-tail profiles: how many training images each class keeps. All numbers are cut toward zero, and at least 1."""
+"""Long-tail profiles: how many training images each class keeps. Numbers are rounded toward zero, and at least 1."""
 
 from __future__ import annotations
 

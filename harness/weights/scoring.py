@@ -19,7 +19,7 @@ from harness.engine.evaluation import Evaluation
 from harness.engine.job import StageJob
 from harness.engine.network import Network
 from harness.engine.ranks import ALONE
-from harness.feed.parts import Part, closing, make_parts
+from harness.feed.parts import closing, make_parts
 from harness.metrics.shots import DEFAULT_POLICY, group_sizes
 from harness.reading.dataset import AnyImages, Dataset
 from harness.records.evaluate import score_epoch
@@ -35,7 +35,7 @@ from harness.weights.record import SCHEMA, Classes, Result, WeightsRecord
 
 UNTRAINED = StageRecipe(epochs=0, batch_size=1, lr=0.0, weight_decay=0.0)
 Features = dict[tuple[str, bool], list[Tensor]]
-Parts = Mapping[str, Part]
+Parts = Mapping[str, LoadedPart]
 
 
 class AsPublished(Method):

@@ -223,40 +223,6 @@ def test_a_pickle_that_would_run_something_is_refused(
     assert not (tmp_path / "pwned").exists()
 
 
-@pytest.mark.parametrize(
-    ("value", "match"),
-    [
-        ([1, 2], "it holds no dictionary"),
-        ({"labels": [1]}, "no batch of images"),
-        ({"data": np.zeros((1, 3072), np.uint8)}, "no batch of images"),
-        ({"data": np.zeros((2, 3072), np.uint8), "labels": [0]}, "its arrays are not images and labels"),
-        ({"data": np.zeros((1, 3072), np.int64), "labels": [0]}, "its arrays are not images and labels"),
-        ({"data": np.zeros((1, 3072), np.uint8), "labels": [10]}, "its arrays are not images and labels"),
-        ({"data": np.zeros((1, 3072), np.uint8), "labels": [-1]}, "its arrays are not images and labels"),
-        ({"data": np.zeros((1, 3073), np.uint8), "labels": [0]}, "no batch of images"),
-        ({"data": np.zeros((0, 3072), np.uint8), "labels": []}, "no batch of images"),
-        ({"data": "x", "labels": "y"}, "no batch of images"),
-    ],
-)
-def test_other_content_is_refused(tmp_path: Path, value: Any, match: str) -> None:
-    replaced = official.python2_pickle(value)
-    members = official.cifar10_members(TRAIN, TEST, cifar10.CLASS_NAMES, data_batch_3=replaced)
-    message = refusal(tmp_path, members)
-    assert "data_batch_3" in message
-    assert match in message
-
-
-def test_other_class_names_are_refused(tmp_path: Path) -> None:
-    members = official.cifar10_members(TRAIN, TEST, [*cifar10.CLASS_NAMES[:-1], "lorry"])
-    assert "class names are not those of the data set" in refusal(tmp_path, members)
-
-
-def test_a_missing_batch_is_named(tmp_path: Path) -> None:
-    members = official.cifar10_members(TRAIN, TEST, cifar10.CLASS_NAMES)
-    del members["cifar-10-batches-py/data_batch_2"]
-    assert "holds no file data_batch_2" in refusal(tmp_path, members)
-
-
 def test_damaged_anywhere(tmp_path: Path) -> None:
     members = official.cifar10_members(TRAIN, TEST, cifar10.CLASS_NAMES)
     whole, rng = members["cifar-10-batches-py/test_batch"], np.random.default_rng(0)

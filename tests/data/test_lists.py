@@ -14,7 +14,7 @@ from harness.datasets import _lists, imagenet_lt, places_lt
 from harness.datasets.places_lt import official_name
 from harness.reading import pins
 from harness.reading.dataset import Dataset, ImageFiles
-from harness.reading.lists import check_groups, read_list
+from harness.reading.lists import read_list
 from harness.splits import store
 from harness.splits.splits import build_split, select
 from harness.splits.verify import verify
@@ -39,7 +39,7 @@ def lines(counts: list[int], folder: str = "train") -> bytes:
     return "".join(listed[::-1]).encode()
 
 
-def make_dataset(lists: dict[str, bytes], groups: tuple[int, int, int] = (1, 1, 1)) -> Dataset:
+def make_dataset(lists: dict[str, bytes]) -> Dataset:
     """A data set of three classes with these lists."""
     return _lists.list_dataset(
         name="made",
@@ -50,7 +50,6 @@ def make_dataset(lists: dict[str, bytes], groups: tuple[int, int, int] = (1, 1, 
             files={part: f"{part}.txt" for part in lists},
             git_ids={part: (pins.git_blob_id(content),) for part, content in lists.items()},
             num_classes=3,
-            groups=groups,
         ),
         class_name=imagenet_lt.DATASET.class_name or str,
         largest_class=120,
@@ -115,18 +114,6 @@ def test_another_list_is_refused_by_its_id(made_set: Dataset, data: Path) -> Non
         UserError, match=r"train.txt: wrong content: expected git [0-9a-f]{40}, found git|found [0-9a-f]"
     ):
         store.load(made_set)
-
-
-def test_group_counts_are_checked(made_set: Dataset) -> None:
-    dataset = make_dataset({"train": lines(COUNTS), "test": lines([2, 2, 2], "val")}, groups=(2, 1, 0))
-    with pytest.raises(UserError, match=r"has 1/1/1 many/medium/few classes, the published list has 2/1/0"):
-        store.load(dataset)
-
-
-def test_a_class_without_images_is_refused(tmp_path: Path) -> None:
-    images = ImageFiles(tmp_path, ("a",), np.array([0]))
-    with pytest.raises(UserError, match="0/0/2"):
-        check_groups(tmp_path / "x.txt", images, 2, (0, 0, 2))
 
 
 @pytest.mark.parametrize(

@@ -69,18 +69,12 @@ def test_grey_images_become_rgb(archive: Path) -> None:
     assert grey == [(10**6 + i) % 3 == 0 for i in range(8)]
 
 
-def test_a_zip_without_all_images_is_refused(archive: Path) -> None:
-    with pytest.raises(UserError, match=rf"class {WNIDS[0]} has 6 of the 7 training images"):
-        tiny.read_zip(archive, [7, 3, 2, 1])
-
-
 @pytest.mark.parametrize(
     ("member", "data", "match"),
     [
         (f"train/{WNIDS[0]}/images/{WNIDS[0]}_0.JPEG", b"no image", "cannot be read: it is in none of the formats"),
         (f"train/{WNIDS[0]}/images/{WNIDS[0]}_0.JPEG", official.jpeg(0, 32), "it has 32 x 32 pixels, expected 64 x 64"),
         ("val/val_annotations.txt", b"", "no images of the part 'test'"),
-        ("../evil.JPEG", b"x", "its path leads upwards"),
     ],
 )
 def test_damaged_zips(four_classes: None, tmp_path: Path, member: str, data: bytes, match: str) -> None:
@@ -90,13 +84,6 @@ def test_damaged_zips(four_classes: None, tmp_path: Path, member: str, data: byt
         tiny.read_zip(path, COUNTS)
     assert str(caught.value).startswith(f"{path}: ")
     assert "\n" not in str(caught.value)
-
-
-def test_no_annotations(four_classes: None, tmp_path: Path) -> None:
-    members = official.tiny_imagenet_members(WNIDS, 6, 8)
-    del members["tiny-imagenet-200/val/val_annotations.txt"]
-    with pytest.raises(UserError, match=r"holds no val/val_annotations\.txt"):
-        tiny.read_zip(official.write_zip(tmp_path / tiny.ZIP, members), COUNTS)
 
 
 def test_one_zip_serves_both_data_sets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,7 +15,7 @@ import torch
 from rich.console import Console
 
 from harness.base.errors import RunFailed, UserError
-from harness.bench import command, losses, table
+from harness.bench import command, measure_losses, table
 from harness.bench.timing import ratio
 from harness.spec.registry import available_methods
 
@@ -166,11 +166,11 @@ def test_memory_counts_what_forward_keeps_for_backward(monkeypatch: pytest.Monke
         def loss(self, logits: torch.Tensor, target: torch.Tensor, step: StepContext) -> torch.Tensor:
             return super().loss(logits, target, step) + logits.square().mean()
 
-    monkeypatch.setattr(losses, "device", lambda: torch.device("cpu"))
+    monkeypatch.setattr(measure_losses, "device", lambda: torch.device("cpu"))
 
     def kept(method: type[Method]) -> int:
         task = Task(7, 5, torch.tensor([9, 8, 7, 6, 5, 4, 3]))
-        return losses.Subject(method(task, method.Params()), "train", batch=11).memory_bytes()
+        return measure_losses.Subject(method(task, method.Params()), "train", batch=11).memory_bytes()
 
     logits = 4 * 11 * 7
     assert kept(CrossEntropy) == pytest.approx(logits, abs=16)

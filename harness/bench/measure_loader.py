@@ -12,8 +12,8 @@ import torch
 from PIL import Image
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from harness.bench.loop import best_workers
 from harness.bench.material import CROP_AND_FLIP, material, recipe, split_of
+from harness.bench.measure_loop import best_workers
 from harness.bench.plain import plain_loader
 from harness.bench.sizes import cores, device, sizes
 from harness.bench.timing import Work, interleaved, speeds

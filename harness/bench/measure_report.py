@@ -6,20 +6,16 @@ import json
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any, TypeAlias
 
 import numpy as np
-import numpy.typing as npt
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from harness.bench.sizes import sizes
 from harness.metrics.shots import group_sizes, shot_accuracy
-from harness.records.arrays import write_arrays
+from harness.reading.profiles import exponential_class_counts
 from harness.records.evidence import evidence_path
 from harness.records.schema import SCHEMA, Record, Scores, costs_path, write_record
-
-Targets: TypeAlias = npt.NDArray[np.integer]
 
 SEEDS = 3
 ROWS = 33  # of a table: what 16 methods come to with their variants
@@ -41,16 +37,14 @@ def write_records(folder: Path, count: int, images: int) -> None:
     generator = np.random.default_rng(0)
     for number in range(count):
         table, place = divmod(number, ROWS * SEEDS)
-        row, seed = divmod(place, SEEDS)
-        classes = (10, 100)[table % 2]
-        _write(folder, f"made{table}", classes, row, seed, images, generator)
+        _write(folder, f"made{table}", (10, 100)[table % 2], *divmod(place, SEEDS), images, generator)
 
 
 def _write(
     folder: Path, dataset: str, classes: int, row: int, seed: int, images: int, generator: np.random.Generator
 ) -> None:
-    counts = [max(1, int(500 * 0.01 ** (c / (classes - 1)))) for c in range(classes)]
-    targets = np.repeat(np.arange(classes), images // classes)
+    counts = exponential_class_counts(500, classes, 100)
+    targets = np.repeat(np.arange(classes, dtype=np.uint8), images // classes)
     right = generator.random(len(targets)) < 0.5 + 0.01 * row
     predicted = np.where(right, targets, generator.integers(0, classes, len(targets))).astype(np.uint8)
     shots = shot_accuracy(predicted, targets, counts)
@@ -59,27 +53,19 @@ def _write(
     scores = Scores(epoch=EPOCHS, macro_f1=macro_f1, ece=0.1, per_class=by_class, **shots)  # type: ignore[arg-type]
     key = f"{dataset}-{row}-{seed}"
     path = folder / dataset / f"method{row}" / f"seed{seed}.json"
-    write_record(path, _record(dataset, row, seed, counts, len(targets), key, scores))
-    costs_path(path).write_text(json.dumps({"device": "made", "wall_seconds": 1.0 + seed}), encoding="utf-8")
-    write_arrays(evidence_path(path), _evidence(key, targets, predicted, classes))
-
-
-def _record(dataset: str, row: int, seed: int, counts: list[int], images: int, key: str, scores: Scores) -> Record:
-    return Record(
+    write_record(path, Record(
         schema=SCHEMA, status="ok", dataset=dataset, split=f"{dataset}-lt-if100", split_sha256=dataset,
-        profile="exponential", imbalance_factor=100.0, subset_rule="hash:0", class_counts=counts, test_images=images,
-        val_images=0, method=f"method{row}", variant="", track="common",
+        profile="exponential", imbalance_factor=100.0, subset_rule="hash:0", class_counts=counts,
+        test_images=len(targets), val_images=0, method=f"method{row}", variant="", track="common",
         recipe={"backbone": "resnet32_cifar", "params": {}, "train": {"epochs": EPOCHS, "lr": 0.1 + row}},
         recipe_sha256=f"{row:064d}", backbone="resnet32_cifar", seed=seed, stages=["train"], stage1_selection=None,
         stage1_key=key, run_key=key, code_version="made", shot_policy="strict_100_20", groups=group_sizes(counts),
         results={"last": scores, "best_val": None, "best_test": scores},
-    )  # fmt: skip
-
-
-def _evidence(key: str, targets: Targets, predicted: Targets, classes: int) -> dict[str, npt.NDArray[Any]]:
-    return {
+    ))  # fmt: skip
+    costs_path(path).write_text(json.dumps({"device": "made", "wall_seconds": 1.0 + seed}), encoding="utf-8")
+    write_arrays(evidence_path(path), {
         "run_key": np.array(key),
-        "targets": targets.astype(np.uint8),
+        "targets": targets,
         "rules": np.array(["last", "best_test"]),
         "row": np.array([0, 0]),
         "predictions": predicted[None],
@@ -89,7 +75,7 @@ def _evidence(key: str, targets: Targets, predicted: Targets, classes: int) -> d
         "test": np.linspace(0.3, 0.7, EPOCHS // 10, dtype=np.float32),
         "val": np.empty(0, np.float32),
         "class/weight norm": np.linspace(2, 1, classes, dtype=np.float32),
-    }
+    })  # fmt: skip
 
 
 @pytest.mark.parametrize("index", range(2))

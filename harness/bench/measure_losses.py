@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from harness.api import Batch, Classifier, Method, Stage, StepContext, Task
 from harness.bench.material import CrossEntropy
 from harness.bench.sizes import device, sizes
-from harness.bench.timing import SUBJECT, Work, interleaved, ratio, timed
+from harness.bench.timing import SUBJECT, interleaved, ratio, timed
 from harness.spec.registry import available_methods, broken_methods, get_method, own_stages
 from harness.splits.splits import exponential_class_counts
 
@@ -33,36 +33,30 @@ class Subject:
 
     def __init__(self, method: Method, stage: Stage, batch: int) -> None:
         torch.manual_seed(0)
-        task = method.task
+        task, generator = method.task, torch.Generator().manual_seed(0)
         backbone = nn.Linear(task.feature_dim, task.feature_dim)  # stands for the one that param_groups asks about
-        self.model = Classifier(backbone, method.head(stage)).to(device())
-        self.method, self.labels = method, np.repeat(np.arange(task.num_classes), task.class_counts.cpu().numpy())
-        method.sampler(self.labels, stage)
+        self.method, self.model = method, Classifier(backbone, method.head(stage)).to(device())
+        labels = np.repeat(np.arange(task.num_classes), task.class_counts.cpu().numpy())
+        method.sampler(labels, stage)
         method.on_stage_start(self.model, stage)
-        groups = method.param_groups(self.model, stage)
-        tuned = {parameter for group in groups for parameter in group["params"]}
+        tuned = {parameter for group in method.param_groups(self.model, stage) for parameter in group["params"]}
         for parameter in self.model.parameters():
             parameter.requires_grad_(parameter in tuned)
-        self.leaves = list(tuned)
-        self._draw_batch(batch, trained=any(parameter in tuned for parameter in backbone.parameters()))
-        self._run_hooks_once(stage)
+        index = torch.randint(len(labels), (batch,), generator=generator)
+        features = torch.randn(batch, task.feature_dim, generator=generator).relu().to(device())
+        self.features = features.requires_grad_(any(parameter in tuned for parameter in backbone.parameters()))
+        self.target = torch.from_numpy(labels)[index].to(device())
+        self.leaves = [leaf for leaf in (*self.model.parameters(), self.features) if leaf.requires_grad]
+        self.step = self._prepared_step(stage, index.to(device()))
 
-    def _draw_batch(self, batch: int, trained: bool) -> None:
-        generator = torch.Generator().manual_seed(0)
-        index = torch.randint(len(self.labels), (batch,), generator=generator)
-        features = torch.randn(batch, self.method.task.feature_dim, generator=generator).relu()
-        self.features = features.to(device()).requires_grad_(trained)
-        self.index, self.target = index.to(device()), torch.from_numpy(self.labels)[index].to(device())
-        if trained:
-            self.leaves.append(self.features)
-
-    def _run_hooks_once(self, stage: Stage) -> None:
-        """What the loop does around the loss, untimed: a loss may rest on what its hooks left."""
+    def _prepared_step(self, stage: Stage, index: Tensor) -> StepContext:
+        """After what the loop does around the loss, untimed: a loss may rest on what its hooks left."""
         optimizer = torch.optim.SGD([p for p in self.model.parameters() if p.requires_grad], lr=0.1)
         generator = torch.Generator(device()).manual_seed(0)
-        self.step = step = StepContext(stage, 0, 2, 0, 0.1, self.model, optimizer, generator)
-        self.method.choose(self.index, step)
-        step.features, step.batch = self.features, Batch(self.features, self.target, self.index)
+        step = StepContext(stage, 0, 2, 0, 0.1, self.model, optimizer, generator)
+        self.method.choose(index, step)
+        step.features, step.batch = self.features, Batch(self.features, self.target, index)
+        return step
 
     def loss(self) -> Tensor:
         """Forward."""
@@ -110,16 +104,6 @@ def make(method: type[Method], stage: Stage, classes: int) -> Subject:
     return Subject(made, stage, batch)
 
 
-def repeated(work: Work, times: int) -> Work:
-    """The work so many times."""
-
-    def run() -> None:
-        for _ in range(times):
-            work()
-
-    return run
-
-
 @pytest.mark.parametrize("classes", sizes().classes)
 @pytest.mark.parametrize(("name", "stage"), CASES)
 def test_loss(benchmark: BenchmarkFixture, name: str, stage: Any, classes: int) -> None:
@@ -127,8 +111,7 @@ def test_loss(benchmark: BenchmarkFixture, name: str, stage: Any, classes: int) 
     ours, plain = make(get_method(name), stage, classes), make(CrossEntropy, stage, classes)
     once = statistics.median(timed(plain) for _ in range(5))
     times = max(1, math.ceil(sizes().round_seconds / once))
-    others = {"plain": repeated(plain, times)}
-    seconds = interleaved(benchmark, repeated(ours, times), others, sizes().loss_rounds)
+    seconds = interleaved(benchmark, ours, {"plain": plain}, sizes().loss_rounds, times)
     batch, features = sizes().classes[classes]
     memory, plain_memory = ours.memory_bytes(), plain.memory_bytes()
     benchmark.extra_info |= {

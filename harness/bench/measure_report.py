@@ -14,6 +14,7 @@ from pytest_benchmark.fixture import BenchmarkFixture
 from harness.bench.sizes import sizes
 from harness.metrics.shots import group_sizes, shot_accuracy
 from harness.reading.profiles import exponential_class_counts
+from harness.records.arrays import write_arrays
 from harness.records.evidence import evidence_path
 from harness.records.schema import SCHEMA, Record, Scores, costs_path, write_record
 

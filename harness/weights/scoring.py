@@ -19,7 +19,7 @@ from harness.engine.evaluation import Evaluation
 from harness.engine.job import StageJob
 from harness.engine.network import Network
 from harness.engine.ranks import ALONE
-from harness.feed.parts import closing, make_parts
+from harness.feed.parts import LoadedPart, closing, make_parts
 from harness.metrics.shots import DEFAULT_POLICY, group_sizes
 from harness.reading.dataset import AnyImages, Dataset
 from harness.records.evaluate import score_epoch

@@ -114,11 +114,6 @@ class AugmentPlan:
         """The plan on the device, except what the host works with."""
         return self._map(lambda name, tensor: tensor if name in ("host_code", "seed") else tensor.to(device))
 
-    def without_operations(self) -> AugmentPlan:
-        """The plan for images whose operations are already done."""
-        code, host_code, value = (steps[:, :0] for steps in (self.code, self.host_code, self.value))
-        return dataclasses.replace(self, code=code, host_code=host_code, value=value)
-
     def _map(self, change: Callable[[str, Tensor], Tensor]) -> AugmentPlan:
         fields = vars(self).items()
         changed: dict[str, Any] = {name: change(name, value) for name, value in fields if isinstance(value, Tensor)}
@@ -258,14 +253,16 @@ def _inside(share: Tensor, start: Tensor, size: Tensor) -> Tensor:
     return start + (share * size).clamp(min=torch.full_like(size, 0.5), max=size - 0.5)
 
 
-def apply_plan(images: Tensor, plan: AugmentPlan) -> Tensor:
+def apply_plan(images: Tensor, plan: AugmentPlan, *, operations: bool = True) -> Tensor:
     """Does the rest of the plan to cropped and mirrored images; uint8, or float32 on the scale 0 to 255.
 
     Args:
         images: uint8, shape (n, channels, H, W); they are left as they are.
         plan: of the same n images, on their device.
+        operations: whether its operations are still to be done.
     """
-    images = apply_operations(images, plan.code, plan.value, plan.host_code)
+    if operations:
+        images = apply_operations(images, plan.code, plan.value, plan.host_code)
     if plan.light is not None:
         images = images + plan.light[:, :, None, None]
     return images if plan.centre is None else cut_out(images, plan.centre, plan.cutout)

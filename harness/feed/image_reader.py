@@ -60,15 +60,14 @@ class ImageReader:
         self.side, self.short_side = height, round(height * SHORT_SIDE)
         resized = v2.Compose([v2.Resize(self.short_side, antialias=True), v2.CenterCrop(self.side)])
         self.test: v2.Transform = resized
-        self.train = v2.Compose(self._training_steps(augment, resized))
-
-    def _training_steps(self, augment: Augment, resized: v2.Transform) -> list[v2.Transform]:
-        steps = [v2.RandomResizedCrop(self.side, antialias=True) if augment.resized_crop else resized]
+        steps: list[v2.Transform] = [resized]
+        if augment.resized_crop:
+            steps = [v2.RandomResizedCrop(self.side, antialias=True)]
         if augment.crop_padding:
             steps.append(v2.RandomCrop(self.side, padding=augment.crop_padding))
         if augment.flip:
             steps.append(v2.RandomHorizontalFlip())
-        return steps
+        self.train = v2.Compose(steps)
 
     def read(self, request: Request) -> Pixels:
         """What becomes of each file, shape (n, channels, side, side).

@@ -124,6 +124,6 @@ class StreamingPart:
 
     def _normalised(self, pixels: Tensor, plan: AugmentPlan | None) -> Tensor:
         if plan is not None:
-            pixels = apply_plan(pixels, plan.without_operations() if self._read_colors else plan)
+            pixels = apply_plan(pixels, plan, operations=not self._read_colors)
         images = pixels.to(torch.float32, memory_format=torch.channels_last)
         return images.sub_(self._mean).mul_(self._scale)

@@ -12,12 +12,14 @@ from typing import Any
 
 from harness.base.errors import RunFailed, UserError, unknown
 from harness.base.files import read_json, write_json
-from harness.bench import sizes, table
+from harness.bench import table
 from harness.engine.device import device_name, pick_device
 from harness.spec.provenance import machine
 
 SCHEMA = 1
 PARTS = ("losses", "loader", "loop", "report")
+FOLDER = Path(__file__).parents[2] / "tests" / "bench"  # the pytest-benchmark tests, of a clone
+DEVICE, QUICK = "LTBENCH_BENCH_DEVICE", "LTBENCH_BENCH_QUICK"  # their settings
 
 
 def bench(part: str, device: str, threads: int | None, json_file: Path | None, quick: bool) -> None:
@@ -28,7 +30,7 @@ def bench(part: str, device: str, threads: int | None, json_file: Path | None, q
         quick: sizes that show whether it works, not how fast it is.
 
     Raises:
-        UserError: no such part or device, no pytest-benchmark, or a folder in the file's place.
+        UserError: no such part or device, no benchmarks or pytest-benchmark here, or a folder in the file's place.
         RunFailed: a benchmark failed; the others are printed and written all the same.
     """
     if part not in (*PARTS, "all"):
@@ -37,9 +39,11 @@ def bench(part: str, device: str, threads: int | None, json_file: Path | None, q
         raise UserError(f"--threads {threads}: at least one is needed")
     if json_file and json_file.is_dir():
         raise UserError(f"--json {json_file}: is a folder; name a file")
+    if not FOLDER.is_dir():
+        raise UserError(f"{FOLDER}: no benchmarks here; run bench in a clone of the repository")
     if not importlib.util.find_spec("pytest_benchmark"):
         raise UserError("bench needs pytest-benchmark; install the extra 'dev'")
-    threads = threads or sizes.cores()
+    threads = threads or cores()
     os.environ["LTBENCH_THREADS"] = str(threads)
     chosen = pick_device(device)
     code, rows = _measure(PARTS if part == "all" else (part,), device, quick)
@@ -65,8 +69,8 @@ def _measure(parts: tuple[str, ...], device: str, quick: bool) -> tuple[int, lis
         # A benchmark that fails never used its fixture; that is no second failure.
         options += ["-W", "ignore::pytest_benchmark.logger.PytestBenchmarkWarning"]
         options += ["--benchmark-only", "--benchmark-quiet", f"--benchmark-json={results}"]
-        files = [str(Path(__file__).with_name(f"measure_{part}.py")) for part in parts]
-        environment = os.environ | {sizes.DEVICE: device, sizes.QUICK: "1" if quick else ""}
+        files = [str(FOLDER / f"measure_{part}.py") for part in parts]
+        environment = os.environ | {DEVICE: device, QUICK: "1" if quick else ""}
         command = [sys.executable, "-m", "pytest", *options, *files]
         done = subprocess.run(command, env=environment, stdout=sys.stderr, check=False)  # noqa: S603
         measured = read_json(results, "results of pytest-benchmark") if results.is_file() else {"benchmarks": []}
@@ -74,3 +78,8 @@ def _measure(parts: tuple[str, ...], device: str, quick: bool) -> tuple[int, lis
         row["extra_info"] | {"rounds": row["stats"]["rounds"]} for row in measured["benchmarks"] if row["extra_info"]
     ]
     return done.returncode, rounds
+
+
+def cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -19,7 +19,6 @@ from hypothesis import strategies as st
 from harness.api import Batch, Classifier, Method, Stage, StepContext, StepModel, View
 from harness.base.errors import RunFailed, RunSkipped, UserError
 from harness.base.progress import Reporter
-from harness.bench.plain import PlainLoop, plain_loader
 from harness.engine import loop
 from harness.engine.checkpoint import save_state
 from harness.engine.loop import StageRun
@@ -31,6 +30,7 @@ from harness.spec.stage_recipe import Augment
 from harness.splits.splits import Split
 from harness.toolbox.heads import CosineHead, NormedHead, initialise
 from harness.toolbox.samplers import ClassAwareSampler
+from tests.bench.plain import PlainLoop, plain_loader
 from tests.engine.toys import Everything, Exploding, Killed, finish, job, kill_after, results, start
 
 ImagesByPart = dict[str, Images]

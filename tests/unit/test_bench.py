@@ -15,9 +15,10 @@ import torch
 from rich.console import Console
 
 from harness.base.errors import RunFailed, UserError
-from harness.bench import command, measure_losses, table
-from harness.bench.timing import ratio
+from harness.bench import command, table
 from harness.spec.registry import available_methods
+from tests.bench import measure_losses
+from tests.bench.timing import ratio
 
 ROOT = Path(__file__).parents[2]
 COMMITTED = sorted((ROOT / "results/bench").glob("*.json"))
@@ -160,7 +161,7 @@ def test_ratio_is_the_median_of_the_rounds() -> None:
 def test_memory_counts_what_forward_keeps_for_backward(monkeypatch: pytest.MonkeyPatch) -> None:
     """Cross-entropy keeps the log-probabilities, and a scalar; a loss that keeps as much again has twice of it."""
     from harness.api import Method, StepContext, Task
-    from harness.bench.material import CrossEntropy
+    from tests.bench.material import CrossEntropy
 
     class Squared(CrossEntropy):
         def loss(self, logits: torch.Tensor, target: torch.Tensor, step: StepContext) -> torch.Tensor:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from harness.bench.sizes import device
+from tests.bench.sizes import device
 
 Work = Callable[[], object]
 SUBJECT = "ours"

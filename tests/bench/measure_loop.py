@@ -22,13 +22,13 @@ from rich.progress import Progress
 from harness.api import Stage
 from harness.base.processes import become_dependent
 from harness.base.progress import Reporter
-from harness.bench.material import CROP_AND_FLIP, CrossEntropy, classifier, material, recipe
-from harness.bench.plain import PlainLoop, plain_loader
-from harness.bench.sizes import device, sizes
-from harness.bench.timing import SUBJECT, Work, interleaved, ratio, speeds, timed
 from harness.engine.job import StageJob
 from harness.engine.loop import StageRun
 from harness.spec.stage_recipe import Augment
+from tests.bench.material import CROP_AND_FLIP, CrossEntropy, classifier, material, recipe
+from tests.bench.plain import PlainLoop, plain_loader
+from tests.bench.sizes import device, sizes
+from tests.bench.timing import SUBJECT, Work, interleaved, ratio, speeds, timed
 
 
 @dataclass(frozen=True)

@@ -8,10 +8,9 @@ from functools import cache
 
 import torch
 
+from harness.bench.command import DEVICE, QUICK, cores
 from harness.engine.device import pick_device
 from harness.feed.image_pool import MOST_WORKERS
-
-DEVICE, QUICK = "LTBENCH_BENCH_DEVICE", "LTBENCH_BENCH_QUICK"
 
 
 @dataclass(frozen=True)
@@ -50,11 +49,6 @@ CLASSES = {10: (128, 64), 100: (128, 64), 1000: (256, 512)}
 def device() -> torch.device:
     """The device under test."""
     return pick_device(os.environ.get(DEVICE, "auto"))
-
-
-def cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @cache

@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from harness.bench.sizes import sizes
 from harness.metrics.shots import group_sizes, shot_accuracy
 from harness.reading.profiles import exponential_class_counts
 from harness.records.arrays import write_arrays
 from harness.records.evidence import evidence_path
 from harness.records.schema import SCHEMA, Record, Scores, costs_path, write_record
+from tests.bench.sizes import sizes
 
 SEEDS = 3
 ROWS = 33  # of a table: what 16 methods come to with their variants
@@ -88,7 +88,7 @@ def test_report(benchmark: BenchmarkFixture, index: int, tmp_path: Path) -> None
     peaks: list[float] = []
 
     def build() -> None:
-        done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)  # noqa: S603
+        done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
         peaks.append(int(done.stdout.split()[-1]) / 1e3)
 
     rounds = 3 if index == 0 else 1

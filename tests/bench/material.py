@@ -10,12 +10,12 @@ import torch
 from torch import nn
 
 from harness.api import Classifier, Method
-from harness.bench.sizes import sizes
 from harness.engine.backbones import create_backbone
 from harness.reading.dataset import Images
 from harness.reading.profiles import exponential_class_counts
 from harness.spec.stage_recipe import Augment, StageRecipe
 from harness.splits.splits import Part, Split
+from tests.bench.sizes import sizes
 
 CROP_AND_FLIP = Augment(crop_padding=4, flip=True)
 CIFAR_MEAN, CIFAR_STD = [0.4914, 0.4822, 0.4465], [0.2470, 0.2435, 0.2616]

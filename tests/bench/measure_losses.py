@@ -13,11 +13,11 @@ from pytest_benchmark.fixture import BenchmarkFixture
 from torch import Tensor, nn
 
 from harness.api import Batch, Classifier, Method, Stage, StepContext, Task
-from harness.bench.material import CrossEntropy
-from harness.bench.sizes import device, sizes
-from harness.bench.timing import SUBJECT, interleaved, ratio, timed
 from harness.spec.registry import available_methods, broken_methods, get_method, own_stages
 from harness.splits.splits import exponential_class_counts
+from tests.bench.material import CrossEntropy
+from tests.bench.sizes import device, sizes
+from tests.bench.timing import SUBJECT, interleaved, ratio, timed
 
 MOST_IMAGES = {10: 5000, 100: 500, 1000: 1280}  # of a class, in CIFAR-10, CIFAR-100 and ImageNet-LT
 HOOKS = ("choose", "step_loss", "after_step")

@@ -6,7 +6,7 @@ import re
 from functools import cache
 
 from harness.base.errors import UserError
-from harness.reporting.provenance import Recipe
+from harness.reporting.drawer import RecipeValues
 from harness.reporting.published import load_claims, read_published
 from harness.reporting.report import Sources
 from harness.reporting.speed import FOLDER
@@ -35,7 +35,7 @@ def _known() -> frozenset[str]:
 
 
 @cache
-def recipe_now(entry: str, dataset: str) -> Recipe | None:
+def recipe_now(entry: str, dataset: str) -> RecipeValues | None:
     """The recipe that an entry has now; None where it has none, or its method does not import."""
     from harness.spec.recipe_layers import has_recipe
     from harness.spec.recipes import resolve

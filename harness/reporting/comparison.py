@@ -11,7 +11,7 @@ from typing import Any, Final, Literal, NamedTuple
 
 from harness.metrics.shots import GROUPS
 from harness.reporting.claims import TRACK, Claim
-from harness.reporting.provenance import ResolveRecipe, flat
+from harness.reporting.drawer import ResolveRecipe, flat
 from harness.reporting.summary import Row, Section, Stat
 
 # Backbones whose printed name differs from the one that builds them; both without punctuation.

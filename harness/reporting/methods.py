@@ -10,7 +10,7 @@ from harness.base import config
 from harness.base.errors import UserError
 from harness.base.files import read_yaml, shown
 from harness.reporting.comparison import Comparison
-from harness.reporting.provenance import Recipe, ResolveRecipe, flat
+from harness.reporting.drawer import RecipeValues, ResolveRecipe, flat
 from harness.reporting.summary import Row, Section
 from harness.spec.entries import entry_name
 
@@ -89,7 +89,7 @@ def method_views(
 
 
 def _entry(section: Section, row: Row, resolve: ResolveRecipe | None) -> EntryView:
-    first, others = row.first, dict[str, Recipe]()
+    first, others = row.first, dict[str, RecipeValues]()
     for track in OTHERS if resolve else ():
         name = entry_name(first.method, first.variant if track == first.track else "", track)
         recipe = resolve(name, first.dataset) if resolve else None
@@ -102,7 +102,7 @@ def _entry(section: Section, row: Row, resolve: ResolveRecipe | None) -> EntryVi
     return EntryView(section, row, _commands(row), tuple(others), tuple(_differences(first.recipe, others)), outdated)
 
 
-def _differences(recipe: Recipe, others: Mapping[str, Recipe]) -> Iterator[tuple[str, ...]]:
+def _differences(recipe: RecipeValues, others: Mapping[str, RecipeValues]) -> Iterator[tuple[str, ...]]:
     """The keys in which another recipe differs, with everybody's values."""
     flats = [dict(flat(one)) for one in (recipe, *others.values())]
     for key in sorted({key for one in flats for key in one}):

@@ -21,7 +21,7 @@ from harness.metrics.selection import SELECTION_RULES
 from harness.metrics.shots import GROUPS, group_of_class
 from harness.records.schema import HEADLINE
 from harness.reporting.effects import Effect, Verdict, effect
-from harness.reporting.listed import read_lists
+from harness.reporting.inputs import read_lists
 from harness.reporting.summary import Row, Section, in_all
 from harness.reporting.tables import percent
 from harness.reporting.views import ReadEvidence

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from harness.metrics.selection import SELECTION_RULES
-from harness.reporting.summary import Row, Run
+from harness.reporting.summary import Row, RunResult
 
 RecipeValues = Mapping[str, Any]
 ResolveRecipe = Callable[[str, str], RecipeValues | None]  # entry, data set -> this checkout's recipe, if there is one
@@ -56,7 +56,7 @@ def facts(row: Row) -> tuple[list[tuple[str, str]], list[str], list[list[str]]]:
     return list(shared.items()), names, [[one.get(name, "-") for name in names] for one in of_runs]
 
 
-def _facts(run: Run) -> Iterator[tuple[str, str]]:
+def _facts(run: RunResult) -> Iterator[tuple[str, str]]:
     """One seed's identity and costs, as labels and texts."""
     record = run.record
     epochs = [f"{rule} {scores.epoch}" for rule in SELECTION_RULES if (scores := record.results.get(rule))]

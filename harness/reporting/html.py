@@ -23,7 +23,7 @@ from harness.reporting.methods import MethodView
 from harness.reporting.paper_tables import FilledTable
 from harness.reporting.significance import CriticalDifference
 from harness.reporting.speed import SpeedReport
-from harness.reporting.studies import ENOUGH, SCORES, Result, common_marks, number, ranked
+from harness.reporting.studies import ENOUGH, SCORES, StudyResult, common_marks, number, ranked
 from harness.reporting.summary import COSTS, METRICS, Cost, Curve, Metric, Row, Section, Stat
 from harness.weights.record import WeightsRecord
 
@@ -48,7 +48,7 @@ class Page:
     sections: list[Section]
     papers: list[FilledTable] = field(default_factory=list)
     methods: list[MethodView] = field(default_factory=list)
-    studies: list[Result] = field(default_factory=list)
+    studies: list[StudyResult] = field(default_factory=list)
     speed: Sequence[SpeedReport] = ()
     left_out: list[tuple[str, str]] = field(default_factory=list)  # file, reason
     across: Across | str = ""  # methods over all data sets, or why that is not shown
@@ -196,6 +196,4 @@ def _curve(curve: Curve, factor: int) -> list[list[float]]:
 
 
 def _points(values: list[float | None] | None, order: list[int]) -> list[float | None] | None:
-    if values is None:
-        return None
-    return [None if (value := values[c]) is None else round(value * 100, 2) for c in order]
+    return values and [None if (value := values[c]) is None else round(value * 100, 2) for c in order]

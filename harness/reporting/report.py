@@ -26,8 +26,8 @@ from harness.reporting.methods import method_views, read_about
 from harness.reporting.paper_tables import fill, load_tables, present
 from harness.reporting.significance import critical_difference
 from harness.reporting.speed import read_speed
-from harness.reporting.studies import Result, carry_out, load_studies
-from harness.reporting.summary import Run, Section, summarize
+from harness.reporting.studies import StudyResult, carry_out, load_studies
+from harness.reporting.summary import RunResult, Section, summarize
 from harness.reporting.views import ReadEvidence, with_evidence
 from harness.reporting.weights import read_weights
 
@@ -89,7 +89,7 @@ class Ranked(NamedTuple):
     read: ReadEvidence
 
 
-def study_results(tables: Ranked, folders: Mapping[str, Path]) -> list[Result]:
+def study_results(tables: Ranked, folders: Mapping[str, Path]) -> list[StudyResult]:
     """The studies that are described, with what the records say."""
     return [carry_out(study, tables.sections, tables.read) for study in load_studies(folders)]
 
@@ -104,7 +104,7 @@ def ranked_sections(collected: Collected, current: Mapping[str, str] | None = No
     left_out = [label.of(path, reason) for path, reason in collected.left_out]
     paths = {label(path): path for path, _ in collected.records}
 
-    def read(run: Run) -> Evidence | None:
+    def read(run: RunResult) -> Evidence | None:
         path = evidence_path(paths[run.path])
         try:
             return read_evidence(path, run.record)
@@ -114,7 +114,7 @@ def ranked_sections(collected: Collected, current: Mapping[str, str] | None = No
             return None
 
     same = read_same_code() if current else {}
-    runs = [Run(label(path), r, collected.costs(path), _note(r, current, same)) for path, r in collected.records]
+    runs = [RunResult(label(path), r, collected.costs(path), _note(r, current, same)) for path, r in collected.records]
     return Ranked([with_evidence(section, read) for section in summarize(runs)], left_out, read)
 
 

@@ -124,7 +124,7 @@ class Study:
 
 
 @dataclass(frozen=True)
-class Measured:
+class MeasuredContrast:
     """A contrast with what the records say of it."""
 
     contrast: Contrast
@@ -144,12 +144,15 @@ class Measured:
         return self.over_all.n if self.over_all else 0
 
 
+Pairs: TypeAlias = list[tuple[Study, MeasuredContrast]]
+
+
 @dataclass(frozen=True)
-class Result:
+class StudyResult:
     """A study with its numbers."""
 
     study: Study
-    measured: tuple[Measured, ...]
+    measured: tuple[MeasuredContrast, ...]
     findings: tuple[str, ...] = ()
     withdrawn: int = 0  # findings that these records do not support, or say nothing of
     section: Section | None = None  # the table, where there is one
@@ -171,7 +174,7 @@ def load_studies(folders: Mapping[str, Path]) -> list[Study]:
     return read_lists(Study, [STUDIES, *own], "studies")
 
 
-def ranked(results: Iterable[Result]) -> tuple[list[tuple[Study, Measured]], list[tuple[Study, Measured]]]:
+def ranked(results: Iterable[StudyResult]) -> tuple[Pairs, Pairs]:
     """The contrasts that are resolved over all images, largest first; and those that are not, likewise.
 
     What is only observed, and what does not differ at all, is in neither; two rows stand in them once, as they
@@ -191,12 +194,12 @@ def ranked(results: Iterable[Result]) -> tuple[list[tuple[Study, Measured]], lis
     return sorted(resolved, key=_by_size), sorted(others, key=_by_size)
 
 
-def _by_size(pair: tuple[Study, Measured]) -> float:
+def _by_size(pair: tuple[Study, MeasuredContrast]) -> float:
     over_all = pair[1].over_all
     return -abs(over_all.mean) if over_all else 0.0
 
 
-def common_marks(lines: Iterable[Measured]) -> list[str]:
+def common_marks(lines: Iterable[MeasuredContrast]) -> list[str]:
     """What a reader must know of all of them that have numbers; it need not be said of each."""
     return in_all([one.marks for one in lines if not one.missing])
 
@@ -211,26 +214,26 @@ def number(found: Effect | None) -> str:
     return f"{mean} ({low} to {high}{'' if found.inferred else ' by seed'})"
 
 
-def carry_out(study: Study, sections: Sequence[Section], read: ReadEvidence) -> Result:
+def carry_out(study: Study, sections: Sequence[Section], read: ReadEvidence) -> StudyResult:
     """A study with what the records say."""
     place = (study.split, study.track)
     fitting = [one for one in sections if (one.protocol.split, one.protocol.track) == place]
     if len(fitting) != 1:
         reason = f"{len(fitting)} tables are of this split and track" if fitting else "not run: nothing of this table"
-        return Result(study, tuple(Measured(contrast, missing=reason) for contrast in study.contrasts))
+        return StudyResult(study, tuple(MeasuredContrast(contrast, missing=reason) for contrast in study.contrasts))
     section = fitting[0]
     measured = tuple(_measure(contrast, section, read) for contrast in study.contrasts)
     by_key = {one.contrast.key: one for one in measured}
     findings = [text for finding in study.findings if (text := _sentence(finding, by_key))]
     withdrawn, quantities = len(study.findings) - len(findings), dict(_quantities(study, section))
-    return Result(study, measured, tuple(findings), withdrawn, section, quantities)
+    return StudyResult(study, measured, tuple(findings), withdrawn, section, quantities)
 
 
 class MissingError(Exception):
     """Why a contrast has no effect, as a phrase that stands for itself."""
 
 
-def _measure(contrast: Contrast, section: Section, read: ReadEvidence) -> Measured:
+def _measure(contrast: Contrast, section: Section, read: ReadEvidence) -> MeasuredContrast:
     try:
         row, against = _row(contrast.row, section), _row(contrast.against, section)
         _check_conditions(row, against)
@@ -239,7 +242,7 @@ def _measure(contrast: Contrast, section: Section, read: ReadEvidence) -> Measur
         if not np.array_equal(targets, other_targets):
             raise MissingError("not comparable: the test images are others")
     except MissingError as reason:
-        return Measured(contrast, missing=str(reason))
+        return MeasuredContrast(contrast, missing=str(reason))
     groups = np.array(group_of_class(section.protocol.class_counts, section.protocol.shot_policy))
     effects = {}
     for score in SCORES:
@@ -248,7 +251,7 @@ def _measure(contrast: Contrast, section: Section, read: ReadEvidence) -> Measur
     marks = tuple(dict.fromkeys([*row.marks, *against.marks]))
     missing = "" if effects["all"] else "fewer than two seeds in common, or a class with one test image"
     complete = all(run.record.status == "ok" for one in (row, against) for run in one.runs)
-    return Measured(contrast, effects, marks, missing, complete)
+    return MeasuredContrast(contrast, effects, marks, missing, complete)
 
 
 def _row(name: str, section: Section) -> Row:
@@ -291,7 +294,7 @@ def _correct(row: Row, rule: str, read: ReadEvidence) -> tuple[Bits, npt.NDArray
     return bits, targets
 
 
-def _sentence(finding: Finding, measured: Mapping[str, Measured]) -> str | None:
+def _sentence(finding: Finding, measured: Mapping[str, MeasuredContrast]) -> str | None:
     """The finding with its numbers; None where the records do not support it."""
 
     def looked_up(name: str) -> Effect | None:

@@ -48,7 +48,7 @@ class Stat:
 
 
 @dataclass(frozen=True)
-class Run:
+class RunResult:
     """One record with where it stands (`path` is a label for people) and what it cost (untrusted, may be empty)."""
 
     path: str
@@ -105,7 +105,7 @@ class Row:
     """The runs of one entry under one recipe, each seed once."""
 
     name: str  # entry without its track
-    runs: tuple[Run, ...]  # by seed
+    runs: tuple[RunResult, ...]  # by seed
     marks: tuple[str, ...]  # what a reader must know before comparing
     stats: dict[str, dict[str, Stat | None]]  # selection rule -> metric -> value
     per_class: dict[str, list[float | None] | None]  # selection rule -> mean accuracy of each class
@@ -238,9 +238,9 @@ def protocol(record: Record) -> Protocol:
     return Protocol(**same | {"class_counts": tuple(record.class_counts), "group_sizes": sizes})
 
 
-def summarize(runs: Iterable[Run]) -> list[Section]:
+def summarize(runs: Iterable[RunResult]) -> list[Section]:
     """One section for each protocol, in a fixed order that does not depend on the order of the runs."""
-    by_protocol: dict[Protocol, list[Run]] = defaultdict(list)
+    by_protocol: dict[Protocol, list[RunResult]] = defaultdict(list)
     for run in sorted(runs, key=lambda run: (run.record.code_version, run.path)):
         by_protocol[protocol(run.record)].append(run)
     ordered = sorted(by_protocol, key=lambda p: tuple(asdict(p).values()))
@@ -266,10 +266,10 @@ def _row_key(record: Record) -> tuple[str, ...]:
     return (record.method, record.variant, record.recipe_sha256, record.stage1_selection or "")
 
 
-def _rows(runs: list[Run]) -> tuple[Row, ...]:
+def _rows(runs: list[RunResult]) -> tuple[Row, ...]:
     """Rows by headline rank. A seed that occurs again under the same recipe opens a further row: nothing is
     averaged twice and nothing is dropped."""
-    cells: dict[tuple[tuple[str, ...], int], list[Run]] = defaultdict(list)
+    cells: dict[tuple[tuple[str, ...], int], list[RunResult]] = defaultdict(list)
     seen: Counter[tuple[tuple[str, ...], int]] = Counter()
     for run in runs:
         key = _row_key(run.record)
@@ -300,7 +300,7 @@ def _headline_order(row: Row) -> tuple[float, str, str]:
     return (math.inf if mean is None else -mean, row.name, row.key)
 
 
-def _row(runs: list[Run]) -> Row:
+def _row(runs: list[RunResult]) -> Row:
     records = [run.record for run in runs]
     good = [record for record in records if record.status == "ok"]
     stats = {rule: {m.key: stat([_value(record, rule, m) for record in good]) for m in METRICS} for rule in RULES}
@@ -316,7 +316,7 @@ def _per_class(scores: list[Scores]) -> list[float | None] | None:
     return [statistics.fmean(values) if values else None for values in present]
 
 
-def _marks(records: list[Record], runs: Sequence[Run]) -> list[str]:
+def _marks(records: list[Record], runs: Sequence[RunResult]) -> list[str]:
     marks = [*_protocol_marks(records[0]), *sorted({run.note for run in runs if run.note})]
     broken = [record for record in records if record.status != "ok"]
     if broken:

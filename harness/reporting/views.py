@@ -13,7 +13,7 @@ import numpy.typing as npt
 from harness.records.evidence import Evidence
 from harness.records.schema import HEADLINE
 from harness.reporting.significance import bootstrap_interval, pair_matrix, tie_groups
-from harness.reporting.summary import Curve, Row, Run, Section, Seen
+from harness.reporting.summary import Curve, Row, RunResult, Section, Seen
 
 MOST_PAIRS = 40  # rows of a table up to which every pair of them is tested for the compare view
 TAIL = 10  # rarest classes whose confusions are shown
@@ -21,7 +21,7 @@ CONFUSED_WITH = 3
 CURVE_POINTS = 50
 DRAWS = 500  # of the bootstrap: the bounds of an interval then vary by a few hundredths of its width
 
-ReadEvidence = Callable[[Run], Evidence | None]
+ReadEvidence = Callable[[RunResult], Evidence | None]
 Floats = npt.NDArray[np.floating[Any]]
 
 

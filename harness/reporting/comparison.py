@@ -25,7 +25,7 @@ PROFILES: Final = ("exponential", "given")  # of every published data set
 PROFILED: Final = ("cifar10", "cifar100")  # those that are cut to their tail; the others have it already
 
 Identity = tuple[str, float, str, str]
-"""Data set, imbalance factor, method and variant, so spelled that a claim and a row about the same thing are equal."""
+"""Data set, imbalance factor, method and variant, spelled so that a claim and a row about the same thing are equal."""
 
 
 class Place(NamedTuple):
@@ -129,7 +129,7 @@ def _changed(row: Row, resolve: ResolveRecipe) -> str:
     if entry is None:
         return f"{row.first.entry} has none here"
     own, expected = dict(flat(row.first.recipe)), dict(flat(entry))
-    # How a run was spread over devices is no recipe's, and papers seldom say it; it is a mark of the row.
+    # How a run was spread over devices is no part of a recipe, and papers seldom say it; the row has a mark instead.
     own = {key: value for key, value in own.items() if not key.startswith("parallel.")}
     keys = [key for key in sorted({*own, *expected}) if own.get(key) != expected.get(key)]
     shown = [f"{key} {own.get(key, '-')} instead of {expected.get(key, '-')}" for key in keys[:3]]

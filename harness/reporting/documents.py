@@ -92,7 +92,7 @@ def study(result: StudyResult) -> str:
 
 
 def findings(results: Sequence[StudyResult]) -> str:
-    """Every contrast with enough seeds by the size of its difference, as Markdown; those not resolved apart."""
+    """Every contrast with enough seeds, the largest difference first; unresolved ones in a second table."""
     resolved, others = ranked(results)
     parts = [_table(resolved)] if resolved else []
     if others:

@@ -19,7 +19,7 @@ MOST_LINES = 6  # rows of a picture, the first ones; more cannot be told apart b
 COLOURS = ("#0067a5", "#c14a00", "#007a5a", "#a23b7e", "#7a6200", "#4b5563")  # the page's, safe for colour-blind eyes
 WIDTH, SIDE, TOP, LABEL, LINE, GAP, AXIS = 680, 16, 46, 15, 9, 10, 34  # of the differences, in pixels
 HEIGHT, LEFT, RIGHT = 280, 44, 16  # of the picture by class
-LEAST = 0.5  # points that the axis reaches to either side of zero
+LEAST = 0.5  # the axis reaches at least so many points to either side of zero
 GRID, INK = "#d9dee3", "#1b1f24"
 
 

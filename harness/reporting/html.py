@@ -43,7 +43,7 @@ class Across(NamedTuple):
 
 @dataclass(frozen=True)
 class Page:
-    """All that stands on the page."""
+    """Everything on the page."""
 
     sections: list[Section]
     papers: list[FilledTable] = field(default_factory=list)

@@ -109,7 +109,7 @@ def ranked_sections(collected: Collected, current: Mapping[str, str] | None = No
         try:
             return read_evidence(path, run.record)
         except UserError as error:
-            if (why := label.of(path, str(error))) not in left_out:  # tables and studies read it, each for its own
+            if (why := label.of(path, str(error))) not in left_out:  # tables and studies both read it
                 left_out.append(why)
             return None
 

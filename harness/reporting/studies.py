@@ -33,7 +33,7 @@ ENOUGH: Final = 3  # seeds; with fewer a contrast is shown, and supports no find
 PLACEHOLDER: Final = re.compile(r"\{([^{}]+)\}")
 BOUND: Final = re.compile(r"(above|below) (-?\d+(?:\.\d+)?)")
 
-# Of a recipe: what a method does not decide, and no study here is about. (Its length in second stages is its own.)
+# Recipe keys that no method decides and no study here varies. (The length of a second stage is the method's own.)
 CONDITIONS: Final = ("backbone", "image_size", "precision", "train.epochs", "train.iterations", "train.batch_size")
 
 Bits: TypeAlias = dict[int, npt.NDArray[np.bool_]]
@@ -76,7 +76,7 @@ class Finding:
     """
 
     text: str
-    holds: dict[str, str]  # "name" or "name few" -> what the sentence takes for true of it
+    holds: dict[str, str]  # "name" or "name few" -> what the sentence assumes of it
 
     def __post_init__(self) -> None:
         for key, claim in self.holds.items():
@@ -87,7 +87,7 @@ class Finding:
             raise ValueError("a finding names at least one contrast under 'holds'")
         for shown in self.shown:
             if shown not in self.holds:
-                raise ValueError(f"a finding shows {{{shown}}}, of which nothing stands under 'holds'")
+                raise ValueError(f"a finding shows {{{shown}}}, which 'holds' does not name")
 
     @property
     def shown(self) -> list[str]:
@@ -130,7 +130,7 @@ class MeasuredContrast:
     contrast: Contrast
     effects: dict[str, Effect | None] = field(default_factory=dict)  # all, many, medium, few
     marks: tuple[str, ...] = ()  # what a reader must know of either row
-    missing: str = ""  # why there is no effect: a phrase that stands for itself
+    missing: str = ""  # why there is no effect, in a phrase
     complete: bool = True  # no run of either row has failed; findings rest on no others
 
     @property
@@ -200,7 +200,7 @@ def _by_size(pair: tuple[Study, MeasuredContrast]) -> float:
 
 
 def common_marks(lines: Iterable[MeasuredContrast]) -> list[str]:
-    """What a reader must know of all of them that have numbers; it need not be said of each."""
+    """Marks that every contrast with numbers has, so that they are said once."""
     return in_all([one.marks for one in lines if not one.missing])
 
 
@@ -230,7 +230,7 @@ def carry_out(study: Study, sections: Sequence[Section], read: ReadEvidence) -> 
 
 
 class MissingError(Exception):
-    """Why a contrast has no effect, as a phrase that stands for itself."""
+    """Why a contrast has no effect, in a phrase."""
 
 
 def _measure(contrast: Contrast, section: Section, read: ReadEvidence) -> MeasuredContrast:

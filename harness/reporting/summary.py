@@ -49,7 +49,7 @@ class Stat:
 
 @dataclass(frozen=True)
 class RunResult:
-    """One record with where it stands (`path` is a label for people) and what it cost (untrusted, may be empty)."""
+    """One record, where it lies (`path` is a label for people) and what it cost (untrusted, may be empty)."""
 
     path: str
     record: Record
@@ -160,7 +160,7 @@ class Row:
 
 
 def in_all(marks: Sequence[Sequence[str]]) -> list[str]:
-    """What is said of each of some things."""
+    """The marks that all of them have."""
     return [mark for mark in marks[0] if all(mark in others for others in marks)] if marks else []
 
 
@@ -186,11 +186,11 @@ class Section:
 
     @property
     def shared_marks(self) -> tuple[str, ...]:
-        """What a reader must know of every one of its rows, to be said once; none where there is but one."""
+        """Marks that all rows have, so that they are said once; none in a table of one row."""
         return tuple(in_all([row.marks for row in self.rows])) if len(self.rows) > 1 else ()
 
     def own_marks(self, row: Row) -> list[str]:
-        """What a reader must know of this row beyond that."""
+        """The other marks of a row."""
         return [mark for mark in row.marks if mark not in self.shared_marks]
 
     def rules(self) -> list[str]:
@@ -301,11 +301,10 @@ def _headline_order(row: Row) -> tuple[float, str, str]:
 
 
 def _row(runs: list[RunResult]) -> Row:
-    records = [run.record for run in runs]
-    good = [record for record in records if record.status == "ok"]
+    good = [run.record for run in runs if run.record.status == "ok"]
     stats = {rule: {m.key: stat([_value(record, rule, m) for record in good]) for m in METRICS} for rule in RULES}
     per_class = {rule: _per_class([s for record in good if (s := record.results.get(rule))]) for rule in RULES}
-    return Row(records[0].entry.rsplit("@", 1)[0], tuple(runs), tuple(_marks(records, runs)), stats, per_class)
+    return Row(runs[0].record.entry.rsplit("@", 1)[0], tuple(runs), tuple(_marks(runs)), stats, per_class)
 
 
 def _per_class(scores: list[Scores]) -> list[float | None] | None:
@@ -316,7 +315,8 @@ def _per_class(scores: list[Scores]) -> list[float | None] | None:
     return [statistics.fmean(values) if values else None for values in present]
 
 
-def _marks(records: list[Record], runs: Sequence[RunResult]) -> list[str]:
+def _marks(runs: Sequence[RunResult]) -> list[str]:
+    records = [run.record for run in runs]
     marks = [*_protocol_marks(records[0]), *sorted({run.note for run in runs if run.note})]
     broken = [record for record in records if record.status != "ok"]
     if broken:
@@ -353,7 +353,7 @@ def _reason(record: Record) -> str:
 
 
 def _mark_siblings(rows: list[Row]) -> Iterable[Row]:
-    """Says in each row of an entry that has several why it is not one row."""
+    """Where an entry has several rows, each says why it is a row of its own."""
     seeds_of: dict[tuple[str, ...], Counter[int]] = defaultdict(Counter)
     for row in rows:
         seeds_of[_row_key(row.first)].update(run.record.seed for run in row.runs)

@@ -33,14 +33,15 @@ def with_evidence(section: Section, read: ReadEvidence) -> Section:
     stored = {i: np.stack(list(runs.values())) for i, runs in enumerate(bits) if runs}
     intervals = dict(zip(stored, bootstrap_interval(list(stored.values()), DRAWS), strict=True))
     rows = []
-    for i, (row, evidence) in enumerate(zip(section.rows, found, strict=True)):
+    for i, row in enumerate(section.rows):
+        evidence = list(found[i].values())
         tied = {name: by_row[i] for name, by_row in ties.items() if i in by_row}
         seen = Seen(
             interval=intervals.get(i),
             p={name: p for name, (_, p) in tied.items() if not math.isnan(p)},
-            curves=_curves(list(evidence.values())),
-            quantities=_quantities(list(evidence.values()), len(section.protocol.class_counts)),
-            confusions=_confusions(list(evidence.values()), section.protocol.class_counts),
+            curves=_curves(evidence),
+            quantities=_quantities(evidence, len(section.protocol.class_counts)),
+            confusions=_confusions(evidence, section.protocol.class_counts),
         )
         ranks = {name: tied[name][0] if name in tied else None for name in ties}
         rows.append(replace(row, ranks={**row.ranks, **ranks}, seen=seen))

@@ -165,7 +165,10 @@ def test_another_split_is_not_run(measured: Collected) -> None:
         ({"findings": [{"text": "x", "holds": {"gcl": "good"}}]}, "holds.gcl must be one of better, worse"),
         ({"findings": [{"text": "x", "holds": {"gcl": "above all"}}]}, "holds.gcl must be one of better, worse"),
         ({"findings": [{"text": "x", "holds": {"gcl fw": "better"}}]}, "no group is named 'fw'"),
-        ({"findings": [{"text": "{gcl few}", "holds": {"gcl": "better"}}]}, "shows {gcl few}, of which nothing stands"),
+        (
+            {"findings": [{"text": "{gcl few}", "holds": {"gcl": "better"}}]},
+            "shows {gcl few}, which 'holds' does not name",
+        ),
         ({"findings": [{"text": "x", "holds": {}}]}, "names at least one contrast"),
         ({"quantum": 1}, "unknown key 'quantum'"),
     ],

@@ -10,7 +10,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from harness.metrics.selection import SELECTION_RULES
 from harness.metrics.shots import GROUPS
@@ -19,8 +19,7 @@ from harness.records.schema import HEADLINE, Record, Scores
 RULES = tuple(SELECTION_RULES)
 
 
-@dataclass(frozen=True)
-class Metric:
+class Metric(NamedTuple):
     """A column of the leaderboard. `best` says which end of it is marked, if any."""
 
     key: str
@@ -29,8 +28,7 @@ class Metric:
     signed: bool = False  # a difference in points, printed with its sign
 
 
-@dataclass(frozen=True)
-class Cost:
+class Cost(NamedTuple):
     """A column of what a row cost: a key of the file beside each record."""
 
     key: str
@@ -38,8 +36,7 @@ class Cost:
     unit: str
 
 
-@dataclass(frozen=True)
-class Stat:
+class Stat(NamedTuple):
     """Mean and sample standard deviation (ddof = 1) over n seeds; one seed has no deviation."""
 
     mean: float

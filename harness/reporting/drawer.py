@@ -38,6 +38,13 @@ def flat(value: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]
             yield name, _text(item)
 
 
+def differing(*recipes: RecipeValues) -> list[list[str]]:
+    """Each key in which the recipes differ, with the value it has in every one; "-" where it has none."""
+    flats = [dict(flat(one)) for one in recipes]
+    lines = ([key, *(one.get(key, "-") for one in flats)] for key in sorted({key for one in flats for key in one}))
+    return [line for line in lines if len(set(line[1:])) > 1]
+
+
 def _text(value: Any) -> str:
     if value is None:
         return "none"

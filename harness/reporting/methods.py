@@ -11,7 +11,7 @@ from harness.base import config
 from harness.base.errors import UserError
 from harness.base.files import read_yaml, shown
 from harness.reporting.comparison import Comparison
-from harness.reporting.drawer import RecipeValues, ResolveRecipe, flat
+from harness.reporting.drawer import RecipeValues, ResolveRecipe, differing
 from harness.reporting.summary import Row, Section
 from harness.spec.entries import entry_name
 from harness.spec.recipe_layers import MethodFile
@@ -87,9 +87,7 @@ def _entry(section: Section, row: Row, resolve: ResolveRecipe | None) -> EntryVi
     outdated = own != first.recipe
     if own is not None and outdated:
         others[f"{first.entry}, as it is now"] = own
-    flats = [dict(flat(one)) for one in (first.recipe, *others.values())]
-    lines = ([key, *(one.get(key, "-") for one in flats)] for key in sorted({key for one in flats for key in one}))
-    differences = [line for line in lines if len(set(line[1:])) > 1]
+    differences = differing(first.recipe, *others.values())
     return EntryView(section, row, _commands(row), list(others), differences, outdated)
 
 

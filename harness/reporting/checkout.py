@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import re
 from functools import cache
 
 from harness.base.errors import UserError
-from harness.reporting.provenance import Recipe
+from harness.reporting.drawer import RecipeValues
 from harness.reporting.published import load_claims, read_published
 from harness.reporting.report import Sources
 from harness.reporting.speed import FOLDER
 from harness.spec.entries import parse_entry
 from harness.spec.provenance import code_version
+from harness.spec.recipe_layers import has_recipe
+from harness.spec.recipes import resolve
 from harness.spec.registry import find_plugins
 from harness.weights.record import FOLDER as WEIGHTS
 
@@ -30,18 +31,8 @@ def sources() -> Sources:
 
 
 @cache
-def _known() -> frozenset[str]:
-    return frozenset(find_plugins())
-
-
-@cache
-def recipe_now(entry: str, dataset: str) -> Recipe | None:
+def recipe_now(entry: str, dataset: str) -> RecipeValues | None:
     """The recipe that an entry has now; None where it has none, or its method does not import."""
-    from harness.spec.recipe_layers import has_recipe
-    from harness.spec.recipes import resolve
-
-    if re.split("[-@]", entry)[0] not in _known():
-        return None
     try:
         parsed = parse_entry(entry)
         return resolve(parsed, dataset).recipe.as_dict() if has_recipe(parsed, dataset) else None

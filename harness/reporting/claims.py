@@ -16,7 +16,7 @@ from harness.base.files import read_json
 from harness.metrics.selection import SELECTION_RULES
 from harness.metrics.shots import GROUPS, POLICIES
 from harness.records.schema import HEADLINE
-from harness.reporting.listed import read_list
+from harness.reporting.inputs import read_list, readable
 
 CLAIMS_FILE = "claims.yaml"
 NOT_STATED = "not stated"
@@ -112,16 +112,14 @@ def load_cards(folder: Path, shipped: Iterable[Card] = ()) -> tuple[list[Card], 
     A folder that does not exist has none. A damaged card, or one whose name another card has, is left out.
     """
     cards = {card.name: card for card in shipped}
-    left_out = []
-    for path in sorted(folder.glob("*.json")):
-        try:
-            card = _read_card(path)
-            if card.name in cards:
-                raise UserError(f"{path}: another card has the name '{card.name}'")
-        except UserError as error:
-            left_out.append((path, str(error)))
-        else:
-            cards[card.name] = card
+
+    def read(path: Path) -> None:
+        card = _read_card(path)
+        if card.name in cards:
+            raise UserError(f"{path}: another card has the name '{card.name}'")
+        cards[card.name] = card
+
+    _, left_out = readable(sorted(folder.glob("*.json")), read)
     return list(cards.values()), left_out
 
 

@@ -11,7 +11,7 @@ from typing import Any, Final, Literal, NamedTuple
 
 from harness.metrics.shots import GROUPS
 from harness.reporting.claims import TRACK, Claim
-from harness.reporting.provenance import ResolveRecipe, flat
+from harness.reporting.drawer import ResolveRecipe, differing
 from harness.reporting.summary import Row, Section, Stat
 
 # Backbones whose printed name differs from the one that builds them; both without punctuation.
@@ -25,7 +25,7 @@ PROFILES: Final = ("exponential", "given")  # of every published data set
 PROFILED: Final = ("cifar10", "cifar100")  # those that are cut to their tail; the others have it already
 
 Identity = tuple[str, float, str, str]
-"""Data set, imbalance factor, method and variant, so spelled that a claim and a row about the same thing are equal."""
+"""Data set, imbalance factor, method and variant, spelled so that a claim and a row about the same thing are equal."""
 
 
 class Place(NamedTuple):
@@ -128,12 +128,10 @@ def _changed(row: Row, resolve: ResolveRecipe) -> str:
     entry = resolve(row.first.entry, row.first.dataset)
     if entry is None:
         return f"{row.first.entry} has none here"
-    own, expected = dict(flat(row.first.recipe)), dict(flat(entry))
-    # How a run was spread over devices is no recipe's, and papers seldom say it; it is a mark of the row.
-    own = {key: value for key, value in own.items() if not key.startswith("parallel.")}
-    keys = [key for key in sorted({*own, *expected}) if own.get(key) != expected.get(key)]
-    shown = [f"{key} {own.get(key, '-')} instead of {expected.get(key, '-')}" for key in keys[:3]]
-    return ", ".join([*shown, f"{len(keys) - 3} more"] if keys[3:] else shown)
+    # How a run was spread over devices is no part of a recipe, and papers seldom say it; the row has a mark instead.
+    lines = [line for line in differing(row.first.recipe, entry) if not line[0].startswith("parallel.")]
+    shown = [f"{key} {own} instead of {expected}" for key, own, expected in lines[:3]]
+    return ", ".join([*shown, f"{len(lines) - 3} more"] if lines[3:] else shown)
 
 
 def compare(claims: Iterable[Claim], rows: MeasuredRows) -> list[Comparison]:

@@ -22,7 +22,7 @@ from harness.records.schema import HEADLINE
 from harness.reporting import tables
 from harness.reporting.effects import Effect
 from harness.reporting.figures import pictures
-from harness.reporting.studies import ENOUGH, SCORES, Contrast, Measured, Result, Study, number, ranked
+from harness.reporting.studies import ENOUGH, SCORES, Contrast, MeasuredContrast, Study, StudyResult, number, ranked
 from harness.reporting.summary import METRICS, Section
 from harness.reporting.tables import Cell, Value
 
@@ -36,7 +36,7 @@ T = TypeVar("T")
 DIGITS = 1
 
 
-def refresh(text: str, sections: Sequence[Section], studies: Sequence[Result], where: str) -> str:
+def refresh(text: str, sections: Sequence[Section], studies: Sequence[StudyResult], where: str) -> str:
     """The document with its blocks as the records have them now.
 
     Raises:
@@ -79,7 +79,7 @@ def brief(section: Section, rule: str) -> str:
     return tables.markdown_table("rl" + "r" * (len(metrics) + 1), table)
 
 
-def study(result: Result) -> str:
+def study(result: StudyResult) -> str:
     """Pictures, contrasts and findings of a study, as Markdown."""
     parts = [f"![{title}]({FIGURES}/{name})\n" for name, title, _ in pictures(result)]
     parts.append(_table((None, one) for one in result.measured))
@@ -91,8 +91,8 @@ def study(result: Result) -> str:
     return "\n".join(parts)
 
 
-def findings(results: Sequence[Result]) -> str:
-    """Every contrast with enough seeds by the size of its difference, as Markdown; those not resolved apart."""
+def findings(results: Sequence[StudyResult]) -> str:
+    """Every contrast with enough seeds, the largest difference first; unresolved ones in a second table."""
     resolved, others = ranked(results)
     parts = [_table(resolved)] if resolved else []
     if others:
@@ -100,7 +100,7 @@ def findings(results: Sequence[Result]) -> str:
     return "\n".join(parts)
 
 
-def _table(contrasts: Iterable[tuple[Study | None, Measured]]) -> str:
+def _table(contrasts: Iterable[tuple[Study | None, MeasuredContrast]]) -> str:
     """A line for each contrast, with its study where there is one; only the scores that one of them has."""
     pairs = list(contrasts)
     scores = [score for score in SCORES if any(one.effects.get(score) for _, one in pairs)] or ["all"]
@@ -128,7 +128,9 @@ def _effect(found: Effect | None, seeds: int) -> Value:
     return Value(number(found), resolved and seeds >= ENOUGH)
 
 
-def refresh_files(paths: Sequence[Path], sections: Sequence[Section], studies: Sequence[Result] = ()) -> list[Path]:
+def refresh_files(
+    paths: Sequence[Path], sections: Sequence[Section], studies: Sequence[StudyResult] = ()
+) -> list[Path]:
     """Refreshes each file; returns those that changed. Nothing is written if one of them has a mistake."""
     texts = {}
     for path in paths:

@@ -13,14 +13,13 @@ from pathlib import Path
 
 from harness.base.files import write_text
 from harness.reporting.effects import Effect
-from harness.reporting.studies import SCORES, Measured, Result
+from harness.reporting.studies import SCORES, MeasuredContrast, StudyResult
 
 MOST_LINES = 6  # rows of a picture, the first ones; more cannot be told apart by colour
 COLOURS = ("#0067a5", "#c14a00", "#007a5a", "#a23b7e", "#7a6200", "#4b5563")  # the page's, safe for colour-blind eyes
 WIDTH, SIDE, TOP, LABEL, LINE, GAP, AXIS = 680, 16, 46, 15, 9, 10, 34  # of the differences, in pixels
 HEIGHT, LEFT, RIGHT = 280, 44, 16  # of the picture by class
-TITLES = {"all": "All", "many": "Many", "medium": "Medium", "few": "Few"}
-LEAST = 0.5  # points that the axis reaches to either side of zero
+LEAST = 0.5  # the axis reaches at least so many points to either side of zero
 GRID, INK = "#d9dee3", "#1b1f24"
 
 
@@ -45,7 +44,7 @@ def round_values(low: float, high: float) -> list[float]:
     return [round(i * step, 10) for i in range(math.ceil(low / step), math.floor(high / step) + 1)]
 
 
-def write_figures(results: Iterable[Result], folder: Path) -> None:
+def write_figures(results: Iterable[StudyResult], folder: Path) -> None:
     """Writes `study-<id>.svg` and `study-<id>.quantity.svg`; pictures of studies that are gone are removed."""
     texts = {name: text for result in results for name, _, text in pictures(result)}
     for path in folder.glob("study-*.svg"):
@@ -55,21 +54,18 @@ def write_figures(results: Iterable[Result], folder: Path) -> None:
         write_text(folder / name, text)
 
 
-def pictures(result: Result) -> Iterator[tuple[str, str, str]]:
+def pictures(result: StudyResult) -> Iterator[tuple[str, str, str]]:
     """Name of the file, title and text of each picture that there is something to draw for."""
     study = result.study
     if result.started:
         yield f"study-{study.id}.svg", study.title, differences(result)
     if result.section and result.quantities:
         title = f"{study.title}: {study.quantity}"
-        yield (
-            f"study-{study.id}.quantity.svg",
-            title,
-            by_class(result.quantities, result.section.protocol.class_counts, title),
-        )
+        svg = by_class(result.quantities, result.section.protocol.class_counts, title)
+        yield f"study-{study.id}.quantity.svg", title, svg
 
 
-def differences(result: Result) -> str:
+def differences(result: StudyResult) -> str:
     """Each contrast's differences by group, in points, around zero."""
     shown = [one for one in result.measured if one.over_all]
     scores = [score for score in SCORES if any(one.effects.get(score) for one in shown)]
@@ -80,24 +76,22 @@ def differences(result: Result) -> str:
     block = LABEL + LINE * len(scores) + GAP
     bottom = TOP + block * len(shown)
     grid = "".join(
-        f'<path d="M{x(tick)} {TOP}V{bottom}" stroke="{INK if tick == 0 else GRID}"/>'
-        f'<text x="{x(tick)}" y="{bottom + 16}" text-anchor="middle">{tick:+g}</text>'
+        _line(f"M{x(tick)} {TOP}V{bottom}", INK if tick == 0 else GRID)
+        + _text(x(tick), bottom + 16, f"{tick:+g}" if tick else "0", "middle")
         for tick in ticks
-    ).replace("+0<", "0<")
+    )
     lines = "".join(_contrast(one, scores, x, TOP + block * i) for i, one in enumerate(shown))
     legend = "".join(
-        f'<path d="M{SIDE + 90 * i} 32h16" stroke="{COLOURS[i]}" stroke-width="3"/>'
-        f'<text x="{SIDE + 22 + 90 * i}" y="36">{TITLES[score]}</text>'
+        _line(f"M{SIDE + 90 * i} 32h16", COLOURS[i], 3) + _text(SIDE + 22 + 90 * i, 36, score.capitalize())
         for i, score in enumerate(scores)
     )
-    what = (
-        "95 % interval" if any(e.inferred for one in shown for e in one.effects.values() if e) else "range over seeds"
-    )
-    axis = f'<text x="{WIDTH / 2}" y="{bottom + 30}" text-anchor="middle">difference in points, {what}</text>'
+    inferred = any(e.inferred for one in shown for e in one.effects.values() if e)
+    what = f"difference in points, {'95 % interval' if inferred else 'range over seeds'}"
+    axis = _text(WIDTH / 2, bottom + 30, what, "middle")
     return _svg(result.study.title, WIDTH, bottom + AXIS + 4, grid + legend + lines + axis)
 
 
-def _contrast(one: Measured, scores: Sequence[str], x: _Scale, top: float) -> str:
+def _contrast(one: MeasuredContrast, scores: Sequence[str], x: _Scale, top: float) -> str:
     halo = 'class="label" stroke="#fff" stroke-width="3" paint-order="stroke"'  # apart from the grid behind it
     label = f'<text x="{SIDE}" y="{top + 11}" {halo}>{escape(one.contrast.label)}</text>'
     bars = ((one.effects.get(score), top + LABEL + LINE * (i + 0.5), COLOURS[i]) for i, score in enumerate(scores))
@@ -106,10 +100,7 @@ def _contrast(one: Measured, scores: Sequence[str], x: _Scale, top: float) -> st
 
 def _bar(found: Effect, x: _Scale, y: float, colour: str) -> str:
     low, mean, high = (x(100 * value) for value in (found.low, found.mean, found.high))
-    return (
-        f'<path d="M{low} {y}H{high}" stroke="{colour}" stroke-width="1.5"/>'
-        f'<circle cx="{mean}" cy="{y}" r="3" fill="{colour}"/>'
-    )
+    return _line(f"M{low} {y}H{high}", colour, 1.5) + f'<circle cx="{mean}" cy="{y}" r="3" fill="{colour}"/>'
 
 
 def by_class(quantities: Mapping[str, Sequence[float]], counts: Sequence[int], title: str) -> str:
@@ -121,24 +112,21 @@ def by_class(quantities: Mapping[str, Sequence[float]], counts: Sequence[int], t
     x = _Scale(math.log(max(*counts, 1)), math.log(max(min(counts), 1)), LEFT, WIDTH - RIGHT)
     y = _Scale(min(*values, *ticks), max(*values, *ticks), HEIGHT - AXIS, TOP)
     grid = "".join(
-        f'<path d="M{LEFT} {y(tick)}H{WIDTH - RIGHT}" stroke="{GRID}"/>'
-        f'<text x="{LEFT - 6}" y="{y(tick) + 4}" text-anchor="end">{tick:g}</text>'
+        _line(f"M{LEFT} {y(tick)}H{WIDTH - RIGHT}", GRID) + _text(LEFT - 6, y(tick) + 4, f"{tick:g}", "end")
         for tick in ticks
     )
     marks = "".join(
-        f'<text x="{x(math.log(max(count, 1)))}" y="{HEIGHT - AXIS + 16}" text-anchor="middle">{count:,}</text>'
+        _text(x(math.log(max(count, 1))), HEIGHT - AXIS + 16, f"{count:,}", "middle")
         for count in _spaced(sorted(set(counts), reverse=True), x)
     )
     lines, legend = "", ""
     for i, (name, of_class) in enumerate(rows):
         path = "L".join(f"{x(math.log(max(counts[c], 1)))} {y(of_class[c])}" for c in order)
         lines += f'<path d="M{path}" fill="none" stroke="{COLOURS[i]}" stroke-width="1.6"/>'
-        legend += f'<path d="M{LEFT + 150 * (i % 4)} {32 + 13 * (i // 4)}h16" stroke="{COLOURS[i]}" stroke-width="2"/>'
-        legend += f'<text x="{LEFT + 22 + 150 * (i % 4)}" y="{36 + 13 * (i // 4)}">{escape(name)}</text>'
-    axis = (
-        f'<text x="{(LEFT + WIDTH - RIGHT) / 2}" y="{HEIGHT - 4}" text-anchor="middle">'
-        "training images of the class, most frequent first</text>"
-    )
+        left, down = LEFT + 150 * (i % 4), 13 * (i // 4)
+        legend += _line(f"M{left} {32 + down}h16", COLOURS[i], 2) + _text(left + 22, 36 + down, name)
+    what = "training images of the class, most frequent first"
+    axis = _text((LEFT + WIDTH - RIGHT) / 2, HEIGHT - 4, what, "middle")
     return _svg(title, WIDTH, HEIGHT, grid + marks + legend + lines + axis)
 
 
@@ -150,6 +138,14 @@ def _spaced(counts: Sequence[int], x: _Scale) -> Iterator[int]:
         if place - last >= 44:
             yield count
             last = place
+
+
+def _line(path: str, colour: str, width: float = 0) -> str:
+    return f'<path d="{path}" stroke="{colour}"' + (f' stroke-width="{width}"/>' if width else "/>")
+
+
+def _text(x: float, y: float, text: str, anchor: str = "") -> str:
+    return f'<text x="{x}" y="{y}"' + (f' text-anchor="{anchor}">' if anchor else ">") + f"{escape(text)}</text>"
 
 
 def _svg(title: str, width: int, height: float, body: str) -> str:

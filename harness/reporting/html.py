@@ -8,7 +8,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
@@ -17,12 +17,13 @@ from harness.base.errors import UserError
 from harness.metrics.selection import SELECTION_RULES
 from harness.metrics.shots import GROUPS, POLICIES, group_of_class
 from harness.records.schema import HEADLINE
-from harness.reporting import provenance, tables
+from harness.reporting import drawer, tables
 from harness.reporting.figures import pictures
 from harness.reporting.methods import MethodView
 from harness.reporting.paper_tables import FilledTable
+from harness.reporting.significance import CriticalDifference
 from harness.reporting.speed import SpeedReport
-from harness.reporting.studies import ENOUGH, SCORES, Result, common_marks, number, ranked
+from harness.reporting.studies import ENOUGH, SCORES, StudyResult, common_marks, number, ranked
 from harness.reporting.summary import COSTS, METRICS, Cost, Curve, Metric, Row, Section, Stat
 from harness.weights.record import WeightsRecord
 
@@ -32,25 +33,22 @@ COMPARED = ("all", *GROUPS, "macro_f1", "ece")
 DIGITS = 1
 
 
-@dataclass(frozen=True)
-class Across:
-    """Methods over several data sets (`harness.reporting.significance.CriticalDifference`), best first."""
+class Across(NamedTuple):
+    """Methods over several data sets, with their average ranks, best first."""
 
     track: str
-    blocks: int
-    p: float
-    critical_difference: float
+    test: CriticalDifference
     ranks: list[tuple[str, float]]
 
 
 @dataclass(frozen=True)
 class Page:
-    """All that stands on the page."""
+    """Everything on the page."""
 
     sections: list[Section]
     papers: list[FilledTable] = field(default_factory=list)
     methods: list[MethodView] = field(default_factory=list)
-    studies: list[Result] = field(default_factory=list)
+    studies: list[StudyResult] = field(default_factory=list)
     speed: Sequence[SpeedReport] = ()
     left_out: list[tuple[str, str]] = field(default_factory=list)  # file, reason
     across: Across | str = ""  # methods over all data sets, or why that is not shown
@@ -71,12 +69,6 @@ def render(page: Page) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.globals.update(
-        cell=_cell, number_text=_cell, percent=_percent, header=tables.header, published=tables.published,
-        seeds=tables.seeds, recipe=provenance.recipe, shared=provenance.shared, by_seed=provenance.by_seed, cost=_cost,
-        data=_data, embed=embed, difference=number, pictures=_pictures,
-        common_marks=common_marks,
-    )  # fmt: skip
     style, script, findings = _style(), _script(), ranked(page.studies)
     return environment.get_template("leaderboard.html.j2").render(
         page=page,
@@ -96,7 +88,10 @@ def render(page: Page) -> str:
         style=style,
         script=script,
         hashes=(_csp_hash(style), _csp_hash(script)),
-    )
+        number_text=_cell, percent=_percent, cost=_cost, data=_data, embed=embed, pictures=pictures, flat=drawer.flat,
+        facts=drawer.facts, header=tables.header, published=tables.published, seeds=tables.seeds, difference=number,
+        common_marks=common_marks,
+    )  # fmt: skip
 
 
 def _style() -> Markup:
@@ -123,11 +118,6 @@ def embed(value: Any) -> Markup:
     """JSON for a script element: nothing in it can end the element or open a comment."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)  # ASCII only
     return Markup(text.replace("&", r"\u0026").replace("<", r"\u003c").replace(">", r"\u003e"))  # noqa: S704
-
-
-def _pictures(result: Result) -> list[Markup]:
-    """The pictures of a study; all text in them is escaped where they are made."""
-    return [Markup(svg) for *_, svg in pictures(result)]  # noqa: S704
 
 
 def _cell(stat: Stat | None, metric: Metric) -> dict[str, str]:
@@ -206,6 +196,4 @@ def _curve(curve: Curve, factor: int) -> list[list[float]]:
 
 
 def _points(values: list[float | None] | None, order: list[int]) -> list[float | None] | None:
-    if values is None:
-        return None
-    return [None if (value := values[c]) is None else round(value * 100, 2) for c in order]
+    return values and [None if (value := values[c]) is None else round(value * 100, 2) for c in order]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections import defaultdict
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,23 +11,12 @@ from harness.base import config
 from harness.base.errors import UserError
 from harness.base.files import read_yaml, shown
 from harness.reporting.comparison import Comparison
-from harness.reporting.provenance import Recipe, ResolveRecipe, flat
+from harness.reporting.drawer import RecipeValues, ResolveRecipe, differing
 from harness.reporting.summary import Row, Section
 from harness.spec.entries import entry_name
+from harness.spec.recipe_layers import MethodFile
 
 OTHERS = ("common", "paper")  # tracks that a row's recipe is held against
-
-
-@dataclass(frozen=True)
-class About:
-    """What a method's recipes.yaml says of it; empty for a method that is not here."""
-
-    name: str
-    title: str
-    summary: str = ""
-    equation: str = ""
-    paper: str = ""
-    link: str = ""
 
 
 @dataclass(frozen=True)
@@ -36,8 +26,8 @@ class EntryView:
     section: Section
     row: Row
     commands: tuple[str, ...]
-    others: tuple[str, ...]  # entries whose recipes stand beside this row's
-    differences: tuple[tuple[str, ...], ...]  # key, this row's value, the others' values
+    others: list[str]  # entries whose recipes stand beside this row's
+    differences: list[list[str]]  # key, this row's value, the others' values
     outdated: bool  # its recipe is no longer what the commands would run
 
 
@@ -45,32 +35,28 @@ class EntryView:
 class MethodView:
     """A method with its rows and its published numbers."""
 
-    about: About
-    entries: tuple[EntryView, ...]
-    claims: tuple[Comparison, ...]
+    name: str
+    about: MethodFile
+    entries: list[EntryView]
+    claims: list[Comparison]
 
 
-def read_about(folders: Mapping[str, Path]) -> dict[str, About]:
-    """The description of each method; one whose recipes.yaml is broken has only its name."""
-    from harness.spec.recipe_layers import MethodFile
-
+def read_about(folders: Mapping[str, Path]) -> dict[str, MethodFile]:
+    """What each method's recipes.yaml says of it; one whose file is broken has only its name."""
     found = {}
     for name, folder in folders.items():
         path = folder / "recipes.yaml"
         try:
-            file = config.build(MethodFile, read_yaml(path), shown(path))
+            found[name] = config.build(MethodFile, read_yaml(path), shown(path))
         except UserError:
-            found[name] = About(name, name)
-            continue
-        link = file.link if file.link.startswith("https://") else ""
-        found[name] = About(name, file.title, file.summary, file.equation, file.paper, link)
+            found[name] = MethodFile(name)
     return found
 
 
 def method_views(
     sections: list[Section],
     comparisons: list[Comparison],
-    about: Mapping[str, About],
+    about: Mapping[str, MethodFile],
     resolve: ResolveRecipe | None,
 ) -> list[MethodView]:
     """A view for each method that has a row or a description, by name."""
@@ -78,37 +64,31 @@ def method_views(
     for section in sections:
         for row in section.rows:
             rows.setdefault(row.first.method, []).append(_entry(section, row, resolve))
-    claims: dict[str, list[Comparison]] = {}
+    claims: dict[str, list[Comparison]] = defaultdict(list)
     for comparison in comparisons:
-        claims.setdefault(comparison.claim.method, []).append(comparison)
+        claims[comparison.claim.method].append(comparison)
     return [
-        MethodView(about.get(name) or About(name, name), tuple(entries), tuple(claims.get(name, ())))
+        MethodView(name, about.get(name) or MethodFile(name), entries, claims[name])
         for name, entries in sorted(rows.items())
         if entries or name in claims
     ]
 
 
 def _entry(section: Section, row: Row, resolve: ResolveRecipe | None) -> EntryView:
-    first, others = row.first, dict[str, Recipe]()
-    for track in OTHERS if resolve else ():
+    first, others = row.first, dict[str, RecipeValues]()
+    if resolve is None:
+        return EntryView(section, row, _commands(row), [], [], False)
+    for track in OTHERS:
         name = entry_name(first.method, first.variant if track == first.track else "", track)
-        recipe = resolve(name, first.dataset) if resolve else None
+        recipe = resolve(name, first.dataset)
         if recipe is not None and name != first.entry:
             others[name] = recipe
-    own = resolve(first.entry, first.dataset) if resolve else None
-    outdated = resolve is not None and own != first.recipe
+    own = resolve(first.entry, first.dataset)
+    outdated = own != first.recipe
     if own is not None and outdated:
         others[f"{first.entry}, as it is now"] = own
-    return EntryView(section, row, _commands(row), tuple(others), tuple(_differences(first.recipe, others)), outdated)
-
-
-def _differences(recipe: Recipe, others: Mapping[str, Recipe]) -> Iterator[tuple[str, ...]]:
-    """The keys in which another recipe differs, with everybody's values."""
-    flats = [dict(flat(one)) for one in (recipe, *others.values())]
-    for key in sorted({key for one in flats for key in one}):
-        values = [one.get(key, "-") for one in flats]
-        if len(set(values)) > 1:
-            yield (key, *values)
+    differences = differing(first.recipe, *others.values())
+    return EntryView(section, row, _commands(row), list(others), differences, outdated)
 
 
 def _commands(row: Row) -> tuple[str, ...]:

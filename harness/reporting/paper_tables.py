@@ -21,7 +21,7 @@ from harness.base.errors import UserError
 from harness.metrics.shots import GROUPS
 from harness.reporting.claims import NOT_STATED, SELECTIONS, Card, Claim, one_of
 from harness.reporting.comparison import Comparison, MeasuredRows, Place, dataset_identity
-from harness.reporting.listed import read_lists
+from harness.reporting.inputs import read_lists
 from harness.reporting.summary import Row, Stat
 from harness.reporting.weights import mark
 from harness.weights.record import WeightsRecord

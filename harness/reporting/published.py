@@ -37,7 +37,7 @@ class Name:
     variant: str = ""
     left_out: str | None = None
     note: str = ""
-    quoted: bool = False  # printed there from somewhere else, so what the source itself did does not apply
+    quoted: bool = False  # the source prints it from elsewhere, so its own protocol does not apply
     selection: str | None = None  # instead of the source's
     epochs: dict[str, str] = field(default_factory=dict)  # instead of the source's, by data set as there
 

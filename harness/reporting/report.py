@@ -19,14 +19,15 @@ from harness.records.schema import HEADLINE, Record
 from harness.reporting import html, tables
 from harness.reporting.claims import Card, Claim, load_cards
 from harness.reporting.comparison import MeasuredRows, compare
+from harness.reporting.drawer import ResolveRecipe
 from harness.reporting.figures import write_figures
+from harness.reporting.inputs import readable
 from harness.reporting.methods import method_views, read_about
 from harness.reporting.paper_tables import fill, load_tables, present
-from harness.reporting.provenance import ResolveRecipe
 from harness.reporting.significance import critical_difference
 from harness.reporting.speed import read_speed
-from harness.reporting.studies import Result, carry_out, load_studies
-from harness.reporting.summary import Run, Section, summarize
+from harness.reporting.studies import StudyResult, carry_out, load_studies
+from harness.reporting.summary import RunResult, Section, summarize
 from harness.reporting.views import ReadEvidence, with_evidence
 from harness.reporting.weights import read_weights
 
@@ -63,25 +64,16 @@ def build_report(collected: Collected, out: Path, sources: Sources | None = None
     sources = sources or Sources()
     label = _Labels(collected)
     ranked = ranked_sections(collected, sources.current)
-    sections, left_out = ranked.sections, ranked.left_out
-    studies = study_results(ranked, sources.folders)
+    sections, studies = ranked.sections, study_results(ranked, sources.folders)
     rows = MeasuredRows(sections, sources.resolve)
     comparisons = compare(sources.claims, rows)
     cards, damaged = load_cards(sources.reported, sources.cards)
     weights, unread = read_weights(sources.weights)
-    left_out += [(label(path), label.within(reason)) for path, reason in unread]
-    left_out += [(path.as_posix(), reason) for path, reason in damaged]
+    speed, useless = readable(sources.benches, read_speed)
+    left_out = sorted([*ranked.left_out, *(label.of(*one) for one in [*damaged, *unread, *useless])])
     papers = present(fill(load_tables(sources.folders), sources.claims, cards, rows, weights))
     methods = method_views(sections, comparisons, read_about(sources.folders), sources.resolve)
-    speed = []
-    for path in sources.benches:
-        try:
-            speed.append(read_speed(path))
-        except UserError as error:
-            left_out.append((label(path), label.within(str(error))))
-    page = html.render(
-        html.Page(sections, papers, methods, studies, speed, sorted(left_out), _across(sections), weights)
-    )
+    page = html.render(html.Page(sections, papers, methods, studies, speed, left_out, _across(sections), weights))
     for name, text in tables.all_files(sections, comparisons, papers).items():
         _write(out / "tables" / name, text)
     write_figures(studies, out / "figures")
@@ -97,7 +89,7 @@ class Ranked(NamedTuple):
     read: ReadEvidence
 
 
-def study_results(tables: Ranked, folders: Mapping[str, Path]) -> list[Result]:
+def study_results(tables: Ranked, folders: Mapping[str, Path]) -> list[StudyResult]:
     """The studies that are described, with what the records say."""
     return [carry_out(study, tables.sections, tables.read) for study in load_studies(folders)]
 
@@ -109,20 +101,20 @@ def ranked_sections(collected: Collected, current: Mapping[str, str] | None = No
         current: code version of each method as it is now; a record measured with another one is marked.
     """
     label = _Labels(collected)
-    left_out = [(label(path), label.within(reason)) for path, reason in collected.left_out]
+    left_out = [label.of(path, reason) for path, reason in collected.left_out]
     paths = {label(path): path for path, _ in collected.records}
 
-    def read(run: Run) -> Evidence | None:
+    def read(run: RunResult) -> Evidence | None:
+        path = evidence_path(paths[run.path])
         try:
-            return read_evidence(evidence_path(paths[run.path]), run.record)
+            return read_evidence(path, run.record)
         except UserError as error:
-            why = (label(evidence_path(paths[run.path])), label.within(str(error)))
-            if why not in left_out:  # tables and studies read it, each for its own
+            if (why := label.of(path, str(error))) not in left_out:  # tables and studies both read it
                 left_out.append(why)
             return None
 
     same = read_same_code() if current else {}
-    runs = [Run(label(path), r, collected.costs(path), _note(r, current, same)) for path, r in collected.records]
+    runs = [RunResult(label(path), r, collected.costs(path), _note(r, current, same)) for path, r in collected.records]
     return Ranked([with_evidence(section, read) for section in summarize(runs)], left_out, read)
 
 
@@ -131,21 +123,20 @@ def _across(sections: list[Section]) -> html.Across | str:
 
     A block is a data set, by the table of it with most rows: tables of one data set are not independent.
     """
-    rankedof: dict[str, dict[str, dict[str, float]]] = {}
+    by_track: dict[str, dict[str, dict[str, float]]] = {}
     for section in sections:
-        accuracies = {row.name: stat.mean for row in section.rows if (stat := row.stats[HEADLINE]["all"])}
-        blocks = rankedof.setdefault(section.protocol.track, {})
+        accuracies = {row.name: mean for row in section.rows if (mean := row.mean(HEADLINE)) is not None}
+        blocks = by_track.setdefault(section.protocol.track, {})
         blocks[section.protocol.dataset] = max(blocks.get(section.protocol.dataset, {}), accuracies, key=len)
-    if not rankedof:
+    if not by_track:
         return "there is no record"
-    track, blocks = max(rankedof.items(), key=lambda item: (len(item[1]), item[0]))
-    names = sorted(set.intersection(*(set(block) for block in blocks.values())))
+    track, blocks = max(by_track.items(), key=lambda item: (len(item[1]), item[0]))
+    names = sorted(set.intersection(*map(set, blocks.values())))
     found = critical_difference(np.array([[block[name] for name in names] for block in blocks.values()]))
     if isinstance(found, str):
         return found
-    order = np.argsort(found.average_ranks, kind="stable")
-    ranks = [(names[i], float(found.average_ranks[i])) for i in order]
-    return html.Across(track, found.blocks, found.p, found.difference, ranks)
+    ranks = zip(names, found.average_ranks.tolist(), strict=True)
+    return html.Across(track, found, sorted(ranks, key=lambda pair: pair[1]))
 
 
 def _note(record: Record, current: Mapping[str, str] | None, same: dict[str, dict[str, str]]) -> str:
@@ -173,8 +164,8 @@ class _Labels:
         self.root = Path(os.path.commonpath([path.parent for path in paths])) if paths else None
 
     def __call__(self, path: Path) -> str:
-        return path.relative_to(self.root).as_posix() if self.root and path.is_absolute() else path.as_posix()
+        return (path.relative_to(self.root) if self.root and path.is_relative_to(self.root) else path).as_posix()
 
-    def within(self, text: str) -> str:
-        """A message without the shared part of the paths in it."""
-        return text.replace(f"{self.root}{os.sep}", "") if self.root else text
+    def of(self, path: Path, reason: str) -> tuple[str, str]:
+        """A file that is left out, and why, without the shared part of the paths in it."""
+        return self(path), reason.replace(f"{self.root}{os.sep}", "") if self.root else reason

@@ -98,10 +98,10 @@ def tie_groups(rows: Sequence[RunsOfRow], alpha: float = 0.05) -> Ties:
     Costs one pass over the rows below each leader, not over all pairs. Raises ValueError where runs differ in length.
     """
     number = len(rows)
-    _images(rows)
+    _one_length({len(run) for runs in rows for run in runs.values()})
     rank, p = np.arange(1, number + 1, dtype=np.int64), np.full(number, np.nan)
     tested = np.zeros(number, dtype=np.bool_)
-    first = _next_with_evidence(rows, 0)
+    first = 0
     while first < number:
         raw, is_lower = _against(rows[first], rows[first + 1 :])
         below = holm(raw)
@@ -112,7 +112,7 @@ def tie_groups(rows: Sequence[RunsOfRow], alpha: float = 0.05) -> Ties:
         p[upto] = below[upto - first - 1]
         tested[upto], tested[first] = True, tested[first] or len(compared) > 0
         rank[first + 1 + compared[compared < end]] = first + 1
-        first = first + 1 + end if len(compared) else _next_with_evidence(rows, first + 1)
+        first += 1 + (end if len(compared) else 0)
     return Ties(rank, p, tested)
 
 
@@ -121,7 +121,7 @@ def pair_matrix(rows: Sequence[RunsOfRow]) -> Floats:
 
     Shape (R, R), symmetric, 1 on the diagonal, nan where the two have no seed in common. Quadratic in the rows.
     """
-    _images(rows)
+    _one_length({len(run) for runs in rows for run in runs.values()})
     return np.array([_against(row, rows)[0] for row in rows]).reshape(len(rows), len(rows))
 
 
@@ -235,14 +235,6 @@ def _against(row: RunsOfRow, others: Sequence[RunsOfRow]) -> tuple[Floats, Bits]
         worse[having] += mcnemar_one_sided(losses, wins)
         common[having] += 1
     return _two_sided(better, worse, common), better < worse
-
-
-def _next_with_evidence(rows: Sequence[RunsOfRow], start: int) -> int:
-    return next((row for row in range(start, len(rows)) if rows[row]), len(rows))
-
-
-def _images(rows: Sequence[RunsOfRow]) -> int:
-    return _one_length({len(run) for runs in rows for run in runs.values()})
 
 
 def _one_length(lengths: set[int]) -> int:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from harness.base.errors import UserError
 from harness.base.files import read_json
@@ -14,8 +12,7 @@ FOLDER = Path("results/bench")
 SCHEMA = 1
 
 
-@dataclass(frozen=True)
-class SpeedRow:
+class SpeedRow(NamedTuple):
     """One comparison with plain PyTorch in the same run; speeds are images a second."""
 
     what: str
@@ -28,8 +25,7 @@ class SpeedRow:
     high: float
 
 
-@dataclass(frozen=True)
-class SpeedReport:
+class SpeedReport(NamedTuple):
     """One file of figures, and the machine that they are of."""
 
     name: str
@@ -38,7 +34,7 @@ class SpeedReport:
     facts: str  # threads, versions, commit
     rows: list[SpeedRow]
     losses: list[tuple[str, dict[int, float]]]  # method and stage, times plain cross-entropy by number of classes
-    reports: list[tuple[int, float, float, float]]  # records, seconds, peak memory (MB), page (MB)
+    reports: list[tuple[float, ...]]  # records, seconds, peak memory (MB), page (MB)
 
 
 def read_speed(path: Path) -> SpeedReport:
@@ -54,35 +50,20 @@ def read_speed(path: Path) -> SpeedReport:
         machine, parts = value["machine"], value["parts"]
         facts = f"{machine['threads']} torch threads, torch {machine['versions']['torch']}, commit {machine['commit']}"
         rows = [_row(row) for row in (*parts["loop"], *parts["loader"])]
-        return SpeedReport(
-            path.name,
-            str(machine["device"]),
-            str(machine["processor"]),
-            facts,
-            rows,
-            _losses(parts["losses"]),
-            [_report(row) for row in parts.get("report", [])],
-        )
+        losses: dict[str, dict[int, float]] = {}
+        for row in parts["losses"]:
+            of_classes = losses.setdefault(f"{row['method']}, {row['stage']}", {})
+            of_classes[int(row["classes"])] = float(row["ratio"]["median"])
+        figures = ("seconds", "peak_memory_mb", "page_mb")
+        reports = [(int(row["records"]), *(float(row[key]) for key in figures)) for row in parts.get("report", [])]
+        device, processor = str(machine["device"]), str(machine["processor"])
+        return SpeedReport(path.name, device, processor, facts, rows, list(losses.items()), reports)
     except (KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{path}: not a benchmark file ({type(error).__name__}: {error})") from None
 
 
 def _row(row: dict[str, Any]) -> SpeedRow:
-    speed, ratio = row["images_per_second"], row["ratio"]
-    loop = row["part"] == "loop"
+    loop, speed = row["part"] == "loop", row["images_per_second"]
     what = f"training, {row['backbone']}, {row['case']}" if loop else f"data alone, {row['case']}"
-    return SpeedRow(
-        what, row["precision"] if loop else "", speed["ours"], speed["plain"], speed.get("floor"), ratio["median"],
-        ratio["low"], ratio["high"],
-    )  # fmt: skip
-
-
-def _report(row: dict[str, Any]) -> tuple[int, float, float, float]:
-    return int(row["records"]), float(row["seconds"]), float(row["peak_memory_mb"]), float(row["page_mb"])
-
-
-def _losses(rows: Sequence[dict[str, Any]]) -> list[tuple[str, dict[int, float]]]:
-    found: dict[str, dict[int, float]] = {}
-    for row in rows:
-        found.setdefault(f"{row['method']}, {row['stage']}", {})[int(row["classes"])] = float(row["ratio"]["median"])
-    return list(found.items())
+    ratios = (row["ratio"][key] for key in ("median", "low", "high"))
+    return SpeedRow(what, row["precision"] if loop else "", speed["ours"], speed["plain"], speed.get("floor"), *ratios)

@@ -21,7 +21,7 @@ from harness.metrics.selection import SELECTION_RULES
 from harness.metrics.shots import GROUPS, group_of_class
 from harness.records.schema import HEADLINE
 from harness.reporting.effects import Effect, Verdict, effect
-from harness.reporting.listed import read_lists
+from harness.reporting.inputs import read_lists
 from harness.reporting.summary import Row, Section, in_all
 from harness.reporting.tables import percent
 from harness.reporting.views import ReadEvidence
@@ -33,7 +33,7 @@ ENOUGH: Final = 3  # seeds; with fewer a contrast is shown, and supports no find
 PLACEHOLDER: Final = re.compile(r"\{([^{}]+)\}")
 BOUND: Final = re.compile(r"(above|below) (-?\d+(?:\.\d+)?)")
 
-# Of a recipe: what a method does not decide, and no study here is about. (Its length in second stages is its own.)
+# Recipe keys that no method decides and no study here varies. (The length of a second stage is the method's own.)
 CONDITIONS: Final = ("backbone", "image_size", "precision", "train.epochs", "train.iterations", "train.batch_size")
 
 Bits: TypeAlias = dict[int, npt.NDArray[np.bool_]]
@@ -76,7 +76,7 @@ class Finding:
     """
 
     text: str
-    holds: dict[str, str]  # "name" or "name few" -> what the sentence takes for true of it
+    holds: dict[str, str]  # "name" or "name few" -> what the sentence assumes of it
 
     def __post_init__(self) -> None:
         for key, claim in self.holds.items():
@@ -87,7 +87,7 @@ class Finding:
             raise ValueError("a finding names at least one contrast under 'holds'")
         for shown in self.shown:
             if shown not in self.holds:
-                raise ValueError(f"a finding shows {{{shown}}}, of which nothing stands under 'holds'")
+                raise ValueError(f"a finding shows {{{shown}}}, which 'holds' does not name")
 
     @property
     def shown(self) -> list[str]:
@@ -124,13 +124,13 @@ class Study:
 
 
 @dataclass(frozen=True)
-class Measured:
+class MeasuredContrast:
     """A contrast with what the records say of it."""
 
     contrast: Contrast
     effects: dict[str, Effect | None] = field(default_factory=dict)  # all, many, medium, few
     marks: tuple[str, ...] = ()  # what a reader must know of either row
-    missing: str = ""  # why there is no effect: a phrase that stands for itself
+    missing: str = ""  # why there is no effect, in a phrase
     complete: bool = True  # no run of either row has failed; findings rest on no others
 
     @property
@@ -144,12 +144,15 @@ class Measured:
         return self.over_all.n if self.over_all else 0
 
 
+Pairs: TypeAlias = list[tuple[Study, MeasuredContrast]]
+
+
 @dataclass(frozen=True)
-class Result:
+class StudyResult:
     """A study with its numbers."""
 
     study: Study
-    measured: tuple[Measured, ...]
+    measured: tuple[MeasuredContrast, ...]
     findings: tuple[str, ...] = ()
     withdrawn: int = 0  # findings that these records do not support, or say nothing of
     section: Section | None = None  # the table, where there is one
@@ -171,7 +174,7 @@ def load_studies(folders: Mapping[str, Path]) -> list[Study]:
     return read_lists(Study, [STUDIES, *own], "studies")
 
 
-def ranked(results: Iterable[Result]) -> tuple[list[tuple[Study, Measured]], list[tuple[Study, Measured]]]:
+def ranked(results: Iterable[StudyResult]) -> tuple[Pairs, Pairs]:
     """The contrasts that are resolved over all images, largest first; and those that are not, likewise.
 
     What is only observed, and what does not differ at all, is in neither; two rows stand in them once, as they
@@ -191,13 +194,13 @@ def ranked(results: Iterable[Result]) -> tuple[list[tuple[Study, Measured]], lis
     return sorted(resolved, key=_by_size), sorted(others, key=_by_size)
 
 
-def _by_size(pair: tuple[Study, Measured]) -> float:
+def _by_size(pair: tuple[Study, MeasuredContrast]) -> float:
     over_all = pair[1].over_all
     return -abs(over_all.mean) if over_all else 0.0
 
 
-def common_marks(lines: Iterable[Measured]) -> list[str]:
-    """What a reader must know of all of them that have numbers; it need not be said of each."""
+def common_marks(lines: Iterable[MeasuredContrast]) -> list[str]:
+    """Marks that every contrast with numbers has, so that they are said once."""
     return in_all([one.marks for one in lines if not one.missing])
 
 
@@ -211,26 +214,26 @@ def number(found: Effect | None) -> str:
     return f"{mean} ({low} to {high}{'' if found.inferred else ' by seed'})"
 
 
-def carry_out(study: Study, sections: Sequence[Section], read: ReadEvidence) -> Result:
+def carry_out(study: Study, sections: Sequence[Section], read: ReadEvidence) -> StudyResult:
     """A study with what the records say."""
     place = (study.split, study.track)
     fitting = [one for one in sections if (one.protocol.split, one.protocol.track) == place]
     if len(fitting) != 1:
         reason = f"{len(fitting)} tables are of this split and track" if fitting else "not run: nothing of this table"
-        return Result(study, tuple(Measured(contrast, missing=reason) for contrast in study.contrasts))
+        return StudyResult(study, tuple(MeasuredContrast(contrast, missing=reason) for contrast in study.contrasts))
     section = fitting[0]
     measured = tuple(_measure(contrast, section, read) for contrast in study.contrasts)
     by_key = {one.contrast.key: one for one in measured}
     findings = [text for finding in study.findings if (text := _sentence(finding, by_key))]
     withdrawn, quantities = len(study.findings) - len(findings), dict(_quantities(study, section))
-    return Result(study, measured, tuple(findings), withdrawn, section, quantities)
+    return StudyResult(study, measured, tuple(findings), withdrawn, section, quantities)
 
 
 class MissingError(Exception):
-    """Why a contrast has no effect, as a phrase that stands for itself."""
+    """Why a contrast has no effect, in a phrase."""
 
 
-def _measure(contrast: Contrast, section: Section, read: ReadEvidence) -> Measured:
+def _measure(contrast: Contrast, section: Section, read: ReadEvidence) -> MeasuredContrast:
     try:
         row, against = _row(contrast.row, section), _row(contrast.against, section)
         _check_conditions(row, against)
@@ -239,7 +242,7 @@ def _measure(contrast: Contrast, section: Section, read: ReadEvidence) -> Measur
         if not np.array_equal(targets, other_targets):
             raise MissingError("not comparable: the test images are others")
     except MissingError as reason:
-        return Measured(contrast, missing=str(reason))
+        return MeasuredContrast(contrast, missing=str(reason))
     groups = np.array(group_of_class(section.protocol.class_counts, section.protocol.shot_policy))
     effects = {}
     for score in SCORES:
@@ -248,7 +251,7 @@ def _measure(contrast: Contrast, section: Section, read: ReadEvidence) -> Measur
     marks = tuple(dict.fromkeys([*row.marks, *against.marks]))
     missing = "" if effects["all"] else "fewer than two seeds in common, or a class with one test image"
     complete = all(run.record.status == "ok" for one in (row, against) for run in one.runs)
-    return Measured(contrast, effects, marks, missing, complete)
+    return MeasuredContrast(contrast, effects, marks, missing, complete)
 
 
 def _row(name: str, section: Section) -> Row:
@@ -291,7 +294,7 @@ def _correct(row: Row, rule: str, read: ReadEvidence) -> tuple[Bits, npt.NDArray
     return bits, targets
 
 
-def _sentence(finding: Finding, measured: Mapping[str, Measured]) -> str | None:
+def _sentence(finding: Finding, measured: Mapping[str, MeasuredContrast]) -> str | None:
     """The finding with its numbers; None where the records do not support it."""
 
     def looked_up(name: str) -> Effect | None:

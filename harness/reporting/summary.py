@@ -10,7 +10,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from harness.metrics.selection import SELECTION_RULES
 from harness.metrics.shots import GROUPS
@@ -19,8 +19,7 @@ from harness.records.schema import HEADLINE, Record, Scores
 RULES = tuple(SELECTION_RULES)
 
 
-@dataclass(frozen=True)
-class Metric:
+class Metric(NamedTuple):
     """A column of the leaderboard. `best` says which end of it is marked, if any."""
 
     key: str
@@ -29,8 +28,7 @@ class Metric:
     signed: bool = False  # a difference in points, printed with its sign
 
 
-@dataclass(frozen=True)
-class Cost:
+class Cost(NamedTuple):
     """A column of what a row cost: a key of the file beside each record."""
 
     key: str
@@ -38,8 +36,7 @@ class Cost:
     unit: str
 
 
-@dataclass(frozen=True)
-class Stat:
+class Stat(NamedTuple):
     """Mean and sample standard deviation (ddof = 1) over n seeds; one seed has no deviation."""
 
     mean: float
@@ -48,8 +45,8 @@ class Stat:
 
 
 @dataclass(frozen=True)
-class Run:
-    """One record with where it stands (`path` is a label for people) and what it cost (untrusted, may be empty)."""
+class RunResult:
+    """One record, where it lies (`path` is a label for people) and what it cost (untrusted, may be empty)."""
 
     path: str
     record: Record
@@ -105,7 +102,7 @@ class Row:
     """The runs of one entry under one recipe, each seed once."""
 
     name: str  # entry without its track
-    runs: tuple[Run, ...]  # by seed
+    runs: tuple[RunResult, ...]  # by seed
     marks: tuple[str, ...]  # what a reader must know before comparing
     stats: dict[str, dict[str, Stat | None]]  # selection rule -> metric -> value
     per_class: dict[str, list[float | None] | None]  # selection rule -> mean accuracy of each class
@@ -160,7 +157,7 @@ class Row:
 
 
 def in_all(marks: Sequence[Sequence[str]]) -> list[str]:
-    """What is said of each of some things."""
+    """The marks that all of them have."""
     return [mark for mark in marks[0] if all(mark in others for others in marks)] if marks else []
 
 
@@ -186,11 +183,11 @@ class Section:
 
     @property
     def shared_marks(self) -> tuple[str, ...]:
-        """What a reader must know of every one of its rows, to be said once; none where there is but one."""
+        """Marks that all rows have, so that they are said once; none in a table of one row."""
         return tuple(in_all([row.marks for row in self.rows])) if len(self.rows) > 1 else ()
 
     def own_marks(self, row: Row) -> list[str]:
-        """What a reader must know of this row beyond that."""
+        """The other marks of a row."""
         return [mark for mark in row.marks if mark not in self.shared_marks]
 
     def rules(self) -> list[str]:
@@ -238,9 +235,9 @@ def protocol(record: Record) -> Protocol:
     return Protocol(**same | {"class_counts": tuple(record.class_counts), "group_sizes": sizes})
 
 
-def summarize(runs: Iterable[Run]) -> list[Section]:
+def summarize(runs: Iterable[RunResult]) -> list[Section]:
     """One section for each protocol, in a fixed order that does not depend on the order of the runs."""
-    by_protocol: dict[Protocol, list[Run]] = defaultdict(list)
+    by_protocol: dict[Protocol, list[RunResult]] = defaultdict(list)
     for run in sorted(runs, key=lambda run: (run.record.code_version, run.path)):
         by_protocol[protocol(run.record)].append(run)
     ordered = sorted(by_protocol, key=lambda p: tuple(asdict(p).values()))
@@ -266,10 +263,10 @@ def _row_key(record: Record) -> tuple[str, ...]:
     return (record.method, record.variant, record.recipe_sha256, record.stage1_selection or "")
 
 
-def _rows(runs: list[Run]) -> tuple[Row, ...]:
+def _rows(runs: list[RunResult]) -> tuple[Row, ...]:
     """Rows by headline rank. A seed that occurs again under the same recipe opens a further row: nothing is
     averaged twice and nothing is dropped."""
-    cells: dict[tuple[tuple[str, ...], int], list[Run]] = defaultdict(list)
+    cells: dict[tuple[tuple[str, ...], int], list[RunResult]] = defaultdict(list)
     seen: Counter[tuple[tuple[str, ...], int]] = Counter()
     for run in runs:
         key = _row_key(run.record)
@@ -300,12 +297,11 @@ def _headline_order(row: Row) -> tuple[float, str, str]:
     return (math.inf if mean is None else -mean, row.name, row.key)
 
 
-def _row(runs: list[Run]) -> Row:
-    records = [run.record for run in runs]
-    good = [record for record in records if record.status == "ok"]
+def _row(runs: list[RunResult]) -> Row:
+    good = [run.record for run in runs if run.record.status == "ok"]
     stats = {rule: {m.key: stat([_value(record, rule, m) for record in good]) for m in METRICS} for rule in RULES}
     per_class = {rule: _per_class([s for record in good if (s := record.results.get(rule))]) for rule in RULES}
-    return Row(records[0].entry.rsplit("@", 1)[0], tuple(runs), tuple(_marks(records, runs)), stats, per_class)
+    return Row(runs[0].record.entry.rsplit("@", 1)[0], tuple(runs), tuple(_marks(runs)), stats, per_class)
 
 
 def _per_class(scores: list[Scores]) -> list[float | None] | None:
@@ -316,7 +312,8 @@ def _per_class(scores: list[Scores]) -> list[float | None] | None:
     return [statistics.fmean(values) if values else None for values in present]
 
 
-def _marks(records: list[Record], runs: Sequence[Run]) -> list[str]:
+def _marks(runs: Sequence[RunResult]) -> list[str]:
+    records = [run.record for run in runs]
     marks = [*_protocol_marks(records[0]), *sorted({run.note for run in runs if run.note})]
     broken = [record for record in records if record.status != "ok"]
     if broken:
@@ -353,7 +350,7 @@ def _reason(record: Record) -> str:
 
 
 def _mark_siblings(rows: list[Row]) -> Iterable[Row]:
-    """Says in each row of an entry that has several why it is not one row."""
+    """Where an entry has several rows, each says why it is a row of its own."""
     seeds_of: dict[tuple[str, ...], Counter[int]] = defaultdict(Counter)
     for row in rows:
         seeds_of[_row_key(row.first)].update(run.record.seed for run in row.runs)

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from harness.records.evidence import Evidence
 from harness.records.schema import HEADLINE
 from harness.reporting.significance import bootstrap_interval, pair_matrix, tie_groups
-from harness.reporting.summary import Curve, Row, Run, Section, Seen
+from harness.reporting.summary import Curve, Row, RunResult, Section, Seen
 
 MOST_PAIRS = 40  # rows of a table up to which every pair of them is tested for the compare view
 TAIL = 10  # rarest classes whose confusions are shown
@@ -21,7 +21,7 @@ CONFUSED_WITH = 3
 CURVE_POINTS = 50
 DRAWS = 500  # of the bootstrap: the bounds of an interval then vary by a few hundredths of its width
 
-ReadEvidence = Callable[[Run], Evidence | None]
+ReadEvidence = Callable[[RunResult], Evidence | None]
 Floats = npt.NDArray[np.floating[Any]]
 
 
@@ -33,14 +33,15 @@ def with_evidence(section: Section, read: ReadEvidence) -> Section:
     stored = {i: np.stack(list(runs.values())) for i, runs in enumerate(bits) if runs}
     intervals = dict(zip(stored, bootstrap_interval(list(stored.values()), DRAWS), strict=True))
     rows = []
-    for i, (row, evidence) in enumerate(zip(section.rows, found, strict=True)):
+    for i, row in enumerate(section.rows):
+        evidence = list(found[i].values())
         tied = {name: by_row[i] for name, by_row in ties.items() if i in by_row}
         seen = Seen(
             interval=intervals.get(i),
             p={name: p for name, (_, p) in tied.items() if not math.isnan(p)},
-            curves=_curves(list(evidence.values())),
-            quantities=_quantities(list(evidence.values()), len(section.protocol.class_counts)),
-            confusions=_confusions(list(evidence.values()), section.protocol.class_counts),
+            curves=_curves(evidence),
+            quantities=_quantities(evidence, len(section.protocol.class_counts)),
+            confusions=_confusions(evidence, section.protocol.class_counts),
         )
         ranks = {name: tied[name][0] if name in tied else None for name in ties}
         rows.append(replace(row, ranks={**row.ranks, **ranks}, seen=seen))

@@ -5,20 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from harness.base.errors import UserError
 from harness.reporting.claims import Claim
 from harness.reporting.comparison import backbone_identity, dataset_identity
+from harness.reporting.inputs import readable
 from harness.weights.record import WeightsRecord, read_weights_record
 
 
 def read_weights(paths: Iterable[Path]) -> tuple[list[WeightsRecord], list[tuple[Path, str]]]:
     """The records, long-tailed ones first, and the files that are left out, each with the reason."""
-    records, left_out = [], []
-    for path in paths:
-        try:
-            records.append(read_weights_record(path))
-        except UserError as error:
-            left_out.append((path, str(error)))
+    records, left_out = readable(paths, read_weights_record)
     return sorted(records, key=lambda record: (-record.weights.imbalance_factor, record.name)), left_out
 
 

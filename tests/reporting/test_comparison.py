@@ -10,7 +10,7 @@ import pytest
 from harness.records.schema import Record
 from harness.reporting.claims import Claim
 from harness.reporting.comparison import Comparison, MeasuredRows
-from harness.reporting.summary import Run, summarize
+from harness.reporting.summary import RunResult, summarize
 from tests.factories import make_record
 
 CIFAR: dict[str, Any] = {"dataset": "cifar100", "split": "cifar100-lt-if100", "backbone": "resnet32"}
@@ -21,7 +21,7 @@ CLAIM = Claim(
 
 
 def compared(claim: Claim, *records: Record) -> Comparison:
-    sections = summarize(Run(f"{i}.json", record, {}) for i, record in enumerate(records))
+    sections = summarize(RunResult(f"{i}.json", record, {}) for i, record in enumerate(records))
     return MeasuredRows(sections).beside(claim)
 
 

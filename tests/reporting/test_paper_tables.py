@@ -17,7 +17,7 @@ from harness.reporting.claims import Card, Claim
 from harness.reporting.comparison import MeasuredRows
 from harness.reporting.paper_tables import Column, PaperCell, PaperTable, TableRow, fill, load_tables
 from harness.reporting.published import load_claims, read_published
-from harness.reporting.summary import Run, summarize
+from harness.reporting.summary import RunResult, summarize
 from harness.spec.registry import find_plugins
 from tests.factories import CLASS_COUNTS, make_record, make_scores
 from tests.reporting.conftest import HOSTILE, NO_TAIL
@@ -32,7 +32,7 @@ TABLE = PaperTable("a-table", "A paper, Table 2", "A paper", (Column("100", imba
 
 
 def cell(claim: Claim, *records: Record, table: PaperTable = TABLE, row: TableRow = ROW) -> PaperCell:
-    sections = summarize(Run(f"{i}.json", record, {}) for i, record in enumerate(records))
+    sections = summarize(RunResult(f"{i}.json", record, {}) for i, record in enumerate(records))
     columns = (Column("x", group=claim.group),)
     (filled,) = fill([replace(table, rows=(row,), columns=columns)], [claim], [], MeasuredRows(sections))
     ((_, (found,)),) = filled.rows
@@ -245,7 +245,7 @@ def test_the_subset_of_cifar_is_a_mark_not_a_bar() -> None:
 
 def test_a_changed_recipe_is_no_paper_s() -> None:
     records = runs(0.45, recipe={"backbone": "resnet32", "train": {"epochs": 1, "lr": 0.1}})
-    sections = summarize(Run(f"{i}.json", record, {}) for i, record in enumerate(records))
+    sections = summarize(RunResult(f"{i}.json", record, {}) for i, record in enumerate(records))
 
     def found(epochs: int) -> PaperCell:
         recipe = {"backbone": "resnet32", "train": {"epochs": epochs, "lr": 0.1}}
@@ -271,7 +271,7 @@ def test_a_changed_recipe_is_no_paper_s() -> None:
 def test_how_a_run_was_spread_over_devices_is_a_mark_and_no_other_recipe(ranks: int, mark: str) -> None:
     own = {"backbone": "resnet32", "train": {"epochs": 200}}
     records = runs(0.45, recipe=own | {"parallel": {"ranks": ranks, "micro_batch": 16, "sync_bn": False}})
-    sections = summarize(Run(f"{i}.json", record, {}) for i, record in enumerate(records))
+    sections = summarize(RunResult(f"{i}.json", record, {}) for i, record in enumerate(records))
     rows = MeasuredRows(sections, lambda entry, dataset: own)
     (filled,) = fill([replace(TABLE, columns=(Column("x"),))], [CLAIM], [], rows)
     ((_, (found,)),) = filled.rows

@@ -18,7 +18,7 @@ from harness.base.errors import UserError
 from harness.reporting.claims import Claim
 from harness.reporting.comparison import MeasuredRows, compare
 from harness.reporting.published import COLUMNS, MAPPING, NUMBERS, load_claims, read_published
-from harness.reporting.summary import Run, summarize
+from harness.reporting.summary import RunResult, summarize
 from harness.spec.registry import available_methods, find_plugins
 from tests.factories import make_record
 
@@ -169,7 +169,7 @@ def test_weight_balancing_stands_beside_the_backbone_of_its_code_not_the_printed
     claims = [c for c in shipped() if c.method == "weight_balancing" and c.dataset == "CIFAR-100-LT"]
     assert {c.backbone for c in claims} == {"ResNet-34 (CIFAR stem)"}
     assert all("ResNet-32 as printed" in c.note for c in claims if c.source.startswith("Weight balancing paper"))
-    rows = MeasuredRows(summarize([Run("0.json", record, {})]))
+    rows = MeasuredRows(summarize([RunResult("0.json", record, {})]))
     assert {comparison.status for comparison in compare(claims, rows)} == {"not run"}
 
 

@@ -18,7 +18,16 @@ from harness.records.schema import write_record
 from harness.reporting.documents import refresh
 from harness.reporting.figures import pictures, write_figures
 from harness.reporting.report import build_report, ranked_sections
-from harness.reporting.studies import Contrast, Measured, Result, Study, carry_out, common_marks, load_studies, ranked
+from harness.reporting.studies import (
+    Contrast,
+    MeasuredContrast,
+    Study,
+    StudyResult,
+    carry_out,
+    common_marks,
+    load_studies,
+    ranked,
+)
 from harness.spec.entries import parse_entry
 from harness.spec.recipes import resolve
 from harness.spec.registry import find_plugins
@@ -55,7 +64,7 @@ def made(**changes: Any) -> Study:
     return config.build(Study, STUDY | changes, "studies.yaml: studies[0]")
 
 
-def result(measured: Collected, **changes: Any) -> Result:
+def result(measured: Collected, **changes: Any) -> StudyResult:
     tables = ranked_sections(measured)
     return carry_out(made(**changes), tables.sections, tables.read)
 
@@ -130,9 +139,9 @@ def test_two_rows_are_ranked_once_whichever_comes_first(measured: Collected) -> 
 def test_what_is_to_be_known_of_all_contrasts_is_said_once() -> None:
     contrast = Contrast("x", "a", "b")
     lines = [
-        Measured(contrast, marks=("one", "both")),
-        Measured(contrast, marks=("both",)),
-        Measured(contrast, missing="!"),
+        MeasuredContrast(contrast, marks=("one", "both")),
+        MeasuredContrast(contrast, marks=("both",)),
+        MeasuredContrast(contrast, missing="!"),
     ]
     assert common_marks(lines) == ["both"]
     assert common_marks([]) == []
@@ -156,7 +165,10 @@ def test_another_split_is_not_run(measured: Collected) -> None:
         ({"findings": [{"text": "x", "holds": {"gcl": "good"}}]}, "holds.gcl must be one of better, worse"),
         ({"findings": [{"text": "x", "holds": {"gcl": "above all"}}]}, "holds.gcl must be one of better, worse"),
         ({"findings": [{"text": "x", "holds": {"gcl fw": "better"}}]}, "no group is named 'fw'"),
-        ({"findings": [{"text": "{gcl few}", "holds": {"gcl": "better"}}]}, "shows {gcl few}, of which nothing stands"),
+        (
+            {"findings": [{"text": "{gcl few}", "holds": {"gcl": "better"}}]},
+            "shows {gcl few}, which 'holds' does not name",
+        ),
         ({"findings": [{"text": "x", "holds": {}}]}, "names at least one contrast"),
         ({"quantum": 1}, "unknown key 'quantum'"),
     ],

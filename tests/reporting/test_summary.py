@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from harness.records.schema import Record
-from harness.reporting.summary import METRICS, Row, Run, Section, stat, summarize
+from harness.reporting.summary import METRICS, Row, RunResult, Section, stat, summarize
 from harness.reporting.tables import notes
 from tests.factories import CLASS_COUNTS, make_record, make_scores
 
@@ -18,7 +18,7 @@ ALL = METRICS[0]
 
 
 def sections(*records: Record) -> list[Section]:
-    return summarize(Run(f"{i}.json", record, {}) for i, record in enumerate(records))
+    return summarize(RunResult(f"{i}.json", record, {}) for i, record in enumerate(records))
 
 
 def rows(*records: Record) -> tuple[Row, ...]:
@@ -177,7 +177,7 @@ def test_a_single_row_is_not_called_best() -> None:
 
 def test_the_order_of_the_files_does_not_matter() -> None:
     records = [make_record(m, s, 0.7 + s / 100, track=t) for m in "ab" for s in range(3) for t in ("paper", "common")]
-    runs = [Run(f"{i:02}.json", record, {}) for i, record in enumerate(records)]
+    runs = [RunResult(f"{i:02}.json", record, {}) for i, record in enumerate(records)]
     shuffled = random.Random(3).sample(runs, len(runs))
     assert shuffled != runs
     assert summarize(shuffled) == summarize(runs)

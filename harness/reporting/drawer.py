@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from harness.metrics.selection import SELECTION_RULES
-from harness.reporting.summary import Row, Run
+from harness.reporting.summary import Row, RunResult
 
-Recipe = Mapping[str, Any]
-ResolveRecipe = Callable[[str, str], Recipe | None]  # entry, data set -> this checkout's recipe, if there is one
+RecipeValues = Mapping[str, Any]
+ResolveRecipe = Callable[[str, str], RecipeValues | None]  # entry, data set -> this checkout's recipe, if there is one
 COSTS = {
     "device": "Device",
     "processor": "Processor",
@@ -28,11 +28,6 @@ COSTS = {
 LONGEST = 200
 
 
-def recipe(row: Row) -> list[tuple[str, str]]:
-    """The resolved recipe as dotted keys and plain values."""
-    return list(flat(row.first.recipe))
-
-
 def flat(value: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
     """Nested keys as dotted ones, values as people read them."""
     for key, item in sorted(value.items(), key=lambda pair: str(pair[0])):
@@ -41,6 +36,13 @@ def flat(value: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]
             yield from flat(item, f"{name}.")
         else:
             yield name, _text(item)
+
+
+def differing(*recipes: RecipeValues) -> list[list[str]]:
+    """Each key in which the recipes differ, with the value it has in every one; "-" where it has none."""
+    flats = [dict(flat(one)) for one in recipes]
+    lines = ([key, *(one.get(key, "-") for one in flats)] for key in sorted({key for one in flats for key in one}))
+    return [line for line in lines if len(set(line[1:])) > 1]
 
 
 def _text(value: Any) -> str:
@@ -53,39 +55,32 @@ def _text(value: Any) -> str:
     return str(value) if not isinstance(value, Mapping) else "none"
 
 
-def shared(row: Row) -> list[tuple[str, str]]:
-    """The facts that all runs of a row have in common."""
-    facts = [dict(seed_facts(run)) for run in row.runs]
-    return [(name, text) for name, text in facts[0].items() if all(one.get(name) == text for one in facts)]
+def facts(row: Row) -> tuple[list[tuple[str, str]], list[str], list[list[str]]]:
+    """What all runs of a row have in common; the names of the other facts; and their texts, a line for each run."""
+    of_runs = [dict(_facts(run)) for run in row.runs]
+    shared = {name: text for name, text in of_runs[0].items() if all(one.get(name) == text for one in of_runs)}
+    names = list(dict.fromkeys(name for one in of_runs for name in one if name not in shared))
+    return list(shared.items()), names, [[one.get(name, "-") for name in names] for one in of_runs]
 
 
-def by_seed(row: Row) -> tuple[list[str], list[list[str]]]:
-    """The other facts: their names, and a line of texts for each run."""
-    facts, common = [dict(seed_facts(run)) for run in row.runs], dict(shared(row))
-    names = list(dict.fromkeys(name for one in facts for name in one if name not in common))
-    return names, [[one.get(name, "-") for name in names] for one in facts]
-
-
-def seed_facts(run: Run) -> list[tuple[str, str]]:
+def _facts(run: RunResult) -> Iterator[tuple[str, str]]:
     """One seed's identity and costs, as labels and texts."""
     record = run.record
-    epochs = [f"{rule} {record.results[rule].epoch}" for rule in SELECTION_RULES if record.results.get(rule)]  # type: ignore[union-attr]
-    facts = [
-        ("Record", run.path),
-        ("Status", record.status),
-        ("Run key", record.run_key),
-        ("Code version", record.code_version),
-        ("Stages", " + ".join(record.stages)),
-        ("Stage 1 selection", record.stage1_selection or "none (one stage)"),
-        ("Stage 1 key", record.stage1_key),
-        ("Epoch reported", ", ".join(epochs) or "none"),
-    ]
+    epochs = [f"{rule} {scores.epoch}" for rule in SELECTION_RULES if (scores := record.results.get(rule))]
+    yield "Record", run.path
+    yield "Status", record.status
+    yield "Run key", record.run_key
+    yield "Code version", record.code_version
+    yield "Stages", " + ".join(record.stages)
+    yield "Stage 1 selection", record.stage1_selection or "none (one stage)"
+    yield "Stage 1 key", record.stage1_key
+    yield "Epoch reported", ", ".join(epochs) or "none"
     if record.evaluated_epochs:
-        facts.append(("Epochs evaluated", record.evaluated_epochs))
+        yield "Epochs evaluated", record.evaluated_epochs
     if record.failure:
         stop = [f"{name} {at}" for name in ("epoch", "step") if (at := getattr(record.failure, name)) is not None]
-        facts.append(("Failure", record.failure.reason + (f" (at {', '.join(stop)})" if stop else "")))
-    return [*facts, *_costs(run.costs)]
+        yield "Failure", record.failure.reason + (f" (at {', '.join(stop)})" if stop else "")
+    yield from _costs(run.costs)
 
 
 def _costs(costs: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

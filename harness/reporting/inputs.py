@@ -1,8 +1,8 @@
-"""YAML files that hold one list: claims, the papers' tables, studies."""
+"""Files that a report reads: YAML with one list (claims, tables, studies), and files that may be damaged."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Protocol, TypeVar
 
@@ -47,3 +47,15 @@ def read_lists(cls: type[N], paths: Iterable[Path], key: str) -> list[N]:
             if found.setdefault(entry.id, entry) is not entry:
                 raise UserError(f"{path}: another of the {key} has the id '{entry.id}'")
     return list(found.values())
+
+
+def readable(paths: Iterable[Path], read: Callable[[Path], T]) -> tuple[list[T], list[tuple[Path, str]]]:
+    """What the files hold, and the files that are left out, each with the reason."""
+    found: list[T] = []
+    left_out = []
+    for path in paths:
+        try:
+            found.append(read(path))
+        except UserError as error:
+            left_out.append((path, str(error)))
+    return found, left_out

@@ -1,4 +1,4 @@
-"""Starting work in several processes that train one run together on this machine.
+"""Starts the processes that train one run together on this machine.
 
 `torchrun -m harness train ...` does the same over several machines; the processes find each other by its variables.
 """
@@ -16,8 +16,8 @@ from multiprocessing.connection import Connection
 from harness.base.errors import RunFailed, UserError, complaint
 from harness.base.processes import Ended, Pool
 
-LOST = "another process of this run ended"  # what a process says that would have gone on
-GRACE = 5.0  # seconds that it waits before it says so: the other one has the word
+LOST = "another process of this run ended"  # what a process says that lost another one
+GRACE = 5.0  # seconds that it waits first: the process that was the cause should be heard
 
 
 def world_size() -> int:

@@ -1,9 +1,8 @@
 """Campaigns: as many runs of a suite as a time budget allows, several at once on each device, without DVC.
 
-Worker processes take runs from here, in the order of `harness.running.plans`: one cell after the other is completed.
-What is stopped by the end of the budget goes on where it was by the same command; what is finished is a record under
-`<out>/records`. A run that fails becomes a record that says so, and holds up nothing; the next call tries it again,
-last.
+Worker processes take runs in the order of `harness.running.plans`, which completes one cell after the other. When the
+budget ends, runs under way stop, and the same command resumes them. A finished run is a record under `<out>/records`.
+A failed run becomes a record that says so and holds up nothing; the next call tries it again, last.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class Outcome:
-    """What a campaign came to, in records."""
+    """How a campaign ended, in records."""
 
     made: int = 0
     failed: int = 0  # of those made

@@ -1,4 +1,4 @@
-"""Running cells: a stage for the pipeline, the whole path alone, failed ones again."""
+"""Runs cells: one stage for the pipeline, the whole path without it, or failed cells once more."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def _raise_failures(outcomes: Sequence[RunInfo]) -> None:
 
 
 def _record_unresolved(asked: StageRequest, entry: Entry, seeds: Sequence[int], error: UserError) -> None:
-    """A cell whose method or recipe is broken becomes failed runs: a row each, not a hole and not a halt."""
+    """A cell whose method or recipe is broken becomes failed runs: a row each, instead of a gap or a halt."""
     split = splits.read_split(SPLITS / f"{asked.split}.json")
     print(f"failed: {error}")
     for seed in seeds:

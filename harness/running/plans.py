@@ -1,4 +1,4 @@
-"""Plans: which runs of a suite are still to be made, in which order, and how one of them is done.
+"""Plans: which runs of a suite are left, in which order they are made, and how one of them is done.
 
 A run is a (cell, seed). Its first stage is trained once for all cells that share it; a second stage can start when its
 first one is done. Campaigns and sweeps take their runs from here.
@@ -120,13 +120,13 @@ class Plan:
         return self.ready.pop()
 
     def finished(self, run: Run) -> None:
-        """Lets start what waited for it."""
+        """Makes ready what waited for it."""
         if run.stage == "train":
             for follower in self.after.pop(run.run_key, []):
                 bisect.insort_left(self.ready, follower, key=attrgetter("priority"))
 
     def sort(self) -> None:
-        """Puts what can start in the order in which it is taken."""
+        """Sorts the runs that can start into the order in which they are taken."""
         self.ready.reverse()
         self.ready.sort(key=attrgetter("priority"))
 
@@ -146,7 +146,7 @@ def make_plan(suite_name: str, settings: Settings, ended: Callable[[Run], bool] 
     """The suite's runs without those whose record is there, of this recipe, split and code; splits are drawn.
 
     Args:
-        ended: asked of a run with a record; if it says no, the run is gone over again.
+        ended: asked about a run with a record; if it says no, the run is made again.
     """
     suite, plan, firsts = get_suite(suite_name), Plan(), dict[str, Run]()
     matched = resolved = 0  # entries
@@ -211,7 +211,7 @@ def _add(
         return
     images, again = sum(split.class_counts), bool(record)
     epochs = cell.recipe.finetune.for_images(images).epochs if cell.recipe.finetune else 0
-    # What trains nothing takes seconds and leaves a record, which the end of the budget must not forestall.
+    # What trains nothing takes seconds and leaves a record: it goes first, before the budget ends.
     length = 0.0 if again else float(images * epochs) or math.inf
     run = dataclasses.replace(run, length=length, priority=place.priority(run.seed, second=True, again=again))
     plan.after.setdefault(info.stage1_key, []).append(run)

@@ -50,7 +50,7 @@ class Workplace:
     device: torch.device
     reporter: Reporter
     scratch: Path = SCRATCH
-    side_by_side: bool = False  # runs of a cell at once, in forked processes (CPU; this one must not have trained yet)
+    side_by_side: bool = False  # a cell's seeds at once, in forked processes (CPU; this one must not have trained yet)
     at_once: int = 1  # runs that share the device with this one, itself included
     ranks: Ranks = ALONE  # this process among those that train each run together
     spread: Spread = ONE_PROCESS
@@ -162,7 +162,7 @@ def _run_all(infos: Sequence[RunInfo], place: Workplace, run: Callable[[RunInfo,
 
 
 def record_failure(cell: Cell, split_file: Path, seed: int, stage: Stage, out: Path, reason: str) -> RunInfo:
-    """Writes down a failure that the stage itself could not: its process died, or its data cannot be read."""
+    """Records a failure that the stage itself could not: its process died, or its data cannot be read."""
     failed = run_info(cell, read_split(split_file), seed, stage).failed(reason)
     _write_info(stage_files(out, seed)["run.json"], failed)
     return failed

@@ -1,4 +1,4 @@
-"""How far a campaign is: a file that it writes as it goes, which `ltbench status` of any later version reads."""
+"""A campaign's progress file: written as it goes, read by `ltbench status` of this or any later version."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which executors there are, and what each makes of the command line. An engine is imported when it is asked for."""
+"""The executors, and what each takes from the command line. An engine is imported only when it is asked for."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def _ray(options: Options, settings: Settings, root: Path) -> Opened:
 
 
 def _check_device(options: Options, settings: Settings, known: Sequence[str]) -> None:
-    """Whoever starts runs elsewhere would otherwise learn of a wrong name from each of them."""
+    """Refuses a wrong name here, before each run on another machine does."""
     if settings.device not in known:
         expected = f"{', '.join(known[:-1])} or {known[-1]}"
         raise UserError(f"--device {settings.device}: --executor {options.name} takes {expected}")

@@ -1,4 +1,4 @@
-"""`ltbench sweep`: the runs of a suite as an executor takes them, and what is left of them."""
+"""`ltbench sweep`: turns what is left of a suite into runs for an executor."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ Opened = tuple[Executor, Share]
 
 @dataclass
 class Outcome:
-    """What a sweep came to."""
+    """How a sweep ended."""
 
     made: int = 0  # records, those of failed runs included
     failed: dict[str, str] = field(default_factory=dict)  # run -> reason

@@ -8,12 +8,15 @@ import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from harness import __version__
 from harness.base.errors import RunFailed, UserError, complaint
+
+if TYPE_CHECKING:
+    from harness.running.plans import Outcome
 
 app = typer.Typer(
     name="ltbench",
@@ -55,22 +58,18 @@ def main() -> None:
     """Entry point: a user's mistake is one line and exit code 2, a failed run 1, an interrupt 130."""
     signal.signal(signal.SIGINT, _interrupted)
     try:
-        code = app(standalone_mode=False)
+        sys.exit(app(standalone_mode=False))
     except (UserError, RunFailed, OSError) as error:
-        code = _complain(*complaint(error))
+        text, code = complaint(error)
     except CLICK_ERROR as error:
-        text = error.format_message()
-        # Without a subcommand the "message" is the whole help text; every other one is a line.
-        code = _complain(text if text.startswith("Usage") else f"error: {' '.join(text.split())}", error.exit_code)
+        text, code = error.format_message(), error.exit_code
+        if not text.startswith("Usage"):  # without a subcommand the "message" is the whole help text
+            text = f"error: {' '.join(text.split())}"
+    print(text, file=sys.stderr)
     sys.exit(code)
 
 
 CLICK_ERROR: Any = next(base for base in typer.BadParameter.__mro__ if base.__name__ == "ClickException")
-
-
-def _complain(text: str, code: int) -> int:
-    print(text, file=sys.stderr)
-    return code
 
 
 def _interrupted(*_: object) -> None:
@@ -473,12 +472,12 @@ def campaign(
     more = "; the same command goes on" if done.left else ""
     more += " (the budget ended before the first run did)" if done.left and not done.made else ""
     print(f"{settings.out / 'records'}: {done.made} records made, {done.left} left{more}")
-    _check_all_made(done.failed, done.left_out)
+    _check_all_made(done)
 
 
-def _check_all_made(failed: int, left_out: int) -> None:
-    if failed or left_out:
-        raise RunFailed(f"{failed} runs failed, {left_out} were left out: see above")
+def _check_all_made(done: Outcome) -> None:
+    if done.failed or done.left_out:
+        raise RunFailed(f"{done.failed} runs failed, {done.left_out} were left out: see above")
 
 
 @app.command()
@@ -521,17 +520,18 @@ def sweep(
 ) -> None:
     """Run a whole suite on this machine or a cluster; the default one also becomes what DVC would have made."""
     from harness.running.plans import Settings
-    from harness.running.sweep import executors, publish
+    from harness.running.sweep import publish
     from harness.running.sweep import suite as module
+    from harness.running.sweep.executors import Options
     from harness.running.sweep.head import Rules
 
     settings = Settings(out or Path("runs/sweeps") / suite, device, per_device, tuple(only or ()), tuple(set_ or ()))
-    options = executors.Options(executor, ray_address, tuple(slurm or ()))
-    done = module.sweep(suite, settings, Rules(attempts), lambda root: executors.open_executor(options, settings, root))
-    print(f"{settings.out / 'records'}: {done.made} records made, {len(done.failed)} runs failed")
+    options = Options(executor, ray_address, tuple(slurm or ()))
+    done = module.sweep(suite, settings, Rules(attempts), options)
+    print(f"{settings.out / 'records'}: {done.made} records made, {done.failed} runs failed")
     if publish.concerns(suite, settings):
         print(f"results/: {publish.publish(settings.out)} records as the pipeline makes them; next: dvc commit --force")
-    _check_all_made(len(done.failed), done.left_out)
+    _check_all_made(done)
 
 
 @app.command()

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,22 +18,12 @@ from harness.base.files import locked
 from harness.base.processes import Ended, Pool
 from harness.base.progress import Reporter, Sender, reporter
 from harness.records.runs import RunInfo
-from harness.running.plans import Plan, Run, Settings, do, fail, make_plan, slots
+from harness.running.plans import Outcome, Plan, Run, Settings, do, fail, make_plan, slots
 from harness.running.status import Tracker
 from harness.running.sweep.contract import only_one
 
 if TYPE_CHECKING:
     from harness.running.stages import Workplace
-
-
-@dataclass
-class Outcome:
-    """How a campaign ended, in records."""
-
-    made: int = 0
-    failed: int = 0  # of those made
-    left: int = 0
-    left_out: int = 0  # splits without data, entries without a recipe
 
 
 def campaign(suite: str, budget: float, settings: Settings) -> Outcome:

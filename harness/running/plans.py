@@ -52,6 +52,16 @@ class Settings:
 
 
 @dataclass(frozen=True)
+class Outcome:
+    """What a campaign or sweep came to, in records; of a sweep, `failed` counts first stages too."""
+
+    made: int = 0
+    failed: int = 0  # of those made
+    left: int = 0
+    left_out: int = 0  # splits without data, entries without a recipe
+
+
+@dataclass(frozen=True)
 class Run:
     """One stage of one run, as it travels to a worker."""
 

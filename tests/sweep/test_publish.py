@@ -11,7 +11,8 @@ from harness.records.schema import write_record
 from harness.running.plans import Settings, make_plan
 from harness.running.sweep import publish
 from harness.running.sweep.contract import done_files, folder_of, write_done
-from harness.running.sweep.suite import Share, specs_of
+from harness.running.sweep.executors import Share
+from harness.running.sweep.suite import specs_of
 from harness.spec import suites
 from tests.factories import make_record
 

@@ -11,9 +11,30 @@ from types import ModuleType
 
 from harness.base.errors import UserError, unknown
 from harness.running.plans import ON_CUDA, Settings, slots
-from harness.running.sweep.suite import Opened, Share
+from harness.running.sweep.contract import Executor
 
 NAMES = ("local", "ray", "slurm")
+
+
+@dataclass(frozen=True)
+class Share:
+    """What a run gets of a machine.
+
+    Attributes:
+        device: as the command line of a run names it.
+        at_once: runs that share the device, this one included.
+    """
+
+    device: str
+    at_once: int = 1
+
+    @property
+    def gpus(self) -> float:
+        """The part of a GPU."""
+        return 0.0 if self.device == "cpu" else 1 / self.at_once
+
+
+Opened = tuple[Executor, Share]
 
 
 @dataclass(frozen=True)

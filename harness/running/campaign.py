@@ -18,7 +18,7 @@ from harness.base.files import locked
 from harness.base.processes import Ended, Pool
 from harness.base.progress import Reporter, Sender, reporter
 from harness.records.runs import RunInfo
-from harness.running.plans import Outcome, Plan, Run, Settings, do, fail, make_plan, slots
+from harness.running.plans import Outcome, Plan, Run, Settings, do, fail, make_plan, slots, workplace
 from harness.running.status import Tracker
 from harness.running.sweep.contract import only_one
 
@@ -110,13 +110,9 @@ class _Workers:
                 message(_Watched(run, self._progress, self._tracker))
 
 
-def work(connection: Connection, out: Path, device_name: str, at_once: int) -> None:
+def work(connection: Connection, out: Path, device: str, at_once: int) -> None:
     """A worker's life: takes runs, does them, says how they ended."""
-    from harness.engine.device import pick_device
-    from harness.running import stages
-
-    scratch = out / "work" / ".scratch"
-    place = stages.Workplace(pick_device(device_name), Sender(connection), scratch, at_once=at_once)
+    place = workplace(out, device, at_once, Sender(connection))
     while True:
         run: Run = connection.recv()
         with only_one(out.resolve(), run.folder):  # a job of a sweep whose head died may still be at it

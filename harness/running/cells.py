@@ -35,6 +35,8 @@ from harness.splits import splits, store
 if TYPE_CHECKING:
     from harness.api import Stage
 
+SCRATCH = Path("work/.scratch")  # runs under way without DVC: in the folder of all that they leave
+
 
 @dataclass(frozen=True)
 class StageRequest:
@@ -237,7 +239,7 @@ def folders(cell: Cell, split: str, out: Path) -> Folders:
     identity = sha256_json(cell.first_stage_identity())[:8]
     first = out / "work" / split / "stage1" / f"{cell.first_stage.name}-{identity}" / "train"
     own = Path(split) / cell.entry.path.with_name(f"{cell.entry.path.name}-{cell.recipe.sha256()[:8]}")
-    return Folders(first, out / "work" / own / cell.stages[-1], out / "records" / own, out / "work" / ".scratch")
+    return Folders(first, out / "work" / own / cell.stages[-1], out / "records" / own, out / SCRATCH)
 
 
 def ensure_split(name: str, dataset: Dataset, out: Path) -> Path:

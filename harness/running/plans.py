@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.base.errors import UserError
+from harness.base.progress import Reporter
 from harness.records.evaluate import evaluate
 from harness.records.runs import RunInfo, run_info
 from harness.records.schema import Record, read_record
@@ -262,6 +263,14 @@ def slots(settings: Settings) -> list[str]:
     every = settings.device in ("auto", "cuda")
     devices = [f"cuda:{i}" for i in range(torch.cuda.device_count())] if every else [str(picked)]
     return devices * (settings.per_device or ON_CUDA)
+
+
+def workplace(out: Path, device: str, at_once: int, reporter: Reporter) -> Workplace:
+    """Where one process does the runs that it is given."""
+    from harness.engine.device import pick_device
+    from harness.running import stages
+
+    return stages.Workplace(pick_device(device), reporter, out / cells.SCRATCH, at_once=at_once)
 
 
 def do(run: Run, out: Path, place: Workplace) -> RunInfo:

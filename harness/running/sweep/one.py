@@ -11,7 +11,7 @@ from pathlib import Path
 from harness.base.errors import UserError
 from harness.base.processes import die_with_stdin
 from harness.base.progress import reporter
-from harness.running.plans import OtherRunError, Run, do
+from harness.running.plans import OtherRunError, Run, do, workplace
 from harness.running.sweep.contract import FAILED, OTHER_RUN, UNUSABLE
 
 
@@ -23,17 +23,12 @@ def command(run: Run, out: Path, device: str, at_once: int) -> tuple[str, ...]:
 
 def main(arguments: Sequence[str]) -> int:
     """Does it; the exit code is 0, `FAILED` if the failure is the result, or another that asks for a new attempt."""
-    from harness.engine.device import pick_device
-    from harness.running import stages
-
     given, out, device, at_once = arguments
     value = json.loads(given)
     run = Run(**value | {"overrides": tuple(value["overrides"])})
     try:
         with reporter() as progress:
-            scratch = Path(out) / "work" / ".scratch"
-            place = stages.Workplace(pick_device(device), progress, scratch, at_once=int(at_once))
-            outcome = do(run, Path(out), place)
+            outcome = do(run, Path(out), workplace(Path(out), device, int(at_once), progress))
     except OtherRunError as error:  # no fault of its files; another machine may have the right code
         print(f"error: {error}", file=sys.stderr)
         return OTHER_RUN

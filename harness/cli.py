@@ -8,15 +8,12 @@ import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from harness import __version__
 from harness.base.errors import RunFailed, UserError, complaint
-
-if TYPE_CHECKING:
-    from harness.running.plans import Outcome
 
 app = typer.Typer(
     name="ltbench",
@@ -472,12 +469,7 @@ def campaign(
     more = "; the same command goes on" if done.left else ""
     more += " (the budget ended before the first run did)" if done.left and not done.made else ""
     print(f"{settings.out / 'records'}: {done.made} records made, {done.left} left{more}")
-    _check_all_made(done)
-
-
-def _check_all_made(done: Outcome) -> None:
-    if done.failed or done.left_out:
-        raise RunFailed(f"{done.failed} runs failed, {done.left_out} were left out: see above")
+    done.check()
 
 
 @app.command()
@@ -531,7 +523,7 @@ def sweep(
     print(f"{settings.out / 'records'}: {done.made} records made, {done.failed} runs failed")
     if publish.concerns(suite, settings):
         print(f"results/: {publish.publish(settings.out)} records as the pipeline makes them; next: dvc commit --force")
-    _check_all_made(done)
+    done.check()
 
 
 @app.command()

@@ -18,7 +18,7 @@ from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.base.errors import UserError
+from harness.base.errors import RunFailed, UserError
 from harness.base.progress import Reporter
 from harness.records.evaluate import evaluate
 from harness.records.runs import RunInfo, run_info
@@ -60,6 +60,15 @@ class Outcome:
     failed: int = 0  # of those made
     left: int = 0
     left_out: int = 0  # splits without data, entries without a recipe
+
+    def check(self) -> None:
+        """Whether all that was due was made.
+
+        Raises:
+            RunFailed: something failed or was left out.
+        """
+        if self.failed or self.left_out:
+            raise RunFailed(f"{self.failed} runs failed, {self.left_out} were left out: see above")
 
 
 @dataclass(frozen=True)

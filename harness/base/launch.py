@@ -14,7 +14,7 @@ from collections.abc import Callable
 from multiprocessing.connection import Connection
 
 from harness.base.errors import RunFailed, UserError, complaint
-from harness.base.processes import Ended, Pool
+from harness.base.processes import Exited, Pool
 
 LOST = "another process of this run ended"  # what a process says that lost another one
 GRACE = 5.0  # seconds that it waits first: the process that was the cause should be heard
@@ -66,7 +66,7 @@ def launch(count: int, work: Callable[[], None]) -> None:
         running = set(ranks)
         while running:
             for connection, message in pool.heard():
-                if not isinstance(message, Ended):
+                if not isinstance(message, Exited):
                     said[connection] = message
                 elif message.code:
                     raise _failure(message.code, ranks[connection], count, said.get(connection, ""))

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from harness.base.errors import UserError
 from harness.base.files import locked
-from harness.base.processes import Ended, Pool
+from harness.base.processes import Exited, Pool
 from harness.base.progress import Reporter, Sender, reporter
 from harness.records.runs import RunInfo
 from harness.running.plans import Outcome, Plan, Run, Settings, do, fail, make_plan, slots, workplace
@@ -103,7 +103,7 @@ class _Workers:
             if isinstance(message, RunInfo):
                 self._idle.append(worker)
                 yield self.busy.pop(worker), message
-            elif isinstance(message, Ended):  # it died: its run has failed, and another takes its place
+            elif isinstance(message, Exited):  # it died: its run has failed, and another takes its place
                 self._hire(self._devices.pop(worker))
                 yield self.busy.pop(worker), fail(run, self._out, message.cause)
             else:

@@ -63,15 +63,14 @@ def launch(count: int, work: Callable[[], None]) -> None:
     port, said = free_port(), dict[Connection, str]()
     with Pool("spawn") as pool:
         ranks = {pool.start(_rank, work, rank, count, port): rank for rank in range(count)}
-        running = set(ranks)
-        while running:
+        while ranks:
             for connection, message in pool.heard():
                 if not isinstance(message, Exited):
                     said[connection] = message
-                elif message.code:
-                    raise _failure(message.code, ranks[connection], count, said.get(connection, ""))
-                else:
-                    running.remove(connection)
+                    continue
+                rank = ranks.pop(connection)
+                if message.code:
+                    raise _failure(message.code, rank, count, said.get(connection, ""))
 
 
 def _failure(code: int, rank: int, count: int, line: str) -> RunFailed | SystemExit:

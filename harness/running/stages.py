@@ -88,7 +88,8 @@ def adopt(
     for seed in seeds:
         info = run_info(cell, split, seed, "train", place.spread)
         source, target = stage_files(first_stage, seed), stage_files(out, seed)
-        outcome, path = read_run_info(source["run.json"]), source["run.json"]
+        path = source["run.json"]
+        outcome = read_run_info(path)
         _check_spread(outcome, info, path)
         if outcome.run_key != info.run_key:
             raise UserError(f"{path}: of run {outcome.run_key}, expected {info.run_key}; run its stage again")

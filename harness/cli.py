@@ -37,6 +37,16 @@ KeepGoing = Annotated[
     bool, typer.Option("--keep-going", help="record a failed run and exit with 0 (the pipeline's way)")
 ]
 SplitName = Annotated[str, typer.Argument(help="<data set>-lt-if<imbalance factor>, e.g. mnist5k-lt-if100")]
+SuiteName = Annotated[str, typer.Argument(help="suite in harness/suites.yaml (ltbench list suites)")]
+Roots = Annotated[list[Path] | None, typer.Argument(help="folders with records")]
+DatasetNames = Annotated[list[str], typer.Argument(help="names of data sets (ltbench list datasets), or folder:PATH")]
+AsJson = Annotated[bool, typer.Option("--json", help="for machines")]
+Mirror = Annotated[Path | None, typer.Option(help="folder with <data set>/<file> or <file>; default LTBENCH_MIRROR")]
+PerDevice = Annotated[int, typer.Option(min=0, help="runs at once on each device; default one a core, four a GPU")]
+Only = Annotated[list[str] | None, typer.Option(metavar="PATTERN", help="entries, e.g. 'ce@*'")]
+Overrides = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="in every recipe, e.g. recipe.epochs=2")
+]
 CAMPAIGNS = Path("runs/campaigns")
 EntryName = Annotated[str, typer.Argument(help="method[-variant]@track, e.g. tvmf-k64@common")]
 
@@ -45,22 +55,18 @@ def main() -> None:
     """Entry point: a user's mistake is one line and exit code 2, a failed run 1, an interrupt 130."""
     signal.signal(signal.SIGINT, _interrupted)
     try:
-        code = app(standalone_mode=False)
+        sys.exit(app(standalone_mode=False))
     except (UserError, RunFailed, OSError) as error:
-        code = _complain(*complaint(error))
+        text, code = complaint(error)
     except CLICK_ERROR as error:
-        text = error.format_message()
-        # Without a subcommand the "message" is the whole help text; every other one is a line.
-        code = _complain(text if text.startswith("Usage") else f"error: {' '.join(text.split())}", error.exit_code)
+        text, code = error.format_message(), error.exit_code
+        if not text.startswith("Usage"):  # without a subcommand the "message" is the whole help text
+            text = f"error: {' '.join(text.split())}"
+    print(text, file=sys.stderr)
     sys.exit(code)
 
 
 CLICK_ERROR: Any = next(base for base in typer.BadParameter.__mro__ if base.__name__ == "ClickException")
-
-
-def _complain(text: str, code: int) -> int:
-    print(text, file=sys.stderr)
-    return code
 
 
 def _interrupted(*_: object) -> None:
@@ -83,7 +89,7 @@ def _options(version: Annotated[bool, typer.Option("--version", callback=_versio
 @app.command("list")
 def list_(
     what: Annotated[str, typer.Argument(help="methods, datasets, backbones or suites")] = "methods",
-    as_json: Annotated[bool, typer.Option("--json", help="for machines")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """What is registered, a line each."""
     from harness.plugins import listing
@@ -102,10 +108,8 @@ def _print_items(items: list[dict[str, str]], as_json: bool) -> None:
 
 @app.command()
 def fetch(
-    datasets: Annotated[list[str], typer.Argument(help="names of data sets (ltbench list datasets), or folder:PATH")],
-    mirror: Annotated[
-        Path | None, typer.Option(help="folder with <data set>/<file> or <file>; default LTBENCH_MIRROR")
-    ] = None,
+    datasets: DatasetNames,
+    mirror: Mirror = None,
     to: Annotated[Path | None, typer.Option(help="default LTBENCH_DATA, else data/")] = None,
     repair: Annotated[bool, typer.Option("--repair", help="replace files whose hash is wrong")] = False,
 ) -> None:
@@ -119,7 +123,7 @@ def fetch(
 
 @app.command()
 def verify(
-    datasets: Annotated[list[str], typer.Argument(help="names of data sets (ltbench list datasets), or folder:PATH")],
+    datasets: DatasetNames,
     quick: Annotated[bool, typer.Option("--quick", help="of large sets: whether the files are there, no more")] = False,
     manifest: Annotated[Path | None, typer.Option(help="write what was found there, as JSON")] = None,
 ) -> None:
@@ -190,7 +194,7 @@ def train(
     from harness.spec.spread import asked_for
 
     spread = asked_for(nproc, micro_batch, sync_bn)
-    cells.run_stage("train", split, entry, seeds, out, device=device, keep_going=keep_going, spread=spread)
+    cells.run_stage(cells.StageRequest("train", split, entry, seeds, out, device, keep_going, spread))
 
 
 @app.command()
@@ -211,9 +215,7 @@ def finetune(
     from harness.spec.spread import asked_for
 
     spread = asked_for(nproc, micro_batch, sync_bn)
-    cells.run_stage(
-        "finetune", split, entry, seeds, out, first=first, device=device, keep_going=keep_going, spread=spread
-    )
+    cells.run_stage(cells.StageRequest("finetune", split, entry, seeds, out, device, keep_going, spread, first))
 
 
 @app.command()
@@ -237,7 +239,7 @@ def evaluate(
 
 @app.command()
 def collect(
-    roots: Annotated[list[Path] | None, typer.Argument(help="folders with records")] = None,
+    roots: Roots = None,
     out: Annotated[Path, typer.Option()] = Path("results/table.csv"),
     import_: Annotated[
         list[Path] | None, typer.Option("--import", metavar="DIR", help="first take over the records of a campaign")
@@ -286,7 +288,7 @@ def same_bits(
 
 @app.command()
 def report(
-    roots: Annotated[list[Path] | None, typer.Argument(help="folders with records")] = None,
+    roots: Roots = None,
     out: Annotated[Path, typer.Option(help="folder that can be served as static pages as it is")] = Path("reports"),
     open_: Annotated[bool, typer.Option("--open", help="show it in the browser")] = False,
 ) -> None:
@@ -325,7 +327,7 @@ def tables(
 
 @app.command()
 def show(
-    roots: Annotated[list[Path] | None, typer.Argument(help="folders with records")] = None,
+    roots: Roots = None,
     suite: Annotated[str, typer.Option(help="only the splits and entries of a suite (ltbench list suites)")] = "",
     selection: Annotated[str, typer.Option(help="selection rule: last, best_val or best_test")] = "last",
     format_: Annotated[str, typer.Option("--format", help="table, md or csv")] = "table",
@@ -357,7 +359,7 @@ def run(
     track: Annotated[str, typer.Option(help="paper, common or short")] = "common",
     backbone: Annotated[str | None, typer.Option(help="timm name; default the recipe's")] = None,
     imbalance_factor: Annotated[float | None, typer.Option(help="default the data set's")] = None,
-    set_: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="e.g. recipe.epochs=2")] = None,
+    set_: Overrides = None,
     out: Annotated[Path, typer.Option(help="folder for everything the run leaves")] = Path("runs"),
     device: Device = "auto",
 ) -> None:
@@ -370,7 +372,7 @@ def run(
 
 
 @weights_app.command("list")
-def list_weights(as_json: Annotated[bool, typer.Option("--json", help="for machines")] = False) -> None:
+def list_weights(as_json: AsJson = False) -> None:
     """The published weights that are known, a line each."""
     from harness.weights.command import known
 
@@ -447,7 +449,7 @@ def bench(
 
 @app.command()
 def campaign(
-    suite: Annotated[str, typer.Argument(help="suite in harness/suites.yaml (ltbench list suites)")],
+    suite: SuiteName,
     budget: Annotated[
         float, typer.Option(min=0, help="seconds of wall time; the same command goes on with what is left")
     ],
@@ -455,24 +457,20 @@ def campaign(
         Path | None, typer.Option(help="folder for everything the campaign leaves; default runs/campaigns/SUITE")
     ] = None,
     device: Device = "auto",
-    per_device: Annotated[
-        int, typer.Option(min=0, help="runs at once on each device; default one a core, four a GPU")
-    ] = 0,
-    only: Annotated[list[str] | None, typer.Option(metavar="PATTERN", help="entries, e.g. 'ce@*'")] = None,
-    set_: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="for every recipe")] = None,
+    per_device: PerDevice = 0,
+    only: Only = None,
+    set_: Overrides = None,
 ) -> None:
     """Run as much of a suite as a time budget allows, several runs at once, without DVC."""
     from harness.running import campaign as module
     from harness.running.plans import Settings
 
-    out = out or CAMPAIGNS / suite
-    settings = Settings(out, device, per_device, tuple(only or ()), tuple(set_ or ()))
+    settings = Settings(out or CAMPAIGNS / suite, device, per_device, tuple(only or ()), tuple(set_ or ()))
     done = module.campaign(suite, budget, settings)
     more = "; the same command goes on" if done.left else ""
     more += " (the budget ended before the first run did)" if done.left and not done.made else ""
-    print(f"{out / 'records'}: {done.made} records made, {done.left} left{more}")
-    if done.failed or done.left_out:
-        raise RunFailed(f"{done.failed} runs failed, {done.left_out} were left out: see above")
+    print(f"{settings.out / 'records'}: {done.made} records made, {done.left} left{more}")
+    done.check()
 
 
 @app.command()
@@ -482,7 +480,7 @@ def status(
     save: Annotated[
         Path | None, typer.Option(metavar="DIR", help="copy what a lost machine would cost; cp -r brings it back")
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="for machines")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """How far a campaign is: records made, runs under way with their epoch, hours left."""
     from harness.running import status as module
@@ -498,15 +496,13 @@ def status(
 
 @app.command()
 def sweep(
-    suite: Annotated[str, typer.Argument(help="suite in harness/suites.yaml (ltbench list suites)")],
+    suite: SuiteName,
     executor: Annotated[str, typer.Option(help="local, ray or slurm")] = "local",
     out: Annotated[Path | None, typer.Option(help="folder that every machine sees; default runs/sweeps/SUITE")] = None,
     device: Device = "auto",
-    per_device: Annotated[
-        int, typer.Option(min=0, help="runs at once on each device; default one a core, four a GPU")
-    ] = 0,
-    only: Annotated[list[str] | None, typer.Option(metavar="PATTERN", help="entries, e.g. 'ce@*'")] = None,
-    set_: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="for every recipe")] = None,
+    per_device: PerDevice = 0,
+    only: Only = None,
+    set_: Overrides = None,
     attempts: Annotated[int, typer.Option(min=1, help="how often a run that is lost is tried")] = 3,
     ray_address: Annotated[
         str, typer.Option(help="HOST:PORT of a Ray cluster's head; default a Ray of this machine alone")
@@ -517,18 +513,18 @@ def sweep(
 ) -> None:
     """Run a whole suite on this machine or a cluster; the default one also becomes what DVC would have made."""
     from harness.running.plans import Settings
-    from harness.running.sweep import executors, publish
+    from harness.running.sweep import publish
     from harness.running.sweep import suite as module
+    from harness.running.sweep.executors import Options
     from harness.running.sweep.head import Rules
 
     settings = Settings(out or Path("runs/sweeps") / suite, device, per_device, tuple(only or ()), tuple(set_ or ()))
-    options = executors.Options(executor, ray_address, tuple(slurm or ()))
-    done = module.sweep(suite, settings, Rules(attempts), lambda root: executors.open_executor(options, settings, root))
-    print(f"{settings.out / 'records'}: {done.made} records made, {len(done.failed)} runs failed")
+    options = Options(executor, ray_address, tuple(slurm or ()))
+    done = module.sweep(suite, settings, Rules(attempts), options)
+    print(f"{settings.out / 'records'}: {done.made} records made, {done.failed} runs failed")
     if publish.concerns(suite, settings):
         print(f"results/: {publish.publish(settings.out)} records as the pipeline makes them; next: dvc commit --force")
-    if done.failed or done.left_out:
-        raise RunFailed(f"{len(done.failed)} runs failed, {done.left_out} were left out: see above")
+    done.check()
 
 
 @app.command()

@@ -1,4 +1,4 @@
-"""Starting work in several processes that train one run together on this machine.
+"""Starts the processes that train one run together on this machine.
 
 `torchrun -m harness train ...` does the same over several machines; the processes find each other by its variables.
 """
@@ -14,10 +14,10 @@ from collections.abc import Callable
 from multiprocessing.connection import Connection
 
 from harness.base.errors import RunFailed, UserError, complaint
-from harness.base.processes import Ended, Pool
+from harness.base.processes import Exited, Pool
 
-LOST = "another process of this run ended"  # what a process says that would have gone on
-GRACE = 5.0  # seconds that it waits before it says so: the other one has the word
+LOST = "another process of this run ended"  # what a process says that lost another one
+GRACE = 5.0  # seconds that it waits first: the process that was the cause should be heard
 
 
 def world_size() -> int:
@@ -63,15 +63,14 @@ def launch(count: int, work: Callable[[], None]) -> None:
     port, said = free_port(), dict[Connection, str]()
     with Pool("spawn") as pool:
         ranks = {pool.start(_rank, work, rank, count, port): rank for rank in range(count)}
-        running = set(ranks)
-        while running:
+        while ranks:
             for connection, message in pool.heard():
-                if not isinstance(message, Ended):
+                if not isinstance(message, Exited):
                     said[connection] = message
-                elif message.code:
-                    raise _failure(message.code, ranks[connection], count, said.get(connection, ""))
-                else:
-                    running.remove(connection)
+                    continue
+                rank = ranks.pop(connection)
+                if message.code:
+                    raise _failure(message.code, rank, count, said.get(connection, ""))
 
 
 def _failure(code: int, rank: int, count: int, line: str) -> RunFailed | SystemExit:

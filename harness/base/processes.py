@@ -14,7 +14,7 @@ from typing import Any, Literal, Self, cast
 
 
 @dataclass(frozen=True)
-class Ended:
+class Exited:
     """The last that is heard of a process: its exit code as Python gives it, below 0 for a signal."""
 
     code: int
@@ -56,7 +56,7 @@ class Pool:
         return cast(Connection, ours)
 
     def heard(self, timeout: float | None = None) -> Iterator[tuple[Connection, Any]]:
-        """Waits for messages, and gives each with its connection. The last of a process is `Ended`."""
+        """Waits for messages, and gives each with its connection. The last of a process is `Exited`."""
         for connection in wait(list(self._processes), timeout):
             assert isinstance(connection, Connection)
             try:
@@ -64,7 +64,7 @@ class Pool:
             except EOFError:
                 process = self._processes.pop(connection)
                 process.join()
-                message = Ended(process.exitcode or 0)
+                message = Exited(process.exitcode or 0)
             yield connection, message
 
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from multiprocessing.connection import Connection
 
 from harness.base.errors import UserError
-from harness.base.processes import Ended, Pool
+from harness.base.processes import Exited, Pool
 from harness.base.progress import Reporter, Sender
 
 Task = Callable[[Reporter], None]
@@ -47,7 +47,7 @@ def run_side_by_side(tasks: Mapping[str, Task], workers: int, reporter: Reporter
             for connection, message in pool.heard():
                 if isinstance(message, UserError):
                     raise message
-                if isinstance(message, Ended):
+                if isinstance(message, Exited):
                     name = running.pop(connection)
                     died |= {name: message.cause} if message.code else {}
                 else:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal
@@ -45,6 +45,16 @@ class RunInfo:
     def title(self) -> str:
         """For messages."""
         return f"{entry_name(self.method, self.variant, self.track)} on {self.split}, seed {self.seed}"
+
+    def failed(
+        self,
+        reason: str,
+        epoch: int | None = None,
+        step: int | None = None,
+        status: Literal["failed", "skipped"] = "failed",
+    ) -> RunInfo:
+        """The same run, come to this end."""
+        return replace(self, status=status, failure=Failure(reason, epoch, step))
 
     @property
     def how_it_ended(self) -> str:

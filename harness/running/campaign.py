@@ -1,41 +1,29 @@
 """Campaigns: as many runs of a suite as a time budget allows, several at once on each device, without DVC.
 
-Worker processes take runs from here, in the order of `harness.running.plans`: one cell after the other is completed.
-What is stopped by the end of the budget goes on where it was by the same command; what is finished is a record under
-`<out>/records`. A run that fails becomes a record that says so, and holds up nothing; the next call tries it again,
-last.
+Worker processes take runs in the order of `harness.running.plans`, which completes one cell after the other. When the
+budget ends, runs under way stop, and the same command resumes them. A finished run is a record under `<out>/records`.
+A failed run becomes a record that says so and holds up nothing; the next call tries it again, last.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.base.errors import UserError
 from harness.base.files import locked
-from harness.base.processes import Ended, Pool
+from harness.base.processes import Exited, Pool
 from harness.base.progress import Reporter, Sender, reporter
 from harness.records.runs import RunInfo
-from harness.running.plans import Plan, Run, Settings, do, fail, make_plan, slots
+from harness.running.plans import Outcome, Plan, Run, Settings, do, fail, make_plan, slots, workplace
 from harness.running.status import Tracker
 from harness.running.sweep.contract import only_one
 
 if TYPE_CHECKING:
     from harness.running.stages import Workplace
-
-
-@dataclass
-class Outcome:
-    """What a campaign came to, in records."""
-
-    made: int = 0
-    failed: int = 0  # of those made
-    left: int = 0
-    left_out: int = 0  # splits without data, entries without a recipe
 
 
 def campaign(suite: str, budget: float, settings: Settings) -> Outcome:
@@ -115,20 +103,16 @@ class _Workers:
             if isinstance(message, RunInfo):
                 self._idle.append(worker)
                 yield self.busy.pop(worker), message
-            elif isinstance(message, Ended):  # it died: its run has failed, and another takes its place
+            elif isinstance(message, Exited):  # it died: its run has failed, and another takes its place
                 self._hire(self._devices.pop(worker))
                 yield self.busy.pop(worker), fail(run, self._out, message.cause)
             else:
                 message(_Watched(run, self._progress, self._tracker))
 
 
-def work(connection: Connection, out: Path, device_name: str, at_once: int) -> None:
+def work(connection: Connection, out: Path, device: str, at_once: int) -> None:
     """A worker's life: takes runs, does them, says how they ended."""
-    from harness.engine.device import pick_device
-    from harness.running import stages
-
-    scratch = out / "work" / ".scratch"
-    place = stages.Workplace(pick_device(device_name), Sender(connection), scratch, at_once=at_once)
+    place = workplace(out, device, at_once, Sender(connection))
     while True:
         run: Run = connection.recv()
         with only_one(out.resolve(), run.folder):  # a job of a sweep whose head died may still be at it

@@ -1,4 +1,4 @@
-"""Running cells: a stage for the pipeline, the whole path alone, failed ones again."""
+"""Runs cells: one stage for the pipeline, the whole path without it, or failed cells once more."""
 
 from __future__ import annotations
 
@@ -20,103 +20,70 @@ from harness.base.progress import reporter
 from harness.metrics.selection import SELECTION_RULES
 from harness.metrics.shots import DEFAULT_POLICY, GROUPS
 from harness.reading.dataset import Dataset
+from harness.records.collect import collect
 from harness.records.evaluate import evaluate
-from harness.records.runs import RunInfo, write_run_info
+from harness.records.runs import RunInfo, stage_files, write_run_info
 from harness.records.schema import Failure, Record, read_record
 from harness.spec.entries import Entry, parse_entry
 from harness.spec.provenance import code_version
 from harness.spec.recipes import Cell, resolve
 from harness.spec.registry import get_plugin
 from harness.spec.spread import ONE_PROCESS, Spread, spread_of
-from harness.spec.suites import SPLITS, check_cell, failed_cells, parse_seeds
+from harness.spec.suites import RECORDS, SPLITS, check_cell, failed_cells, parse_seeds
 from harness.splits import splits, store
 
 if TYPE_CHECKING:
     from harness.api import Stage
 
+SCRATCH = Path("work/.scratch")  # runs under way without DVC: in the folder of all that they leave
 
-def run_stage(
-    stage: Stage,
-    split_name: str,
-    entry_text: str,
-    seeds_text: str,
-    out: Path,
-    *,
-    device: str,
-    keep_going: bool,
-    spread: Spread = ONE_PROCESS,
-    first: Path | None = None,
-) -> None:
+
+@dataclass(frozen=True)
+class StageRequest:
+    """One stage of a cell, as the command line asks for it."""
+
+    stage: Stage
+    split: str
+    entry: str
+    seeds: str
+    out: Path
+    device: str = "auto"
+    keep_going: bool = False  # a failed seed is recorded, and no error
+    spread: Spread = ONE_PROCESS
+    first: Path | None = None  # folder of the first stage, for the second one
+
+
+def run_stage(asked: StageRequest) -> None:
     """One stage of a cell; as one of several processes, or starting them.
 
     Raises:
         UserError: `out` is the pipeline's, and the grid has other stages than the recipe.
         RunFailed: a seed failed, unless `keep_going`; then the failure stands in the cell's folder for its record.
     """
-    seeds, name = parse_seeds(seeds_text), splits.parse_split_name(split_name)
-    entry = parse_entry(entry_text)
+    seeds, name, entry = parse_seeds(asked.seeds), splits.parse_split_name(asked.split), parse_entry(asked.entry)
     try:
         cell = resolve(entry, name.dataset)
     except UserError as error:
-        if not keep_going:
+        if not asked.keep_going:
             raise
-        return _record_unresolved(stage, entry, split_name, seeds, out, error)
-    check_cell(cell, split_name, out)
-    if spread.ranks > 1 and not is_rank():
-        from harness.engine.device import check_one_each  # imports torch
+        return _record_unresolved(asked, entry, seeds, error)
+    check_cell(cell, asked.split, asked.out)
+    from harness.engine import device, ranks  # these import torch
+    from harness.running import stages
 
-        check_one_each(device, spread.ranks)
-        again = functools.partial(
-            run_stage,
-            stage,
-            split_name,
-            entry_text,
-            seeds_text,
-            out,
-            device=device,
-            keep_going=keep_going,
-            spread=spread,
-            first=first,
-        )
-        return launch(spread.ranks, again)
-    _run_here(stage, cell, SPLITS / f"{split_name}.json", seeds, out, first, device, spread, keep_going=keep_going)
-    return None
-
-
-def _run_here(
-    stage: Stage,
-    cell: Cell,
-    split_file: Path,
-    seeds: Sequence[int],
-    out: Path,
-    first: Path | None,
-    device: str,
-    spread: Spread,
-    *,
-    keep_going: bool,
-) -> None:
-    """In this process, alone or with others that do the same."""
-    from harness.engine import ranks
-    from harness.engine.device import pick_device
-    from harness.running import stages  # imports torch
-
-    chosen = pick_device(ranks.local_device(device))
+    if asked.spread.ranks > 1 and not is_rank():
+        device.check_one_each(asked.device, asked.spread.ranks)
+        return launch(asked.spread.ranks, functools.partial(run_stage, asked))
+    chosen, split_file = device.pick_device(ranks.local_device(asked.device)), SPLITS / f"{asked.split}.json"
     with ranks.joined(chosen) as us, reporter(shown=us.first) as progress:
-        place = stages.Workplace(chosen, progress, side_by_side=_may_fork(), ranks=us, spread=spread)
-        if stage == "train":
-            outcomes = stages.train(cell, split_file, seeds, out, place)
+        place = stages.Workplace(chosen, progress, side_by_side=True, ranks=us, spread=asked.spread)
+        if asked.first:
+            outcomes = stages.finetune(cell, split_file, seeds, asked.first, asked.out, place)
         else:
-            assert first is not None
-            outcomes = stages.finetune(cell, split_file, seeds, first, out, place)
-        if us.first and not keep_going:
+            outcomes = stages.train(cell, split_file, seeds, asked.out, place)
+        if us.first and not asked.keep_going:
             _raise_failures(outcomes)
-
-
-def _may_fork() -> bool:
-    """Whether seeds may run in forked processes: a second thread of OpenMP would wait there for ever."""
-    import torch
-
-    return torch.get_num_threads() == 1
+    return None
 
 
 def _raise_failures(outcomes: Sequence[RunInfo]) -> None:
@@ -125,11 +92,9 @@ def _raise_failures(outcomes: Sequence[RunInfo]) -> None:
         raise RunFailed("; ".join(reasons))
 
 
-def _record_unresolved(
-    stage: Stage, entry: Entry, split_name: str, seeds: Sequence[int], out: Path, error: UserError
-) -> None:
-    """A cell whose method or recipe is broken becomes failed runs: a row each, not a hole and not a halt."""
-    split = splits.read_split(SPLITS / f"{split_name}.json")
+def _record_unresolved(asked: StageRequest, entry: Entry, seeds: Sequence[int], error: UserError) -> None:
+    """A cell whose method or recipe is broken becomes failed runs: a row each, instead of a gap or a halt."""
+    split = splits.read_split(SPLITS / f"{asked.split}.json")
     print(f"failed: {error}")
     for seed in seeds:
         info = RunInfo(
@@ -139,7 +104,7 @@ def _record_unresolved(
             seed=seed,
             split=split.id,
             split_sha256=split.sha256,
-            stages=["train"] if stage == "train" else ["train", "finetune"],
+            stages=["train"] if asked.stage == "train" else ["train", "finetune"],
             recipe={},
             recipe_sha256="",
             stage1_key="",
@@ -148,9 +113,10 @@ def _record_unresolved(
             status="failed",
             failure=Failure(str(error)),
         )
-        write_run_info(out / "predictions" / f"seed{seed}.json", info)
-    for folder in ("checkpoint", "costs"):
-        (out / folder).mkdir(parents=True, exist_ok=True)
+        files = stage_files(asked.out, seed)
+        for path in files.values():
+            path.parent.mkdir(parents=True, exist_ok=True)
+        write_run_info(files["run.json"], info)
 
 
 def run_alone(
@@ -195,7 +161,7 @@ def _whole_path(
     create_backbone(cell.recipe.backbone, shape)  # refused before anything is fetched or written
     split_file, places = ensure_split(split, dataset, out), folders(cell, split, out)
     with locked(out), reporter() as progress:
-        place = stages.Workplace(chosen_device, progress, places.scratch, side_by_side=_may_fork())
+        place = stages.Workplace(chosen_device, progress, places.scratch, side_by_side=True)
         stages.train(cell, split_file, seeds, places.first, place)
         outcomes = stages.finetune(cell, split_file, seeds, places.first, places.last, place)
     return evaluate(split_file, [places.first, places.last], seeds, places.records, policy), outcomes
@@ -273,7 +239,7 @@ def folders(cell: Cell, split: str, out: Path) -> Folders:
     identity = sha256_json(cell.first_stage_identity())[:8]
     first = out / "work" / split / "stage1" / f"{cell.first_stage.name}-{identity}" / "train"
     own = Path(split) / cell.entry.path.with_name(f"{cell.entry.path.name}-{cell.recipe.sha256()[:8]}")
-    return Folders(first, out / "work" / own / cell.stages[-1], out / "records" / own, out / "work" / ".scratch")
+    return Folders(first, out / "work" / own / cell.stages[-1], out / "records" / own, out / SCRATCH)
 
 
 def ensure_split(name: str, dataset: Dataset, out: Path) -> Path:
@@ -308,25 +274,27 @@ def print_table(records: Sequence[Record]) -> None:
 
 def retry(suite: str) -> int:
     """Forces the DVC stages of failed cells, then brings the rest up to date; returns the exit code."""
-    from harness.records.collect import collect
-
-    failed = failed_cells(suite, collect(Path("results/records")).records)
+    failed = _failed_cells(suite)
     if not failed:
         print("no failed cells")
         return 0
     for stage, reason in failed:
         print(f"{stage}: {reason}")
+    forced = [["dvc", "repro", "--force", "--single-item", stage] for stage, _ in failed]
     try:
-        for stage, _ in failed:
-            subprocess.run(["dvc", "repro", "--force", "--single-item", stage], check=True)  # noqa: S603, S607
-        subprocess.run(["dvc", "repro"], check=True)  # noqa: S607
+        for command in (*forced, ["dvc", "repro"]):
+            subprocess.run(command, check=True)  # noqa: S603
     except FileNotFoundError:
         raise UserError(
             "dvc is not installed; install the extra 'pipeline', or rerun single cells with `ltbench run`"
         ) from None
     except subprocess.CalledProcessError as error:
         return error.returncode
-    again = failed_cells(suite, collect(Path("results/records")).records)
+    again = _failed_cells(suite)
     for stage, reason in again:
         print(f"failed again: {stage}: {reason}")
     return 1 if again else 0
+
+
+def _failed_cells(suite: str) -> list[tuple[str, str]]:
+    return failed_cells(suite, collect(RECORDS).records)

@@ -1,4 +1,4 @@
-"""Plans: which runs of a suite are still to be made, in which order, and how one of them is done.
+"""Plans: which runs of a suite are left, in which order they are made, and how one of them is done.
 
 A run is a (cell, seed). Its first stage is trained once for all cells that share it; a second stage can start when its
 first one is done. Campaigns and sweeps take their runs from here.
@@ -18,7 +18,8 @@ from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.base.errors import UserError
+from harness.base.errors import RunFailed, UserError
+from harness.base.progress import Reporter
 from harness.records.evaluate import evaluate
 from harness.records.runs import RunInfo, run_info
 from harness.records.schema import Record, read_record
@@ -48,6 +49,25 @@ class Settings:
     per_device: int = 0  # 0: one a core, or `ON_CUDA` a GPU
     only: tuple[str, ...] = ()  # patterns of entries
     overrides: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a campaign or sweep came to, in records; of a sweep, `failed` counts first stages too."""
+
+    made: int = 0
+    failed: int = 0  # of those made
+    left: int = 0
+    left_out: int = 0  # splits without data, entries without a recipe
+
+    def check(self) -> None:
+        """Whether all that was due was made.
+
+        Raises:
+            RunFailed: something failed or was left out.
+        """
+        if self.failed or self.left_out:
+            raise RunFailed(f"{self.failed} runs failed, {self.left_out} were left out: see above")
 
 
 @dataclass(frozen=True)
@@ -119,13 +139,13 @@ class Plan:
         return self.ready.pop()
 
     def finished(self, run: Run) -> None:
-        """Lets start what waited for it."""
+        """Makes ready what waited for it."""
         if run.stage == "train":
             for follower in self.after.pop(run.run_key, []):
                 bisect.insort_left(self.ready, follower, key=attrgetter("priority"))
 
     def sort(self) -> None:
-        """Puts what can start in the order in which it is taken."""
+        """Sorts the runs that can start into the order in which they are taken."""
         self.ready.reverse()
         self.ready.sort(key=attrgetter("priority"))
 
@@ -144,7 +164,7 @@ def make_plan(suite_name: str, settings: Settings, ended: Callable[[Run], bool] 
     """The suite's runs without those whose record is there, of this recipe, split and code; splits are drawn.
 
     Args:
-        ended: asked of a run with a record; if it says no, the run is gone over again.
+        ended: asked about a run with a record; if it says no, the run is made again.
     """
     suite, plan, firsts = get_suite(suite_name), Plan(), dict[str, Run]()
     matched = resolved = 0  # entries
@@ -209,7 +229,7 @@ def _add(
         return
     images, again = sum(split.class_counts), bool(record)
     epochs = cell.recipe.finetune.for_images(images).epochs if cell.recipe.finetune else 0
-    # What trains nothing takes seconds and leaves a record, which the end of the budget must not forestall.
+    # What trains nothing takes seconds and leaves a record: it goes first, before the budget ends.
     length = 0.0 if again else float(images * epochs) or math.inf
     run = dataclasses.replace(run, length=length, priority=place.priority(run.seed, second=True, again=again))
     plan.after.setdefault(info.stage1_key, []).append(run)
@@ -250,6 +270,14 @@ def slots(settings: Settings) -> list[str]:
     every = settings.device in ("auto", "cuda")
     devices = [f"cuda:{i}" for i in range(torch.cuda.device_count())] if every else [str(picked)]
     return devices * (settings.per_device or ON_CUDA)
+
+
+def workplace(out: Path, device: str, at_once: int, reporter: Reporter) -> Workplace:
+    """Where one process does the runs that it is given."""
+    from harness.engine.device import pick_device
+    from harness.running import stages
+
+    return stages.Workplace(pick_device(device), reporter, out / cells.SCRATCH, at_once=at_once)
 
 
 def do(run: Run, out: Path, place: Workplace) -> RunInfo:

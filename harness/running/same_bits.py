@@ -44,7 +44,7 @@ SMALL = (*SHORT, "image_size=8")
 
 
 @dataclass(frozen=True)
-class Part:
+class Trial:
     """What is run of a suite, and how it is shortened.
 
     Attributes:
@@ -58,9 +58,9 @@ class Part:
 
 
 PARTS = (
-    Part("default", SHORT),
-    Part("cifar10-short", SMALL, only="crt@short", stopped_after=20.0),
-    Part("full-length", SMALL),
+    Trial("default", SHORT),
+    Trial("cifar10-short", SMALL, only="crt@short", stopped_after=20.0),
+    Trial("full-length", SMALL),
 )
 POST_HOC = "-post-hoc"
 IN_TWO = "mnist5k-lt-if100", "ce@common"  # one run over two processes, in full
@@ -157,7 +157,7 @@ def _git(*arguments: str) -> bytes:
     return done.stdout
 
 
-def _measure(tree: Path, parts: Sequence[Part]) -> dict[str, Outcome]:
+def _measure(tree: Path, parts: Sequence[Trial]) -> dict[str, Outcome]:
     """Runs the parts with the code in `tree`, seed 0 alone; what could not run (no data, say) is missing."""
     suites = {name: value for part in parts for name, value in _suites(part, tree).items()}
     write_json(tree / PACKAGE.name / SUITES_FILE.name, suites)  # JSON is YAML
@@ -169,7 +169,9 @@ def _measure(tree: Path, parts: Sequence[Part]) -> dict[str, Outcome]:
             words += [word for item in overrides for word in ("--set", item)]
             for budget in filter(None, (part.stopped_after, 1e6)):
                 _ltbench(tree, *words, "--budget", f"{budget:g}")
-            found |= {_name(record): _outcome(path, record, out) for path, record in _records(out)}
+            for path in record_paths(out / "records"):
+                record = read_record(path)
+                found[f"{record.split} {record.entry} {record.seed}"] = _outcome(path, record, out)
     if IN_TWO:
         found |= _in_two(tree, *IN_TWO)
     if not found:
@@ -177,7 +179,7 @@ def _measure(tree: Path, parts: Sequence[Part]) -> dict[str, Outcome]:
     return found
 
 
-def _suites(part: Part, tree: Path) -> dict[str, dict[str, Any]]:
+def _suites(part: Trial, tree: Path) -> dict[str, dict[str, Any]]:
     """The part's entries with seed 0, of methods that are in `tree`.
 
     Those that apply a rule to a finished network (their second stage has no epochs) make a suite of their own.
@@ -216,14 +218,6 @@ def _ltbench(tree: Path, *words: str) -> None:
     }
     print(f"{tree.name}: ltbench {' '.join(words[:3])}", file=sys.stderr, flush=True)
     subprocess.run([sys.executable, "-m", PACKAGE.name, *words], cwd=tree, env=environment, check=False)  # noqa: S603
-
-
-def _records(out: Path) -> list[tuple[Path, Record]]:
-    return [(path, read_record(path)) for path in record_paths(out / "records")]
-
-
-def _name(record: Record) -> str:
-    return f"{record.split} {record.entry} {record.seed}"
 
 
 def _outcome(path: Path, record: Record, out: Path) -> Outcome:

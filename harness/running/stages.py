@@ -32,7 +32,6 @@ from harness.feed.resize import resized
 from harness.reading.dataset import AnyImages
 from harness.records.history import read_history
 from harness.records.runs import RunInfo, read_run_info, run_info, stage_files, write_run_info
-from harness.records.schema import Failure
 from harness.spec.provenance import machine
 from harness.spec.recipes import Cell
 from harness.spec.spread import KEY, ONE_PROCESS, Spread, spread_of
@@ -50,7 +49,7 @@ class Workplace:
     device: torch.device
     reporter: Reporter
     scratch: Path = SCRATCH
-    side_by_side: bool = False  # runs of a cell at once, in forked processes (CPU; this one must not have trained yet)
+    side_by_side: bool = False  # a cell's seeds at once, in forked processes (CPU; this one must not have trained yet)
     at_once: int = 1  # runs that share the device with this one, itself included
     ranks: Ranks = ALONE  # this process among those that train each run together
     spread: Spread = ONE_PROCESS
@@ -87,16 +86,17 @@ def adopt(
     split, outcomes = read_split(split_file), []
     for seed in seeds:
         info = run_info(cell, split, seed, "train", place.spread)
-        source, target = first_stage / "predictions" / f"seed{seed}", out / "predictions" / f"seed{seed}"
-        outcome = read_run_info(source.with_suffix(".json"))
-        _check_spread(outcome, info, source.with_suffix(".json"))
+        source, target = stage_files(first_stage, seed), stage_files(out, seed)
+        path = source["run.json"]
+        outcome = read_run_info(path)
+        _check_spread(outcome, info, path)
         if outcome.run_key != info.run_key:
-            raise UserError(f"{source}.json: of run {outcome.run_key}, expected {info.run_key}; run its stage again")
+            raise UserError(f"{path}: of run {outcome.run_key}, expected {info.run_key}; run its stage again")
         outcomes.append(dataclasses.replace(info, status=outcome.status, failure=outcome.failure))
-        target.parent.mkdir(parents=True, exist_ok=True)
         if outcome.status == "ok":
-            shutil.copyfile(source.with_suffix(".npz"), target.with_suffix(".npz"))
-        write_run_info(target.with_suffix(".json"), outcomes[-1])
+            target["predictions.npz"].parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(source["predictions.npz"], target["predictions.npz"])
+        write_run_info(target["run.json"], outcomes[-1])
     return place.ranks.told(outcomes)
 
 
@@ -114,7 +114,7 @@ def _run_cell(
         return place.ranks.told([])
     for info in infos:  # published together: an interrupted cell loses its `out`, never its finished seeds
         _publish(_scratch(place, info), out, info.seed)
-    return place.ranks.told([read_run_info(out / "predictions" / f"seed{info.seed}.json") for info in infos])
+    return place.ranks.told([read_run_info(stage_files(out, info.seed)["run.json"]) for info in infos])
 
 
 def _left(infos: Sequence[RunInfo], out: Path, place: Workplace) -> list[RunInfo]:
@@ -144,7 +144,8 @@ def _scratch(place: Workplace, info: RunInfo) -> Path:
 def _run_all(infos: Sequence[RunInfo], place: Workplace, run: Callable[[RunInfo, Workplace], None]) -> None:
     """All runs: side by side where that helps, else one after the other."""
     alone = place.side_by_side and place.device.type == "cpu" and place.ranks.world == 1
-    workers = workers_for(len(infos)) if alone else 1
+    may_fork = torch.get_num_threads() == 1  # else a second thread of OpenMP would wait there for ever
+    workers = workers_for(len(infos)) if alone and may_fork else 1
     if workers == 1:
         for info in infos:
             run(info, place)
@@ -157,15 +158,13 @@ def _run_all(infos: Sequence[RunInfo], place: Workplace, run: Callable[[RunInfo,
     for info in infos:
         if info.title in died:
             place.reporter.note(f"{info.title}: failed: {died[info.title]}")
-            failed = dataclasses.replace(info, status="failed", failure=Failure(died[info.title]))
-            _write_outcome(_scratch(place, info), failed, place)
+            _write_outcome(info.failed(died[info.title]), place)
 
 
 def record_failure(cell: Cell, split_file: Path, seed: int, stage: Stage, out: Path, reason: str) -> RunInfo:
-    """Writes down a failure that the stage itself could not: its process died, or its data cannot be read."""
-    info = run_info(cell, read_split(split_file), seed, stage)
-    failed = dataclasses.replace(info, status="failed", failure=Failure(reason))
-    write_run_info(out / "predictions" / f"seed{seed}.json", failed)
+    """Records a failure that the stage itself could not: its process died, or its data cannot be read."""
+    failed = run_info(cell, read_split(split_file), seed, stage).failed(reason)
+    write_run_info(stage_files(out, seed)["run.json"], failed)
     return failed
 
 
@@ -208,10 +207,7 @@ def _run_one(
         if place.ranks.world > 1 and not failure.agreed:  # the others do not know of it, and wait for this one
             raise
         place.reporter.note(f"{info.title}: {failure.status}: {failure}")
-        failed = dataclasses.replace(
-            info, status=failure.status, failure=Failure(failure.reason, failure.epoch, failure.step)
-        )
-        return _write_outcome(folder, failed, place)
+        return _write_outcome(info.failed(failure.reason, failure.epoch, failure.step, failure.status), place)
     except UserError:
         raise
     except Exception as error:  # foreign code: a plugin's bug or a lack of memory fails this run, not the others
@@ -221,11 +217,10 @@ def _run_one(
             raise
         traceback.print_exc()
         reason = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
-        failed = dataclasses.replace(info, status="failed", failure=Failure(reason))
-        return _write_outcome(folder, failed, place)
+        return _write_outcome(info.failed(reason), place)
     if place.ranks.first:
         _write_costs(folder, run, info, place)
-    return _write_outcome(folder, info, place)
+    return _write_outcome(info, place)
 
 
 def _told_weights(start: Path | None, info: RunInfo, ranks: Ranks) -> dict[str, torch.Tensor]:
@@ -248,27 +243,17 @@ def _job(cell: Cell, stage: Stage, info: RunInfo, start: dict[str, torch.Tensor]
     params = cell.first_stage_params if first else cell.recipe.params
     recipe = cell.recipe.train if first else cell.recipe.finetune
     assert recipe is not None
-    return StageJob(
-        stage,
-        method,
-        params,
-        recipe,
-        cell.recipe.backbone,
-        cell.recipe.precision,
-        info.seed,
-        info.run_key,
-        start,
-        spread,
-    )
+    backbone, precision = cell.recipe.backbone, cell.recipe.precision
+    return StageJob(stage, method, params, recipe, backbone, precision, info.seed, info.run_key, start, spread)
 
 
 def _first_stage_weights(folder: Path, info: RunInfo) -> dict[str, torch.Tensor]:
-    first = folder / "predictions" / f"seed{info.seed}.json"
-    outcome = read_run_info(first)
-    _check_spread(outcome, info, first)
+    files = stage_files(folder, info.seed)
+    outcome = read_run_info(files["run.json"])
+    _check_spread(outcome, info, files["run.json"])
     if outcome.run_key == info.stage1_key and outcome.status != "ok":
-        raise RunFailed(f"first stage {outcome.status}: {outcome.failure and outcome.failure.reason}")
-    return load_weights(folder / "checkpoint" / f"seed{info.seed}.safetensors", info.stage1_key)
+        raise RunFailed(f"first stage {outcome.how_it_ended}")
+    return load_weights(files["weights.safetensors"], info.stage1_key)
 
 
 def _check_spread(first: RunInfo, info: RunInfo, path: Path) -> None:
@@ -300,19 +285,18 @@ def _write_costs(folder: Path, run: StageRun, info: RunInfo, place: Workplace) -
     write_json(folder / "costs.json", stamped(facts))
 
 
-def _write_outcome(folder: Path, info: RunInfo, place: Workplace) -> None:
+def _write_outcome(info: RunInfo, place: Workplace) -> None:
     """The last file of a run: once it is there, the run is over."""
     if place.ranks.first:
-        write_run_info(folder / "run.json", info)
+        write_run_info(_scratch(place, info) / "run.json", info)
 
 
 def _publish(folder: Path, out: Path, seed: int) -> None:
     """Moves a finished run from scratch to its place. Called again after a kill, it goes on where it stopped."""
     if not folder.is_dir():
         return
-    for subfolder in ("checkpoint", "predictions", "costs"):
-        (out / subfolder).mkdir(parents=True, exist_ok=True)
     for name, target in reversed(stage_files(out, seed).items()):
+        target.parent.mkdir(parents=True, exist_ok=True)
         if (folder / name).is_file():
             shutil.copyfile(folder / name, target.with_name(f".{target.name}.tmp"))
             target.with_name(f".{target.name}.tmp").replace(target)

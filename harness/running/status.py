@@ -1,4 +1,4 @@
-"""How far a campaign is: a file that it writes as it goes, which `ltbench status` of any later version reads."""
+"""A campaign's progress file: written as it goes, read by `ltbench status` of this or any later version."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from harness.base import config
 from harness.base.errors import UserError
 from harness.base.files import is_locked, read_json, shown, write_json
 from harness.records.runs import RunInfo, stage_files
+from harness.running.cells import SCRATCH
 from harness.running.plans import Plan, Run
 from harness.spec.provenance import git_commit
 
@@ -102,7 +103,7 @@ def save(progress: Progress, out: Path, folder: Path) -> list[Path]:
                 f"{shown(folder)}: has {kept.made} records, the campaign in {shown(out)} {progress.made}; "
                 "bring it back first (cp -r), or remove it"
             )
-    patterns = ("splits/*.json", "records/**/seed*", "work/.scratch/*/resume.pt")
+    patterns = ("splits/*.json", "records/**/seed*", f"{SCRATCH}/*/resume.pt")
     found = [path for pattern in patterns for path in out.glob(pattern)]
     wanted = dict.fromkeys([out / PROGRESS, *found, *(out / name for name in progress.needed)])
     if folder.is_dir():
@@ -187,7 +188,7 @@ class Tracker:
     def _needed(self) -> list[str]:
         """Resume states of what is under way; files of finished first stages that others still wait for."""
         states = [
-            self._out / f"work/.scratch/{run.run_key}-{device}/resume.pt"
+            self._out / SCRATCH / f"{run.run_key}-{device}" / "resume.pt"
             for run in self._running
             for device in ("cpu", "cuda")
         ]

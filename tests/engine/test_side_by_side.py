@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from harness.base.errors import UserError
-from harness.base.processes import Ended
+from harness.base.processes import Exited
 from harness.base.progress import Reporter
 from harness.engine.side_by_side import run_side_by_side, workers_for
 
@@ -90,7 +90,7 @@ def test_a_killed_task_is_named_and_the_others_go_on(tmp_path: Path) -> None:
     ],
 )
 def test_memory_is_suspected_only_of_a_kill(code: int, cause: str) -> None:
-    assert Ended(code).cause == cause
+    assert Exited(code).cause == cause
 
 
 def test_tasks_die_with_the_process_that_started_them(tmp_path: Path) -> None:

@@ -26,8 +26,7 @@ from harness.records.runs import run_info, stage_files
 from harness.records.same_code import SAME_CODE
 from harness.records.schema import read_record, write_record
 from harness.running import campaign, cells, plans, status
-from harness.running.campaign import Outcome, Settings, make_plan
-from harness.running.plans import Plan, Run
+from harness.running.plans import Outcome, Plan, Run, Settings, make_plan
 from harness.running.sweep.contract import only_one
 from harness.spec import suites
 from harness.spec.entries import parse_entry

@@ -12,10 +12,9 @@ from harness.base.errors import UserError
 from harness.running.plans import Settings
 from harness.running.sweep import executors
 from harness.running.sweep.contract import Spec
-from harness.running.sweep.executors import Options, open_executor
-from harness.running.sweep.overhead import measure
+from harness.running.sweep.executors import Options, Share, open_executor
 from harness.running.sweep.slurm_jobs import parse_options
-from harness.running.sweep.suite import Share
+from tests.sweep.overhead import measure
 
 
 def test_an_unknown_executor() -> None:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.running.sweep.model import LARGE, Costs, Job, formula, jobs_of, simulate
+from tests.sweep.wall_time import LARGE, Costs, Job, formula, jobs_of, simulate
 
 FREE = Costs(0.0, 0.0, 0.0)
 SECONDS = st.lists(st.floats(0.1, 1000.0), min_size=1, max_size=40)

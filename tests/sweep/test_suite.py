@@ -8,12 +8,12 @@ import pytest
 
 from harness.records.schema import read_record, write_record
 from harness.running import campaign
-from harness.running.plans import Settings, make_plan
+from harness.running.plans import Outcome, Settings, make_plan
 from harness.running.sweep import one
 from harness.running.sweep.contract import OTHER_RUN, Spec, damaged, done_files, write_done
-from harness.running.sweep.executors import Options, open_executor
+from harness.running.sweep.executors import Options, Share
 from harness.running.sweep.head import Rules
-from harness.running.sweep.suite import Outcome, Share, specs_of, sweep
+from harness.running.sweep.suite import specs_of, sweep
 from harness.spec import suites
 from tests.factories import make_record
 
@@ -38,8 +38,7 @@ def suite(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def run(options: Options, settings: Settings) -> Outcome:
-    rules = Rules(attempts=2, back_off=0.1)
-    return sweep("two", settings, rules, lambda root: open_executor(options, settings, root))
+    return sweep("two", settings, Rules(attempts=2, back_off=0.1), options)
 
 
 def records(out: Path) -> dict[str, bytes]:
@@ -104,7 +103,7 @@ def test_a_run_that_cannot_be_done_becomes_failed_records(tmp_path: Path) -> Non
     settings = Settings(tmp_path / "out", "cpu", 2, overrides=(*EPOCH, "recipe.backbone=resnet1000"))
     outcome = run(Options("local"), settings)
     assert outcome.made == 2
-    assert len(outcome.failed) == 3
+    assert outcome.failed == 3
     found = [read_record(path) for path in sorted(settings.out.glob("records/**/seed?.json"))]
     assert [record.status for record in found] == ["failed"] * 2
     assert all(record.failure and "resnet1000" in record.failure.reason for record in found)

@@ -89,7 +89,7 @@ def test_a_run_that_is_stopped_and_one_over_two_processes(tmp_path: Path, monkey
     for name, stop in (("a", 0.0), ("b", 12.0)):
         for part in (PACKAGE.name, "methods"):
             shutil.copytree(ROOT / part, tmp_path / name / part, ignore=shutil.ignore_patterns("__pycache__"))
-        parts = (same_bits.Part("default", ("recipe.epochs=8",), stopped_after=stop),)
+        parts = (same_bits.Trial("default", ("recipe.epochs=8",), stopped_after=stop),)
         found.append(same_bits._measure(tmp_path / name, parts))
     assert found[0] == found[1]
     (two,) = same_bits._in_two(tmp_path / "a", "mnist5k-lt-if100", "ce@common").items()
@@ -109,7 +109,7 @@ def test_a_commit_that_is_none() -> None:
 @pytest.mark.pipeline
 def test_two_versions_are_run_and_one_changed_constant_is_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Three copies of the code: as it is, with a constant that nothing uses, and with a schedule a thousandth lower."""
-    parts = (same_bits.Part("default", (*same_bits.SHORT, "image_size=8")),)
+    parts = (same_bits.Trial("default", (*same_bits.SHORT, "image_size=8")),)
     monkeypatch.setattr(same_bits, "IN_TWO", ())
     suite = Suite(["mnist5k-lt-if100"], ["ce@common", ["crt@common"]])
     monkeypatch.setattr(same_bits, "get_suite", lambda _name: suite)

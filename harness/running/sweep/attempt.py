@@ -12,10 +12,8 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from harness.base.errors import UserError
 from harness.base.processes import die_with_stdin
@@ -38,16 +36,26 @@ def supervise(folder: str) -> int:
 
 def run(folder: Path) -> int:
     """Does the run unless it is done; returns the exit code."""
-    root, key, child = folder.parent.parent, folder.name, _Child()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the head's, which then closes our standard input
-    die_with_stdin(child.kill)
+    root, key = folder.parent.parent, folder.name
+    with contextlib.suppress(PermissionError):  # a group of its own already
+        os.setsid()  # Ctrl-C is the head's, which then closes our standard input
+    die_with_stdin(lambda: os.killpg(0, signal.SIGKILL))  # with the command and all that it has started
     spec = read_spec(folder)
     with only_one(root, key) as lock, open(folder / "log.txt", "ab") as log:
         if done_files(root, key) is not None:
             return 0
         log.write(f"{ATTEMPT}\n".encode())
         log.flush()
-        code = child.run(spec, log.fileno(), lock.fileno())
+        with subprocess.Popen(  # noqa: S603
+            spec["argv"],
+            cwd=spec["cwd"],
+            env=os.environ | spec["environment"],
+            stdin=subprocess.PIPE,
+            stdout=log,
+            stderr=log,
+            pass_fds=[lock.fileno()],
+        ) as process:
+            code = process.wait()
         if code:
             return code if code > 0 else 128 - code
         missing = write_done(root, key, spec["outputs"], spec["byproducts"])
@@ -55,35 +63,6 @@ def run(folder: Path) -> int:
             log.write(f"{missing}\n".encode())
             return INCOMPLETE
     return 0
-
-
-class _Child:
-    """The command's process, with all that it starts."""
-
-    def __init__(self) -> None:
-        self._starting = threading.Lock()
-        self._process: subprocess.Popen[bytes] | None = None
-
-    def run(self, spec: Mapping[str, Any], log: int, lock: int) -> int:
-        with self._starting:
-            process = self._process = subprocess.Popen(  # noqa: S603
-                spec["argv"],
-                cwd=spec["cwd"],
-                env=os.environ | spec["environment"],
-                stdin=subprocess.PIPE,
-                stdout=log,
-                stderr=log,
-                pass_fds=[lock],
-                start_new_session=True,
-            )
-        return process.wait()
-
-    def kill(self) -> None:
-        """Ends them at once. Keeps the lock, so that nothing is started afterwards."""
-        self._starting.acquire()
-        if self._process and self._process.poll() is None:
-            with contextlib.suppress(ProcessLookupError):  # it has just ended
-                os.killpg(self._process.pid, signal.SIGKILL)
 
 
 def main() -> int:

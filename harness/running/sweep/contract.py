@@ -21,10 +21,10 @@ from harness.base.files import read_json, sha256_file, write_json
 
 FOLDER, DONE = "sweep", "DONE"
 MISSING, DAMAGED = "missing", "damaged since its run ended"
-ATTEMPT = "--- attempt ---"  # in the log: what follows is of another one
-UNUSABLE = 2  # exit code of a command whose files or data cannot be used, those of the run before it perhaps
-OTHER_RUN = 5  # exit code of a command that would do another run than planned, with the code or data of its machine
-FAILED = 3  # exit code of a command whose failure is its result: another attempt would end the same way
+ATTEMPT = "--- attempt ---"  # in the log, at the start of each
+UNUSABLE = 2  # exit code: the command cannot use its files or data, perhaps those of its first stage
+OTHER_RUN = 5  # exit code: with the code or data of this machine it would be another run than planned
+FAILED = 3  # exit code: the failure is the result; another attempt would end the same way
 KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.@+-]{0,199}")
 
 
@@ -40,7 +40,7 @@ class Spec:
         after: key of a run that has to end before this one starts, well or not.
         length: the longest go first.
         gpus: a fraction lets several runs share one.
-        byproducts: what else it may leave: a finished run can do without, but who copies it wants it whole.
+        byproducts: what else it may leave. A finished run can do without; a copy of it needs them whole.
     """
 
     key: str
@@ -135,7 +135,7 @@ def _listed(root: Path, names: Sequence[str]) -> dict[str, dict[str, Any]]:
 
 
 def withdraw(root: Path, key: str) -> bool:
-    """Takes the end of a run back, so that it is run again; says whether there was one."""
+    """Removes `DONE`, so that the run is made again; returns whether it was there."""
     try:
         (folder_of(root, key) / DONE).unlink()
     except FileNotFoundError:
@@ -146,9 +146,8 @@ def withdraw(root: Path, key: str) -> bool:
 def done_files(root: Path, key: str) -> dict[str, dict[str, Any]] | None:
     """The outputs of a finished run: name -> bytes, sha256; None if it has to be run (again).
 
-    A run counts as finished while its first output has the bytes that it left, and the others are there in their size:
-    the first one is small and names the run, while hashing weights at every start would cost more than it finds. Who
-    copies them compares all hashes.
+    A run is finished if its first output still has its hash, and the others their size. The first one is small and
+    names the run; hashing weights at every start would cost more than it finds. `damaged` compares all hashes.
     """
     try:
         value = read_json(folder_of(root, key) / DONE, "end of a run")
@@ -163,7 +162,7 @@ def done_files(root: Path, key: str) -> dict[str, dict[str, Any]] | None:
 
 
 def damaged(root: Path, key: str) -> dict[str, str]:
-    """The files of a finished run that are not as it left them -> what is wrong; of one without end, `DONE` itself."""
+    """Files of a finished run that changed since -> what is wrong; `DONE` itself if it is missing or unreadable."""
     done = folder_of(root, key) / DONE
     if not done.is_file():
         return {done.relative_to(root).as_posix(): MISSING}

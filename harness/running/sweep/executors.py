@@ -1,4 +1,4 @@
-"""Which executors there are, and what each makes of the command line. An engine is imported when it is asked for."""
+"""The executors, and what each takes from the command line. An engine is imported only when it is asked for."""
 
 from __future__ import annotations
 
@@ -11,9 +11,30 @@ from types import ModuleType
 
 from harness.base.errors import UserError, unknown
 from harness.running.plans import ON_CUDA, Settings, slots
-from harness.running.sweep.suite import Opened, Share
+from harness.running.sweep.contract import Executor
 
 NAMES = ("local", "ray", "slurm")
+
+
+@dataclass(frozen=True)
+class Share:
+    """What a run gets of a machine.
+
+    Attributes:
+        device: as the command line of a run names it.
+        at_once: runs that share the device, this one included.
+    """
+
+    device: str
+    at_once: int = 1
+
+    @property
+    def gpus(self) -> float:
+        """The part of a GPU."""
+        return 0.0 if self.device == "cpu" else 1 / self.at_once
+
+
+Opened = tuple[Executor, Share]
 
 
 @dataclass(frozen=True)
@@ -91,7 +112,7 @@ def _ray(options: Options, settings: Settings, root: Path) -> Opened:
 
 
 def _check_device(options: Options, settings: Settings, known: Sequence[str]) -> None:
-    """Whoever starts runs elsewhere would otherwise learn of a wrong name from each of them."""
+    """Refuses a wrong name here, before each run on another machine does."""
     if settings.device not in known:
         expected = f"{', '.join(known[:-1])} or {known[-1]}"
         raise UserError(f"--device {settings.device}: --executor {options.name} takes {expected}")

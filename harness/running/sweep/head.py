@@ -44,7 +44,7 @@ class Summary:
 
 
 class Head:
-    """Its memory holds nothing that the disk does not say: a head that is killed is replaced by the same command."""
+    """Knows nothing that is not on disk: if it is killed, the same command takes its place."""
 
     def __init__(
         self,
@@ -62,7 +62,7 @@ class Head:
         self._busy: dict[str, Spec] = {}
         self._tries: Counter[str] = Counter()
         self._specs: dict[str, Spec] = {}
-        self._made_again: set[str] = set()  # runs that had ended, under way once more for those that wait for them
+        self._made_again: set[str] = set()  # finished runs under way once more, for those that wait for them
         self._ids, self._total = itertools.count(), 0
         self.summary = Summary()
 
@@ -131,9 +131,9 @@ class Head:
             heapq.heappush(self._later, (time.monotonic() + delay, next(self._ids), spec))
 
     def _make_again(self, key: str) -> bool:
-        """Lets a run be made again whose files its follower cannot use; says whether it is under way.
+        """Repeats a run whose files its follower cannot use; returns whether it is under way.
 
-        `DONE` looks at sizes only; the run itself looks at bytes, keeps what is whole, and makes the rest again.
+        `DONE` knows sizes only; the run itself checks bytes, keeps what is whole, and makes the rest again.
         """
         if key in self._made_again:
             return True

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import queue
+import heapq
+import itertools
 import subprocess
-import threading
 from collections.abc import Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from pathlib import Path
 
 from harness.running.sweep.attempt import start
@@ -13,66 +14,52 @@ from harness.running.sweep.contract import Ended, Spec, folder_of
 
 
 class LocalExecutor:
-    """Each slot is a thread that waits for one attempt at a time."""
+    """Each slot has one attempt at a time, and a thread that waits for its end."""
 
     def __init__(self, root: Path, slots: Sequence[Mapping[str, str]]) -> None:
         """`slots`: for each, what it adds to the environment of its runs (which GPU they see)."""
-        self._root = root
-        self._waiting: queue.PriorityQueue[tuple[float, int, Spec | None]] = queue.PriorityQueue()
-        self._over: queue.Queue[Ended] = queue.Queue()
-        self._running: set[subprocess.Popen[bytes]] = set()
-        self._starting, self._closed, self._count = threading.Lock(), False, 0
-        self._threads = [threading.Thread(target=self._slot, args=(slot,), daemon=True) for slot in slots]
-        for thread in self._threads:
-            thread.start()
+        self._root, self._free, self._threads = root, list(slots), ThreadPoolExecutor(len(slots))
+        self._waiting: list[tuple[float, int, Spec]] = []  # a heap; equal lengths: first come, first served
+        self._numbers = itertools.count()
+        self._running: dict[Future[int], tuple[Spec, Mapping[str, str]]] = {}
+        self._processes: dict[Future[int], subprocess.Popen[bytes]] = {}
 
     def submit(self, specs: Sequence[Spec]) -> None:
         """Queues them; a longer one that comes later goes first."""
         for spec in specs:
-            self._put(-spec.length, spec)
+            heapq.heappush(self._waiting, (-spec.length, next(self._numbers), spec))
+        self._hand_over()
 
-    def _put(self, priority: float, spec: Spec | None) -> None:
-        self._count += 1  # equal lengths: first come, first served
-        self._waiting.put((priority, self._count, spec))
+    def _hand_over(self) -> None:
+        while self._waiting and self._free:
+            spec, slot = heapq.heappop(self._waiting)[-1], self._free.pop()
+            try:
+                process = start(folder_of(self._root, spec.key), slot)
+                future = self._threads.submit(process.wait)
+                self._processes[future] = process
+            except OSError as error:
+                future = Future()
+                future.set_exception(error)
+            self._running[future] = spec, slot
 
     def ended(self, timeout: float) -> list[Ended]:
         """Those that are over, at least one unless the time is."""
-        try:
-            found = [self._over.get(timeout=timeout)]
-        except queue.Empty:
-            return []
-        while not self._over.empty():
-            found.append(self._over.get())
+        over, _ = wait(self._running, timeout, FIRST_COMPLETED)
+        found = [self._ended(future) for future in over]
+        self._hand_over()
         return found
+
+    def _ended(self, future: Future[int]) -> Ended:
+        spec, slot = self._running.pop(future)
+        self._free.append(slot)
+        if error := future.exception():
+            return Ended(spec.key, None, f"no process could be started: {error}")
+        with self._processes.pop(future):  # closes its pipe
+            return Ended(spec.key, future.result())
 
     def close(self) -> None:
         """Kills what runs."""
-        with self._starting:
-            self._closed = True
-            for process in self._running:
-                assert process.stdin is not None
-                process.stdin.close()
-        for _ in self._threads:
-            self._put(float("-inf"), None)
-        for thread in self._threads:
-            thread.join()
-
-    def _slot(self, environment: Mapping[str, str]) -> None:
-        while (spec := self._waiting.get()[2]) is not None:
-            self._over.put(self._attempt(spec, environment))
-
-    def _attempt(self, spec: Spec, environment: Mapping[str, str]) -> Ended:
-        with self._starting:
-            if self._closed:
-                return Ended(spec.key, None, "the sweep was stopped")
-            try:
-                process = start(folder_of(self._root, spec.key), environment)
-            except OSError as error:
-                return Ended(spec.key, None, f"no process could be started: {error}")
-            self._running.add(process)
-        code = process.wait()
-        with self._starting:
-            self._running.discard(process)
-            assert process.stdin is not None
-            process.stdin.close()
-        return Ended(spec.key, code)
+        for process in self._processes.values():
+            with process:  # an attempt ends when its standard input is closed
+                pass
+        self._threads.shutdown()

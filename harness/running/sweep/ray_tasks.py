@@ -26,14 +26,14 @@ ALONE = {
 
 
 def prepare(address: str) -> None:
-    """To be called before Ray is imported: no usage statistics; and without an address, the loopback address only."""
+    """Call this before Ray is imported: no usage statistics; and without an address, the loopback address only."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     if not address:
         os.environ.update(ALONE)
 
 
 def _reach(address: str) -> None:
-    """Looks whether anything listens there, which Ray itself takes minutes to find out."""
+    """Checks that something listens there; Ray itself takes minutes to notice."""
     if address in ("", "auto"):
         return
     host, colon, port = address.rpartition(":")

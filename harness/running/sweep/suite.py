@@ -1,58 +1,24 @@
-"""`ltbench sweep`: the runs of a suite as an executor takes them, and what is left of them."""
+"""`ltbench sweep`: turns what is left of a suite into runs for an executor."""
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
 
 from harness.base.files import locked
 from harness.base.progress import reporter
 from harness.records.runs import stage_files
 from harness.running.cells import Folders
-from harness.running.plans import Plan, Run, Settings, fail, first_folder, make_plan
-from harness.running.sweep.contract import Executor, Spec, done_files
+from harness.running.plans import Outcome, Plan, Run, Settings, fail, first_folder, make_plan
+from harness.running.sweep.contract import Spec, done_files
+from harness.running.sweep.executors import Options, Share, open_executor
 from harness.running.sweep.head import Head, Rules
 from harness.running.sweep.one import command
 
 
-@dataclass(frozen=True)
-class Share:
-    """What a run gets of a machine.
-
-    Attributes:
-        device: as the command line of a run names it.
-        at_once: runs that share the device, this one included.
-    """
-
-    device: str
-    at_once: int = 1
-
-    @property
-    def gpus(self) -> float:
-        """The part of a GPU."""
-        return 0.0 if self.device == "cpu" else 1 / self.at_once
-
-
-Opened = tuple[Executor, Share]
-
-
-@dataclass
-class Outcome:
-    """What a sweep came to."""
-
-    made: int = 0  # records, those of failed runs included
-    failed: dict[str, str] = field(default_factory=dict)  # run -> reason
-    left_out: int = 0  # splits without data, entries without a recipe
-
-
-def sweep(suite: str, settings: Settings, rules: Rules, open_executor: Callable[[Path], Opened]) -> Outcome:
-    """Runs what is left of a suite.
-
-    Args:
-        open_executor: called with the sweep's folder once it is known that there is something to run.
+def sweep(suite: str, settings: Settings, rules: Rules, options: Options) -> Outcome:
+    """Runs what is left of a suite; opens an executor if anything is.
 
     Raises:
         UserError: as `make_plan` says; another command is at work in the folder; the executor cannot be had.
@@ -65,7 +31,7 @@ def sweep(suite: str, settings: Settings, rules: Rules, open_executor: Callable[
         left_out = len(plan.left_out)
         if not plan.left:
             return Outcome(left_out=left_out)
-        executor, share = open_executor(out)
+        executor, share = open_executor(options, settings, out)
         stack.callback(executor.close)
         runs = {spec.key: (spec, run) for spec, run in specs_of(plan, out, share)}
 
@@ -74,9 +40,8 @@ def sweep(suite: str, settings: Settings, rules: Rules, open_executor: Callable[
 
         head = Head(out, executor, rules, progress.note, gave_up)
         summary = head.drive([spec for spec, _ in runs.values()])
-    failed = {str(runs[key][1]): reason for key, reason in summary.failed.items()}
     made = sum(runs[key][1].stage != "train" for key in (*summary.done, *summary.failed))
-    return Outcome(made, failed, left_out)
+    return Outcome(made, len(summary.failed), plan.left - made, left_out)
 
 
 def specs_of(plan: Plan, out: Path, share: Share) -> list[tuple[Spec, Run]]:

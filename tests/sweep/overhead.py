@@ -1,4 +1,4 @@
-"""What an executor costs per run, measured with runs that do nothing (`python -m harness.running.sweep.overhead`)."""
+"""What an executor costs per run, measured with runs that do nothing (`python -m tests.sweep.overhead`)."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def _nothing(root: Path, key: str) -> Spec:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Prints the figures as a line of JSON."""
-    parser = argparse.ArgumentParser(prog="harness.running.sweep.overhead", description=__doc__)
+    parser = argparse.ArgumentParser(prog="tests.sweep.overhead", description=__doc__)
     parser.add_argument("--executor", choices=NAMES, default="local")
     parser.add_argument("--runs", type=int, default=200)
     parser.add_argument("--slots", type=int, default=2)

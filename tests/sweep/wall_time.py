@@ -1,6 +1,6 @@
 """How long a suite takes on a number of GPUs: a formula, and a simulation of the same queue that checks it.
 
-`python -m harness.running.sweep.model` prints both for the suite `large` on 1 to 64 GPUs. Hours of a run are
+`python -m tests.sweep.wall_time` prints both for the suite `large` on 1 to 64 GPUs. Hours of a run are
 assumptions until somebody has measured them, and are named as such on the command line's defaults and in
 `docs/SCALING.md`.
 """
@@ -109,7 +109,7 @@ def jobs_of(suite_name: str, images: dict[str, int], rate: float) -> list[Job]:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Prints a table in Markdown."""
-    parser = argparse.ArgumentParser(prog="harness.running.sweep.model", description=__doc__)
+    parser = argparse.ArgumentParser(prog="tests.sweep.wall_time", description=__doc__)
     parser.add_argument("--rate", type=float, default=800.0, help="images per second of a slot (assumed)")
     parser.add_argument("--start", type=float, default=30.0, help="seconds before a run's first step (assumed)")
     parser.add_argument("--head", type=float, default=0.05, help="seconds of the head for each run")

@@ -16,8 +16,8 @@ from harness.api import Batch, Classifier, Method, Stage, StepContext, Task
 from harness.bench.material import CrossEntropy
 from harness.bench.sizes import device, sizes
 from harness.bench.timing import SUBJECT, Work, interleaved, ratio, timed
+from harness.reading.profiles import exponential_class_counts
 from harness.spec.registry import available_methods, broken_methods, get_method, own_stages
-from harness.splits.splits import exponential_class_counts
 
 MOST_IMAGES = {10: 5000, 100: 500, 1000: 1280}  # of a class, in CIFAR-10, CIFAR-100 and ImageNet-LT
 HOOKS = ("choose", "before_step", "after_step")

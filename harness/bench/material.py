@@ -13,9 +13,10 @@ from harness.base.errors import UserError
 from harness.bench.sizes import sizes
 from harness.engine.backbones import create_backbone
 from harness.reading.dataset import Images
+from harness.reading.profiles import exponential_class_counts
 from harness.spec.stage_recipe import Augment, StageRecipe
 from harness.splits import store
-from harness.splits.splits import Part, Split, build_split, exponential_class_counts, select
+from harness.splits.splits import Part, Split, build_split, select
 
 REAL = "cifar10-lt-if100"
 CROP_AND_FLIP = Augment(crop_padding=4, flip=True)

@@ -13,7 +13,8 @@ from harness.records.same_code import read_same_code, versions_of
 from harness.records.schema import Record, costs_path, read_record, record_paths, write_record
 from harness.spec.entries import Entry, parse_entry
 from harness.spec.spread import spread_of
-from harness.splits.splits import parse_split_name, read_split, write_split
+from harness.splits.split_names import parse_split_name
+from harness.splits.splits import read_split, write_split
 
 IMPORTED = Path("results/imported")
 

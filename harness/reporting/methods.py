@@ -12,7 +12,7 @@ from harness.base.files import read_yaml, shown
 from harness.reporting.comparison import Comparison
 from harness.reporting.provenance import Recipe, ResolveRecipe, flat
 from harness.reporting.summary import Row, Section
-from harness.spec.entries import entry_name
+from harness.spec.entries import Entry
 
 OTHERS = ("common", "paper")  # tracks that a row's recipe is held against
 
@@ -92,7 +92,7 @@ def method_views(
 def _entry(section: Section, row: Row, label: str, resolve: ResolveRecipe | None) -> EntryView:
     first, others = row.first, dict[str, Recipe]()
     for track in OTHERS if resolve else ():
-        name = entry_name(first.method, first.variant if track == first.track else "", track)
+        name = str(Entry(first.method, first.variant if track == first.track else "", track))
         recipe = resolve(name, first.dataset) if resolve else None
         if recipe is not None and name != first.entry:
             others[name] = recipe

@@ -23,10 +23,10 @@ from harness.base.errors import UserError
 from harness.base.files import sha256_bytes, sha256_file
 from harness.engine.backbones import create_backbone
 from harness.reading.identity import identities_by_class
+from harness.reading.profiles import exponential_class_counts
 from harness.spec.entries import parse_entry
 from harness.spec.recipes import resolve
 from harness.splits import store
-from harness.splits.splits import exponential_class_counts
 from harness.weights import catalogue as module
 from harness.weights.catalogue import Weights, catalogue
 from harness.weights.matching import match, read_tensors

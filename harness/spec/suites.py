@@ -221,7 +221,7 @@ def check_grid(name: str, resolve: Resolve = resolve) -> None:
 
 
 def check_cell(cell: Cell, split: str, out: Path) -> None:
-    """Before a stage runs into `results/runs`: does the grid have the stages that the cell's recipe has?
+    """Before a stage writes to `results/runs`: does the grid have the same stages as the cell's recipe?
 
     It compares this cell only, so it costs milliseconds. Runs into other folders are not the pipeline's.
 

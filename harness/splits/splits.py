@@ -37,7 +37,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Split:
-    """A long-tailed split as it stands in `results/splits/<id>.json`."""
+    """A long-tailed split, as stored in `results/splits/<id>.json`."""
 
     schema: int
     id: str

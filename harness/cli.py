@@ -146,9 +146,9 @@ def split(
     out: Annotated[Path, typer.Option(help="folder for the split files")] = Path("results/splits"),
 ) -> None:
     """Write long-tailed splits: which images are used, once for every stage of every method."""
-    from harness.splits import splits, store
+    from harness.splits import split_names, splits, store
 
-    for name in map(splits.parse_split_name, names):
+    for name in map(split_names.parse_split_name, names):
         dataset = store.get_dataset(name.dataset)
         made = splits.build_split(str(name), store.find(dataset), store.load(dataset))
         splits.write_split(made, out / f"{name}.json")
@@ -229,7 +229,7 @@ def evaluate(
     """Score stored predictions: one record a run, for every selection rule. Needs no torch and no GPU."""
     from harness.records.evaluate import evaluate as score
     from harness.spec.suites import SPLITS, parse_seeds
-    from harness.splits.splits import parse_split_name
+    from harness.splits.split_names import parse_split_name
 
     parse_split_name(split)
     runs = list(dict.fromkeys(run))

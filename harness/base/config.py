@@ -154,7 +154,7 @@ def _convert_literal(hint: Any, value: Any, where: str) -> Any:
 
 
 def _text(value: Any) -> str:
-    """A value for a message: what a person can still read of it."""
+    """A value for a message, cut to a readable length."""
     text = repr(value)
     return text if len(text) <= LONGEST else f"{text[:LONGEST]}..."
 

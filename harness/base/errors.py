@@ -1,4 +1,4 @@
-"""Errors that a person reads: one line that says what was wrong, where, and what to do."""
+"""Errors for users: one line that says what was wrong, where, and what to do."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ T = TypeVar("T")
 
 
 class UserError(Exception):
-    """A mistake that the user can mend (bad name, missing data, wrong hash); the command exits with 2.
+    """A mistake that the user can fix (bad name, missing data, wrong hash); the command exits with 2.
 
     What it quotes may come from anywhere; line ends and control characters in it are shown as escapes, not obeyed.
     """
@@ -22,8 +22,8 @@ class UserError(Exception):
 class RunFailed(Exception):  # noqa: N818 - it is an outcome as much as an error
     """A run that cannot give a result (NaN loss, say). A DVC stage records it; interactive commands exit with 1.
 
-    `agreed`: every process that trains the run raises it at this place, so that they can go on together. One that is
-    not ends them all.
+    `agreed`: every process that trains the run raises it at the same place, so they can go on together. Any other
+    failure ends them all.
     """
 
     status: Literal["failed", "skipped"] = "failed"

@@ -201,8 +201,8 @@ _Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping
 def parse_yaml(text: str, where: str) -> Any:
     """Parses YAML text; a syntax error is one line that names `where` it stands.
 
-    What would take more memory or stack than any file of a person needs is refused before it is built: aliases that
-    multiply, and deep nesting.
+    Aliases that multiply and deep nesting are refused before they take memory or stack: no file written by hand needs
+    them.
     """
     try:
         _check_nesting(text)

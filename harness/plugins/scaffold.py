@@ -26,9 +26,9 @@ def scaffold(name: str, root: Path = Path("methods")) -> list[Path]:
         UserError: a name that is taken or is no module name.
     """
     if not NAME.fullmatch(name):
-        raise UserError(f"'{name}' is no method name; use lower-case letters, digits and _, a letter first")
+        raise UserError(f"'{name}' is not a method name; use lower-case letters, digits and _, a letter first")
     if name in available_methods() or (root / name).exists():
-        raise UserError(f"a method named '{name}' is there already")
+        raise UserError(f"a method named '{name}' exists already")
     title = name.replace("_", " ").capitalize()
     words = {"CLASS": title.title().replace(" ", ""), "NAME": name, "TITLE": title}
     paths = []

@@ -48,4 +48,4 @@ def collect(*roots: Path) -> Collected:
 def _check_name(path: Path, record: Record) -> None:
     named = re.fullmatch(r"seed(\d+)", path.stem)
     if named and int(named[1]) != record.seed:
-        raise UserError(f"{path}: the record of seed {record.seed} lies under the name of another")
+        raise UserError(f"{path}: this is the record of seed {record.seed}; it lies under another name")

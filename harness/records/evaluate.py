@@ -63,7 +63,7 @@ def evaluate(
 
 
 def _check_stages(info: RunInfo, path: Path, *, in_pipeline: bool) -> None:
-    """Refuses one stage that would stand for a method of two, or the other way round.
+    """Refuses a run of one stage for a method of two, or the other way round.
 
     The stages that ran are compared with the run's own recipe and, in the pipeline, with the frozen one.
     """
@@ -91,7 +91,7 @@ def _frozen_stages(info: RunInfo) -> dict[str, bool]:
 
 def _score(split: Split, info: RunInfo, stem: Path, seed: int, policy: str) -> tuple[Record, Arrays]:
     if info.seed != seed:
-        raise UserError(f"{stem}.json: of seed {info.seed}, as it says itself; run its stages again")
+        raise UserError(f"{stem}.json: this is a run of seed {info.seed}; run its stages again")
     if info.split_sha256 != split.sha256:
         raise UserError(
             f"{stem}.json: measured on split {info.split_sha256}, "
@@ -121,7 +121,7 @@ def _score(split: Split, info: RunInfo, stem: Path, seed: int, policy: str) -> t
 
 
 def spans(epochs: Sequence[int]) -> str:
-    """Rising epochs as a person writes them: `10-160 by 10, 161-200`."""
+    """Rising epochs as one writes them by hand: `10-160 by 10, 161-200`."""
     found, left = [], list(epochs)
     while left:
         step = left[1] - left[0] if len(left) > 1 else 1
@@ -184,7 +184,7 @@ def score_epoch(
 
 
 def _costs(runs: Sequence[Path], seed: int) -> dict[str, Any]:
-    """The stages' costs one by one, and what they add up to; a shared first stage is counted in full."""
+    """The costs of each stage, and their sum; a shared first stage is counted in full."""
     stages: dict[str, Any] = {}
     for run in runs:
         path = run / "costs" / f"seed{seed}.json"

@@ -19,7 +19,7 @@ CLASS = "class/"  # before the name of an array that holds a number of each clas
 
 @dataclass
 class History:
-    """Grows during a run; one atomic file in the end. Epochs count from 1; 0 is a run of no epochs."""
+    """Grows during a run and ends as one atomic file. Epochs count from 1; 0 is a run of no epochs."""
 
     loss: list[float] = field(default_factory=list)  # mean training loss of each epoch
     learning_rate: list[float] = field(default_factory=list)  # of each epoch's last step

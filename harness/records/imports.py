@@ -9,18 +9,21 @@ from pathlib import Path
 from harness.base.errors import UserError
 from harness.base.files import sha256_json
 from harness.records.evidence import evidence_path, read_evidence
+from harness.records.runs import run_info
 from harness.records.same_code import read_same_code, versions_of
 from harness.records.schema import Record, costs_path, read_record, record_paths, write_record
 from harness.spec.entries import Entry, parse_entry
+from harness.spec.recipes import migrated, resolve
 from harness.spec.spread import spread_of
-from harness.splits.splits import parse_split_name, read_split, write_split
+from harness.splits.split_names import parse_split_name
+from harness.splits.splits import read_split, write_split
 
 IMPORTED = Path("results/imported")
 
 
 @dataclass
 class Imported:
-    """What became of a campaign's records."""
+    """What happened to a campaign's records."""
 
     taken: list[Path] = field(default_factory=list)
     known: list[Path] = field(default_factory=list)  # imported before, the same record
@@ -54,9 +57,6 @@ def import_campaign(folder: Path, splits: Path, root: Path = IMPORTED) -> Import
 
 
 def _check(record: Record, path: Path, their_splits: Path, our_splits: Path) -> Entry:
-    from harness.records.runs import run_info
-    from harness.spec.recipes import migrated, resolve
-
     entry = parse_entry(record.entry, where=str(path))
     if str(parse_split_name(record.split, where=str(path))) != record.split or record.seed < 0:
         raise UserError(f"{path}: '{record.split}', seed {record.seed}, is no name that a file could have here")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from harness.base import config
 from harness.base.files import read_json, sha256_json, stamped, unstamped, write_json
 from harness.records.schema import Failure
-from harness.spec.entries import entry_name
+from harness.spec.entries import Entry
 from harness.spec.provenance import code_version
 from harness.spec.registry import get_plugin
 from harness.spec.spread import ONE_PROCESS, Spread
@@ -44,7 +44,7 @@ class RunInfo:
     @property
     def title(self) -> str:
         """For messages."""
-        return f"{entry_name(self.method, self.variant, self.track)} on {self.split}, seed {self.seed}"
+        return f"{Entry(self.method, self.variant, self.track)} on {self.split}, seed {self.seed}"
 
     def failed(
         self,

@@ -1,8 +1,8 @@
-"""Code versions that are known to measure the same: an edit that changes no number leaves a trace of that.
+"""Code versions that measure the same: which edits changed no number.
 
-Any edit of the engine gives all methods a new code version, and results that took days would stand there as measured
-with older code. `ltbench same-bits REV` (`harness.running.same_bits`) shows which methods measure the same, and writes
-the pairs of versions down. It is evidence from a small suite, no proof for every run, and is called that.
+Any edit of the engine gives all methods a new code version, so results that took days would count as measured with
+older code. `ltbench same-bits REV` (`harness.running.same_bits`) shows which methods measure the same, and writes
+the pairs of versions down. That is evidence from a small suite, not a proof for every run, and is called so.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ from harness.base import config
 from harness.base.errors import UserError
 from harness.base.files import read_json, stamped, unstamped, write_json
 from harness.metrics.selection import SELECTION_RULES
-from harness.spec.entries import entry_name
+from harness.spec.entries import Entry
 
 SCHEMA = 1
 HEADLINE = "last"  # the selection rule that every finished run has, and that tables lead with
@@ -99,7 +99,7 @@ class Record:
     @property
     def entry(self) -> str:
         """method[-variant]@track, the name of a row."""
-        return entry_name(self.method, self.variant, self.track)
+        return str(Entry(self.method, self.variant, self.track))
 
 
 def read_record(path: Path) -> Record:

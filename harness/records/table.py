@@ -30,15 +30,10 @@ def rows(collected: Collected) -> list[dict[str, Any]]:
         common = {column: getattr(record, column, None) for column in COLUMNS}
         common |= {"stages": "+".join(record.stages), "record": path.as_posix()}
         common["reason"] = record.failure.reason if record.failure else None
-        applicable = {rule: scores for rule, scores in record.results.items() if scores is not None}
-        for rule in SELECTION_RULES if applicable else ():
-            if rule in applicable:
-                scores = applicable[rule]
-                table.append(
-                    common
-                    | {column: getattr(scores, column) for column in COLUMNS if hasattr(scores, column)}
-                    | {"selection": rule}
-                )
+        applicable = [(rule, scores) for rule in SELECTION_RULES if (scores := record.results.get(rule))]
+        for rule, scores in applicable:
+            own = {column: getattr(scores, column) for column in COLUMNS if hasattr(scores, column)}
+            table.append(common | own | {"selection": rule})
         if not applicable:
             table.append(common)
     return table

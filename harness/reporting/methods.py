@@ -13,7 +13,7 @@ from harness.base.files import read_yaml, shown
 from harness.reporting.comparison import Comparison
 from harness.reporting.drawer import RecipeValues, ResolveRecipe, differing
 from harness.reporting.summary import Row, Section
-from harness.spec.entries import entry_name
+from harness.spec.entries import Entry
 from harness.spec.recipe_layers import MethodFile
 
 OTHERS = ("common", "paper")  # tracks that a row's recipe is held against
@@ -79,7 +79,7 @@ def _entry(section: Section, row: Row, resolve: ResolveRecipe | None) -> EntryVi
     if resolve is None:
         return EntryView(section, row, _commands(row), [], [], False)
     for track in OTHERS:
-        name = entry_name(first.method, first.variant if track == first.track else "", track)
+        name = str(Entry(first.method, first.variant if track == first.track else "", track))
         recipe = resolve(name, first.dataset)
         if recipe is not None and name != first.entry:
             others[name] = recipe

@@ -31,6 +31,7 @@ from harness.spec.registry import get_plugin
 from harness.spec.spread import ONE_PROCESS, Spread, spread_of
 from harness.spec.suites import RECORDS, SPLITS, check_cell, failed_cells, parse_seeds
 from harness.splits import splits, store
+from harness.splits.split_names import name_split, parse_split_name
 
 if TYPE_CHECKING:
     from harness.api import Stage
@@ -60,7 +61,7 @@ def run_stage(asked: StageRequest) -> None:
         UserError: `out` is the pipeline's, and the grid has other stages than the recipe.
         RunFailed: a seed failed, unless `keep_going`; then the failure stands in the cell's folder for its record.
     """
-    seeds, name, entry = parse_seeds(asked.seeds), splits.parse_split_name(asked.split), parse_entry(asked.entry)
+    seeds, name, entry = parse_seeds(asked.seeds), parse_split_name(asked.split), parse_entry(asked.entry)
     try:
         cell = resolve(entry, name.dataset)
     except UserError as error:
@@ -138,8 +139,8 @@ def run_alone(
         RunFailed: a seed failed.
     """
     seeds, dataset = parse_seeds(seeds_text), store.get_dataset(dataset_name, where="--dataset")
-    name = str(splits.name_split(dataset, imbalance_factor))
-    splits.parse_split_name(name, where="--imbalance-factor")
+    name = str(name_split(dataset, imbalance_factor))
+    parse_split_name(name, where="--imbalance-factor")
     cell = resolve(entry, dataset.name, overrides, backbone)
     paths, outcomes = _whole_path(cell, name, dataset, seeds, out, device)
     print_table([read_record(path) for path in paths])

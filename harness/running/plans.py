@@ -27,7 +27,8 @@ from harness.running import cells
 from harness.spec.entries import parse_entry
 from harness.spec.recipes import Cell, resolve
 from harness.spec.suites import entries_for, get_suite
-from harness.splits import splits, store
+from harness.splits import store
+from harness.splits.split_names import parse_split_name
 from harness.splits.splits import Split, read_split
 
 if TYPE_CHECKING:
@@ -169,7 +170,7 @@ def make_plan(suite_name: str, settings: Settings, ended: Callable[[Run], bool] 
     suite, plan, firsts = get_suite(suite_name), Plan(), dict[str, Run]()
     matched = resolved = 0  # entries
     for number, name in enumerate(suite.splits):
-        dataset = store.get_dataset(splits.parse_split_name(name).dataset)
+        dataset = store.get_dataset(parse_split_name(name).dataset)
         entries = entries_for(suite, dataset.name).items()
         wanted = [(entry, group) for entry, group in entries if _matches(str(entry), settings.only)]
         matched += len(wanted)

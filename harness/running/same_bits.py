@@ -34,7 +34,7 @@ from harness.records.schema import Record, read_record, record_paths
 from harness.spec.recipes import resolve
 from harness.spec.suites import SUITES_FILE, entries_for, get_suite
 from harness.splits import store
-from harness.splits.splits import parse_split_name
+from harness.splits.split_names import parse_split_name
 
 ROOT = PACKAGE.parent
 # Long enough for warm-up, the last fifth (where schedules fall and LDAM re-weights) and a second epoch of stage 2.

@@ -36,7 +36,8 @@ from harness.spec.provenance import machine
 from harness.spec.recipes import Cell
 from harness.spec.spread import KEY, ONE_PROCESS, Spread, spread_of
 from harness.splits import store
-from harness.splits.splits import Split, build_split, parse_split_name, read_split, select
+from harness.splits.split_names import parse_split_name
+from harness.splits.splits import Split, build_split, read_split, select
 
 SCRATCH = Path(".ltbench/scratch")
 DISK_FAULTS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO}

@@ -12,11 +12,6 @@ from harness.spec.registry import get_plugin
 TRACKS = ("paper", "common", "short")
 
 
-def entry_name(method: str, variant: str, track: str) -> str:
-    """method[-variant]@track."""
-    return f"{method}{'-' + variant if variant else ''}@{track}"
-
-
 @dataclass(frozen=True)
 class Entry:
     """A row of a table: method[-variant]@track."""
@@ -26,12 +21,12 @@ class Entry:
     track: str
 
     def __str__(self) -> str:
-        return entry_name(self.method, self.variant, self.track)
+        return f"{self.method}{'-' + self.variant if self.variant else ''}@{self.track}"
 
     @property
     def path(self) -> Path:
         """The entry as a relative folder, <track>/<method[-variant]>."""
-        return Path(self.track) / entry_name(self.method, self.variant, self.track).split("@")[0]
+        return Path(self.track) / str(self).split("@")[0]
 
 
 def parse_entry(text: str, *, where: str = "") -> Entry:

@@ -1,4 +1,4 @@
-"""Where the keys of a recipe stand: layers of YAML, later ones win.
+"""Where a recipe's keys come from: layers of YAML, of which later ones win.
 
 Those of `harness/recipes.yaml` (its section of the track: the same for every method) come first, then a method's own
 `params` and `tracks.<track>`, for every data set ("*") and for this one, then its variant. A layer with `base: <name>`
@@ -92,7 +92,7 @@ def _check_dataset_names(own: dict[str, Any], shared: dict[str, Any], where: str
         hint = f'{where.split(": ")[1]}: {{"*": {{{name}: ...}}}} for every data set, or the name of one for "*"'
         raise UserError(f"{where}.{name}: expected the name of a data set; write {hint}")
     known = {*available_datasets(), *shared}
-    for name in set(own) - known - {"*"}:  # a data set may be registered later; a slip of the keyboard never is
+    for name in set(own) - known - {"*"}:  # a data set may be registered later; a typo never is
         if difflib.get_close_matches(str(name), known, n=1, cutoff=0.85):
             raise unknown("data set", str(name), known, where=where)
 

@@ -15,7 +15,7 @@ KEY = "parallel"  # of a recipe in a record
 
 @dataclass(frozen=True)
 class Spread:
-    """All of it is part of a run's identity, since BatchNorm sees what a process sees at once.
+    """All of it is part of a run's identity, because BatchNorm sees what a process sees at once.
 
     ranks: processes; micro_batch: images at once in a process, 0 for its whole share; gradients of parts are added up.
     """
@@ -35,7 +35,7 @@ class Spread:
 
     @property
     def changes_numbers(self) -> bool:
-        """Whether a run is another one than in one process with whole batches."""
+        """Whether the run differs from one in one process with whole batches."""
         return self != ONE_PROCESS
 
     @property

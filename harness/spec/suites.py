@@ -19,7 +19,7 @@ from harness.spec.provenance import code_version
 from harness.spec.recipe_layers import has_recipe
 from harness.spec.recipes import Cell, resolve
 from harness.spec.registry import available_methods, get_plugin
-from harness.splits.splits import parse_split_name
+from harness.splits.split_names import parse_split_name
 from harness.splits.store import module_name
 
 if TYPE_CHECKING:
@@ -171,28 +171,16 @@ def _expanded(name: str, cells: Sequence[GridCell]) -> dict[str, Any]:
         result["splits"][split] = {"dataset": dataset, "module": module_name(dataset)}
     for item in cells:
         common = {"split": item.split, "dataset": result["splits"][item.split]["dataset"], "seeds": seeds}
-        owner, entry = item.owner, item.entry
-        first = item.folder("train").as_posix()
-        result["train"][_key(item.split, owner)] = common | {
-            "entry": str(owner),
-            "recipe": recipe_file(item.split, owner, "train").as_posix(),
-            "out": first,
-        }
-        last = first
+        shared, own = common | {"entry": str(item.owner)}, common | {"entry": str(item.entry)}
+        first = last = item.folder("train").as_posix()
+        recipe = recipe_file(item.split, item.owner, "train").as_posix()
+        result["train"][_key(item.split, item.owner)] = shared | {"recipe": recipe, "out": first}
         if item.two_stages:
             last = item.folder("finetune").as_posix()
-            result["finetune"][item.key] = common | {
-                "entry": str(entry),
-                "recipe": recipe_file(item.split, entry, "finetune").as_posix(),
-                "first": first,
-                "out": last,
-            }
-        result["evaluate"][item.key] = common | {
-            "entry": str(entry),
-            "first": first,
-            "last": last,
-            "out": (RECORDS / item.split / entry.path).as_posix(),
-        }
+            recipe = recipe_file(item.split, item.entry, "finetune").as_posix()
+            result["finetune"][item.key] = own | {"recipe": recipe, "first": first, "out": last}
+        out = (RECORDS / item.split / item.entry.path).as_posix()
+        result["evaluate"][item.key] = own | {"first": first, "last": last, "out": out}
     return result
 
 
@@ -233,7 +221,7 @@ def check_grid(name: str, resolve: Resolve = resolve) -> None:
 
 
 def check_cell(cell: Cell, split: str, out: Path) -> None:
-    """Before a stage runs into `results/runs`: does the grid have the stages that the cell's recipe has?
+    """Before a stage writes to `results/runs`: does the grid have the same stages as the cell's recipe?
 
     It compares this cell only, so it costs milliseconds. Runs into other folders are not the pipeline's.
 

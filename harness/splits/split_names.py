@@ -1,4 +1,4 @@
-"""Names of splits. A name says all of how a split is drawn, and one split has one name.
+"""Names of splits. A name says everything about how a split is drawn, and each split has one name.
 
 - `<data set>-lt-if<factor>`: the exponential profile and the subset rule `hash:0`;
 - with `-step` or `-zipf` behind it another profile, then with `-hash<k>`, `-numpy0` or `-first_n` another rule;

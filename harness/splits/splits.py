@@ -14,25 +14,11 @@ from harness.base import config
 from harness.base.errors import UserError
 from harness.base.files import read_json, sha256_json, write_json
 from harness.reading.dataset import AnyImages, Dataset, ImageFiles, Images
-from harness.reading.identity import digest, identities_by_class, identity, pixel_hash
+from harness.reading.identity import digest, identities_by_class, identity
 from harness.reading.profiles import PROFILES, exponential_class_counts
 from harness.splits import store
 from harness.splits.rules import Indices, choose, members_of
-from harness.splits.split_names import SplitName, name_split, parse_split_name
-
-__all__ = [
-    "Part",
-    "Split",
-    "SplitName",
-    "build_split",
-    "exponential_class_counts",
-    "name_split",
-    "parse_split_name",
-    "pixel_hash",
-    "read_split",
-    "select",
-    "write_split",
-]
+from harness.splits.split_names import SplitName, parse_split_name
 
 SCHEMA = 1
 
@@ -51,7 +37,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Split:
-    """A long-tailed split as it stands in `results/splits/<id>.json`."""
+    """A long-tailed split, as stored in `results/splits/<id>.json`."""
 
     schema: int
     id: str
@@ -180,19 +166,15 @@ def read_split(path: Path) -> Split:
     Raises:
         UserError: missing, damaged, edited by hand, or of another schema.
     """
-    if not path.is_file():
-        raise UserError(f"{path}: missing; to make it: ltbench split {path.stem}")
     try:
         value = read_json(path, "split")
+        if not isinstance(value, dict) or value.get("schema") != SCHEMA:
+            raise UserError(f"{path}: not a split of schema {SCHEMA}")
+        split = config.build(Split, value, str(path))
+        if split.digest() != split.sha256:
+            raise UserError(f"{path}: content does not have its sha256 {split.sha256}")
     except UserError as error:
         raise UserError(f"{error}; to make it anew: ltbench split {path.stem}") from None
-    if not isinstance(value, dict) or value.get("schema") != SCHEMA:
-        raise UserError(f"{path}: not a split of schema {SCHEMA}; to make it anew: ltbench split {path.stem}")
-    split = config.build(Split, value, str(path))
-    if split.digest() != split.sha256:
-        raise UserError(
-            f"{path}: content does not have its sha256 {split.sha256}; to make it anew: ltbench split {path.stem}"
-        )
     return split
 
 

@@ -1,4 +1,4 @@
-"""Where data sets lie, how they get there, and the check that they are what the registry says."""
+"""Where data sets are stored, how they get there, and whether they match the registry."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ def fetch(dataset: Dataset, root: Path, mirror: Path | None = None, *, repair: b
 
 
 def _form_to_fetch(dataset: Dataset, root: Path, mirror: Path | None) -> Dataset:
-    """The form of which something is there already; else the first one that the mirror holds; else the first one."""
+    """The form that has a file there already; else the first one that the mirror holds; else the first one."""
     for form in dataset.all_forms:
         if any((root / (form.folder or form.name) / name).is_file() for name in form.files):
             return form
@@ -190,7 +190,7 @@ def folder_of(form: Dataset) -> Path:
 def find(dataset: Dataset) -> Dataset:
     """The form of the data set whose files are here; the first one if none is.
 
-    A form with all its files goes before one with some. The files' content is not looked at.
+    A form with all its files wins over one with some. The files' content is not checked.
     """
     for enough in (all, any):
         for form in dataset.all_forms:
@@ -200,7 +200,7 @@ def find(dataset: Dataset) -> Dataset:
 
 
 def is_here(dataset: Dataset) -> bool:
-    """Whether anything of the data set has been brought here."""
+    """Whether any file of the data set is here."""
     form = find(dataset)
     return not form.files or any((folder_of(form) / name).is_file() for name in form.files)
 
@@ -268,7 +268,7 @@ def _decoder_key(dataset: Dataset) -> str:
 
 
 def check_pool(dataset: Dataset, split: str, imbalance_factor: float, subset_rule: str) -> None:
-    """Refuses a split that the data set's pool cannot serve. A data set that is no pool serves every split.
+    """Refuses a split that the data set's pool cannot serve; a data set that is not a pool serves every split.
 
     Args:
         dataset: whose images are to be used.

@@ -1,4 +1,4 @@
-"""Whether a data set is whole: every fault is listed, none stops the check, and nothing is extracted.
+"""Checks that a data set is complete: every fault is listed, none stops the check, and nothing is extracted.
 
 Missing and damaged files make a data set unsound. Images that stand twice in the training set, or in both training and
 test set, are reported too, but are no fault of the copy: published data sets have some (CIFAR-100 has 14 and 10).
@@ -50,7 +50,7 @@ class Report:
         return asdict(self) | {"sound": self.sound}
 
     def lines(self) -> list[str]:
-        """What a person reads."""
+        """The report as text."""
         lines = []
         for kind, faults in (("missing", self.missing), ("damaged", self.damaged)):
             lines += [f"{kind}: {fault}" for fault in faults[:SHOWN]]
@@ -64,7 +64,7 @@ class Report:
 
 
 def verify(dataset: Dataset, *, quick: bool = False) -> Report:
-    """Looks at every file of a data set.
+    """Checks every file of a data set.
 
     Args:
         dataset: one that has been brought here, or a user's own.
@@ -89,7 +89,7 @@ def verify(dataset: Dataset, *, quick: bool = False) -> Report:
 def archive_faults(path: Path) -> list[str]:
     """What is wrong inside an archive: members that are refused, images that cannot be read, where it breaks off.
 
-    Empty too for a file that is no archive.
+    Empty also for a file that is not an archive.
     """
     faults: list[str] = []
     if path.suffix not in ARCHIVES or (path.suffix == ".gz" and not path.name.endswith(".tar.gz")):
@@ -153,7 +153,7 @@ def _check_files(images: ImageFiles, report: Report, quick: bool) -> list[str]:
 
 
 def _read(path: Path) -> tuple[str, str]:
-    """sha256 of a file's bytes, and why it is no readable image."""
+    """sha256 of a file's bytes, and why it is not a readable image."""
     try:
         if path.stat().st_size > MAX_MEMBER:
             return "", f"it has {path.stat().st_size} bytes, {MAX_MEMBER} are allowed"

@@ -1,4 +1,4 @@
-"""The published weights that are known, and how their files get here: by pinned sha256, from a mirror first."""
+"""The catalogue of published weights, and how their files get here: by pinned sha256, from a mirror first."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class Printed:
 
 @dataclass(frozen=True)
 class Weights:
-    """One file of weights and all that is known of it."""
+    """One file of weights, and what is known about it."""
 
     dataset: str
     backbone: str
@@ -80,7 +80,7 @@ class Weights:
 
     @property
     def pinned(self) -> bool:
-        """Whether its hash is known whole, so that it may be fetched."""
+        """Whether the full hash is known, so that it may be fetched."""
         return len(self.sha256) == WHOLE
 
 
@@ -94,7 +94,7 @@ class Catalogue:
     weights: dict[str, Weights]
 
     def source(self, weights: Weights) -> Source:
-        """Where weights come from; one of which nothing is known for a person's own file."""
+        """Where weights come from; an empty source for the user's own file."""
         return self.sources[weights.source] if weights.source else Source()
 
 
@@ -123,14 +123,14 @@ def get_weights(name: str) -> Weights:
 
 
 def fetch(name: str, mirror: Path | None = None) -> Path:
-    """Brings the file of published weights to `weights/` in the data root; one that is there and right is left alone.
+    """Brings the file of published weights to `weights/` in the data root; a right one that is there is left alone.
 
     Args:
         mirror: a folder that is looked at first (default `LTBENCH_MIRROR`), as are a folder `weights` in it and one
             beside it.
 
     Raises:
-        UserError: its hash is not known whole, or the file is not what its hash says, or there is no network.
+        UserError: only part of its hash is known, the file has another hash, or there is no network.
     """
     weights = get_weights(name)
     if not weights.pinned:
@@ -154,7 +154,7 @@ def fetch(name: str, mirror: Path | None = None) -> Path:
 
 
 def check_file(path: Path, name: str) -> None:
-    """Whether a person's file may be the published one of that name.
+    """Checks that the user's file can be the published one of that name.
 
     Raises:
         UserError: missing, or another hash.

@@ -23,7 +23,7 @@ def requested(name: str, file: Path | None, facts: Mapping[str, Any], mirror: Pa
     """Name, facts and file of the weights that `ltbench weights score` was asked for; what may be fetched is.
 
     Args:
-        name: of published weights; "" for a person's own file.
+        name: of published weights; "" for the user's own file.
         file: one's own file, of that name or described by `facts`.
         facts: the options among dataset, imbalance_factor, backbone and normalisation that were given.
 
@@ -33,7 +33,7 @@ def requested(name: str, file: Path | None, facts: Mapping[str, Any], mirror: Pa
     if name:
         weights = get_weights(name)
         if facts:
-            raise UserError(f"--{next(iter(facts)).replace('_', '-')}: of '{name}' it is known; leave it out")
+            raise UserError(f"--{next(iter(facts)).replace('_', '-')}: known for '{name}'; leave it out")
         if file:
             check_file(file, name)
         return name, weights, file or fetch(name, mirror)

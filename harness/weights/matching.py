@@ -48,7 +48,7 @@ def match(path: Path, backbone: str, image_shape: tuple[int, int, int], num_clas
     vectors. A head without bias stays without one.
 
     Raises:
-        UserError: as `read_tensors`; or anything else than this network, with the first mismatch.
+        UserError: as `read_tensors`; or another network than this one, with the first mismatch.
     """
     theirs = list(read_tensors(path).items())
     network, feature_dim = create_backbone(backbone, image_shape)
@@ -63,7 +63,7 @@ def match(path: Path, backbone: str, image_shape: tuple[int, int, int], num_clas
                 f"{tuple(wanted.shape)}{classes}: not the weights of this network"
             )
         if found.layout != torch.strided or not found.is_floating_point() or not torch.isfinite(found).all():
-            raise UserError(f"{path}: '{their}' holds something else than finite numbers")
+            raise UserError(f"{path}: '{their}' holds values that are not finite numbers")
     if len(theirs) != len(ours):
         which = theirs[len(ours)][0] if len(theirs) > len(ours) else ours[len(theirs)][0]
         raise UserError(

@@ -1,6 +1,6 @@
 """The record of published weights that were scored here, and its evidence. No torch here.
 
-It is no record of a run: it has no split, since which images the weights were trained on is not known. Beside
+It is not the record of a run and has no split, because nobody knows which images the weights were trained on. Beside
 `<name>.json` lies `<name>.npz` with
 
 - `file_sha256`: of the weights, as in the record;
@@ -111,7 +111,7 @@ def read_weights_record(path: Path) -> WeightsRecord:
     content = unstamped(value, path)
     record = config.build(WeightsRecord, content, str(path))
     if record.name != path.stem:
-        raise UserError(f"{path}: the record of {record.name!r} lies under the name of another")
+        raise UserError(f"{path}: this is the record of {record.name!r}; it lies under another name")
     _check_evidence(evidence_path(path), record)
     return record
 

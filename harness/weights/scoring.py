@@ -22,13 +22,14 @@ from harness.engine.ranks import ALONE
 from harness.feed.parts import LoadedPart, closing, make_parts
 from harness.metrics.shots import DEFAULT_POLICY, group_sizes
 from harness.reading.dataset import AnyImages, Dataset
+from harness.reading.profiles import exponential_class_counts
 from harness.records.evaluate import score_epoch
 from harness.records.history import History
 from harness.spec.registry import get_method
 from harness.spec.stage_recipe import Augment, StageRecipe
 from harness.splits import store
 from harness.splits.splits import SCHEMA as SPLIT_SCHEMA
-from harness.splits.splits import Split, exponential_class_counts, ordered, take
+from harness.splits.splits import Split, ordered, take
 from harness.weights.catalogue import Normalisation, Weights, catalogue
 from harness.weights.matching import match
 from harness.weights.record import SCHEMA, Classes, Result, WeightsRecord

@@ -13,8 +13,8 @@ from pytest_benchmark.fixture import BenchmarkFixture
 from torch import Tensor, nn
 
 from harness.api import Batch, Classifier, Method, Stage, StepContext, Task
+from harness.reading.profiles import exponential_class_counts
 from harness.spec.registry import available_methods, broken_methods, get_method, own_stages
-from harness.splits.splits import exponential_class_counts
 from tests.bench.material import CrossEntropy
 from tests.bench.sizes import device, sizes
 from tests.bench.timing import SUBJECT, interleaved, ratio, timed

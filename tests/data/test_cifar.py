@@ -13,8 +13,10 @@ import pytest
 from harness.base.errors import UserError
 from harness.base.files import sha256_bytes
 from harness.reading.dataset import Images
+from harness.reading.identity import pixel_hash
+from harness.reading.profiles import exponential_class_counts
 from harness.splits import store
-from harness.splits.splits import build_split, exponential_class_counts, pixel_hash, select
+from harness.splits.splits import build_split, select
 from tests.data.mirror import REPOSITORY, mirror_with
 
 NAMES = ("cifar10", "cifar100")

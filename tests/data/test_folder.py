@@ -20,7 +20,8 @@ from harness.reading.decoding import decode_resized
 from harness.spec.entries import parse_entry
 from harness.spec.recipes import resolve
 from harness.splits import store
-from harness.splits.splits import build_split, name_split, parse_split_name, select
+from harness.splits.split_names import name_split, parse_split_name
+from harness.splits.splits import build_split, select
 from harness.splits.verify import verify
 from tests.data import made
 

@@ -20,6 +20,7 @@ import pytest
 
 from harness.base.errors import UserError
 from harness.base.files import locked, sha256_json, write_json
+from harness.reading.profiles import exponential_class_counts
 from harness.records import runs, same_code
 from harness.records.imports import import_campaign
 from harness.records.runs import run_info, stage_files
@@ -33,7 +34,7 @@ from harness.spec.entries import parse_entry
 from harness.spec.provenance import code_version
 from harness.spec.recipes import resolve
 from harness.spec.registry import get_plugin
-from harness.splits.splits import Split, exponential_class_counts, read_split
+from harness.splits.splits import Split, read_split
 from tests.factories import make_record
 from tests.pipeline import dying
 from tests.unit.toys import rewrite_json

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from harness.base.errors import UserError
 from harness.spec.recipes import resolve
 from harness.spec.suites import entries_for, get_suite
-from harness.splits.splits import parse_split_name
+from harness.splits.split_names import parse_split_name
 
 GPUS = (1, 2, 4, 8, 16, 32, 64)
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from harness.base.errors import UserError
 from harness.metrics.shots import group_of_class, group_sizes, per_class_accuracy, shot_accuracy
-from harness.splits.splits import exponential_class_counts
+from harness.reading.profiles import exponential_class_counts
 
 
 @pytest.mark.parametrize(

@@ -8,26 +8,26 @@ import pytest
 
 from harness.base.errors import UserError
 from harness.reading.dataset import Dataset
-from harness.splits import splits, store
+from harness.splits import store
 from harness.splits.split_names import SplitName, name_split, parse_split_name
 from tests.unit import toys
 
 
 @pytest.mark.parametrize("name", ["toy-lt-if4", "toy-lt-if2.5", "toy-lt-if1"])
 def test_a_split_name_is_written_as_it_is_read(toy: Dataset, name: str) -> None:
-    assert str(splits.parse_split_name(name)) == name
+    assert str(parse_split_name(name)) == name
 
 
 @pytest.mark.parametrize("factor", [1.0, 4.0, 2.5, 100.0, 100.1234567, 1e6, 1234567.0])
 def test_every_factor_survives_its_name(toy: Dataset, factor: float) -> None:
-    name = str(splits.SplitName("toy", factor))
-    assert splits.parse_split_name(name).imbalance_factor == factor
+    name = str(SplitName("toy", factor))
+    assert parse_split_name(name).imbalance_factor == factor
 
 
 @pytest.mark.parametrize("name", ["toy-lt-if4.0", "toy-lt-if04", "toy-lt-if٤"])
 def test_one_split_has_one_name(toy: Dataset, name: str) -> None:
     with pytest.raises(UserError, match="toy-lt-if"):
-        splits.parse_split_name(name)
+        parse_split_name(name)
 
 
 @pytest.mark.parametrize(
@@ -35,17 +35,17 @@ def test_one_split_has_one_name(toy: Dataset, name: str) -> None:
 )
 def test_what_is_not_a_split_name(toy: Dataset, name: str) -> None:
     with pytest.raises(UserError):
-        splits.parse_split_name(name)
+        parse_split_name(name)
 
 
 def test_a_factor_beyond_floats(toy: Dataset) -> None:
     with pytest.raises(UserError, match="imbalance factor"):
-        splits.parse_split_name("toy-lt-if" + "9" * 400)
+        parse_split_name("toy-lt-if" + "9" * 400)
 
 
 def test_unknown_data_set_names_the_near_ones_and_the_place(toy: Dataset) -> None:
     with pytest.raises(UserError, match=r"suites\.yaml: no data set is named 'toi' \(closest: toy"):
-        splits.parse_split_name("toi-lt-if4", where="suites.yaml")
+        parse_split_name("toi-lt-if4", where="suites.yaml")
 
 
 @pytest.mark.parametrize(

@@ -17,8 +17,10 @@ from hypothesis import strategies as st
 from harness.base.errors import UserError
 from harness.base.files import sha256_json
 from harness.reading.dataset import Dataset, Images
+from harness.reading.identity import pixel_hash
+from harness.reading.profiles import exponential_class_counts
 from harness.splits import rules
-from harness.splits.splits import build_split, exponential_class_counts, pixel_hash, read_split, select, write_split
+from harness.splits.splits import build_split, read_split, select, write_split
 from tests.unit import toys
 
 Parts = dict[str, Images]

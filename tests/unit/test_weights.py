@@ -23,10 +23,10 @@ from harness.base.errors import UserError
 from harness.base.files import sha256_bytes, sha256_file
 from harness.engine.backbones import create_backbone
 from harness.reading.identity import identities_by_class
+from harness.reading.profiles import exponential_class_counts
 from harness.spec.entries import parse_entry
 from harness.spec.recipes import resolve
 from harness.splits import store
-from harness.splits.splits import exponential_class_counts
 from harness.weights import catalogue as module
 from harness.weights.catalogue import Weights, catalogue
 from harness.weights.matching import match, read_tensors
@@ -126,11 +126,11 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
     "a tensor too many": (lambda: as_module(network()) | {"module.ema.bias": torch.zeros(4)}, "'module.ema.bias'"),
     "not a number": (
         lambda: as_module(network()) | {"module.conv1.weight": torch.full((16, 3, 3, 3), torch.nan)},
-        "'module.conv1.weight' holds something else than finite numbers",
+        "'module.conv1.weight' holds values that are not finite numbers",
     ),
     "integers": (
         lambda: as_module(network()) | {"module.bn1.weight": torch.ones(16, dtype=torch.int64)},
-        "'module.bn1.weight' holds something else than finite numbers",
+        "'module.bn1.weight' holds values that are not finite numbers",
     ),
     "no tensors": (lambda: {"a": 1}, "expected tensors by name"),
     "nothing": (dict, "0 tensors, where resnet8_cifar has"),
@@ -352,7 +352,7 @@ def test_another_normalisation_is_another_score(ltbench: Any, tmp_path: Path) ->
     [
         (("score",), "name published weights (ltbench weights list)"),
         (("score", "cifar10-resnet22"), "no set of weights is named 'cifar10-resnet22' (closest: cifar10-resnet"),
-        (("score", "cifar10-resnet20", "--backbone", BACKBONE), "--backbone: of 'cifar10-resnet20' it is known"),
+        (("score", "cifar10-resnet20", "--backbone", BACKBONE), "--backbone: known for 'cifar10-resnet20'"),
         (("score", "cifar10-resnet44"), "only the first 8 digits of its sha256 are known"),
         (("score", "cifar10-resnet44", "--file", "net.th"), "expected sha256 that begins with 014dd654"),
         (("score", "cifar10-resnet20", "--file", "net.th"), "expected sha256 12fca82f"),
@@ -405,7 +405,7 @@ def test_a_changed_record_or_evidence_is_refused(ltbench: Any, tmp_path: Path) -
     path.write_text(text)
     other = path.with_name("other.json")
     other.write_text(text)
-    with pytest.raises(UserError, match="lies under the name of another"):
+    with pytest.raises(UserError, match="lies under another name"):
         read_weights_record(other)
     with np.load(evidence) as file:
         arrays = {name: file[name] for name in file.files}

@@ -49,7 +49,6 @@ class Spec:
     after: str = ""
     title: str = ""
     length: float = 0.0
-    cpus: int = 1
     gpus: float = 0.0
     byproducts: tuple[str, ...] = ()
 
@@ -68,10 +67,13 @@ class Ended:
 
 
 class Executor(Protocol):
-    """Where attempts are run. It repeats nothing by itself: the head decides what is tried again."""
+    """Where attempts are run. It neither queues nor repeats anything: the head decides what is tried, and when."""
 
-    def submit(self, specs: Sequence[Spec]) -> None:
-        """Takes runs on, the longest first."""
+    def room(self) -> int:
+        """How many more runs it takes now."""
+
+    def submit(self, specs: Sequence[Spec]) -> bool:
+        """Starts runs, no more than there is room for; False: it takes none of them yet."""
 
     def ended(self, timeout: float) -> list[Ended]:
         """Waits for attempts to end, at most `timeout` seconds."""
@@ -136,29 +138,25 @@ def _listed(root: Path, names: Sequence[str]) -> dict[str, dict[str, Any]]:
 
 def withdraw(root: Path, key: str) -> bool:
     """Removes `DONE`, so that the run is made again; returns whether it was there."""
-    try:
-        (folder_of(root, key) / DONE).unlink()
-    except FileNotFoundError:
-        return False
-    return True
+    done = folder_of(root, key) / DONE
+    was_there = done.is_file()
+    done.unlink(missing_ok=True)
+    return was_there
 
 
-def done_files(root: Path, key: str) -> dict[str, dict[str, Any]] | None:
-    """The outputs of a finished run: name -> bytes, sha256; None if it has to be run (again).
+def is_done(root: Path, key: str) -> bool:
+    """Whether a run is finished: its first output still has its hash, and the others their size.
 
-    A run is finished if its first output still has its hash, and the others their size. The first one is small and
-    names the run; hashing weights at every start would cost more than it finds. `damaged` compares all hashes.
+    The first one is small and names the run; hashing weights at every start would cost more than it finds. `damaged`
+    compares all hashes.
     """
     try:
         value = read_json(folder_of(root, key) / DONE, "end of a run")
-        files: dict[str, dict[str, Any]] = value["files"]
-        whole = value["key"] == key and all(
-            (root / name).stat().st_size == entry["bytes"] for name, entry in files.items()
-        )
-        whole = whole and sha256_file(root / value["first"]) == files[value["first"]]["sha256"]
+        files, first = value["files"], value["first"]
+        sizes_fit = all((root / name).stat().st_size == entry["bytes"] for name, entry in files.items())
+        return value["key"] == key and sizes_fit and sha256_file(root / first) == files[first]["sha256"]
     except (UserError, OSError, KeyError, TypeError, AttributeError):
-        return None
-    return files if whole else None
+        return False
 
 
 def damaged(root: Path, key: str) -> dict[str, str]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import heapq
-import itertools
 import subprocess
 from collections.abc import Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
@@ -19,20 +17,17 @@ class LocalExecutor:
     def __init__(self, root: Path, slots: Sequence[Mapping[str, str]]) -> None:
         """`slots`: for each, what it adds to the environment of its runs (which GPU they see)."""
         self._root, self._free, self._threads = root, list(slots), ThreadPoolExecutor(len(slots))
-        self._waiting: list[tuple[float, int, Spec]] = []  # a heap; equal lengths: first come, first served
-        self._numbers = itertools.count()
         self._running: dict[Future[int], tuple[Spec, Mapping[str, str]]] = {}
         self._processes: dict[Future[int], subprocess.Popen[bytes]] = {}
 
-    def submit(self, specs: Sequence[Spec]) -> None:
-        """Queues them; a longer one that comes later goes first."""
-        for spec in specs:
-            heapq.heappush(self._waiting, (-spec.length, next(self._numbers), spec))
-        self._hand_over()
+    def room(self) -> int:
+        """The free slots."""
+        return len(self._free)
 
-    def _hand_over(self) -> None:
-        while self._waiting and self._free:
-            spec, slot = heapq.heappop(self._waiting)[-1], self._free.pop()
+    def submit(self, specs: Sequence[Spec]) -> bool:
+        """Starts them, each in a slot."""
+        for spec in specs:
+            slot = self._free.pop()
             try:
                 process = start(folder_of(self._root, spec.key), slot)
                 future = self._threads.submit(process.wait)
@@ -41,13 +36,12 @@ class LocalExecutor:
                 future = Future()
                 future.set_exception(error)
             self._running[future] = spec, slot
+        return True
 
     def ended(self, timeout: float) -> list[Ended]:
         """Those that are over, at least one unless the time is."""
         over, _ = wait(self._running, timeout, FIRST_COMPLETED)
-        found = [self._ended(future) for future in over]
-        self._hand_over()
-        return found
+        return [self._ended(future) for future in over]
 
     def _ended(self, future: Future[int]) -> Ended:
         spec, slot = self._running.pop(future)

@@ -23,7 +23,7 @@ from harness.reading.dataset import Dataset
 from harness.records.collect import collect
 from harness.records.evaluate import evaluate
 from harness.records.runs import RunInfo, stage_files, write_run_info
-from harness.records.schema import Failure, Record, read_record
+from harness.records.schema import Record, read_record
 from harness.spec.entries import Entry, parse_entry
 from harness.spec.provenance import code_version
 from harness.spec.recipes import Cell, resolve
@@ -99,9 +99,7 @@ def _record_unresolved(asked: StageRequest, entry: Entry, seeds: Sequence[int], 
     print(f"failed: {error}")
     for seed in seeds:
         info = RunInfo(
-            method=entry.method,
-            variant=entry.variant,
-            track=entry.track,
+            **dataclasses.asdict(entry),
             seed=seed,
             split=split.id,
             split_sha256=split.sha256,
@@ -111,13 +109,11 @@ def _record_unresolved(asked: StageRequest, entry: Entry, seeds: Sequence[int], 
             stage1_key="",
             run_key="",
             code_version="",
-            status="failed",
-            failure=Failure(str(error)),
         )
         files = stage_files(asked.out, seed)
         for path in files.values():
             path.parent.mkdir(parents=True, exist_ok=True)
-        write_run_info(files["run.json"], info)
+        write_run_info(files["run.json"], info.failed(str(error)))
 
 
 def run_alone(

@@ -98,8 +98,9 @@ class SlurmExecutor:
         }
 
     def ended(self, timeout: float) -> list[Ended]:
-        """Those that are over, at least one unless the time is."""
-        until = time.monotonic() + timeout
+        """Those that are over, at least one unless the time is, or it is time to offer refused ones again."""
+        now = time.monotonic()
+        until = min(now + timeout, self._refused_until if self._refused_until > now else math.inf)
         while True:
             over = [number for number, (_, job) in self._under_way.items() if job.done()]
             if over or time.monotonic() >= until:

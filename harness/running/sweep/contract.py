@@ -7,17 +7,16 @@ record and its evidence, say) with their size and sha256. Whether a run is done 
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, TextIO
 
 from harness.base.errors import UserError
-from harness.base.files import read_json, sha256_file, write_json
+from harness.base.files import locked, read_json, sha256_file, write_json
 
 FOLDER, DONE = "sweep", "DONE"
 MISSING, DAMAGED = "missing", "damaged since its run ended"
@@ -87,13 +86,9 @@ def folder_of(root: Path, key: str) -> Path:
     return root / FOLDER / key
 
 
-@contextlib.contextmanager
-def only_one(root: Path, key: str) -> Iterator[TextIO]:
+def only_one(root: Path, key: str) -> AbstractContextManager[TextIO]:
     """Holds the run's lock; waits while somebody else has it, on this machine or another."""
-    folder_of(root, key).mkdir(parents=True, exist_ok=True)
-    with open(folder_of(root, key) / "lock", "w", encoding="ascii") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield lock
+    return locked(folder_of(root, key), "lock", wait=True)
 
 
 def write_spec(root: Path, spec: Spec) -> None:

@@ -196,7 +196,7 @@ def train(
     from harness.spec.spread import asked_for
 
     spread = asked_for(nproc, micro_batch, sync_bn)
-    cells.run_stage(cells.StageRequest("train", split, entry, seeds, out, device, keep_going, spread))
+    cells.run_stage(cells.StageRequest(split, entry, seeds, out, device, keep_going, spread))
 
 
 @app.command()
@@ -217,7 +217,7 @@ def finetune(
     from harness.spec.spread import asked_for
 
     spread = asked_for(nproc, micro_batch, sync_bn)
-    cells.run_stage(cells.StageRequest("finetune", split, entry, seeds, out, device, keep_going, spread, first))
+    cells.run_stage(cells.StageRequest(split, entry, seeds, out, device, keep_going, spread, first))
 
 
 @app.command()

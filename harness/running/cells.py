@@ -8,7 +8,6 @@ import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.table import Table
@@ -33,9 +32,6 @@ from harness.spec.suites import RECORDS, SPLITS, check_cell, failed_cells, parse
 from harness.splits import splits, store
 from harness.splits.split_names import name_split, parse_split_name
 
-if TYPE_CHECKING:
-    from harness.api import Stage
-
 SCRATCH = Path("work/.scratch")  # runs under way without DVC: in the folder of all that they leave
 
 
@@ -43,7 +39,6 @@ SCRATCH = Path("work/.scratch")  # runs under way without DVC: in the folder of 
 class StageRequest:
     """One stage of a cell, as the command line asks for it."""
 
-    stage: Stage
     split: str
     entry: str
     seeds: str
@@ -51,7 +46,7 @@ class StageRequest:
     device: str = "auto"
     keep_going: bool = False  # a failed seed is recorded, and no error
     spread: Spread = ONE_PROCESS
-    first: Path | None = None  # folder of the first stage, for the second one
+    first: Path | None = None  # folder of the first stage; this is the second one then
 
 
 def run_stage(asked: StageRequest) -> None:
@@ -103,7 +98,7 @@ def _record_unresolved(asked: StageRequest, entry: Entry, seeds: Sequence[int], 
             seed=seed,
             split=split.id,
             split_sha256=split.sha256,
-            stages=["train"] if asked.stage == "train" else ["train", "finetune"],
+            stages=["train", "finetune"] if asked.first else ["train"],
             recipe={},
             recipe_sha256="",
             stage1_key="",

@@ -226,14 +226,8 @@ def _weights(out: Path, record: Record, stage: str) -> dict[str, str]:
     """Hashes of a stage's tensors, found by the run key that their file carries."""
     key = record.stage1_key if stage == "train" else record.run_key
     paths = out.glob(f"work/**/{stage}/checkpoint/seed{record.seed}.safetensors")
-    return next((_hashes(path) for path in paths if _run_key(path) == key), {})
-
-
-def _run_key(path: Path) -> str:
-    with safe_open(path, framework="np") as file:
-        return str((file.metadata() or {}).get("run_key", "")).split(" ")[0]
-
-
-def _hashes(path: Path) -> dict[str, str]:
-    with safe_open(path, framework="np") as file:
-        return {name: sha256_bytes(file.get_tensor(name).tobytes()) for name in file.keys()}  # noqa: SIM118
+    for path in paths:
+        with safe_open(path, framework="np") as file:
+            if (file.metadata() or {}).get("run_key", "").split(" ")[0] == key:
+                return {name: sha256_bytes(file.get_tensor(name).tobytes()) for name in file.keys()}  # noqa: SIM118
+    return {}

@@ -153,7 +153,7 @@ def _whole_path(
     create_backbone(cell.recipe.backbone, shape)  # refused before anything is fetched or written
     split_file, places = ensure_split(split, dataset, out), folders(cell, split, out)
     with locked(out), reporter() as progress:
-        place = stages.Workplace(chosen_device, progress, places.scratch, side_by_side=True)
+        place = stages.Workplace(chosen_device, progress, out / SCRATCH, side_by_side=True)
         stages.train(cell, split_file, seeds, places.first, place)
         outcomes = stages.finetune(cell, split_file, seeds, places.first, places.last, place)
     return evaluate(split_file, [places.first, places.last], seeds, places.records, policy), outcomes
@@ -223,7 +223,6 @@ class Folders:
     first: Path  # its first stage; of all cells that share it
     last: Path
     records: Path
-    scratch: Path
 
 
 def folders(cell: Cell, split: str, out: Path) -> Folders:
@@ -231,7 +230,7 @@ def folders(cell: Cell, split: str, out: Path) -> Folders:
     identity = sha256_json(cell.first_stage_identity())[:8]
     first = out / "work" / split / "stage1" / f"{cell.first_stage.name}-{identity}" / "train"
     own = Path(split) / cell.entry.path.with_name(f"{cell.entry.path.name}-{cell.recipe.sha256()[:8]}")
-    return Folders(first, out / "work" / own / cell.stages[-1], out / "records" / own, out / SCRATCH)
+    return Folders(first, out / "work" / own / cell.stages[-1], out / "records" / own)
 
 
 def ensure_split(name: str, dataset: Dataset, out: Path) -> Path:

@@ -17,8 +17,8 @@ class LocalExecutor:
     def __init__(self, root: Path, slots: Sequence[Mapping[str, str]]) -> None:
         """`slots`: for each, what it adds to the environment of its runs (which GPU they see)."""
         self._root, self._free, self._threads = root, list(slots), ThreadPoolExecutor(len(slots))
-        self._running: dict[Future[int], tuple[Spec, Mapping[str, str]]] = {}
-        self._processes: dict[Future[int], subprocess.Popen[bytes]] = {}
+        self._running: dict[Future[int], tuple[str, Mapping[str, str]]] = {}  # key of the run, slot
+        self._processes: set[subprocess.Popen[bytes]] = set()
 
     def room(self) -> int:
         """The free slots."""
@@ -28,15 +28,13 @@ class LocalExecutor:
         """Starts them, each in a slot."""
         for spec in specs:
             slot = self._free.pop()
-            try:
-                process = start(folder_of(self._root, spec.key), slot)
-                future = self._threads.submit(process.wait)
-                self._processes[future] = process
-            except OSError as error:
-                future = Future()
-                future.set_exception(error)
-            self._running[future] = spec, slot
+            self._running[self._threads.submit(self._attempt, spec.key, slot)] = spec.key, slot
         return True
+
+    def _attempt(self, key: str, slot: Mapping[str, str]) -> int:
+        with start(folder_of(self._root, key), slot) as process:
+            self._processes.add(process)
+            return process.wait()
 
     def ended(self, timeout: float) -> list[Ended]:
         """Those that are over, at least one unless the time is."""
@@ -44,16 +42,16 @@ class LocalExecutor:
         return [self._ended(future) for future in over]
 
     def _ended(self, future: Future[int]) -> Ended:
-        spec, slot = self._running.pop(future)
+        key, slot = self._running.pop(future)
         self._free.append(slot)
-        if error := future.exception():
-            return Ended(spec.key, None, f"no process could be started: {error}")
-        with self._processes.pop(future):  # closes its pipe
-            return Ended(spec.key, future.result())
+        error = future.exception()
+        return Ended(key, None, f"no process could be started: {error}") if error else Ended(key, future.result())
 
     def close(self) -> None:
-        """Kills what runs."""
-        for process in self._processes.values():
-            with process:  # an attempt ends when its standard input is closed
-                pass
+        """Ends what runs, until nothing does: an attempt dies when its standard input is closed."""
+        while self._running:
+            for process in list(self._processes):
+                assert process.stdin is not None
+                process.stdin.close()
+            self.ended(0.1)
         self._threads.shutdown()

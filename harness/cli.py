@@ -6,14 +6,16 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from harness import __version__
 from harness.base.errors import RunFailed, UserError, complaint
+
+if TYPE_CHECKING:
+    from harness.records.collect import Collected
 
 app = typer.Typer(
     name="ltbench",
@@ -194,7 +196,7 @@ def train(
     from harness.spec.spread import asked_for
 
     spread = asked_for(nproc, micro_batch, sync_bn)
-    cells.run_stage(cells.StageRequest("train", split, entry, seeds, out, device, keep_going, spread))
+    cells.run_stage(cells.StageRequest(split, entry, seeds, out, device, keep_going, spread))
 
 
 @app.command()
@@ -215,7 +217,7 @@ def finetune(
     from harness.spec.spread import asked_for
 
     spread = asked_for(nproc, micro_batch, sync_bn)
-    cells.run_stage(cells.StageRequest("finetune", split, entry, seeds, out, device, keep_going, spread, first))
+    cells.run_stage(cells.StageRequest(split, entry, seeds, out, device, keep_going, spread, first))
 
 
 @app.command()
@@ -246,11 +248,10 @@ def collect(
     ] = None,
 ) -> None:
     """All records as one tidy table."""
-    from harness.records.collect import collect as read
     from harness.records.table import rows, write_table
 
     refused = [reason for folder in import_ or [] for reason in _imported(folder)]
-    table = rows(read(*_record_roots(roots)))
+    table = rows(_records(roots))
     write_table(table, out)
     print(f"{out}: {len(table)} rows")
     if refused:
@@ -293,11 +294,10 @@ def report(
     open_: Annotated[bool, typer.Option("--open", help="show it in the browser")] = False,
 ) -> None:
     """The leaderboard as one self-contained HTML file, its tables as Markdown, LaTeX and CSV, its figures as SVG."""
-    from harness.records.collect import collect as read
     from harness.reporting.checkout import sources
     from harness.reporting.report import build_report
 
-    page = build_report(read(*_record_roots(roots)), out, sources())
+    page = build_report(_records(roots), out, sources())
     print(f"report: {page}")
     if open_ and not typer.launch(page.resolve().as_uri()) == 0:
         raise RunFailed(f"no browser could be started; open {page} yourself")
@@ -314,12 +314,11 @@ def tables(
     records: Annotated[list[Path] | None, typer.Option(help="folders with records")] = None,
 ) -> None:
     """Put the current numbers into the tables of hand-written Markdown files."""
-    from harness.records.collect import collect as read
     from harness.reporting.checkout import sources
     from harness.reporting.documents import refresh_files
     from harness.reporting.report import ranked_sections, study_results
 
-    ranked = ranked_sections(read(*_record_roots(records)))
+    ranked = ranked_sections(_records(records))
     changed = refresh_files(files, ranked.sections, study_results(ranked, sources().folders))
     for path in files:
         print(f"{path}: {'changed' if path in changed else 'as it was'}")
@@ -333,21 +332,22 @@ def show(
     format_: Annotated[str, typer.Option("--format", help="table, md or csv")] = "table",
 ) -> None:
     """The leaderboard's tables in the terminal."""
-    from harness.records.collect import collect as read
     from harness.reporting.terminal import show as print_tables
 
-    print_tables(read(*_record_roots(roots)), suite, selection, format_)
+    print_tables(_records(roots), suite, selection, format_)
 
 
-def _record_roots(named: list[Path] | None) -> Sequence[Path]:
+def _records(named: list[Path] | None) -> Collected:
+    """All records under the named folders, or under this checkout's."""
     from harness.records.collect import ROOTS
+    from harness.records.collect import collect as read
 
     for root in named or []:
         if not root.is_dir():
             raise UserError(f"{root}: no such folder; name folders with records")
     if not named and not any(root.is_dir() for root in ROOTS):
         raise UserError(f"{ROOTS[0]}: no such folder; call this in a checkout, or name folders with records")
-    return named or ROOTS
+    return read(*(named or ROOTS))
 
 
 @app.command()

@@ -13,7 +13,7 @@ import re
 import secrets
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import yaml
 
@@ -62,21 +62,21 @@ def write_bytes(path: Path, data: bytes) -> None:
 
 
 @contextlib.contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Keeps other processes that ask for it out of a folder.
+def locked(folder: Path, name: str = ".lock", *, wait: bool = False) -> Iterator[TextIO]:
+    """Keeps other processes that ask for it out of a folder; yields the lock, which a child process can hold on to.
 
     Raises:
-        UserError: one is in it.
+        UserError: one is in it, and there is to be no `wait`.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / ".lock", "w", encoding="ascii") as file:
+    with open(folder / name, "w", encoding="ascii") as file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise UserError(
                 f"{shown(folder)}: another command is at work there; wait for it, or take another folder"
             ) from None
-        yield
+        yield file
 
 
 def is_locked(folder: Path) -> bool:

@@ -11,7 +11,6 @@ import time
 from collections.abc import Iterator
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from harness.base.errors import UserError
 from harness.base.files import locked
@@ -21,9 +20,6 @@ from harness.records.runs import RunInfo
 from harness.running.plans import Outcome, Plan, Run, Settings, do, fail, make_plan, slots, workplace
 from harness.running.status import Tracker
 from harness.running.sweep.contract import only_one
-
-if TYPE_CHECKING:
-    from harness.running.stages import Workplace
 
 
 def campaign(suite: str, budget: float, settings: Settings) -> Outcome:
@@ -78,30 +74,27 @@ class _Workers:
         self._pool, self._out, self._progress, self._tracker = pool, out, progress, tracker
         self._at_once = {device: devices.count(device) for device in devices}
         self._devices: dict[Connection, str] = {}
-        self._idle: list[Connection] = []
         self.busy: dict[Connection, Run] = {}
         for device in devices:
             self._hire(device)
 
     def _hire(self, device: str) -> None:
-        worker = self._pool.start(work, self._out, device, self._at_once[device])
-        self._devices[worker] = device
-        self._idle.append(worker)
+        self._devices[self._pool.start(work, self._out, device, self._at_once[device])] = device
 
     def start(self, plan: Plan) -> None:
         """Gives each idle worker a run."""
-        while plan.ready and self._idle:
-            worker, run = self._idle.pop(), plan.take()
-            worker.send(run)
-            self.busy[worker] = run
-            self._tracker.started(run)
+        for worker in self._devices.keys() - self.busy.keys():
+            if plan.ready:
+                run = plan.take()
+                worker.send(run)
+                self.busy[worker] = run
+                self._tracker.started(run)
 
     def finished(self, until: float) -> Iterator[tuple[Run, RunInfo]]:
         """Waits for news, and gives the runs that are over with how they ended."""
         for worker, message in self._pool.heard(max(0.0, until - time.monotonic())):
             run = self.busy[worker]
             if isinstance(message, RunInfo):
-                self._idle.append(worker)
                 yield self.busy.pop(worker), message
             elif isinstance(message, Exited):  # it died: its run has failed, and another takes its place
                 self._hire(self._devices.pop(worker))
@@ -116,12 +109,8 @@ def work(connection: Connection, out: Path, device: str, at_once: int) -> None:
     while True:
         run: Run = connection.recv()
         with only_one(out.resolve(), run.folder):  # a job of a sweep whose head died may still be at it
-            outcome = _done_or_failed(run, out, place)
+            try:
+                outcome = do(run, out, place)
+            except UserError as error:  # an image that cannot be read, say: this run fails, the others go on
+                outcome = fail(run, out, str(error))
         connection.send(outcome)
-
-
-def _done_or_failed(run: Run, out: Path, place: Workplace) -> RunInfo:
-    try:
-        return do(run, out, place)
-    except UserError as error:  # an image that cannot be read, say: this run fails, the others go on
-        return fail(run, out, str(error))

@@ -8,7 +8,6 @@ import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.table import Table
@@ -23,7 +22,7 @@ from harness.reading.dataset import Dataset
 from harness.records.collect import collect
 from harness.records.evaluate import evaluate
 from harness.records.runs import RunInfo, stage_files, write_run_info
-from harness.records.schema import Failure, Record, read_record
+from harness.records.schema import Record, read_record
 from harness.spec.entries import Entry, parse_entry
 from harness.spec.provenance import code_version
 from harness.spec.recipes import Cell, resolve
@@ -33,9 +32,6 @@ from harness.spec.suites import RECORDS, SPLITS, check_cell, failed_cells, parse
 from harness.splits import splits, store
 from harness.splits.split_names import name_split, parse_split_name
 
-if TYPE_CHECKING:
-    from harness.api import Stage
-
 SCRATCH = Path("work/.scratch")  # runs under way without DVC: in the folder of all that they leave
 
 
@@ -43,7 +39,6 @@ SCRATCH = Path("work/.scratch")  # runs under way without DVC: in the folder of 
 class StageRequest:
     """One stage of a cell, as the command line asks for it."""
 
-    stage: Stage
     split: str
     entry: str
     seeds: str
@@ -51,7 +46,7 @@ class StageRequest:
     device: str = "auto"
     keep_going: bool = False  # a failed seed is recorded, and no error
     spread: Spread = ONE_PROCESS
-    first: Path | None = None  # folder of the first stage, for the second one
+    first: Path | None = None  # folder of the first stage; this is the second one then
 
 
 def run_stage(asked: StageRequest) -> None:
@@ -99,25 +94,21 @@ def _record_unresolved(asked: StageRequest, entry: Entry, seeds: Sequence[int], 
     print(f"failed: {error}")
     for seed in seeds:
         info = RunInfo(
-            method=entry.method,
-            variant=entry.variant,
-            track=entry.track,
+            **dataclasses.asdict(entry),
             seed=seed,
             split=split.id,
             split_sha256=split.sha256,
-            stages=["train"] if asked.stage == "train" else ["train", "finetune"],
+            stages=["train", "finetune"] if asked.first else ["train"],
             recipe={},
             recipe_sha256="",
             stage1_key="",
             run_key="",
             code_version="",
-            status="failed",
-            failure=Failure(str(error)),
         )
         files = stage_files(asked.out, seed)
         for path in files.values():
             path.parent.mkdir(parents=True, exist_ok=True)
-        write_run_info(files["run.json"], info)
+        write_run_info(files["run.json"], info.failed(str(error)))
 
 
 def run_alone(
@@ -162,7 +153,7 @@ def _whole_path(
     create_backbone(cell.recipe.backbone, shape)  # refused before anything is fetched or written
     split_file, places = ensure_split(split, dataset, out), folders(cell, split, out)
     with locked(out), reporter() as progress:
-        place = stages.Workplace(chosen_device, progress, places.scratch, side_by_side=True)
+        place = stages.Workplace(chosen_device, progress, out / SCRATCH, side_by_side=True)
         stages.train(cell, split_file, seeds, places.first, place)
         outcomes = stages.finetune(cell, split_file, seeds, places.first, places.last, place)
     return evaluate(split_file, [places.first, places.last], seeds, places.records, policy), outcomes
@@ -232,7 +223,6 @@ class Folders:
     first: Path  # its first stage; of all cells that share it
     last: Path
     records: Path
-    scratch: Path
 
 
 def folders(cell: Cell, split: str, out: Path) -> Folders:
@@ -240,7 +230,7 @@ def folders(cell: Cell, split: str, out: Path) -> Folders:
     identity = sha256_json(cell.first_stage_identity())[:8]
     first = out / "work" / split / "stage1" / f"{cell.first_stage.name}-{identity}" / "train"
     own = Path(split) / cell.entry.path.with_name(f"{cell.entry.path.name}-{cell.recipe.sha256()[:8]}")
-    return Folders(first, out / "work" / own / cell.stages[-1], out / "records" / own, out / SCRATCH)
+    return Folders(first, out / "work" / own / cell.stages[-1], out / "records" / own)
 
 
 def ensure_split(name: str, dataset: Dataset, out: Path) -> Path:

@@ -129,6 +129,8 @@ class Place:
 class Plan:
     """Runs by what they wait for."""
 
+    ended: Callable[[Run], bool]  # of a run with a record: whether it is really over
+    firsts: dict[str, Run] = field(default_factory=dict)  # by their run keys
     ready: list[Run] = field(default_factory=list)  # once sorted, the next one is the last
     after: dict[str, list[Run]] = field(default_factory=dict)  # run key of a first stage -> what follows it
     folders: dict[Run, cells.Folders] = field(default_factory=dict)
@@ -167,7 +169,7 @@ def make_plan(suite_name: str, settings: Settings, ended: Callable[[Run], bool] 
     Args:
         ended: asked about a run with a record; if it says no, the run is made again.
     """
-    suite, plan, firsts = get_suite(suite_name), Plan(), dict[str, Run]()
+    suite, plan = get_suite(suite_name), Plan(ended)
     matched = resolved = 0  # entries
     for number, name in enumerate(suite.splits):
         dataset = store.get_dataset(parse_split_name(name).dataset)
@@ -188,16 +190,17 @@ def make_plan(suite_name: str, settings: Settings, ended: Callable[[Run], bool] 
                 _leave_out(plan, f"{name} {entry}", error)
                 continue
             resolved += 1
-            run = Run(name, dataset.name, str(entry), 0, "finetune", settings.overrides)
+            folders = cells.folders(cell, name, settings.out)
             place = Place(number, group, position, listed=suite.order == "listed")
             for seed in suite.seeds:
-                _add(plan, firsts, cell, dataclasses.replace(run, seed=seed), split, settings.out, ended, place)
+                run = Run(name, dataset.name, str(entry), seed, "finetune", settings.overrides)
+                _add(plan, cell, run, split, folders, place)
     if not matched:
         only = f"matches --only {' '.join(settings.only)}" if settings.only else "has a recipe for its data"
         raise UserError(f"suite '{suite_name}': no entry {only}")
     if not resolved:
         raise UserError(f"suite '{suite_name}': none of its runs can be made: {plan.left_out[0]}")
-    plan.ready += firsts.values()
+    plan.ready += plan.firsts.values()
     plan.sort()
     return plan
 
@@ -211,21 +214,12 @@ def _matches(entry: str, patterns: Sequence[str]) -> bool:
     return not patterns or any(fnmatch.fnmatchcase(entry, pattern) for pattern in patterns)
 
 
-def _add(
-    plan: Plan,
-    firsts: dict[str, Run],
-    cell: Cell,
-    run: Run,
-    split: Split,
-    out: Path,
-    ended: Callable[[Run], bool],
-    place: Place,
-) -> None:
+def _add(plan: Plan, cell: Cell, run: Run, split: Split, folders: cells.Folders, place: Place) -> None:
     """Adds a run to the plan, and its first stage to those that it has; neither if the run is done."""
-    folders, info = cells.folders(cell, run.split, out), run_info(cell, split, run.seed, cell.stages[-1])
+    info = run_info(cell, split, run.seed, cell.stages[-1])
     run = dataclasses.replace(run, run_key=info.run_key, first_key=info.stage1_key)
     record = _read(folders.records / f"seed{run.seed}.json", info.run_key)
-    if record and record.status != "failed" and ended(run):
+    if record and record.status != "failed" and plan.ended(run):
         plan.done += 1
         return
     images, again = sum(split.class_counts), bool(record)
@@ -240,10 +234,10 @@ def _add(
     length = 0.0 if again else 3.0 * images * cell.recipe.train.for_images(images).epochs
     priority = place.priority(run.seed, second=False, again=again)
     first = dataclasses.replace(run, stage="train", run_key=info.stage1_key, length=length, priority=priority)
-    if other := firsts.get(info.stage1_key):  # of an earlier entry that shares it
+    if other := plan.firsts.get(info.stage1_key):  # of an earlier entry that shares it
         length, priority = max(length, other.length), max(priority, other.priority)
         first = dataclasses.replace(other, length=length, priority=priority)
-    firsts[info.stage1_key] = first
+    plan.firsts[info.stage1_key] = first
     plan.folders[first] = folders
 
 

@@ -12,12 +12,10 @@ import os
 import shutil
 import subprocess
 import sys
-import tarfile
 import tempfile
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +23,8 @@ import numpy as np
 from safetensors import safe_open
 
 from harness.base.errors import UserError, unknown
-from harness.base.files import PACKAGE, sha256_bytes, write_bytes, write_json
+from harness.base.files import PACKAGE, sha256_bytes, write_json
 from harness.records.evidence import evidence_path
-from harness.records.history import read_history
-from harness.records.runs import read_run_info
 from harness.records.same_code import SAME_CODE, read_same_code
 from harness.records.schema import Record, read_record, record_paths
 from harness.spec.recipes import resolve
@@ -141,10 +137,8 @@ def _differences(run: str, before: Outcome | None, now: Outcome | None) -> list[
 def _unpack(revision: str, folder: Path) -> None:
     commit = _git("rev-parse", "--verify", "--end-of-options", f"{revision}^{{commit}}").decode().strip()
     archive = _git("archive", "--format=tar", commit, "--", PACKAGE.name, "methods")
-    with tarfile.open(fileobj=BytesIO(archive)) as tar:
-        for member in tar:  # not extractall: its filter came with Python 3.11.4
-            if (content := tar.extractfile(member)) is not None:
-                write_bytes(folder / member.name, content.read())
+    folder.mkdir()
+    subprocess.run(["tar", "-x", "-C", str(folder)], input=archive, check=True)  # noqa: S603, S607
 
 
 def _git(*arguments: str) -> bytes:
@@ -169,9 +163,7 @@ def _measure(tree: Path, parts: Sequence[Trial]) -> dict[str, Outcome]:
             words += [word for item in overrides for word in ("--set", item)]
             for budget in filter(None, (part.stopped_after, 1e6)):
                 _ltbench(tree, *words, "--budget", f"{budget:g}")
-            for path in record_paths(out / "records"):
-                record = read_record(path)
-                found[f"{record.split} {record.entry} {record.seed}"] = _outcome(path, record, out)
+            found |= _outcomes(out)
     if IN_TWO:
         found |= _in_two(tree, *IN_TWO)
     if not found:
@@ -195,19 +187,13 @@ def _suites(part: Trial, tree: Path) -> dict[str, dict[str, Any]]:
 
 
 def _in_two(tree: Path, split: str, entry: str) -> dict[str, Outcome]:
-    """One run over two processes."""
+    """One run over two processes, of one stage."""
     out = tree / "out" / "in-two"
+    stage = str(out / "work/train")
     _ltbench(tree, "split", split)
-    _ltbench(tree, "train", split, entry, "--seeds", "0", "--device", "cpu", "--nproc", "2", "--out", str(out))
-    try:
-        info = read_run_info(out / "predictions/seed0.json")
-        history = read_history(out / "predictions/seed0.npz")
-    except UserError as error:
-        print(f"{tree.name}: left out: {error}", file=sys.stderr)
-        return {}
-    facts: dict[str, Any] = {name: values.tobytes() for name, values in history.items() if name != "run_key"}
-    facts |= {"weights": _hashes(out / "checkpoint/seed0.safetensors")}
-    return {f"{split} {entry} 0 in-two": Outcome(info.code_version, facts)}
+    _ltbench(tree, "train", split, entry, "--seeds", "0", "--device", "cpu", "--nproc", "2", "--out", stage)
+    _ltbench(tree, "evaluate", split, "--run", stage, "--seeds", "0", "--out", str(out / "records"))
+    return {f"{run} in-two": outcome for run, outcome in _outcomes(out).items()}
 
 
 def _ltbench(tree: Path, *words: str) -> None:
@@ -218,6 +204,12 @@ def _ltbench(tree: Path, *words: str) -> None:
     }
     print(f"{tree.name}: ltbench {' '.join(words[:3])}", file=sys.stderr, flush=True)
     subprocess.run([sys.executable, "-m", PACKAGE.name, *words], cwd=tree, env=environment, check=False)  # noqa: S603
+
+
+def _outcomes(out: Path) -> dict[str, Outcome]:
+    """What the records under `out` say, by run."""
+    records = {path: read_record(path) for path in record_paths(out / "records")}
+    return {f"{one.split} {one.entry} {one.seed}": _outcome(path, one, out) for path, one in records.items()}
 
 
 def _outcome(path: Path, record: Record, out: Path) -> Outcome:
@@ -234,14 +226,8 @@ def _weights(out: Path, record: Record, stage: str) -> dict[str, str]:
     """Hashes of a stage's tensors, found by the run key that their file carries."""
     key = record.stage1_key if stage == "train" else record.run_key
     paths = out.glob(f"work/**/{stage}/checkpoint/seed{record.seed}.safetensors")
-    return next((_hashes(path) for path in paths if _run_key(path) == key), {})
-
-
-def _run_key(path: Path) -> str:
-    with safe_open(path, framework="np") as file:
-        return str((file.metadata() or {}).get("run_key", "")).split(" ")[0]
-
-
-def _hashes(path: Path) -> dict[str, str]:
-    with safe_open(path, framework="np") as file:
-        return {name: sha256_bytes(file.get_tensor(name).tobytes()) for name in file.keys()}  # noqa: SIM118
+    for path in paths:
+        with safe_open(path, framework="np") as file:
+            if (file.metadata() or {}).get("run_key", "").split(" ")[0] == key:
+                return {name: sha256_bytes(file.get_tensor(name).tobytes()) for name in file.keys()}  # noqa: SIM118
+    return {}

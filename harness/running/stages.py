@@ -159,7 +159,7 @@ def _run_all(infos: Sequence[RunInfo], place: Workplace, run: Callable[[RunInfo,
     for info in infos:
         if info.title in died:
             place.reporter.note(f"{info.title}: failed: {died[info.title]}")
-            _write_outcome(info.failed(died[info.title]), place)
+            write_run_info(_scratch(place, info) / "run.json", info.failed(died[info.title]))
 
 
 def record_failure(cell: Cell, split_file: Path, seed: int, stage: Stage, out: Path, reason: str) -> RunInfo:
@@ -208,7 +208,7 @@ def _run_one(
         if place.ranks.world > 1 and not failure.agreed:  # the others do not know of it, and wait for this one
             raise
         place.reporter.note(f"{info.title}: {failure.status}: {failure}")
-        return _write_outcome(info.failed(failure.reason, failure.epoch, failure.step, failure.status), place)
+        info = info.failed(failure.reason, failure.epoch, failure.step, failure.status)
     except UserError:
         raise
     except Exception as error:  # foreign code: a plugin's bug or a lack of memory fails this run, not the others
@@ -217,11 +217,11 @@ def _run_one(
         if place.ranks.world > 1:  # the other ranks wait for this one: the job ends, and the same command resumes
             raise
         traceback.print_exc()
-        reason = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
-        return _write_outcome(info.failed(reason), place)
+        info = info.failed(f"{type(error).__name__}: {' '.join(str(error).split())[:300]}")
     if place.ranks.first:
-        _write_costs(folder, run, info, place)
-    return _write_outcome(info, place)
+        if info.status == "ok":
+            _write_costs(folder, run, info, place)
+        write_run_info(folder / "run.json", info)  # the last file of a run: once it is there, the run is over
 
 
 def _told_weights(start: Path | None, info: RunInfo, ranks: Ranks) -> dict[str, torch.Tensor]:
@@ -284,12 +284,6 @@ def _write_costs(folder: Path, run: StageRun, info: RunInfo, place: Workplace) -
         "peak_memory_mb": round(peak_memory_mb(place.device), 1),
     }
     write_json(folder / "costs.json", stamped(facts))
-
-
-def _write_outcome(info: RunInfo, place: Workplace) -> None:
-    """The last file of a run: once it is there, the run is over."""
-    if place.ranks.first:
-        write_run_info(_scratch(place, info) / "run.json", info)
 
 
 def _publish(folder: Path, out: Path, seed: int) -> None:

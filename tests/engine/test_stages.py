@@ -147,7 +147,7 @@ def test_a_first_stage_is_shared(place: stages.Workplace) -> None:
 def test_a_failure_becomes_a_record(
     method: str, status: str, reason: str, epoch: int | None, place: stages.Workplace
 ) -> None:
-    run_stage(StageRequest("train", "tiny-lt-if10", f"{method}@common", "0", Path("runs"), "cpu", True))
+    run_stage(StageRequest("tiny-lt-if10", f"{method}@common", "0", Path("runs"), "cpu", True))
     (path,) = evaluate(SPLIT, [Path("runs")], [0], Path("records"))
     record = read_record(path)
     assert record.status == status
@@ -155,7 +155,7 @@ def test_a_failure_becomes_a_record(
     assert (record.failure.reason, record.failure.epoch) == (reason, epoch)
     assert record.results == {}
     with pytest.raises(RunFailed, match=r"on tiny-lt-if10, seed 0: "):
-        run_stage(StageRequest("train", "tiny-lt-if10", f"{method}@common", "0", Path("runs"), "cpu", False))
+        run_stage(StageRequest("tiny-lt-if10", f"{method}@common", "0", Path("runs"), "cpu", False))
 
 
 class Alike(Ranks):
@@ -208,14 +208,14 @@ def test_a_failed_first_stage_fails_the_second(place: stages.Workplace) -> None:
 
 def test_a_method_that_no_longer_imports_becomes_a_failed_record(workspace: Path) -> None:
     (workspace.parent / "plugins/methods/plain/method.py").write_text("import nothing_of_that_name\n")
-    run_stage(StageRequest("train", "tiny-lt-if10", "plain@common", "0,1", Path("runs"), "cpu", True))
+    run_stage(StageRequest("tiny-lt-if10", "plain@common", "0,1", Path("runs"), "cpu", True))
     for path in evaluate(SPLIT, [Path("runs")], [0, 1], Path("records")):
         record = read_record(path)
         assert record.status == "failed"
         assert record.failure is not None
         assert "it needs the module 'nothing_of_that_name'" in record.failure.reason
     with pytest.raises(UserError, match="nothing_of_that_name"):
-        run_stage(StageRequest("train", "tiny-lt-if10", "plain@common", "0", Path("runs"), "cpu", False))
+        run_stage(StageRequest("tiny-lt-if10", "plain@common", "0", Path("runs"), "cpu", False))
 
 
 def test_predictions_of_another_split_or_run_are_refused(place: stages.Workplace) -> None:

@@ -21,7 +21,7 @@ QUICK = Rules(attempts=3, back_off=0.05)
 def spec(root: Path, key: str, what: str = "works", after: str = "") -> Spec:
     """A fake run."""
     argv = (sys.executable, "-S", str(FAKE), str(root), key, what)
-    return Spec(key, argv, (f"records/{key}.json",), after, cpus=1)
+    return Spec(key, argv, (f"records/{key}.json",), after)
 
 
 def open_fake_executor(name: str, root: Path, address: str = "") -> Executor:
@@ -38,8 +38,8 @@ def drive(root: Path, executor: Executor, specs: list[Spec]) -> Summary:
     """All of them, with a head of its own; what it says is in ROOT/notes.txt."""
     with open(root / "notes.txt", "a") as notes:
 
-        def gave_up(spec: Spec, reason: str) -> None:
-            notes.write(f"gave up {spec.key}: {reason}\n")
+        def gave_up(key: str, reason: str) -> None:
+            notes.write(f"gave up {key}: {reason}\n")
 
         return Head(root, executor, QUICK, lambda text: print(text, file=notes, flush=True), gave_up).drive(specs)
 

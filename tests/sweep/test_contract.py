@@ -20,8 +20,8 @@ from harness.running.sweep.contract import (
     ATTEMPT,
     Executor,
     damaged,
-    done_files,
     folder_of,
+    is_done,
     last_line,
     withdraw,
     write_done,
@@ -89,9 +89,8 @@ def test_every_run_ends_with_done_and_a_second_head_runs_nothing(executor: Execu
     assert sorted(summary.done) == ["first", "other", "second"]
     assert table(tmp_path) == ["first", "other", "second"]
     assert starts(tmp_path).index("first") < starts(tmp_path).index("second")
-    files = done_files(tmp_path, "second")
-    assert files is not None
-    assert list(files) == ["records/second.json"]
+    assert is_done(tmp_path, "second")
+    assert list(json.loads((folder_of(tmp_path, "second") / "DONE").read_text())["files"]) == ["records/second.json"]
 
     again = drive(tmp_path, executor, specs)
     assert (sorted(again.skipped), again.done) == (["first", "other", "second"], [])
@@ -151,14 +150,14 @@ def test_a_run_that_always_fails_is_given_up_and_the_others_finish(executor: Exe
     ]
     summary = drive(tmp_path, executor, specs)
     assert sorted(summary.done) == ["good0", "good1", "good2", "waited"]
-    assert summary.failed["bad"] == "it ended with exit code 1: cannot do it"
+    assert summary.failed["bad"] == "its process ended with exit code 1: cannot do it"
     assert summary.failed["nan"] == "failed: loss is nan"
     assert "it ended well but left no records/empty.json" in summary.failed["empty"]
     tries = starts(tmp_path)
     assert [tries.count(key) for key in ("bad", "nan", "empty")] == [3, 1, 3], "a failure as a result is not repeated"
     given_up = [line for line in (tmp_path / "notes.txt").read_text().split("\n") if line.startswith("gave up")]
     assert len(given_up) == 2
-    assert done_files(tmp_path, "bad") is None
+    assert not is_done(tmp_path, "bad")
 
 
 def test_a_damaged_end_is_no_end(executor: Executor, tmp_path: Path) -> None:
@@ -187,9 +186,9 @@ def test_an_output_of_the_same_size_from_another_run_is_no_end(tmp_path: Path) -
     (tmp_path / "records").mkdir()
     (tmp_path / "records/one.json").write_text('{"run_key": "aaaa"}')
     assert write_done(tmp_path, "one", ["records/one.json"]) == ""
-    assert done_files(tmp_path, "one") is not None
+    assert is_done(tmp_path, "one")
     (tmp_path / "records/one.json").write_text('{"run_key": "bbbb"}')
-    assert done_files(tmp_path, "one") is None
+    assert not is_done(tmp_path, "one")
 
 
 def test_what_is_wrong_with_the_files_of_a_run(tmp_path: Path) -> None:
@@ -218,14 +217,14 @@ def test_byproducts_may_go(tmp_path: Path) -> None:
         (tmp_path / name).write_text(name)
     write_done(tmp_path, "one", ["first"], ["weights"])
     (tmp_path / "weights").unlink()
-    assert done_files(tmp_path, "one") is not None
+    assert is_done(tmp_path, "one")
 
 
 def test_a_head_that_is_killed_loses_nothing(name: str, address: str, tmp_path: Path) -> None:
     runs = json.dumps([["before0", "works"], ["before1", "works"], ["under_way", "waits"], ["after", "works"]])
     command = [sys.executable, "-m", "tests.sweep.fakes", str(tmp_path), name, address, runs]
     head = subprocess.Popen(command, cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)})
-    wait_for(lambda: "under_way" in starts(tmp_path) and done_files(tmp_path, "before0") is not None)
+    wait_for(lambda: "under_way" in starts(tmp_path) and is_done(tmp_path, "before0"))
     head.send_signal(signal.SIGKILL)
     head.wait()
     heir = subprocess.Popen(command, cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)})
@@ -233,7 +232,7 @@ def test_a_head_that_is_killed_loses_nothing(name: str, address: str, tmp_path: 
     (tmp_path / "go").touch()
     assert heir.wait(60) == 0
     assert table(tmp_path) == ["after", "before0", "before1", "under_way"]
-    assert all(done_files(tmp_path, key) for key in table(tmp_path))
+    assert all(is_done(tmp_path, key) for key in table(tmp_path))
     assert starts(tmp_path).count("before0") == 1, "what was done is not run again"
 
 

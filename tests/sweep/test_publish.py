@@ -10,7 +10,7 @@ from harness.base.errors import UserError
 from harness.records.schema import write_record
 from harness.running.plans import Settings, make_plan
 from harness.running.sweep import publish
-from harness.running.sweep.contract import done_files, folder_of, write_done
+from harness.running.sweep.contract import folder_of, is_done, write_done
 from harness.running.sweep.executors import Share
 from harness.running.sweep.suite import specs_of
 from harness.spec import suites
@@ -46,7 +46,7 @@ class Swept:
         return path
 
     def left(self) -> int:
-        return make_plan("default", Settings(self.out), lambda run: done_files(self.out, run.folder) is not None).left
+        return make_plan("default", Settings(self.out), lambda run: is_done(self.out, run.folder)).left
 
 
 @pytest.fixture

@@ -73,15 +73,18 @@ def test_refused_jobs_wait_while_others_run(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setattr(slurm_jobs, "POLL", 0.001)
     cluster = Cluster(limit=4)
     executor = SlurmExecutor(cluster, tmp_path, parse_options([]))
-    executor.submit(specs("a", "b", "c"))
-    executor.submit(specs("d", "e", "f", "g"))
+    assert executor.submit(specs("a", "b", "c"))
+    assert not executor.submit(specs("d", "e", "f", "g"))
     assert cluster.arrays == [3], "four more are too many; none of the three is cancelled"
     assert executor.ended(0.05) == []
-    ended: list[str] = []
+    ended, queue = list[str](), list("defg")
     for _ in range(1000):
         for job in cluster.jobs:
             job.over = True
         ended += [end.key for end in executor.ended(0.05)]
+        batch = queue[: executor.room()]
+        if batch and executor.submit(specs(*batch)):
+            queue = queue[len(batch) :]
         if len(ended) == 7:
             break
     assert sorted(ended) == list("abcdefg")

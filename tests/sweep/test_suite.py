@@ -10,7 +10,7 @@ from harness.records.schema import read_record, write_record
 from harness.running import campaign
 from harness.running.plans import Outcome, Settings, make_plan
 from harness.running.sweep import one
-from harness.running.sweep.contract import OTHER_RUN, Spec, damaged, done_files, write_done
+from harness.running.sweep.contract import OTHER_RUN, Spec, damaged, is_done, write_done
 from harness.running.sweep.executors import Options, Share
 from harness.running.sweep.head import Rules
 from harness.running.sweep.suite import specs_of, sweep
@@ -64,7 +64,7 @@ def test_a_record_without_its_end_is_gone_over_again(tmp_path: Path) -> None:
     write_record(plan.folders[run].records / "seed0.json", make_record(run_key=run.run_key))
 
     def left() -> int:
-        return make_plan("two", settings, lambda run: done_files(out, run.folder) is not None).left
+        return make_plan("two", settings, lambda run: is_done(out, run.folder)).left
 
     assert left() == 1
     assert make_plan("two", settings).left == 0

@@ -94,7 +94,7 @@ def test_a_run_that_is_stopped_and_one_over_two_processes(tmp_path: Path, monkey
     assert found[0] == found[1]
     (two,) = same_bits._in_two(tmp_path / "a", "mnist5k-lt-if100", "ce@common").items()
     assert two[0] == "mnist5k-lt-if100 ce@common 0 in-two"
-    assert len(two[1].facts["weights"]) > 10
+    assert len(two[1].facts["weights of train"]) > 10
     assert two[1].facts["test"] != found[0]["mnist5k-lt-if100 crt@common 0"].facts["test"]
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from harness.base.errors import UserError
 from harness.base.processes import die_with_stdin
-from harness.running.sweep.contract import ATTEMPT, done_files, only_one, read_spec, write_done
+from harness.running.sweep.contract import ATTEMPT, is_done, only_one, read_spec, write_done
 
 INCOMPLETE = 4  # exit code: the command ended well without its output
 
@@ -42,7 +42,7 @@ def run(folder: Path) -> int:
     die_with_stdin(lambda: os.killpg(0, signal.SIGKILL))  # with the command and all that it has started
     spec = read_spec(folder)
     with only_one(root, key) as lock, open(folder / "log.txt", "ab") as log:
-        if done_files(root, key) is not None:
+        if is_done(root, key):
             return 0
         log.write(f"{ATTEMPT}\n".encode())
         log.flush()

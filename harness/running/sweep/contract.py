@@ -7,17 +7,16 @@ record and its evidence, say) with their size and sha256. Whether a run is done 
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, TextIO
 
 from harness.base.errors import UserError
-from harness.base.files import read_json, sha256_file, write_json
+from harness.base.files import locked, read_json, sha256_file, write_json
 
 FOLDER, DONE = "sweep", "DONE"
 MISSING, DAMAGED = "missing", "damaged since its run ended"
@@ -49,7 +48,6 @@ class Spec:
     after: str = ""
     title: str = ""
     length: float = 0.0
-    cpus: int = 1
     gpus: float = 0.0
     byproducts: tuple[str, ...] = ()
 
@@ -68,10 +66,13 @@ class Ended:
 
 
 class Executor(Protocol):
-    """Where attempts are run. It repeats nothing by itself: the head decides what is tried again."""
+    """Where attempts are run. It neither queues nor repeats anything: the head decides what is tried, and when."""
 
-    def submit(self, specs: Sequence[Spec]) -> None:
-        """Takes runs on, the longest first."""
+    def room(self) -> int:
+        """How many more runs it takes now."""
+
+    def submit(self, specs: Sequence[Spec]) -> bool:
+        """Starts runs, no more than there is room for; False: it takes none of them yet."""
 
     def ended(self, timeout: float) -> list[Ended]:
         """Waits for attempts to end, at most `timeout` seconds."""
@@ -85,13 +86,9 @@ def folder_of(root: Path, key: str) -> Path:
     return root / FOLDER / key
 
 
-@contextlib.contextmanager
-def only_one(root: Path, key: str) -> Iterator[TextIO]:
+def only_one(root: Path, key: str) -> AbstractContextManager[TextIO]:
     """Holds the run's lock; waits while somebody else has it, on this machine or another."""
-    folder_of(root, key).mkdir(parents=True, exist_ok=True)
-    with open(folder_of(root, key) / "lock", "w", encoding="ascii") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield lock
+    return locked(folder_of(root, key), "lock", wait=True)
 
 
 def write_spec(root: Path, spec: Spec) -> None:
@@ -136,29 +133,25 @@ def _listed(root: Path, names: Sequence[str]) -> dict[str, dict[str, Any]]:
 
 def withdraw(root: Path, key: str) -> bool:
     """Removes `DONE`, so that the run is made again; returns whether it was there."""
-    try:
-        (folder_of(root, key) / DONE).unlink()
-    except FileNotFoundError:
-        return False
-    return True
+    done = folder_of(root, key) / DONE
+    was_there = done.is_file()
+    done.unlink(missing_ok=True)
+    return was_there
 
 
-def done_files(root: Path, key: str) -> dict[str, dict[str, Any]] | None:
-    """The outputs of a finished run: name -> bytes, sha256; None if it has to be run (again).
+def is_done(root: Path, key: str) -> bool:
+    """Whether a run is finished: its first output still has its hash, and the others their size.
 
-    A run is finished if its first output still has its hash, and the others their size. The first one is small and
-    names the run; hashing weights at every start would cost more than it finds. `damaged` compares all hashes.
+    The first one is small and names the run; hashing weights at every start would cost more than it finds. `damaged`
+    compares all hashes.
     """
     try:
         value = read_json(folder_of(root, key) / DONE, "end of a run")
-        files: dict[str, dict[str, Any]] = value["files"]
-        whole = value["key"] == key and all(
-            (root / name).stat().st_size == entry["bytes"] for name, entry in files.items()
-        )
-        whole = whole and sha256_file(root / value["first"]) == files[value["first"]]["sha256"]
+        files, first = value["files"], value["first"]
+        sizes_fit = all((root / name).stat().st_size == entry["bytes"] for name, entry in files.items())
+        return value["key"] == key and sizes_fit and sha256_file(root / first) == files[first]["sha256"]
     except (UserError, OSError, KeyError, TypeError, AttributeError):
-        return None
-    return files if whole else None
+        return False
 
 
 def damaged(root: Path, key: str) -> dict[str, str]:

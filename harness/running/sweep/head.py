@@ -10,14 +10,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from harness.base.processes import Exited
 from harness.running.sweep.contract import (
     FAILED,
     UNUSABLE,
     Ended,
     Executor,
     Spec,
-    done_files,
     folder_of,
+    is_done,
     last_line,
     withdraw,
     write_spec,
@@ -52,49 +53,62 @@ class Head:
         executor: Executor,
         rules: Rules,
         note: Callable[[str], None],
-        gave_up: Callable[[Spec, str], None],
+        gave_up: Callable[[str, str], object],
     ) -> None:
-        """`gave_up` is called for a run that has no attempt left, before those that waited for it are started."""
+        """`gave_up` is called with the key of a run that has no attempt left and the reason.
+
+        The runs that waited for it are started afterwards.
+        """
         self._root, self._executor, self._rules, self._note, self._gave_up = root, executor, rules, note, gave_up
         self._ready: list[Spec] = []
         self._waiting: defaultdict[str, list[Spec]] = defaultdict(list)
+        self._queue: list[tuple[float, int, Spec]] = []  # a heap: the longest go first, equal ones as they came
         self._later: list[tuple[float, int, Spec]] = []  # a heap by the time at which they are tried again
         self._busy: dict[str, Spec] = {}
         self._tries: Counter[str] = Counter()
         self._specs: dict[str, Spec] = {}
         self._made_again: set[str] = set()  # finished runs under way once more, for those that wait for them
-        self._ids, self._total = itertools.count(), 0
+        self._ids = itertools.count()
         self.summary = Summary()
 
     def drive(self, specs: Sequence[Spec]) -> Summary:
         """Runs them all; returns when each is done or has been given up."""
-        self._specs, self._total = {spec.key: spec for spec in specs}, len(specs)
+        self._specs = {spec.key: spec for spec in specs}
         for spec in specs:
             (self._waiting[spec.after] if spec.after in self._specs else self._ready).append(spec)
         while True:
             self._start()
-            if not self._busy and not self._later:
+            if not (self._busy or self._queue or self._later):
                 return self.summary
             for ended in self._wait():
                 self._judge(ended)
 
     def _start(self) -> None:
-        now, batch = time.monotonic(), list[Spec]()
+        now = time.monotonic()
         while self._later and self._later[0][0] <= now:
             self._ready.append(heapq.heappop(self._later)[2])
         while self._ready:  # what is skipped makes others ready
             spec = self._ready.pop()
-            if done_files(self._root, spec.key) is not None:
+            if is_done(self._root, spec.key):
                 self.summary.skipped.append(spec.key)
                 self._ready += self._waiting.pop(spec.key, [])
             else:
-                batch.append(spec)
-        for spec in batch:
+                heapq.heappush(self._queue, (-spec.length, next(self._ids), spec))
+        while self._queue and (room := self._executor.room()) > 0:
+            batch = [heapq.heappop(self._queue) for _ in range(min(room, len(self._queue)))]
+            if not self._submit([spec for _, _, spec in batch]):
+                for waiting in batch:
+                    heapq.heappush(self._queue, waiting)
+                return
+
+    def _submit(self, specs: Sequence[Spec]) -> bool:
+        for spec in specs:
             write_spec(self._root, spec)
-            self._tries[spec.key] += 1
-            self._busy[spec.key] = spec
-        if batch:
-            self._executor.submit(sorted(batch, key=lambda spec: -spec.length))
+        if not self._executor.submit(specs):
+            return False
+        self._tries.update(spec.key for spec in specs)
+        self._busy |= {spec.key: spec for spec in specs}
+        return True
 
     def _wait(self) -> list[Ended]:
         due = self._later[0][0] - time.monotonic() if self._later else PATIENCE
@@ -106,7 +120,7 @@ class Head:
 
     def _judge(self, ended: Ended) -> None:
         spec = self._busy.pop(ended.key)
-        if done_files(self._root, spec.key) is not None:
+        if is_done(self._root, spec.key):
             self.summary.done.append(spec.key)
             self._over(spec, "done")
             return
@@ -117,7 +131,7 @@ class Head:
             return
         self.summary.failed[spec.key] = reason
         if ended.code != FAILED:
-            self._gave_up(spec, f"{reason} ({tries} attempts)")
+            self._gave_up(spec.key, f"{reason} ({tries} attempts)")
         self._over(spec, f"failed: {reason}")
 
     def _try_again(self, spec: Spec, reason: str, mended: bool) -> None:
@@ -150,7 +164,7 @@ class Head:
     def _over(self, spec: Spec, how: str) -> None:
         self._made_again.discard(spec.key)
         count = len(self.summary.done) + len(self.summary.skipped) + len(self.summary.failed)
-        self._note(f"[{count}/{self._total}] {spec.title or spec.key}: {how}")
+        self._note(f"[{count}/{len(self._specs)}] {spec.title or spec.key}: {how}")
         self._ready += self._waiting.pop(spec.key, [])
 
     def _reason(self, ended: Ended) -> str:
@@ -159,6 +173,5 @@ class Head:
         said = last_line(folder_of(self._root, ended.key))
         if ended.code == FAILED:
             return said or "it failed"
-        signalled = -ended.code if ended.code < 0 else ended.code - 128 if ended.code > 128 else 0
-        how = f"its process was ended by signal {signalled}" if signalled else f"it ended with exit code {ended.code}"
+        how = Exited(128 - ended.code if ended.code > 128 else ended.code).cause  # of a command that a signal ended
         return f"{how}: {said}" if said else how

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import heapq
-import itertools
 import subprocess
 from collections.abc import Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
@@ -19,47 +17,41 @@ class LocalExecutor:
     def __init__(self, root: Path, slots: Sequence[Mapping[str, str]]) -> None:
         """`slots`: for each, what it adds to the environment of its runs (which GPU they see)."""
         self._root, self._free, self._threads = root, list(slots), ThreadPoolExecutor(len(slots))
-        self._waiting: list[tuple[float, int, Spec]] = []  # a heap; equal lengths: first come, first served
-        self._numbers = itertools.count()
-        self._running: dict[Future[int], tuple[Spec, Mapping[str, str]]] = {}
-        self._processes: dict[Future[int], subprocess.Popen[bytes]] = {}
+        self._running: dict[Future[int], tuple[str, Mapping[str, str]]] = {}  # key of the run, slot
+        self._processes: set[subprocess.Popen[bytes]] = set()
 
-    def submit(self, specs: Sequence[Spec]) -> None:
-        """Queues them; a longer one that comes later goes first."""
+    def room(self) -> int:
+        """The free slots."""
+        return len(self._free)
+
+    def submit(self, specs: Sequence[Spec]) -> bool:
+        """Starts them, each in a slot."""
         for spec in specs:
-            heapq.heappush(self._waiting, (-spec.length, next(self._numbers), spec))
-        self._hand_over()
+            slot = self._free.pop()
+            self._running[self._threads.submit(self._attempt, spec.key, slot)] = spec.key, slot
+        return True
 
-    def _hand_over(self) -> None:
-        while self._waiting and self._free:
-            spec, slot = heapq.heappop(self._waiting)[-1], self._free.pop()
-            try:
-                process = start(folder_of(self._root, spec.key), slot)
-                future = self._threads.submit(process.wait)
-                self._processes[future] = process
-            except OSError as error:
-                future = Future()
-                future.set_exception(error)
-            self._running[future] = spec, slot
+    def _attempt(self, key: str, slot: Mapping[str, str]) -> int:
+        with start(folder_of(self._root, key), slot) as process:
+            self._processes.add(process)
+            return process.wait()
 
     def ended(self, timeout: float) -> list[Ended]:
         """Those that are over, at least one unless the time is."""
         over, _ = wait(self._running, timeout, FIRST_COMPLETED)
-        found = [self._ended(future) for future in over]
-        self._hand_over()
-        return found
+        return [self._ended(future) for future in over]
 
     def _ended(self, future: Future[int]) -> Ended:
-        spec, slot = self._running.pop(future)
+        key, slot = self._running.pop(future)
         self._free.append(slot)
-        if error := future.exception():
-            return Ended(spec.key, None, f"no process could be started: {error}")
-        with self._processes.pop(future):  # closes its pipe
-            return Ended(spec.key, future.result())
+        error = future.exception()
+        return Ended(key, None, f"no process could be started: {error}") if error else Ended(key, future.result())
 
     def close(self) -> None:
-        """Kills what runs."""
-        for process in self._processes.values():
-            with process:  # an attempt ends when its standard input is closed
-                pass
+        """Ends what runs, until nothing does: an attempt dies when its standard input is closed."""
+        while self._running:
+            for process in list(self._processes):
+                assert process.stdin is not None
+                process.stdin.close()
+            self.ended(0.1)
         self._threads.shutdown()

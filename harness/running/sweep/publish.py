@@ -12,8 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.base.errors import UserError
-from harness.records.collect import collect
-from harness.records.imports import IMPORTED
+from harness.records.collect import ROOTS, collect
 from harness.records.runs import run_info
 from harness.records.schema import read_record
 from harness.records.table import rows, write_table
@@ -24,7 +23,7 @@ from harness.running.plans import Run, Settings, first_folder
 from harness.running.sweep.contract import DONE, damaged, folder_of, withdraw
 from harness.spec.entries import parse_entry
 from harness.spec.recipes import Cell, resolve
-from harness.spec.suites import GRID_FILE, RECORDS, SPLITS, parse_seeds, read_grid, write_recipes
+from harness.spec.suites import GRID_FILE, SPLITS, parse_seeds, read_grid, write_recipes
 from harness.splits import splits
 
 TABLE, REPORTS = Path("results/table.csv"), Path("reports")
@@ -58,7 +57,7 @@ def publish(out: Path) -> int:
         _replace(item, _folders(item, out).last, STAGE_FOLDERS)
     for item in grid["evaluate"].values():
         _replace(item, _folders(item, out).records)
-    collected = collect(RECORDS, IMPORTED)
+    collected = collect(*ROOTS)
     write_table(rows(collected), TABLE)
     build_report(collected, REPORTS, sources())
     return sum(len(parse_seeds(item["seeds"])) for item in grid["evaluate"].values())

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import socket
-from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -59,19 +58,10 @@ class RayExecutor:
         """
         self._ray, self._root = ray, root
         _reach(address)
-        quiet = {"log_to_driver": False, "logging_level": "ERROR"}
+        here = {"_node_ip_address": LOOPBACK, "include_dashboard": False, "object_store_memory": STORE_BYTES}
+        options = {} if address else here | {"num_cpus": cores}
         try:
-            if address:
-                ray.init(address=address, **quiet)
-            else:
-                ray.init(
-                    address="local",
-                    _node_ip_address=LOOPBACK,
-                    include_dashboard=False,
-                    num_cpus=cores,
-                    object_store_memory=STORE_BYTES,
-                    **quiet,
-                )
+            ray.init(address=address or "local", log_to_driver=False, logging_level="ERROR", **options)
         except (ConnectionError, ValueError, RuntimeError) as error:
             reason = " ".join(str(error).split())[:200]
             raise UserError(f"--ray-address {address or 'none'}: no Ray there: {reason}") from None
@@ -79,7 +69,6 @@ class RayExecutor:
             ray.shutdown()
             raise UserError(f"--executor ray: this Ray does not keep to {LOOPBACK}; start one yourself: --ray-address")
         self._task = ray.remote(max_retries=0)(supervise)
-        self._queue: deque[Spec] = deque()
         self._under_way: dict[Any, str] = {}
 
     @property
@@ -93,16 +82,16 @@ class RayExecutor:
         offered = [node["Resources"].get("CPU", 0) for node in self._ray.nodes() if node["Alive"]]
         return max(1, int(max(offered, default=1)))
 
-    def submit(self, specs: Sequence[Spec]) -> None:
-        """Queues them."""
-        self._queue.extend(specs)
-        self._hand_over()
+    def room(self) -> int:
+        """Ray has a queue of its own, which is kept short."""
+        return WINDOW - len(self._under_way)
 
-    def _hand_over(self) -> None:
-        while self._queue and len(self._under_way) < WINDOW:
-            spec = self._queue.popleft()
-            share = self._task.options(num_cpus=spec.cpus, num_gpus=spec.gpus, name=spec.key)
+    def submit(self, specs: Sequence[Spec]) -> bool:
+        """Gives them to Ray."""
+        for spec in specs:
+            share = self._task.options(num_cpus=1, num_gpus=spec.gpus, name=spec.key)
             self._under_way[share.remote(str(folder_of(self._root, spec.key)))] = spec.key
+        return True
 
     def ended(self, timeout: float) -> list[Ended]:
         """Those that are over, at least one unless the time is."""
@@ -110,9 +99,7 @@ class RayExecutor:
         if not self._ray.wait(references, timeout=timeout)[0]:
             return []
         over, _ = self._ray.wait(references, num_returns=len(references), timeout=0)
-        found = [self._ended(reference) for reference in over]
-        self._hand_over()
-        return found
+        return [self._ended(reference) for reference in over]
 
     def _ended(self, reference: Any) -> Ended:
         key = self._under_way.pop(reference)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import math
 import time
-from collections import deque
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -57,74 +57,55 @@ class SlurmExecutor:
             self._executor = submitit.AutoExecutor(folder=root / FOLDER / "submitit", cluster=cluster)
         except (RuntimeError, ValueError) as error:
             raise UserError(f"--executor slurm: {' '.join(str(error).split())}") from None
-        self._queue: deque[Spec] = deque()
         self._under_way: dict[str, tuple[str, Any]] = {}  # job -> key of its run
-        self._array, self._back_off = ARRAY, BACK_OFF
-        self._refused_until: float | None = None  # when to try again
+        self._array, self._back_off, self._refused_until = ARRAY, BACK_OFF, 0.0
 
-    def submit(self, specs: Sequence[Spec]) -> None:
-        """Queues them.
+    def room(self) -> int:
+        """An array, of half the size after each refusal; none at all until it is time to try again."""
+        if time.monotonic() < self._refused_until:
+            return 0
+        return self._array if self._at_once is None else min(self._array, self._at_once - len(self._under_way))
+
+    def submit(self, specs: Sequence[Spec]) -> bool:
+        """Submits an array; it may be refused while others are under way, since a limit on jobs is a matter of time.
 
         Raises:
-            UserError: Slurm refuses them while none of ours is under way.
+            UserError: Slurm refuses it while none of ours is under way.
         """
-        self._queue.extend(specs)
-        self._hand_over()
-
-    def _hand_over(self) -> None:
-        """Submits what is queued; what is refused while others run waits, since a limit on jobs is a matter of time."""
-        if self._refused_until and time.monotonic() < self._refused_until:
-            return
-        while batch := self._next_array():
-            refusal = self._submit_array(batch)
-            if refusal and not self._under_way:
-                raise UserError(f"--executor slurm: its jobs were refused: {refusal}")
-            if refusal:
-                self._queue.extendleft(reversed(batch))
-                self._array = max(1, len(batch) // 2)
-                self._refused_until = time.monotonic() + self._back_off
-                self._back_off = min(2 * self._back_off, LONGEST)
-                return
-            self._array, self._back_off, self._refused_until = min(2 * self._array, ARRAY), BACK_OFF, None
-
-    def _next_array(self) -> list[Spec]:
-        """The first of the queue that are alike, as many as there is room for."""
-        room = self._array if self._at_once is None else min(self._array, self._at_once - len(self._under_way))
-        batch: list[Spec] = []
-        while self._queue and len(batch) < room and (not batch or _shape(self._queue[0]) == _shape(batch[0])):
-            batch.append(self._queue.popleft())
-        return batch
-
-    def _submit_array(self, specs: Sequence[Spec]) -> str:
-        """Why Slurm refuses them, or nothing."""
-        self._executor.update_parameters(**self._parameters(*_shape(specs[0])))
+        self._executor.update_parameters(**self._parameters(max(spec.gpus for spec in specs)))
         try:
             jobs = self._executor.map_array(supervise, [str(folder_of(self._root, spec.key)) for spec in specs])
         except (self._submitit.core.utils.FailedJobError, self._submitit.core.utils.FailedSubmissionError) as error:
-            return " ".join(str(error).split())[:300] or type(error).__name__
+            if not self._under_way:
+                refusal = " ".join(str(error).split())[:300] or type(error).__name__
+                raise UserError(f"--executor slurm: its jobs were refused: {refusal}") from None
+            self._array, self._refused_until = max(1, len(specs) // 2), time.monotonic() + self._back_off
+            self._back_off = min(2 * self._back_off, LONGEST)
+            return False
         self._under_way |= {job.job_id: (spec.key, job) for spec, job in zip(specs, jobs, strict=True)}
-        return ""
+        self._array, self._back_off = min(2 * self._array, ARRAY), BACK_OFF
+        return True
 
-    def _parameters(self, cpus: int, gpus: float) -> dict[str, Any]:
-        given = {f"slurm_{key}": value for key, value in self._options.items()}
-        limit = given.pop("slurm_time")
-        shape = {"slurm_cpus_per_task": cpus, "slurm_gpus_per_node": -int(-gpus // 1)}  # whole GPUs
-        if not shape["slurm_gpus_per_node"]:
-            del shape["slurm_gpus_per_node"]
-        return {"name": "ltbench", "timeout_min": limit, **shape, **given}
+    def _parameters(self, gpus: float) -> dict[str, Any]:
+        given = {f"slurm_{key}": value for key, value in self._options.items() if key != "time"}
+        whole = {"slurm_gpus_per_node": math.ceil(gpus)} if gpus else {}
+        return {
+            "name": "ltbench",
+            "timeout_min": self._options["time"],
+            "slurm_cpus_per_task": 1,
+            **whole,
+            **given,
+        }
 
     def ended(self, timeout: float) -> list[Ended]:
-        """Those that are over, at least one unless the time is."""
-        until = time.monotonic() + timeout
+        """Those that are over, at least one unless the time is, or it is time to offer refused ones again."""
+        now = time.monotonic()
+        until = min(now + timeout, self._refused_until if self._refused_until > now else math.inf)
         while True:
             over = [number for number, (_, job) in self._under_way.items() if job.done()]
-            now = time.monotonic()
-            if over or now >= until or (self._refused_until and now >= self._refused_until):
-                break
+            if over or time.monotonic() >= until:
+                return [self._ended(number) for number in over]
             time.sleep(POLL)
-        found = [self._ended(number) for number in over]
-        self._hand_over()
-        return found
 
     def _ended(self, number: str) -> Ended:
         key, job = self._under_way.pop(number)
@@ -137,8 +118,3 @@ class SlurmExecutor:
         """Cancels the jobs."""
         for _, job in self._under_way.values():
             job.cancel(check=False)
-
-
-def _shape(spec: Spec) -> tuple[int, float]:
-    """What the jobs of an array have in common."""
-    return spec.cpus, spec.gpus

@@ -11,7 +11,7 @@ from harness.base.progress import reporter
 from harness.records.runs import stage_files
 from harness.running.cells import Folders
 from harness.running.plans import Outcome, Plan, Run, Settings, fail, first_folder, make_plan
-from harness.running.sweep.contract import Spec, done_files
+from harness.running.sweep.contract import Spec, is_done
 from harness.running.sweep.executors import Options, Share, open_executor
 from harness.running.sweep.head import Head, Rules
 from harness.running.sweep.one import command
@@ -27,20 +27,17 @@ def sweep(suite: str, settings: Settings, rules: Rules, options: Options) -> Out
     settings = dataclasses.replace(settings, out=out)
     with locked(out), reporter() as progress, contextlib.ExitStack() as stack:
         # The head asks `DONE` what is left, so the plan does too: a record alone may be of a run that was killed.
-        plan = make_plan(suite, settings, lambda run: done_files(out, run.folder) is not None)
+        plan = make_plan(suite, settings, lambda run: is_done(out, run.folder))
         left_out = len(plan.left_out)
         if not plan.left:
             return Outcome(left_out=left_out)
         executor, share = open_executor(options, settings, out)
         stack.callback(executor.close)
-        runs = {spec.key: (spec, run) for spec, run in specs_of(plan, out, share)}
-
-        def gave_up(spec: Spec, reason: str) -> None:
-            fail(runs[spec.key][1], out, reason)
-
-        head = Head(out, executor, rules, progress.note, gave_up)
-        summary = head.drive([spec for spec, _ in runs.values()])
-    made = sum(runs[key][1].stage != "train" for key in (*summary.done, *summary.failed))
+        specs = specs_of(plan, out, share)
+        runs = {spec.key: run for spec, run in specs}
+        head = Head(out, executor, rules, progress.note, lambda key, reason: fail(runs[key], out, reason))
+        summary = head.drive([spec for spec, _ in specs])
+    made = sum(runs[key].stage != "train" for key in (*summary.done, *summary.failed))
     return Outcome(made, len(summary.failed), plan.left - made, left_out)
 
 

@@ -1,16 +1,18 @@
-"""What was measured beside a published number: the rows under a comparable protocol, and what differs in the others."""
+"""What was measured beside a published number, and how the two compare: one answer for every table and file."""
 
 from __future__ import annotations
 
+import math
 import re
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
-from typing import Any, Final, Literal, NamedTuple
+from typing import Any, Final, Literal, NamedTuple, get_args
+
+from scipy import special
 
 from harness.metrics.shots import GROUPS
-from harness.reporting.claims import TRACK, Claim
+from harness.reporting.claims import NOT_STATED, TRACK, Claim
 from harness.reporting.drawer import ResolveRecipe, differing
 from harness.reporting.summary import Row, Section, Stat
 
@@ -23,6 +25,13 @@ BACKBONES: Final = {
 DATASETS: Final = {"inaturalist2018": "inat2018"}  # as BACKBONES, of data sets
 PROFILES: Final = ("exponential", "given")  # of every published data set
 PROFILED: Final = ("cifar10", "cifar100")  # those that are cut to their tail; the others have it already
+TOLERANCE: Final = 0.005  # half a point of accuracy
+ROUNDING: Final = 1e-9  # a difference of exactly the tolerance is within it
+CONFIDENCE: Final = 0.95
+UNEXPLAINED: Final = "no known reason"
+
+Status = Literal["reproduced", "differs", "not comparable", "failed", "not run", "reported only"]
+STATUSES: Final[tuple[Status, ...]] = get_args(Status)
 
 Identity = tuple[str, float, str, str]
 """Data set, imbalance factor, method and variant, spelled so that a claim and a row about the same thing are equal."""
@@ -69,25 +78,20 @@ class Beside(NamedTuple):
 
 @dataclass(frozen=True)
 class Comparison:
-    """A claim, and the rows about the same data set, imbalance factor, method and variant."""
+    """A claim, and what was measured beside it."""
 
     claim: Claim
-    comparable: list[Place]
-    others: list[tuple[Place, list[str]]]  # under another protocol, and what differs, in words
-
-    @cached_property
-    def measured(self) -> list[Beside]:
-        """The comparable rows that have a value for the claim's group at its selection rule."""
-        stats = ((place, place.row.stats[self.claim.rule][self.claim.group]) for place in self.comparable)
-        return [Beside(place, stat, stat.mean - self.claim.value / 100) for place, stat in stats if stat]
+    status: Status
+    reason: str = ""
+    measured: tuple[Beside, ...] = ()  # the comparable rows with a value; the first one decides the status
+    marks: tuple[str, ...] = ()  # what a reader must know of that value
+    row_key: str | None = None  # the leaderboard's row that is measured, that failed, or that is not comparable
+    weights: str = ""  # what published weights score, where they fit; never a measurement of the claim's recipe
 
     @property
-    def status(self) -> Literal["measured", "failed", "not run"]:
-        """What the report says of the claim in a word."""
-        if self.measured:
-            return "measured"
-        failed = self.comparable and all(place.row.status == "failed" for place in self.comparable)
-        return "failed" if failed else "not run"
+    def best(self) -> Beside | None:
+        """The measured value, if there is one."""
+        return self.measured[0] if self.measured else None
 
 
 class MeasuredRows:
@@ -109,18 +113,78 @@ class MeasuredRows:
                 identity = dataset_identity(p.dataset), p.imbalance_factor, row.first.method, row.first.variant
                 self._places[identity].append(Place(section, row, changed))
 
-    def beside(self, claim: Claim, variant: str | None = None) -> Comparison:
-        """The rows about what a claim is about.
+    def beside(self, claim: Claim, variant: str | None = None, known: str | None = None) -> Comparison:
+        """What was measured of the claim's data set, imbalance factor, method and variant, and how the two compare.
 
         Args:
             claim: the published number.
             variant: instead of the claim's, the one that runs its recipe.
+            known: why a difference is expected.
         """
         variant = claim.variant if variant is None else variant
         identity = dataset_identity(claim.dataset), claim.imbalance_factor, claim.method, variant
         found = [(place, place.differences(claim)) for place in self._places.get(identity, ())]
-        comparable = [place for place, differences in found if not differences]
-        return Comparison(claim, comparable, [other for other in found if other[1]])
+        found.sort(key=lambda one: (len(one[1]), one[0].preference))
+        stats = ((place, place.row.stats[claim.rule][claim.group]) for place, differences in found if not differences)
+        if measured := [Beside(place, stat, stat.mean - claim.value / 100) for place, stat in stats if stat]:
+            return _measured(claim, measured, known)
+        for (_, row, _), differences in found:
+            if row.ok_runs:
+                reason = "; ".join(differences) or _no_value(claim, row)
+                return Comparison(claim, "not comparable", reason, row_key=row.key)
+            if row.status == "failed" and not differences:
+                return Comparison(claim, "failed", _failure(row), row_key=row.key)
+        return Comparison(claim, "not run")
+
+
+def _measured(claim: Claim, measured: Sequence[Beside], known: str | None) -> Comparison:
+    place, stat, delta = measured[0]
+    reach = _reach(stat)  # the published value is within the tolerance, or in the t-interval of the measured mean
+    agrees = abs(delta) <= max(TOLERANCE, reach) + ROUNDING
+    marks = [f"measured at {claim.rule}", *_marks(claim, place)]
+    if len(measured) > 1:
+        marks.append(f"one of {len(measured)} comparable rows")
+    marks += place.row.marks
+    if agrees and abs(delta) > TOLERANCE + ROUNDING:
+        marks.append(f"95 % interval of the mean ± {100 * reach:.1f}")
+    if agrees and known:
+        marks.append(known)
+    status: Status = "reproduced" if agrees else "differs"
+    reason = "" if agrees else known or UNEXPLAINED
+    return Comparison(claim, status, reason, tuple(measured), tuple(marks), place.row.key)
+
+
+def _reach(stat: Stat) -> float:
+    """Half the t-interval of the mean; 0 for one seed, which has none."""
+    if stat.std is None:
+        return 0.0
+    return float(special.stdtrit(stat.n - 1, (1 + CONFIDENCE) / 2)) * stat.std / math.sqrt(stat.n)
+
+
+def _marks(claim: Claim, place: Place) -> Iterator[str]:
+    section, row = place.section, place.row
+    first = row.first
+    if claim.selection == NOT_STATED:
+        yield "selection not stated there"
+    if dataset_identity(claim.dataset) in PROFILED:
+        yield f"subset {section.protocol.subset_rule}"
+    if claim.selection == "best_test" and first.stage1_selection not in (None, "best_test"):
+        yield f"stage 1 taken at {first.stage1_selection}"
+    if first.variant != claim.variant:
+        yield f"measured as {row.name}"
+    if row.status == "partial":
+        yield f"{row.ok_runs} of {len(row.runs)} seeds"
+
+
+def _no_value(claim: Claim, row: Row) -> str:
+    if row.stats[claim.rule]["all"] is None:
+        return f"no result at {claim.rule}, as there is no validation part"
+    return f"no class is {claim.group}-shot in the measured data set"
+
+
+def _failure(row: Row) -> str:
+    failures = [run.record.failure for run in row.runs]
+    return "; ".join(dict.fromkeys(" ".join(failure.reason.split()) for failure in failures if failure))
 
 
 def _changed(row: Row, resolve: ResolveRecipe) -> str:

@@ -57,7 +57,7 @@ class Page:
     @property
     def nothing_measured(self) -> bool:
         """Whether no cell of the papers' tables has a measured value."""
-        return not any(cell and cell.stat for table in self.papers for row in table.rows for cell in row.cells)
+        return not any(cell and cell.best for table in self.papers for row in table.rows for cell in row.cells)
 
 
 def render(page: Page) -> str:

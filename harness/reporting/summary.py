@@ -8,7 +8,7 @@ import re
 import statistics
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Literal, NamedTuple
 
@@ -54,25 +54,11 @@ class RunResult:
     note: str = ""  # what a reader must know of this record: measured with other code, say
 
 
-@dataclass(frozen=True)
-class Protocol:
-    """What two numbers must share to stand in one column."""
-
-    dataset: str
-    imbalance_factor: float
-    split: str
-    track: str
-    profile: str
-    subset_rule: str
-    split_sha256: str
-    class_counts: tuple[int, ...]
-    val_images: int
-    test_images: int
-    shot_policy: str
-    group_sizes: tuple[int, ...]  # classes in many, medium, few
-
-
-PROTOCOL = tuple(Protocol.__dataclass_fields__)
+PROTOCOL = (
+    "dataset", "imbalance_factor", "split", "track", "profile", "subset_rule", "split_sha256", "class_counts",
+    "val_images", "test_images", "shot_policy", "group_sizes",
+)  # fmt: skip
+"""What two numbers must share to stand in one column."""
 
 
 @dataclass(frozen=True)
@@ -165,12 +151,16 @@ def in_all(marks: Sequence[Sequence[str]]) -> list[str]:
 class Section:
     """One table: every row was measured under the same protocol."""
 
-    protocol: Protocol
     rows: tuple[Row, ...]  # by headline rank
     slug: str
     conflicts: tuple[str, ...] = ()  # what differs from other tables of the same split and track
     pairs: list[list[float | None]] | None = None
     """Two-sided p of each pair of rows at `last`, not adjusted; None: not tested, or too many rows."""
+
+    @property
+    def protocol(self) -> Record:
+        """One of its records: all have the same values under the names in `PROTOCOL`."""
+        return self.rows[0].first
 
     def best(self, rule: str, metric: Metric, digits: int) -> set[int]:
         """Indices of the rows that print the best value of a column; empty when that tells no rows apart."""
@@ -228,31 +218,33 @@ def stat(values: Sequence[float | None]) -> Stat | None:
     return Stat(statistics.fmean(present), statistics.stdev(present) if len(present) > 1 else None, len(present))
 
 
-def protocol(record: Record) -> Protocol:
-    """The protocol a record was measured under."""
+def _protocol(record: Record) -> tuple[Any, ...]:
+    """The values of a record under the names in `PROTOCOL`."""
     sizes = tuple(record.groups.get(group, 0) for group in GROUPS)
-    same = {name: getattr(record, name) for name in PROTOCOL if name != "group_sizes"}
-    return Protocol(**same | {"class_counts": tuple(record.class_counts), "group_sizes": sizes})
+    values = vars(record) | {"class_counts": tuple(record.class_counts), "group_sizes": sizes}
+    return tuple(values[name] for name in PROTOCOL)
 
 
 def summarize(runs: Iterable[RunResult]) -> list[Section]:
     """One section for each protocol, in a fixed order that does not depend on the order of the runs."""
-    by_protocol: dict[Protocol, list[RunResult]] = defaultdict(list)
+    by_protocol: dict[tuple[Any, ...], list[RunResult]] = defaultdict(list)
     for run in sorted(runs, key=lambda run: (run.record.code_version, run.path)):
-        by_protocol[protocol(run.record)].append(run)
-    ordered = sorted(by_protocol, key=lambda p: tuple(asdict(p).values()))
-    slugs = Counter(map(_slug, ordered))
+        by_protocol[_protocol(run.record)].append(run)
+    slugs = Counter(_slug(members[0].record) for members in by_protocol.values())
     sections = []
-    for p in ordered:
-        slug = _slug(p) if slugs[_slug(p)] == 1 else f"{_slug(p)}-{_digest(asdict(p))}"
-        rivals = [other for other in ordered if (other.split, other.track) == (p.split, p.track)]
-        conflicts = tuple(name for name in PROTOCOL if len({getattr(one, name) for one in rivals}) > 1)
-        sections.append(Section(p, _rows(by_protocol[p]), slug, conflicts))
+    for values in sorted(by_protocol):
+        members = by_protocol[values]
+        slug = _slug(members[0].record)
+        if slugs[slug] > 1:
+            slug += f"-{_digest(dict(zip(PROTOCOL, values, strict=True)))}"
+        rivals = [others for others in by_protocol if others[2:4] == values[2:4]]  # of the same split and track
+        conflicts = tuple(name for name, *found in zip(PROTOCOL, *rivals, strict=True) if len(set(found)) > 1)
+        sections.append(Section(_rows(members), slug, conflicts))
     return sections
 
 
-def _slug(p: Protocol) -> str:
-    return re.sub(r"[^a-z0-9]+", "-", f"{p.split}-{p.track}".lower()).strip("-")[:80] or "table"
+def _slug(record: Record) -> str:
+    return re.sub(r"[^a-z0-9]+", "-", f"{record.split}-{record.track}".lower()).strip("-")[:80] or "table"
 
 
 def _digest(value: Any) -> str:

@@ -51,7 +51,7 @@ def header(section: Section, metric: Metric) -> str:
     """Column title, with the number of classes behind a group."""
     if metric.key not in GROUPS:
         return f"{metric.title} (points)" if metric.signed else metric.title
-    size = section.protocol.group_sizes[GROUPS.index(metric.key)]
+    size = section.protocol.groups.get(metric.key, 0)
     return f"{metric.title} ({size} {'class' if size == 1 else 'classes'})"
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -104,7 +104,7 @@ def _quantities(evidence: list[Evidence], num_classes: int) -> dict[str, list[fl
     }
 
 
-def _confusions(evidence: list[Evidence], counts: tuple[int, ...]) -> list[tuple[int, list[tuple[int, float]]]]:
+def _confusions(evidence: list[Evidence], counts: Sequence[int]) -> list[tuple[int, list[tuple[int, float]]]]:
     predictions = [(one.targets, one.predictions[HEADLINE]) for one in evidence if HEADLINE in one.predictions]
     if not predictions:
         return []

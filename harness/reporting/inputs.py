@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 from harness.base import config
 from harness.base.errors import UserError
@@ -13,12 +15,19 @@ from harness.base.files import read_yaml
 T = TypeVar("T")
 
 
-class _Named(Protocol):
-    @property
-    def id(self) -> str: ...
+@dataclass(frozen=True)
+class Named:
+    """An entry that its file, the page and links call by its `id`."""
+
+    id: str
+    title: str
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch("[a-z0-9-]+", self.id):
+            raise ValueError(f"id must be of small letters, digits and '-', found '{self.id}'")
 
 
-N = TypeVar("N", bound=_Named)
+N = TypeVar("N", bound=Named)
 
 
 def read_list(cls: type[T], path: Path, key: str) -> list[T]:

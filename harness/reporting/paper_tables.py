@@ -6,7 +6,6 @@ numbers: a cell is the one claim, of a method or of a card, that its row and its
 
 from __future__ import annotations
 
-import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -17,7 +16,7 @@ from harness.base.errors import UserError
 from harness.metrics.shots import GROUPS
 from harness.reporting.claims import SELECTIONS, Card, Claim, one_of
 from harness.reporting.comparison import STATUSES, Comparison, MeasuredRows, Status
-from harness.reporting.inputs import read_lists
+from harness.reporting.inputs import Named, read_lists
 from harness.reporting.weights import mark
 from harness.weights.record import WeightsRecord
 
@@ -78,11 +77,9 @@ class TableRow:
 
 
 @dataclass(frozen=True)
-class PaperTable:
+class PaperTable(Named):
     """One published table."""
 
-    id: str
-    title: str
     source: str  # as in the claims
     columns: tuple[Column, ...]
     rows: tuple[TableRow, ...]
@@ -91,8 +88,7 @@ class PaperTable:
     known: str | None = None  # why differences are expected, where a row does not say
 
     def __post_init__(self) -> None:
-        if not re.fullmatch("[a-z0-9-]+", self.id):
-            raise ValueError(f"id must be of small letters, digits and '-', found '{self.id}'")
+        super().__post_init__()
         if not self.columns or not self.rows:
             raise ValueError("a table has columns and rows")
 

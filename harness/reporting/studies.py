@@ -21,10 +21,10 @@ from harness.metrics.selection import SELECTION_RULES
 from harness.metrics.shots import GROUPS, group_of_class
 from harness.records.schema import HEADLINE
 from harness.reporting.effects import Effect, Verdict, effect
-from harness.reporting.inputs import read_lists
+from harness.reporting.inputs import Named, read_lists
 from harness.reporting.summary import Row, Section, in_all
 from harness.reporting.tables import percent
-from harness.reporting.views import ReadEvidence
+from harness.reporting.views import ReadEvidence, correct_at, evidence_of
 
 STUDIES: Final = Path(__file__).with_name("studies.yaml")
 STUDIES_FILE: Final = "studies.yaml"
@@ -96,11 +96,9 @@ class Finding:
 
 
 @dataclass(frozen=True)
-class Study:
+class Study(Named):
     """A question that contrasts of one table answer."""
 
-    id: str
-    title: str
     question: str
     split: str
     track: str
@@ -110,8 +108,7 @@ class Study:
     quantity_rows: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        if not re.fullmatch("[a-z0-9-]+", self.id):
-            raise ValueError(f"id must be of small letters, digits and '-', found '{self.id}'")
+        super().__post_init__()
         keys = [contrast.key for contrast in self.contrasts]
         if len(set(keys)) < len(keys):
             raise ValueError(f"two contrasts have one name; give them a 'name' each: {', '.join(keys)}")
@@ -283,15 +280,11 @@ def _look_up(recipe: Mapping[str, Any], name: str) -> Any:
 
 def _correct(row: Row, rule: str, read: ReadEvidence) -> tuple[Bits, npt.NDArray[np.integer[Any]]]:
     """By seed, and the classes of the test images."""
-    bits: Bits = {}
-    for run in row.runs:
-        evidence = read(run) if run.record.status == "ok" else None
-        correct = evidence.correct(rule) if evidence else None
-        if evidence is not None and correct is not None:
-            bits[run.record.seed], targets = correct, evidence.targets
+    evidence = evidence_of(row, read)
+    bits = correct_at(rule, evidence)
     if not bits:
         raise MissingError("no predictions are stored of one of the two")
-    return bits, targets
+    return bits, evidence[max(bits)].targets
 
 
 def _sentence(finding: Finding, measured: Mapping[str, MeasuredContrast]) -> str | None:

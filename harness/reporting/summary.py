@@ -258,30 +258,37 @@ def _row_key(record: Record) -> tuple[str, ...]:
 def _rows(runs: list[RunResult]) -> tuple[Row, ...]:
     """Rows by headline rank. A seed that occurs again under the same recipe opens a further row: nothing is
     averaged twice and nothing is dropped."""
-    cells: dict[tuple[tuple[str, ...], int], list[RunResult]] = defaultdict(list)
-    seen: Counter[tuple[tuple[str, ...], int]] = Counter()
+    found: dict[tuple[str, ...], list[dict[int, RunResult]]] = defaultdict(list)
     for run in runs:
-        key = _row_key(run.record)
-        cells[key, seen[key, run.record.seed]].append(run)
-        seen[key, run.record.seed] += 1
-    rows = [_row(sorted(members, key=lambda run: run.record.seed)) for members in cells.values()]
-    return tuple(_placed(sorted(_mark_siblings(rows), key=_headline_order)))
+        of_key, seed = found[_row_key(run.record)], run.record.seed
+        free = next((members for members in of_key if seed not in members), None)
+        if free is None:
+            of_key.append(free := {})
+        free[seed] = run
+    rows = []
+    for key, of_key in found.items():
+        marks = [*_recipe_marks(key, found), *_repetition_mark(of_key)]
+        rows += [_row([run for _, run in sorted(members.items())], marks) for members in of_key]
+    return tuple(_placed(sorted(rows, key=_headline_order)))
 
 
 def _placed(rows: list[Row]) -> Iterable[Row]:
     """The rows with their labels, and with ranks by mean accuracy."""
     names = Counter(row.name for row in rows)
-    means = {rule: [mean for row in rows if (mean := row.mean(rule)) is not None] for rule in RULES}
+    means = {rule: [row.mean(rule) for row in rows] for rule in RULES}
     seen: Counter[str] = Counter()
     for row in rows:
         label = f"{row.name} ({row.first.recipe_sha256[:8]})" if names[row.name] > 1 else row.name
         seen[label] += 1
-        own = {rule: row.mean(rule) for rule in RULES}
         yield replace(
             row,
             label=label if seen[label] == 1 else f"{label} #{seen[label]}",
-            ranks={r: None if mean is None else 1 + sum(m > mean for m in means[r]) for r, mean in own.items()},
+            ranks={rule: _rank(row.mean(rule), of_all) for rule, of_all in means.items()},
         )
+
+
+def _rank(mean: float | None, of_all: list[float | None]) -> int | None:
+    return None if mean is None else 1 + sum(other > mean for other in of_all if other is not None)
 
 
 def _headline_order(row: Row) -> tuple[float, str, str]:
@@ -289,11 +296,11 @@ def _headline_order(row: Row) -> tuple[float, str, str]:
     return (math.inf if mean is None else -mean, row.name, row.key)
 
 
-def _row(runs: list[RunResult]) -> Row:
+def _row(runs: list[RunResult], marks: list[str]) -> Row:
     good = [run.record for run in runs if run.record.status == "ok"]
     stats = {rule: {m.key: stat([_value(record, rule, m) for record in good]) for m in METRICS} for rule in RULES}
     per_class = {rule: _per_class([s for record in good if (s := record.results.get(rule))]) for rule in RULES}
-    return Row(runs[0].record.entry.rsplit("@", 1)[0], tuple(runs), tuple(_marks(runs)), stats, per_class)
+    return Row(runs[0].record.entry.rsplit("@", 1)[0], tuple(runs), (*marks, *_marks(runs)), stats, per_class)
 
 
 def _per_class(scores: list[Scores]) -> list[float | None] | None:
@@ -341,19 +348,18 @@ def _reason(record: Record) -> str:
     return " ".join(record.failure.reason.split()) if record.failure else "no reason recorded"
 
 
-def _mark_siblings(rows: list[Row]) -> Iterable[Row]:
-    """Where an entry has several rows, each says why it is a row of its own."""
-    seeds_of: dict[tuple[str, ...], Counter[int]] = defaultdict(Counter)
-    for row in rows:
-        seeds_of[_row_key(row.first)].update(run.record.seed for run in row.runs)
-    for row in rows:
-        family = [other.first for other in rows if other.name == row.name]
-        recipes, marks = {first.recipe_sha256 for first in family}, []
-        if len(recipes) > 1:
-            marks.append(f"recipe {row.first.recipe_sha256[:8]}, one of {len(recipes)} recipes of this entry")
-        if len({first.stage1_selection for first in family}) > 1:
-            marks.append(f"stage 1 taken at {row.first.stage1_selection or 'no rule'}")
-        if seeds := sorted(seed for seed, count in seeds_of[_row_key(row.first)].items() if count > 1):
-            names = f"{'seed' if len(seeds) == 1 else 'seeds'} {', '.join(map(str, seeds))}"
-            marks.append(f"{names} recorded more than once: kept in separate rows")
-        yield replace(row, marks=(*marks, *row.marks))
+def _recipe_marks(key: tuple[str, ...], keys: Iterable[tuple[str, ...]]) -> Iterable[str]:
+    """What tells the rows of a key from those that have its method and variant."""
+    family = [other for other in keys if other[:2] == key[:2]]
+    recipes, rules = ({other[at] for other in family} for at in (2, 3))
+    if len(recipes) > 1:
+        yield f"recipe {key[2][:8]}, one of {len(recipes)} recipes of this entry"
+    if len(rules) > 1:
+        yield f"stage 1 taken at {key[3] or 'no rule'}"
+
+
+def _repetition_mark(of_key: list[dict[int, RunResult]]) -> Iterable[str]:
+    if len(of_key) > 1:
+        seeds = sorted(of_key[1])  # the first row has every seed, the second one those that come again
+        names = f"{'seed' if len(seeds) == 1 else 'seeds'} {', '.join(map(str, seeds))}"
+        yield f"{names} recorded more than once: kept in separate rows"

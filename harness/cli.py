@@ -294,8 +294,7 @@ def report(
 ) -> None:
     """The leaderboard as one self-contained HTML file, its tables as Markdown, LaTeX and CSV, its figures as SVG."""
     from harness.records.collect import collect as read
-    from harness.reporting.checkout import sources
-    from harness.reporting.report import build_report
+    from harness.reporting.report import build_report, sources
 
     page = build_report(read(*_record_roots(roots)), out, sources())
     print(f"report: {page}")
@@ -315,9 +314,8 @@ def tables(
 ) -> None:
     """Put the current numbers into the tables of hand-written Markdown files."""
     from harness.records.collect import collect as read
-    from harness.reporting.checkout import sources
     from harness.reporting.documents import refresh_files
-    from harness.reporting.report import ranked_sections, study_results
+    from harness.reporting.report import ranked_sections, sources, study_results
 
     ranked = ranked_sections(read(*_record_roots(records)))
     changed = refresh_files(files, ranked.sections, study_results(ranked, sources().folders))

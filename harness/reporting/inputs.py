@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -44,14 +44,15 @@ def read_list(cls: type[T], path: Path, key: str) -> list[T]:
     return [config.build(cls, entry, f"{path}: {key}[{index}]") for index, entry in enumerate(entries)]
 
 
-def read_lists(cls: type[N], paths: Iterable[Path], key: str) -> list[N]:
-    """The entries of several files, whose `id` tells them apart; a file that does not exist has none.
+def read_lists(cls: type[N], key: str, shipped: Iterable[Path], folders: Mapping[str, Path]) -> list[N]:
+    """The entries of the shipped files, then those of the method folders' `<key>.yaml`, where there is one.
 
     Raises:
-        UserError: as `read_list`, or an id that is there twice.
+        UserError: as `read_list`, or an `id` that is there twice.
     """
     found: dict[str, N] = {}
-    for path in filter(Path.exists, paths):
+    own = (folder / f"{key}.yaml" for _, folder in sorted(folders.items()))
+    for path in filter(Path.exists, [*shipped, *own]):
         for entry in read_list(cls, path, key):
             if found.setdefault(entry.id, entry) is not entry:
                 raise UserError(f"{path}: another of the {key} has the id '{entry.id}'")

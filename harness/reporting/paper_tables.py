@@ -15,13 +15,11 @@ from typing import NamedTuple
 from harness.base.errors import UserError
 from harness.metrics.shots import GROUPS
 from harness.reporting.claims import SELECTIONS, Card, Claim, one_of
-from harness.reporting.comparison import STATUSES, Comparison, MeasuredRows, Status
+from harness.reporting.comparison import STATUSES, Comparison, MeasuredRows, Status, backbone_identity, dataset_identity
 from harness.reporting.inputs import Named, read_lists
-from harness.reporting.weights import mark
 from harness.weights.record import WeightsRecord
 
 PAPERS = Path(__file__).parent / "papers"
-TABLES_FILE = "tables.yaml"
 
 
 @dataclass(frozen=True)
@@ -38,8 +36,7 @@ class Column:
 
     def __post_init__(self) -> None:
         one_of("group", self.group, ("all", *GROUPS))
-        if self.selection is not None:
-            one_of("selection", self.selection, SELECTIONS)
+        one_of("selection", self.selection, SELECTIONS)
 
     def has(self, claim: Claim) -> bool:
         """Whether a claim belongs to this column."""
@@ -67,8 +64,7 @@ class TableRow:
             raise ValueError("give either 'method' or 'card'")
         if self.card is not None and self.measured_as:
             raise ValueError("what has a card is not measured; leave out 'measured_as'")
-        if self.selection is not None:
-            one_of("selection", self.selection, SELECTIONS)
+        one_of("selection", self.selection, SELECTIONS)
 
     def has(self, claim: Claim) -> bool:
         """Whether a claim of this row's method or card belongs to this row."""
@@ -130,8 +126,7 @@ def load_tables(folders: Mapping[str, Path]) -> list[PaperTable]:
     Raises:
         UserError: a damaged file, an unknown key, a wrong type, or an id that is there twice.
     """
-    own = (folder / TABLES_FILE for _, folder in sorted(folders.items()))
-    return read_lists(PaperTable, [*sorted(PAPERS.glob("*.yaml")), *own], "tables")
+    return read_lists(PaperTable, "tables", sorted(PAPERS.glob("*.yaml")), folders)
 
 
 def fill(
@@ -179,3 +174,28 @@ def present(tables: Iterable[FilledTable]) -> list[FilledTable]:
     """The tables without rows that hold no number (their method or card is not here), and without empty tables."""
     kept = (replace(table, rows=tuple(row for row in table.rows if any(row.cells))) for table in tables)
     return [table for table in kept if table.rows]
+
+
+def mark(claim: Claim, records: Sequence[WeightsRecord]) -> str:
+    """What published weights score where a claim is about such weights. It never changes the status of the claim."""
+    marks = []
+    for record in records:
+        methods = {result.method: result for result in reversed(record.results)}  # the first one of a method counts
+        result = methods.get(claim.method) if _are_of(claim, record) and not claim.variant else None
+        value = getattr(result.scores, claim.group) if result else None
+        if value is not None:
+            marks.append(f"published weights score {100 * value:.2f} ({record.source.repository or record.name})")
+    return "; ".join(marks)
+
+
+def _are_of(claim: Claim, record: WeightsRecord) -> bool:
+    """Whether a claim is about such weights: data, tail, network, length of training and choice of the epoch."""
+    one = record.weights
+    return (
+        dataset_identity(claim.dataset) == dataset_identity(one.dataset)
+        and claim.imbalance_factor == one.imbalance_factor
+        and backbone_identity(claim.backbone) == backbone_identity(one.backbone)
+        and claim.epochs == (one.epochs or None)
+        and claim.selection == one.selection
+        and (claim.group == "all" or claim.shot_policy == record.shot_policy)
+    )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,17 +20,25 @@ from harness.records.schema import HEADLINE, Record
 from harness.reporting import html, tables
 from harness.reporting.claims import Card, Claim, load_cards
 from harness.reporting.comparison import MeasuredRows, compare
-from harness.reporting.drawer import ResolveRecipe
+from harness.reporting.drawer import RecipeValues, ResolveRecipe
 from harness.reporting.figures import write_figures
 from harness.reporting.inputs import readable
 from harness.reporting.methods import method_views, read_about
 from harness.reporting.paper_tables import fill, load_tables, present
+from harness.reporting.published import load_claims, read_published
 from harness.reporting.significance import critical_difference
+from harness.reporting.speed import FOLDER as BENCHES
 from harness.reporting.speed import read_speed
 from harness.reporting.studies import StudyResult, carry_out, load_studies
 from harness.reporting.summary import RunResult, Section, summarize
 from harness.reporting.views import ReadEvidence, with_evidence
-from harness.reporting.weights import read_weights
+from harness.spec.entries import parse_entry
+from harness.spec.provenance import code_version
+from harness.spec.recipe_layers import has_recipe
+from harness.spec.recipes import resolve
+from harness.spec.registry import find_plugins
+from harness.weights.record import FOLDER as WEIGHTS
+from harness.weights.record import read_weights_record
 
 REPORTED = Path("results/reported")
 
@@ -59,16 +68,39 @@ class Sources:
     weights: Sequence[Path] = ()
 
 
-def build_report(collected: Collected, out: Path, sources: Sources | None = None) -> Path:
+def sources() -> Sources:
+    """Those of this checkout: claims, descriptions and code versions of the methods found, and the benchmark files.
+
+    Raises:
+        UserError: published numbers that cannot be read.
+    """
+    folders = {name: plugin.folder for name, plugin in find_plugins().items()}
+    current = {name: code_version(folder) for name, folder in folders.items()}
+    benches, weights = sorted(BENCHES.glob("*.json")), sorted(WEIGHTS.glob("*.json"))
+    claims, cards = load_claims(folders), read_published().cards
+    return Sources(claims, folders, current, recipe_now, cards, benches=benches, weights=weights)
+
+
+@cache
+def recipe_now(entry: str, dataset: str) -> RecipeValues | None:
+    """The recipe that an entry has now; None where it has none, or its method does not import."""
+    try:
+        parsed = parse_entry(entry)
+        return resolve(parsed, dataset).recipe.as_dict() if has_recipe(parsed, dataset) else None
+    except UserError:
+        return None
+
+
+def build_report(collected: Collected, out: Path, sources: Sources) -> Path:
     """Writes the page, its tables and its figures under `out`, and returns the page's path."""
-    sources = sources or Sources()
     label = _Labels(collected)
     ranked = ranked_sections(collected, sources.current)
     sections, studies = ranked.sections, study_results(ranked, sources.folders)
     rows = MeasuredRows(sections, sources.resolve)
     comparisons = compare(sources.claims, rows)
     cards, damaged = load_cards(sources.reported, sources.cards)
-    weights, unread = read_weights(sources.weights)
+    weights, unread = readable(sources.weights, read_weights_record)
+    weights.sort(key=lambda record: (-record.weights.imbalance_factor, record.name))  # long-tailed ones first
     speed, useless = readable(sources.benches, read_speed)
     left_out = sorted([*ranked.left_out, *(label.of(*one) for one in [*damaged, *unread, *useless])])
     papers = present(fill(load_tables(sources.folders), sources.claims, cards, rows, weights))

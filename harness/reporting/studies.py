@@ -27,7 +27,6 @@ from harness.reporting.tables import percent
 from harness.reporting.views import ReadEvidence, correct_at, evidence_of
 
 STUDIES: Final = Path(__file__).with_name("studies.yaml")
-STUDIES_FILE: Final = "studies.yaml"
 SCORES: Final = ("all", *GROUPS)
 ENOUGH: Final = 3  # seeds; with fewer a contrast is shown, and supports no finding
 PLACEHOLDER: Final = re.compile(r"\{([^{}]+)\}")
@@ -85,14 +84,9 @@ class Finding:
                 raise ValueError(f"holds.{key} must be one of {known}, found '{claim}'")
         if not self.holds:
             raise ValueError("a finding names at least one contrast under 'holds'")
-        for shown in self.shown:
+        for shown in PLACEHOLDER.findall(self.text):
             if shown not in self.holds:
                 raise ValueError(f"a finding shows {{{shown}}}, which 'holds' does not name")
-
-    @property
-    def shown(self) -> list[str]:
-        """The differences in the text, as `holds` calls them."""
-        return [match[1] for match in PLACEHOLDER.finditer(self.text)]
 
 
 @dataclass(frozen=True)
@@ -167,8 +161,7 @@ def load_studies(folders: Mapping[str, Path]) -> list[Study]:
     Raises:
         UserError: a damaged file, an unknown key, a wrong value, or an id that is there twice.
     """
-    own = (folder / STUDIES_FILE for _, folder in sorted(folders.items()))
-    return read_lists(Study, [STUDIES, *own], "studies")
+    return read_lists(Study, "studies", [STUDIES], folders)
 
 
 def ranked(results: Iterable[StudyResult]) -> tuple[Pairs, Pairs]:

@@ -198,9 +198,14 @@ def _changed(row: Row, resolve: ResolveRecipe) -> str:
     return ", ".join([*shown, f"{len(lines) - 3} more"] if lines[3:] else shown)
 
 
-def compare(claims: Iterable[Claim], rows: MeasuredRows) -> list[Comparison]:
-    """Each claim with its rows, in a fixed order that does not depend on the order of the claims."""
-    return [rows.beside(claim) for claim in sorted(claims, key=_order)]
+def in_order(claims: Iterable[Claim]) -> list[Claim]:
+    """The claims as files and pages list them, whatever order they come in."""
+
+    def place(c: Claim) -> tuple[Any, ...]:
+        group = ("all", *GROUPS).index(c.group)
+        return c.method, c.variant, c.dataset, -c.imbalance_factor, c.backbone, group, c.source, c.location, c.value
+
+    return sorted(claims, key=place)
 
 
 def dataset_identity(name: str) -> str:
@@ -216,8 +221,3 @@ def backbone_identity(name: str) -> str:
 
 def _plain(name: str) -> str:
     return re.sub(r"[^a-z0-9]", "", name.lower())
-
-
-def _order(c: Claim) -> tuple[Any, ...]:
-    place = ("all", *GROUPS).index(c.group)
-    return c.method, c.variant, c.dataset, -c.imbalance_factor, c.backbone, place, c.source, c.location, c.value

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,37 +40,30 @@ class MethodView:
     claims: list[Comparison]
 
 
-def read_about(folders: Mapping[str, Path]) -> dict[str, MethodFile]:
-    """What each method's recipes.yaml says of it; one whose file is broken has only its name."""
-    found = {}
-    for name, folder in folders.items():
-        path = folder / "recipes.yaml"
-        try:
-            found[name] = config.build(MethodFile, read_yaml(path), shown(path))
-        except UserError:
-            found[name] = MethodFile(name)
-    return found
-
-
 def method_views(
     sections: list[Section],
     comparisons: list[Comparison],
-    about: Mapping[str, MethodFile],
+    folders: Mapping[str, Path],
     resolve: ResolveRecipe | None,
 ) -> list[MethodView]:
-    """A view for each method that has a row or a description, by name."""
-    rows: dict[str, list[EntryView]] = {name: [] for name in about}
-    for section in sections:
-        for row in section.rows:
-            rows.setdefault(row.first.method, []).append(_entry(section, row, resolve))
-    claims: dict[str, list[Comparison]] = defaultdict(list)
-    for comparison in comparisons:
-        claims[comparison.claim.method].append(comparison)
-    return [
-        MethodView(name, about.get(name) or MethodFile(name), entries, claims[name])
-        for name, entries in sorted(rows.items())
-        if entries or name in claims
-    ]
+    """A view for each method that has a row or a published number, by name."""
+    rows = [(section, row) for section in sections for row in section.rows]
+    views = []
+    for name in sorted({*folders, *(row.first.method for _, row in rows)}):
+        entries = [_entry(section, row, resolve) for section, row in rows if row.first.method == name]
+        claims = [comparison for comparison in comparisons if comparison.claim.method == name]
+        if entries or claims:
+            views.append(MethodView(name, _about(name, folders), entries, claims))
+    return views
+
+
+def _about(name: str, folders: Mapping[str, Path]) -> MethodFile:
+    """What a method's recipes.yaml says of it; only its name where the file is broken, or not here."""
+    try:
+        path = folders[name] / "recipes.yaml"
+        return config.build(MethodFile, read_yaml(path), shown(path))
+    except (KeyError, UserError):
+        return MethodFile(name)
 
 
 def _entry(section: Section, row: Row, resolve: ResolveRecipe | None) -> EntryView:

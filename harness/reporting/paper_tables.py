@@ -114,9 +114,14 @@ class FilledTable:
     rows: tuple[FilledRow, ...]
 
     @property
+    def cells(self) -> list[Comparison]:
+        """Those that hold a number."""
+        return [cell for row in self.rows for cell in row.cells if cell]
+
+    @property
     def counts(self) -> dict[Status, int]:
         """Number of cells of each status, in the order of `STATUSES`; empty cells are not counted."""
-        found = Counter(cell.status for row in self.rows for cell in row.cells if cell)
+        found = Counter(cell.status for cell in self.cells)
         return {status: found[status] for status in STATUSES}
 
 

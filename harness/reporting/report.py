@@ -19,11 +19,11 @@ from harness.records.same_code import measured_the_same, read_same_code
 from harness.records.schema import HEADLINE, Record
 from harness.reporting import html, tables
 from harness.reporting.claims import Card, Claim, load_cards
-from harness.reporting.comparison import MeasuredRows, compare
+from harness.reporting.comparison import MeasuredRows, in_order
 from harness.reporting.drawer import RecipeValues, ResolveRecipe
 from harness.reporting.figures import write_figures
 from harness.reporting.inputs import readable
-from harness.reporting.methods import method_views, read_about
+from harness.reporting.methods import method_views
 from harness.reporting.paper_tables import fill, load_tables, present
 from harness.reporting.published import load_claims, read_published
 from harness.reporting.significance import critical_difference
@@ -97,14 +97,15 @@ def build_report(collected: Collected, out: Path, sources: Sources) -> Path:
     ranked = ranked_sections(collected, sources.current)
     sections, studies = ranked.sections, study_results(ranked, sources.folders)
     rows = MeasuredRows(sections, sources.resolve)
-    comparisons = compare(sources.claims, rows)
     cards, damaged = load_cards(sources.reported, sources.cards)
     weights, unread = readable(sources.weights, read_weights_record)
     weights.sort(key=lambda record: (-record.weights.imbalance_factor, record.name))  # long-tailed ones first
     speed, useless = readable(sources.benches, read_speed)
     left_out = sorted([*ranked.left_out, *(label.of(*one) for one in [*damaged, *unread, *useless])])
     papers = present(fill(load_tables(sources.folders), sources.claims, cards, rows, weights))
-    methods = method_views(sections, comparisons, read_about(sources.folders), sources.resolve)
+    in_cells = {cell.claim: cell for table in papers for cell in table.cells}
+    comparisons = [in_cells.get(claim) or rows.beside(claim) for claim in in_order(sources.claims)]
+    methods = method_views(sections, comparisons, sources.folders, sources.resolve)
     page = html.render(html.Page(sections, papers, methods, studies, speed, left_out, _across(sections), weights))
     for name, text in tables.all_files(sections, comparisons, papers).items():
         _write(out / "tables" / name, text)

@@ -16,7 +16,7 @@ import yaml
 
 from harness.base.errors import UserError
 from harness.reporting.claims import Claim
-from harness.reporting.comparison import MeasuredRows, compare
+from harness.reporting.comparison import MeasuredRows
 from harness.reporting.published import COLUMNS, MAPPING, NUMBERS, load_claims, read_published
 from harness.reporting.summary import RunResult, summarize
 from harness.spec.registry import available_methods, find_plugins
@@ -170,7 +170,7 @@ def test_weight_balancing_stands_beside_the_backbone_of_its_code_not_the_printed
     assert {c.backbone for c in claims} == {"ResNet-34 (CIFAR stem)"}
     assert all("ResNet-32 as printed" in c.note for c in claims if c.source.startswith("Weight balancing paper"))
     rows = MeasuredRows(summarize([RunResult("0.json", record, {})]))
-    assert {comparison.status for comparison in compare(claims, rows)} == {"not comparable", "not run"}
+    assert {comparison.status for comparison in map(rows.beside, claims)} == {"not comparable", "not run"}
 
 
 def test_quoted_numbers_say_so_and_claim_nothing_of_the_protocol_that_quotes_them() -> None:

@@ -7,6 +7,7 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Any, Final, Literal, NamedTuple, get_args
 
 from scipy import special
@@ -37,41 +38,42 @@ Identity = tuple[str, float, str, str]
 """Data set, imbalance factor, method and variant, spelled so that a claim and a row about the same thing are equal."""
 
 
-class Place(NamedTuple):
-    """A row, and the table it stands in."""
+class Candidate(NamedTuple):
+    """A row about the same thing as a claim."""
 
-    section: Section
     row: Row
     changed: str = ""  # how its recipe differs from the one that its entry has
 
     @property
-    def preference(self) -> tuple[int, str, str, str]:
+    def preference(self) -> tuple[int, str, str, str, str]:
         """Smaller for a better row of several: most seeds with a result, then the smaller recipe hash."""
-        return -self.row.ok_runs, self.row.first.recipe_sha256, self.section.slug, self.row.key
+        first = self.row.first
+        return -self.row.ok_runs, first.recipe_sha256, first.split, first.track, self.row.key
 
     def differences(self, claim: Claim) -> list[str]:
         """What keeps the row from standing beside a claim about the same thing, in words; empty if nothing does.
 
         A group means the same classes only under the same shot policy; all images do not depend on it.
         """
-        p, backbone, found = self.section.protocol, self.row.first.backbone, []
-        if p.track != TRACK:
-            found.append(f"recipe: {p.track} track")
-        if backbone_identity(backbone) != backbone_identity(claim.backbone):
-            found.append(f"backbone {backbone}, paper {claim.backbone}")
+        first, found = self.row.first, []
+        if first.track != TRACK:
+            found.append(f"recipe: {first.track} track")
+        if backbone_identity(first.backbone) != backbone_identity(claim.backbone):
+            found.append(f"backbone {first.backbone}, paper {claim.backbone}")
         if self.changed:
             found.append(f"recipe changed: {self.changed}")
-        if p.profile not in PROFILES or (p.profile == "given" and dataset_identity(claim.dataset) in PROFILED):
-            found.append(f"profile {p.profile}")
-        if claim.group != "all" and claim.shot_policy not in (None, p.shot_policy):
-            found.append(f"shot policy {p.shot_policy}, paper {claim.shot_policy}")
+        cut_here = dataset_identity(claim.dataset) in PROFILED
+        if first.profile not in PROFILES or (first.profile == "given" and cut_here):
+            found.append(f"profile {first.profile}")
+        if claim.group != "all" and claim.shot_policy not in (None, first.shot_policy):
+            found.append(f"shot policy {first.shot_policy}, paper {claim.shot_policy}")
         return found
 
 
 class Beside(NamedTuple):
     """A measured value beside a claim; `delta` is measured minus published, as a fraction."""
 
-    place: Place
+    row: Row
     stat: Stat
     delta: float
 
@@ -105,13 +107,12 @@ class MeasuredRows:
             resolve: the recipe that an entry has; a row with another one (`--set`, or an older recipe) is no paper's.
                 Without it a changed recipe is not noticed.
         """
-        self._places: dict[Identity, list[Place]] = defaultdict(list)
-        for section in sections:
-            p = section.protocol
-            for row in section.rows:
-                changed = _changed(row, resolve) if resolve and p.track == TRACK else ""
-                identity = dataset_identity(p.dataset), p.imbalance_factor, row.first.method, row.first.variant
-                self._places[identity].append(Place(section, row, changed))
+        self._by_identity: dict[Identity, list[Candidate]] = defaultdict(list)
+        for row in (row for section in sections for row in section.rows):
+            first = row.first
+            changed = _changed(row, resolve) if resolve and first.track == TRACK else ""
+            identity = dataset_identity(first.dataset), first.imbalance_factor, first.method, first.variant
+            self._by_identity[identity].append(Candidate(row, changed))
 
     def beside(self, claim: Claim, variant: str | None = None, known: str | None = None) -> Comparison:
         """What was measured of the claim's data set, imbalance factor, method and variant, and how the two compare.
@@ -123,12 +124,12 @@ class MeasuredRows:
         """
         variant = claim.variant if variant is None else variant
         identity = dataset_identity(claim.dataset), claim.imbalance_factor, claim.method, variant
-        found = [(place, place.differences(claim)) for place in self._places.get(identity, ())]
-        found.sort(key=lambda one: (len(one[1]), one[0].preference))
-        stats = ((place, place.row.stats[claim.rule][claim.group]) for place, differences in found if not differences)
-        if measured := [Beside(place, stat, stat.mean - claim.value / 100) for place, stat in stats if stat]:
+        candidates = sorted(self._by_identity.get(identity, ()), key=attrgetter("preference"))
+        found = sorted(((one.row, one.differences(claim)) for one in candidates), key=lambda pair: len(pair[1]))
+        stats = ((row, row.stats[claim.rule][claim.group]) for row, differences in found if not differences)
+        if measured := [Beside(row, stat, stat.mean - claim.value / 100) for row, stat in stats if stat]:
             return _measured(claim, measured, known)
-        for (_, row, _), differences in found:
+        for row, differences in found:
             if row.ok_runs:
                 reason = "; ".join(differences) or _no_value(claim, row)
                 return Comparison(claim, "not comparable", reason, row_key=row.key)
@@ -138,20 +139,20 @@ class MeasuredRows:
 
 
 def _measured(claim: Claim, measured: Sequence[Beside], known: str | None) -> Comparison:
-    place, stat, delta = measured[0]
+    row, stat, delta = measured[0]
     reach = _reach(stat)  # the published value is within the tolerance, or in the t-interval of the measured mean
     agrees = abs(delta) <= max(TOLERANCE, reach) + ROUNDING
-    marks = [f"measured at {claim.rule}", *_marks(claim, place)]
+    marks = [f"measured at {claim.rule}", *_marks(claim, row)]
     if len(measured) > 1:
         marks.append(f"one of {len(measured)} comparable rows")
-    marks += place.row.marks
+    marks += row.marks
     if agrees and abs(delta) > TOLERANCE + ROUNDING:
         marks.append(f"95 % interval of the mean ± {100 * reach:.1f}")
     if agrees and known:
         marks.append(known)
     status: Status = "reproduced" if agrees else "differs"
     reason = "" if agrees else known or UNEXPLAINED
-    return Comparison(claim, status, reason, tuple(measured), tuple(marks), place.row.key)
+    return Comparison(claim, status, reason, tuple(measured), tuple(marks), row.key)
 
 
 def _reach(stat: Stat) -> float:
@@ -161,13 +162,12 @@ def _reach(stat: Stat) -> float:
     return float(special.stdtrit(stat.n - 1, (1 + CONFIDENCE) / 2)) * stat.std / math.sqrt(stat.n)
 
 
-def _marks(claim: Claim, place: Place) -> Iterator[str]:
-    section, row = place.section, place.row
+def _marks(claim: Claim, row: Row) -> Iterator[str]:
     first = row.first
     if claim.selection == NOT_STATED:
         yield "selection not stated there"
     if dataset_identity(claim.dataset) in PROFILED:
-        yield f"subset {section.protocol.subset_rule}"
+        yield f"subset {first.subset_rule}"
     if claim.selection == "best_test" and first.stage1_selection not in (None, "best_test"):
         yield f"stage 1 taken at {first.stage1_selection}"
     if first.variant != claim.variant:

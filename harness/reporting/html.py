@@ -19,7 +19,7 @@ from harness.metrics.shots import POLICIES, group_of_class
 from harness.records.schema import HEADLINE
 from harness.reporting import drawer, tables
 from harness.reporting.figures import pictures
-from harness.reporting.methods import MethodView
+from harness.reporting.methods import MethodView, commands
 from harness.reporting.paper_tables import FilledTable
 from harness.reporting.significance import CriticalDifference
 from harness.reporting.speed import SpeedReport
@@ -86,7 +86,7 @@ def render(page: Page) -> str:
         hashes=(_csp_hash(style), _csp_hash(script)),
         number_text=_cell, percent=_percent, cost=_cost, data=_data, embed=embed, pictures=pictures, flat=drawer.flat,
         facts=drawer.facts, header=tables.header, published=tables.published, seeds=tables.seeds, difference=number,
-        common_marks=common_marks,
+        common_marks=common_marks, commands=commands,
     )  # fmt: skip
 
 

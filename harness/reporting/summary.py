@@ -109,10 +109,9 @@ class Row:
     @property
     def status(self) -> str:
         """ok, partial (some seeds have no result), failed or skipped (none has)."""
-        states = {run.record.status for run in self.runs}
-        if "ok" in states:
-            return "ok" if states == {"ok"} else "partial"
-        return "failed" if "failed" in states else "skipped"
+        if self.ok_runs:
+            return "ok" if self.ok_runs == len(self.runs) else "partial"
+        return "failed" if any(run.record.status == "failed" for run in self.runs) else "skipped"
 
     @property
     def ok_runs(self) -> int:

@@ -224,7 +224,7 @@ def claims_csv(comparisons: list[Comparison]) -> str:
         start = [c.method, c.variant, c.dataset, f"{c.imbalance_factor:g}", c.backbone, c.group, c.selection]
         start += [published(c.value), comparison.status]
         for one in comparison.measured or [None]:
-            row = one.place.row.name if one else ""
+            row = one.row.name if one else ""
             table.append([*start, *_csv_measured(one), row, c.source, c.location, comparison.reason])
     return _csv(table)
 

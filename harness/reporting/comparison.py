@@ -10,11 +10,10 @@ from dataclasses import dataclass
 from operator import attrgetter
 from typing import Any, Final, Literal, NamedTuple, get_args
 
-from scipy import special
-
 from harness.metrics.shots import GROUPS
 from harness.reporting.claims import NOT_STATED, TRACK, Claim
 from harness.reporting.drawer import ResolveRecipe, differing
+from harness.reporting.effects import t_quantile
 from harness.reporting.summary import Row, Section, Stat
 
 # Backbones whose printed name differs from the one that builds them; both without punctuation.
@@ -28,7 +27,6 @@ PROFILES: Final = ("exponential", "given")  # of every published data set
 PROFILED: Final = ("cifar10", "cifar100")  # those that are cut to their tail; the others have it already
 TOLERANCE: Final = 0.005  # half a point of accuracy
 ROUNDING: Final = 1e-9  # a difference of exactly the tolerance is within it
-CONFIDENCE: Final = 0.95
 UNEXPLAINED: Final = "no known reason"
 
 Status = Literal["reproduced", "differs", "not comparable", "failed", "not run", "reported only"]
@@ -134,7 +132,7 @@ class MeasuredRows:
                 reason = "; ".join(differences) or _no_value(claim, row)
                 return Comparison(claim, "not comparable", reason, row_key=row.key)
             if row.status == "failed" and not differences:
-                return Comparison(claim, "failed", _failure(row), row_key=row.key)
+                return Comparison(claim, "failed", "; ".join(row.failures), row_key=row.key)
         return Comparison(claim, "not run")
 
 
@@ -159,7 +157,7 @@ def _reach(stat: Stat) -> float:
     """Half the t-interval of the mean; 0 for one seed, which has none."""
     if stat.std is None:
         return 0.0
-    return float(special.stdtrit(stat.n - 1, (1 + CONFIDENCE) / 2)) * stat.std / math.sqrt(stat.n)
+    return t_quantile(stat.n) * stat.std / math.sqrt(stat.n)
 
 
 def _marks(claim: Claim, row: Row) -> Iterator[str]:
@@ -180,11 +178,6 @@ def _no_value(claim: Claim, row: Row) -> str:
     if row.stats[claim.rule]["all"] is None:
         return f"no result at {claim.rule}, as there is no validation part"
     return f"no class is {claim.group}-shot in the measured data set"
-
-
-def _failure(row: Row) -> str:
-    failures = [run.record.failure for run in row.runs]
-    return "; ".join(dict.fromkeys(" ".join(failure.reason.split()) for failure in failures if failure))
 
 
 def _changed(row: Row, resolve: ResolveRecipe) -> str:

@@ -69,7 +69,7 @@ class Sources:
 
 
 def sources() -> Sources:
-    """Those of this checkout: claims, descriptions and code versions of the methods found, and the benchmark files.
+    """What this checkout has: claims, descriptions and code versions of the methods found, and the benchmark files.
 
     Raises:
         UserError: published numbers that cannot be read.

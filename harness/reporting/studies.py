@@ -240,7 +240,7 @@ def _measure(contrast: Contrast, section: Section, read: ReadEvidence) -> Measur
         effects[score] = effect(bits, other_bits, targets, classes, infer=not contrast.of_one_row)
     marks = tuple(dict.fromkeys([*row.marks, *against.marks]))
     missing = "" if effects["all"] else "fewer than two seeds in common, or a class with one test image"
-    complete = all(run.record.status == "ok" for one in (row, against) for run in one.runs)
+    complete = row.status == against.status == "ok"
     return MeasuredContrast(contrast, effects, marks, missing, complete)
 
 
@@ -251,8 +251,7 @@ def _row(name: str, section: Section) -> Row:
     if len(found) > 1:
         raise MissingError(f"{len(found)} rows are called {name}")
     if not found[0].ok_runs:
-        failures = [run.record.failure for run in found[0].runs if run.record.failure]
-        raise MissingError(f"{found[0].status}: {failures[0].reason if failures else name}")
+        raise MissingError(f"{found[0].status}: {[*found[0].failures, name][0]}")
     return found[0]
 
 

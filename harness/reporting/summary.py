@@ -118,6 +118,12 @@ class Row:
         """Number of runs with a result."""
         return sum(run.record.status == "ok" for run in self.runs)
 
+    @property
+    def failures(self) -> list[str]:
+        """Why runs failed or were skipped: each reason once, on one line."""
+        found = [run.record.failure.reason for run in self.runs if run.record.failure]
+        return list(dict.fromkeys(" ".join(reason.split()) for reason in found))
+
     def mean(self, rule: str) -> float | None:
         """Accuracy over all images."""
         found = self.stats[rule]["all"]

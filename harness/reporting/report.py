@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -93,7 +93,7 @@ def recipe_now(entry: str, dataset: str) -> RecipeValues | None:
 
 def build_report(collected: Collected, out: Path, sources: Sources) -> Path:
     """Writes the page, its tables and its figures under `out`, and returns the page's path."""
-    label = _Labels(collected)
+    label = _labels(collected)
     ranked = ranked_sections(collected, sources.current)
     sections, studies = ranked.sections, study_results(ranked, sources.folders)
     rows = MeasuredRows(sections, sources.resolve)
@@ -101,7 +101,7 @@ def build_report(collected: Collected, out: Path, sources: Sources) -> Path:
     weights, unread = readable(sources.weights, read_weights_record)
     weights.sort(key=lambda record: (-record.weights.imbalance_factor, record.name))  # long-tailed ones first
     speed, useless = readable(sources.benches, read_speed)
-    left_out = sorted([*ranked.left_out, *(label.of(*one) for one in [*damaged, *unread, *useless])])
+    left_out = sorted([*ranked.left_out, *((label(path), label(why)) for path, why in [*damaged, *unread, *useless])])
     papers = present(fill(load_tables(sources.folders), sources.claims, cards, rows, weights))
     in_cells = {cell.claim: cell for table in papers for cell in table.cells}
     comparisons = [in_cells.get(claim) or rows.beside(claim) for claim in in_order(sources.claims)]
@@ -133,8 +133,8 @@ def ranked_sections(collected: Collected, current: Mapping[str, str] | None = No
     Args:
         current: code version of each method as it is now; a record measured with another one is marked.
     """
-    label = _Labels(collected)
-    left_out = [label.of(path, reason) for path, reason in collected.left_out]
+    label = _labels(collected)
+    left_out = [(label(path), label(reason)) for path, reason in collected.left_out]
     paths = {label(path): path for path, _ in collected.records}
 
     def read(run: RunResult) -> Evidence | None:
@@ -142,7 +142,7 @@ def ranked_sections(collected: Collected, current: Mapping[str, str] | None = No
         try:
             return read_evidence(path, run.record)
         except UserError as error:
-            if (why := label.of(path, str(error))) not in left_out:  # tables and studies both read it
+            if (why := (label(path), label(str(error)))) not in left_out:  # tables and studies both read it
                 left_out.append(why)
             return None
 
@@ -189,16 +189,11 @@ def _write(path: Path, text: str) -> None:
     write_text(path, text.encode(errors="replace").decode())
 
 
-class _Labels:
-    """Names of record files that say nothing of the machine: absolute paths lose the part that all share."""
+def _labels(collected: Collected) -> Callable[[Path | str], str]:
+    """Writes paths, and texts with paths in them, without the folder that all record files share.
 
-    def __init__(self, collected: Collected) -> None:
-        paths = [path for path, _ in [*collected.records, *collected.left_out] if path.is_absolute()]
-        self.root = Path(os.path.commonpath([path.parent for path in paths])) if paths else None
-
-    def __call__(self, path: Path) -> str:
-        return (path.relative_to(self.root) if self.root and path.is_relative_to(self.root) else path).as_posix()
-
-    def of(self, path: Path, reason: str) -> tuple[str, str]:
-        """A file that is left out, and why, without the shared part of the paths in it."""
-        return self(path), reason.replace(f"{self.root}{os.sep}", "") if self.root else reason
+    So a report says nothing of the machine it was made on.
+    """
+    paths = [path for path, _ in [*collected.records, *collected.left_out] if path.is_absolute()]
+    root = f"{os.path.commonpath([path.parent for path in paths])}{os.sep}" if paths else ""
+    return lambda path: str(path).replace(root, "")

@@ -294,8 +294,7 @@ def report(
     open_: Annotated[bool, typer.Option("--open", help="show it in the browser")] = False,
 ) -> None:
     """The leaderboard as one self-contained HTML file, its tables as Markdown, LaTeX and CSV, its figures as SVG."""
-    from harness.reporting.checkout import sources
-    from harness.reporting.report import build_report
+    from harness.reporting.report import build_report, sources
 
     page = build_report(_records(roots), out, sources())
     print(f"report: {page}")
@@ -314,9 +313,8 @@ def tables(
     records: Annotated[list[Path] | None, typer.Option(help="folders with records")] = None,
 ) -> None:
     """Put the current numbers into the tables of hand-written Markdown files."""
-    from harness.reporting.checkout import sources
     from harness.reporting.documents import refresh_files
-    from harness.reporting.report import ranked_sections, study_results
+    from harness.reporting.report import ranked_sections, sources, study_results
 
     ranked = ranked_sections(_records(records))
     changed = refresh_files(files, ranked.sections, study_results(ranked, sources().folders))

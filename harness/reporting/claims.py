@@ -51,8 +51,7 @@ class Claim:
             raise ValueError(f"value must be a percentage, found {self.value}")
         one_of("group", self.group, ("all", *GROUPS))
         one_of("selection", self.selection, SELECTIONS)
-        if self.shot_policy is not None:
-            one_of("shot_policy", self.shot_policy, POLICIES)
+        one_of("shot_policy", self.shot_policy, POLICIES)
 
     @property
     def rule(self) -> str:
@@ -60,9 +59,9 @@ class Claim:
         return HEADLINE if self.selection == NOT_STATED else self.selection
 
 
-def one_of(key: str, value: str, known: Collection[str]) -> None:
-    """Raises a ValueError that names the key, if its value is not known."""
-    if value not in known:
+def one_of(key: str, value: str | None, known: Collection[str]) -> None:
+    """Raises a ValueError that names the key, if its value is given and not known."""
+    if value is not None and value not in known:
         raise ValueError(f"{key} must be one of {', '.join(known)}, found '{value}'")
 
 
@@ -115,9 +114,8 @@ def load_cards(folder: Path, shipped: Iterable[Card] = ()) -> tuple[list[Card], 
 
     def read(path: Path) -> None:
         card = _read_card(path)
-        if card.name in cards:
+        if cards.setdefault(card.name, card) is not card:
             raise UserError(f"{path}: another card has the name '{card.name}'")
-        cards[card.name] = card
 
     _, left_out = readable(sorted(folder.glob("*.json")), read)
     return list(cards.values()), left_out

@@ -1,17 +1,19 @@
-"""What was measured beside a published number: the rows under a comparable protocol, and what differs in the others."""
+"""What was measured beside a published number, and how the two compare: one answer for every table and file."""
 
 from __future__ import annotations
 
+import math
 import re
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
-from typing import Any, Final, Literal, NamedTuple
+from operator import attrgetter
+from typing import Any, Final, Literal, NamedTuple, get_args
 
 from harness.metrics.shots import GROUPS
-from harness.reporting.claims import TRACK, Claim
+from harness.reporting.claims import NOT_STATED, TRACK, Claim
 from harness.reporting.drawer import ResolveRecipe, differing
+from harness.reporting.effects import t_quantile
 from harness.reporting.summary import Row, Section, Stat
 
 # Backbones whose printed name differs from the one that builds them; both without punctuation.
@@ -23,71 +25,73 @@ BACKBONES: Final = {
 DATASETS: Final = {"inaturalist2018": "inat2018"}  # as BACKBONES, of data sets
 PROFILES: Final = ("exponential", "given")  # of every published data set
 PROFILED: Final = ("cifar10", "cifar100")  # those that are cut to their tail; the others have it already
+TOLERANCE: Final = 0.005  # half a point of accuracy
+ROUNDING: Final = 1e-9  # a difference of exactly the tolerance is within it
+UNEXPLAINED: Final = "no known reason"
+
+Status = Literal["reproduced", "differs", "not comparable", "failed", "not run", "reported only"]
+STATUSES: Final[tuple[Status, ...]] = get_args(Status)
 
 Identity = tuple[str, float, str, str]
 """Data set, imbalance factor, method and variant, spelled so that a claim and a row about the same thing are equal."""
 
 
-class Place(NamedTuple):
-    """A row, and the table it stands in."""
+class Candidate(NamedTuple):
+    """A row about the same thing as a claim."""
 
-    section: Section
     row: Row
     changed: str = ""  # how its recipe differs from the one that its entry has
 
     @property
-    def preference(self) -> tuple[int, str, str, str]:
+    def preference(self) -> tuple[int, str, str, str, str]:
         """Smaller for a better row of several: most seeds with a result, then the smaller recipe hash."""
-        return -self.row.ok_runs, self.row.first.recipe_sha256, self.section.slug, self.row.key
+        first = self.row.first
+        return -self.row.ok_runs, first.recipe_sha256, first.split, first.track, self.row.key
 
     def differences(self, claim: Claim) -> list[str]:
         """What keeps the row from standing beside a claim about the same thing, in words; empty if nothing does.
 
         A group means the same classes only under the same shot policy; all images do not depend on it.
         """
-        p, backbone, found = self.section.protocol, self.row.first.backbone, []
-        if p.track != TRACK:
-            found.append(f"recipe: {p.track} track")
-        if backbone_identity(backbone) != backbone_identity(claim.backbone):
-            found.append(f"backbone {backbone}, paper {claim.backbone}")
+        first, found = self.row.first, []
+        if first.track != TRACK:
+            found.append(f"recipe: {first.track} track")
+        if backbone_identity(first.backbone) != backbone_identity(claim.backbone):
+            found.append(f"backbone {first.backbone}, paper {claim.backbone}")
         if self.changed:
             found.append(f"recipe changed: {self.changed}")
-        if p.profile not in PROFILES or (p.profile == "given" and dataset_identity(claim.dataset) in PROFILED):
-            found.append(f"profile {p.profile}")
-        if claim.group != "all" and claim.shot_policy not in (None, p.shot_policy):
-            found.append(f"shot policy {p.shot_policy}, paper {claim.shot_policy}")
+        cut_here = dataset_identity(claim.dataset) in PROFILED
+        if first.profile not in PROFILES or (first.profile == "given" and cut_here):
+            found.append(f"profile {first.profile}")
+        if claim.group != "all" and claim.shot_policy not in (None, first.shot_policy):
+            found.append(f"shot policy {first.shot_policy}, paper {claim.shot_policy}")
         return found
 
 
 class Beside(NamedTuple):
     """A measured value beside a claim; `delta` is measured minus published, as a fraction."""
 
-    place: Place
+    row: Row
     stat: Stat
     delta: float
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """A claim, and the rows about the same data set, imbalance factor, method and variant."""
+    """A claim, and what was measured beside it."""
 
     claim: Claim
-    comparable: list[Place]
-    others: list[tuple[Place, list[str]]]  # under another protocol, and what differs, in words
-
-    @cached_property
-    def measured(self) -> list[Beside]:
-        """The comparable rows that have a value for the claim's group at its selection rule."""
-        stats = ((place, place.row.stats[self.claim.rule][self.claim.group]) for place in self.comparable)
-        return [Beside(place, stat, stat.mean - self.claim.value / 100) for place, stat in stats if stat]
+    status: Status
+    reason: str = ""
+    measured: tuple[Beside, ...] = ()  # the comparable rows with a value; the first one decides the status
+    marks: tuple[str, ...] = ()  # what a reader must know of that value
+    row_key: str | None = None  # the leaderboard's row that is measured, that failed, or that is not comparable
+    weights: str = ""  # what published weights score, where they fit; never a measurement of the claim's recipe
 
     @property
-    def status(self) -> Literal["measured", "failed", "not run"]:
-        """What the report says of the claim in a word."""
-        if self.measured:
-            return "measured"
-        failed = self.comparable and all(place.row.status == "failed" for place in self.comparable)
-        return "failed" if failed else "not run"
+    def best(self) -> Beside | None:
+        """The measured value, if there is one."""
+        return self.measured[0] if self.measured else None
 
 
 class MeasuredRows:
@@ -101,26 +105,79 @@ class MeasuredRows:
             resolve: the recipe that an entry has; a row with another one (`--set`, or an older recipe) is no paper's.
                 Without it a changed recipe is not noticed.
         """
-        self._places: dict[Identity, list[Place]] = defaultdict(list)
-        for section in sections:
-            p = section.protocol
-            for row in section.rows:
-                changed = _changed(row, resolve) if resolve and p.track == TRACK else ""
-                identity = dataset_identity(p.dataset), p.imbalance_factor, row.first.method, row.first.variant
-                self._places[identity].append(Place(section, row, changed))
+        self._by_identity: dict[Identity, list[Candidate]] = defaultdict(list)
+        for row in (row for section in sections for row in section.rows):
+            first = row.first
+            changed = _changed(row, resolve) if resolve and first.track == TRACK else ""
+            identity = dataset_identity(first.dataset), first.imbalance_factor, first.method, first.variant
+            self._by_identity[identity].append(Candidate(row, changed))
 
-    def beside(self, claim: Claim, variant: str | None = None) -> Comparison:
-        """The rows about what a claim is about.
+    def beside(self, claim: Claim, variant: str | None = None, known: str | None = None) -> Comparison:
+        """What was measured of the claim's data set, imbalance factor, method and variant, and how the two compare.
 
         Args:
             claim: the published number.
             variant: instead of the claim's, the one that runs its recipe.
+            known: why a difference is expected.
         """
         variant = claim.variant if variant is None else variant
         identity = dataset_identity(claim.dataset), claim.imbalance_factor, claim.method, variant
-        found = [(place, place.differences(claim)) for place in self._places.get(identity, ())]
-        comparable = [place for place, differences in found if not differences]
-        return Comparison(claim, comparable, [other for other in found if other[1]])
+        candidates = sorted(self._by_identity.get(identity, ()), key=attrgetter("preference"))
+        found = sorted(((one.row, one.differences(claim)) for one in candidates), key=lambda pair: len(pair[1]))
+        stats = ((row, row.stats[claim.rule][claim.group]) for row, differences in found if not differences)
+        if measured := [Beside(row, stat, stat.mean - claim.value / 100) for row, stat in stats if stat]:
+            return _measured(claim, measured, known)
+        for row, differences in found:
+            if row.ok_runs:
+                reason = "; ".join(differences) or _no_value(claim, row)
+                return Comparison(claim, "not comparable", reason, row_key=row.key)
+            if row.status == "failed" and not differences:
+                return Comparison(claim, "failed", "; ".join(row.failures), row_key=row.key)
+        return Comparison(claim, "not run")
+
+
+def _measured(claim: Claim, measured: Sequence[Beside], known: str | None) -> Comparison:
+    row, stat, delta = measured[0]
+    reach = _reach(stat)  # the published value is within the tolerance, or in the t-interval of the measured mean
+    agrees = abs(delta) <= max(TOLERANCE, reach) + ROUNDING
+    marks = [f"measured at {claim.rule}", *_marks(claim, row)]
+    if len(measured) > 1:
+        marks.append(f"one of {len(measured)} comparable rows")
+    marks += row.marks
+    if agrees and abs(delta) > TOLERANCE + ROUNDING:
+        marks.append(f"95 % interval of the mean ± {100 * reach:.1f}")
+    if agrees and known:
+        marks.append(known)
+    status: Status = "reproduced" if agrees else "differs"
+    reason = "" if agrees else known or UNEXPLAINED
+    return Comparison(claim, status, reason, tuple(measured), tuple(marks), row.key)
+
+
+def _reach(stat: Stat) -> float:
+    """Half the t-interval of the mean; 0 for one seed, which has none."""
+    if stat.std is None:
+        return 0.0
+    return t_quantile(stat.n) * stat.std / math.sqrt(stat.n)
+
+
+def _marks(claim: Claim, row: Row) -> Iterator[str]:
+    first = row.first
+    if claim.selection == NOT_STATED:
+        yield "selection not stated there"
+    if dataset_identity(claim.dataset) in PROFILED:
+        yield f"subset {first.subset_rule}"
+    if claim.selection == "best_test" and first.stage1_selection not in (None, "best_test"):
+        yield f"stage 1 taken at {first.stage1_selection}"
+    if first.variant != claim.variant:
+        yield f"measured as {row.name}"
+    if row.status == "partial":
+        yield f"{row.ok_runs} of {len(row.runs)} seeds"
+
+
+def _no_value(claim: Claim, row: Row) -> str:
+    if row.stats[claim.rule]["all"] is None:
+        return f"no result at {claim.rule}, as there is no validation part"
+    return f"no class is {claim.group}-shot in the measured data set"
 
 
 def _changed(row: Row, resolve: ResolveRecipe) -> str:
@@ -134,9 +191,14 @@ def _changed(row: Row, resolve: ResolveRecipe) -> str:
     return ", ".join([*shown, f"{len(lines) - 3} more"] if lines[3:] else shown)
 
 
-def compare(claims: Iterable[Claim], rows: MeasuredRows) -> list[Comparison]:
-    """Each claim with its rows, in a fixed order that does not depend on the order of the claims."""
-    return [rows.beside(claim) for claim in sorted(claims, key=_order)]
+def in_order(claims: Iterable[Claim]) -> list[Claim]:
+    """The claims as files and pages list them, whatever order they come in."""
+
+    def place(c: Claim) -> tuple[Any, ...]:
+        group = ("all", *GROUPS).index(c.group)
+        return c.method, c.variant, c.dataset, -c.imbalance_factor, c.backbone, group, c.source, c.location, c.value
+
+    return sorted(claims, key=place)
 
 
 def dataset_identity(name: str) -> str:
@@ -152,8 +214,3 @@ def backbone_identity(name: str) -> str:
 
 def _plain(name: str) -> str:
     return re.sub(r"[^a-z0-9]", "", name.lower())
-
-
-def _order(c: Claim) -> tuple[Any, ...]:
-    place = ("all", *GROUPS).index(c.group)
-    return c.method, c.variant, c.dataset, -c.imbalance_factor, c.backbone, place, c.source, c.location, c.value

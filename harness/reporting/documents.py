@@ -11,11 +11,10 @@ the picture, the contrasts and the findings of a study, and `findings`, for all 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TypeVar
 
-from harness.base.errors import UserError, unknown
+from harness.base.errors import UserError, lookup
 from harness.base.files import write_text
 from harness.metrics.selection import SELECTION_RULES
 from harness.records.schema import HEADLINE
@@ -27,12 +26,10 @@ from harness.reporting.summary import METRICS, Section
 from harness.reporting.tables import Cell, Value
 
 BLOCK = re.compile(
-    r"(?P<start><!-- (?P<kind>table|study|findings)(?P<names>(?: \S+)*?) -->\n).*?(?P<end><!-- /(?P=kind) -->)",
+    r"(?P<start><!-- (?P<block>(?P<kind>table|study|findings)(?: \S+)*?) -->\n).*?(?P<end><!-- /(?P=kind) -->)",
     re.DOTALL,
 )
-WORDS = {"table": 2, "study": 1, "findings": 0}  # that follow the kind of a block
 FIGURES = "reports/figures"
-T = TypeVar("T")
 DIGITS = 1
 
 
@@ -42,27 +39,22 @@ def refresh(text: str, sections: Sequence[Section], studies: Sequence[StudyResul
     Raises:
         UserError: no such table, selection rule or study, or no block at all.
     """
-    by_name = {section.slug: section for section in sections}
-    by_id = {result.study.id: result for result in studies}
+    tables_by_name = {section.slug: section for section in sections}
+    studies_by_id = {result.study.id: result for result in studies}
 
-    def look_up(kind: str, name: str, known: Mapping[str, T]) -> T:
-        if name not in known:
-            raise unknown(kind, name, known, where=where)
-        return known[name]
+    def inside(block: str) -> str:
+        match block.split():
+            case ["table", name, rule]:
+                lookup("selection rule", rule, SELECTION_RULES, where=where)
+                return brief(lookup("table", name, tables_by_name, where=where), rule)
+            case ["study", name]:
+                return study(lookup("study", name, studies_by_id, where=where))
+            case ["findings"]:
+                return findings(studies)
+        expected = "<!-- table NAME RULE -->, <!-- study ID --> or <!-- findings -->"
+        raise UserError(f"{where}: expected {expected}, found <!-- {block} -->")
 
-    def block(match: re.Match[str]) -> str:
-        kind, names = match["kind"], match["names"].split()
-        if len(names) != WORDS[kind]:
-            raise UserError(f"{where}: <!-- {kind}{match['names']} --> has {len(names)} names, not {WORDS[kind]}")
-        if kind == "table":
-            section = look_up(kind, names[0], by_name)
-            look_up("selection rule", names[1], SELECTION_RULES)
-            inside = brief(section, names[1])
-        else:
-            inside = findings(studies) if kind == "findings" else study(look_up(kind, names[0], by_id))
-        return f"{match['start']}{inside}{match['end']}"
-
-    found, count = BLOCK.subn(block, text)
+    found, count = BLOCK.subn(lambda match: f"{match['start']}{inside(match['block'])}{match['end']}", text)
     if not count:
         raise UserError(f"{where}: no block to refresh; one begins with, for example, <!-- table NAME RULE -->")
     return found

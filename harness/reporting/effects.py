@@ -91,10 +91,15 @@ def effect(
         return Effect(mean, float(by_seed.min()), float(by_seed.max()), len(seeds), differ, inferred=False)
     of_seeds = float(by_seed.var(ddof=1)) / len(seeds)
     of_images = sum(weights[c] ** 2 * float(part.mean(0).var(ddof=1)) / part.shape[1] for c, part in by_class.items())
-    of_few = float(special.stdtrit(len(seeds) - 1, (1 + CONFIDENCE) / 2))
+    of_few = t_quantile(len(seeds))
     of_many = float(special.ndtri((1 + CONFIDENCE) / 2))
     half = math.sqrt(of_few**2 * of_seeds + of_many**2 * of_images)
     return Effect(mean, mean - half, mean + half, len(seeds), differ)
+
+
+def t_quantile(seeds: int) -> float:
+    """How many standard errors of a mean over seeds its two-sided interval reaches; at least two seeds."""
+    return float(special.stdtrit(seeds - 1, (1 + CONFIDENCE) / 2))
 
 
 def _class_weights(targets: Classes, classes: Sequence[int] | None) -> dict[int, float]:

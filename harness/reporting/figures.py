@@ -6,8 +6,7 @@ One text serves the page and the files: the page sets the colours anew by its st
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from html import escape
 from pathlib import Path
 
@@ -23,17 +22,12 @@ LEAST = 0.5  # the axis reaches at least so many points to either side of zero
 GRID, INK = "#d9dee3", "#1b1f24"
 
 
-@dataclass(frozen=True)
-class _Scale:
+Scale = Callable[[float], float]
+
+
+def _scale(low: float, high: float, start: float, end: float) -> Scale:
     """Values to pixels, linearly."""
-
-    low: float
-    high: float
-    start: float
-    end: float
-
-    def __call__(self, value: float) -> float:
-        return round(self.start + (self.end - self.start) * (value - self.low) / ((self.high - self.low) or 1), 1)
+    return lambda value: round(start + (end - start) * (value - low) / ((high - low) or 1), 1)
 
 
 def round_values(low: float, high: float) -> list[float]:
@@ -72,7 +66,7 @@ def differences(result: StudyResult) -> str:
     points = [100 * bound for one in shown for e in one.effects.values() if e for bound in (e.low, e.high)]
     low, high = min(-LEAST, *points), max(LEAST, *points)
     ticks = round_values(low, high)
-    x = _Scale(min(low, *ticks), max(high, *ticks), SIDE, WIDTH - SIDE)
+    x = _scale(min(low, *ticks), max(high, *ticks), SIDE, WIDTH - SIDE)
     block = LABEL + LINE * len(scores) + GAP
     bottom = TOP + block * len(shown)
     grid = "".join(
@@ -91,14 +85,14 @@ def differences(result: StudyResult) -> str:
     return _svg(result.study.title, WIDTH, bottom + AXIS + 4, grid + legend + lines + axis)
 
 
-def _contrast(one: MeasuredContrast, scores: Sequence[str], x: _Scale, top: float) -> str:
+def _contrast(one: MeasuredContrast, scores: Sequence[str], x: Scale, top: float) -> str:
     halo = 'class="label" stroke="#fff" stroke-width="3" paint-order="stroke"'  # apart from the grid behind it
     label = f'<text x="{SIDE}" y="{top + 11}" {halo}>{escape(one.contrast.label)}</text>'
     bars = ((one.effects.get(score), top + LABEL + LINE * (i + 0.5), COLOURS[i]) for i, score in enumerate(scores))
     return label + "".join(_bar(found, x, y, colour) for found, y, colour in bars if found)
 
 
-def _bar(found: Effect, x: _Scale, y: float, colour: str) -> str:
+def _bar(found: Effect, x: Scale, y: float, colour: str) -> str:
     low, mean, high = (x(100 * value) for value in (found.low, found.mean, found.high))
     return _line(f"M{low} {y}H{high}", colour, 1.5) + f'<circle cx="{mean}" cy="{y}" r="3" fill="{colour}"/>'
 
@@ -109,8 +103,8 @@ def by_class(quantities: Mapping[str, Sequence[float]], counts: Sequence[int], t
     rows = list(quantities.items())[:MOST_LINES]
     values = [value for _, of_class in rows for value in of_class]
     ticks = round_values(min(values), max(values))
-    x = _Scale(math.log(max(*counts, 1)), math.log(max(min(counts), 1)), LEFT, WIDTH - RIGHT)
-    y = _Scale(min(*values, *ticks), max(*values, *ticks), HEIGHT - AXIS, TOP)
+    x = _scale(math.log(max(*counts, 1)), math.log(max(min(counts), 1)), LEFT, WIDTH - RIGHT)
+    y = _scale(min(*values, *ticks), max(*values, *ticks), HEIGHT - AXIS, TOP)
     grid = "".join(
         _line(f"M{LEFT} {y(tick)}H{WIDTH - RIGHT}", GRID) + _text(LEFT - 6, y(tick) + 4, f"{tick:g}", "end")
         for tick in ticks
@@ -130,7 +124,7 @@ def by_class(quantities: Mapping[str, Sequence[float]], counts: Sequence[int], t
     return _svg(title, WIDTH, HEIGHT, grid + marks + legend + lines + axis)
 
 
-def _spaced(counts: Sequence[int], x: _Scale) -> Iterator[int]:
+def _spaced(counts: Sequence[int], x: Scale) -> Iterator[int]:
     """Those counts whose labels do not touch."""
     last = -math.inf
     for count in counts:

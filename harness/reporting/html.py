@@ -15,21 +15,21 @@ from markupsafe import Markup
 
 from harness.base.errors import UserError
 from harness.metrics.selection import SELECTION_RULES
-from harness.metrics.shots import GROUPS, POLICIES, group_of_class
+from harness.metrics.shots import POLICIES, group_of_class
 from harness.records.schema import HEADLINE
 from harness.reporting import drawer, tables
 from harness.reporting.figures import pictures
-from harness.reporting.methods import MethodView
+from harness.reporting.methods import MethodView, commands
 from harness.reporting.paper_tables import FilledTable
 from harness.reporting.significance import CriticalDifference
 from harness.reporting.speed import SpeedReport
 from harness.reporting.studies import ENOUGH, SCORES, StudyResult, common_marks, number, ranked
-from harness.reporting.summary import COSTS, METRICS, Cost, Curve, Metric, Row, Section, Stat
+from harness.reporting.summary import COSTS, METRICS, Cost, Curve, Row, Section, Stat
 from harness.weights.record import WeightsRecord
 
 TEMPLATES = Path(__file__).parent / "templates"
 SCRIPTS = ("state", "boards", "charts", "methods", "compare", "copying", "start")
-COMPARED = ("all", *GROUPS, "macro_f1", "ece")
+COMPARED = tuple(metric.key for metric in METRICS if metric.best)
 DIGITS = 1
 
 
@@ -54,11 +54,6 @@ class Page:
     across: Across | str = ""  # methods over all data sets, or why that is not shown
     weights: list[WeightsRecord] = field(default_factory=list)
 
-    @property
-    def nothing_measured(self) -> bool:
-        """Whether no cell of the papers' tables has a measured value."""
-        return not any(cell and cell.stat for table in self.papers for row in table.rows for cell in row.cells)
-
 
 def render(page: Page) -> str:
     """The whole page as text."""
@@ -77,6 +72,7 @@ def render(page: Page) -> str:
         filters=_filters(page.sections),
         findings=findings,
         intervals=sum(found is not None for pairs in findings for _, one in pairs for found in one.effects.values()),
+        nothing_measured=not any(one.counts["reproduced"] or one.counts["differs"] for one in page.papers),
         enough=ENOUGH,
         group_scores=SCORES,
         metrics=METRICS,
@@ -90,7 +86,7 @@ def render(page: Page) -> str:
         hashes=(_csp_hash(style), _csp_hash(script)),
         number_text=_cell, percent=_percent, cost=_cost, data=_data, embed=embed, pictures=pictures, flat=drawer.flat,
         facts=drawer.facts, header=tables.header, published=tables.published, seeds=tables.seeds, difference=number,
-        common_marks=common_marks,
+        common_marks=common_marks, commands=commands,
     )  # fmt: skip
 
 
@@ -120,12 +116,11 @@ def embed(value: Any) -> Markup:
     return Markup(text.replace("&", r"\u0026").replace("<", r"\u003c").replace(">", r"\u003e"))  # noqa: S704
 
 
-def _cell(stat: Stat | None, metric: Metric) -> dict[str, str]:
-    """Mean and deviation apart, so that the page can set them differently."""
+def _cell(stat: Stat | None, *, signed: bool = False) -> tuple[str, str]:
+    """Mean and deviation apart, so that the page can set them differently; "" for no deviation."""
     if stat is None:
-        return {"mean": tables.NONE, "std": ""}
-    std = "" if stat.std is None else tables.percent(stat.std, DIGITS)
-    return {"mean": _percent(stat.mean, signed=metric.signed), "std": std}
+        return tables.NONE, ""
+    return _percent(stat.mean, signed=signed), "" if stat.std is None else _percent(stat.std)
 
 
 def _percent(value: float, *, signed: bool = False) -> str:
@@ -176,18 +171,14 @@ def _series(row: Row, order: list[int], index: int) -> dict[str, Any]:
         "row": index,
         "method": row.first.method,
         "values": {rule: _points(row.per_class[rule], order) for rule in SELECTION_RULES},
-        "scores": {rule: {key: _score(row.stats[rule][key]) for key in COMPARED} for rule in SELECTION_RULES},
+        "scores": {
+            rule: {key: _cell(stats[key]) if stats[key] else None for key in COMPARED}
+            for rule, stats in row.stats.items()
+        },
         "curves": {name: _curve(curve, 1 if name == "loss" else 100) for name, curve in row.seen.curves.items()},
         "quantities": {name: [values[c] for c in order] for name, values in row.seen.quantities.items()},
         "confusions": row.seen.confusions,
     }
-
-
-def _score(stat: Stat | None) -> list[str] | None:
-    """Mean and deviation with the digits of the boards; "" for no deviation."""
-    if stat is None:
-        return None
-    return [tables.percent(stat.mean, DIGITS), "" if stat.std is None else tables.percent(stat.std, DIGITS)]
 
 
 def _curve(curve: Curve, factor: int) -> list[list[float]]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 from harness.base import config
 from harness.base.errors import UserError
@@ -13,12 +15,19 @@ from harness.base.files import read_yaml
 T = TypeVar("T")
 
 
-class _Named(Protocol):
-    @property
-    def id(self) -> str: ...
+@dataclass(frozen=True)
+class Named:
+    """An entry that its file, the page and links call by its `id`."""
+
+    id: str
+    title: str
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch("[a-z0-9-]+", self.id):
+            raise ValueError(f"id must be of small letters, digits and '-', found '{self.id}'")
 
 
-N = TypeVar("N", bound=_Named)
+N = TypeVar("N", bound=Named)
 
 
 def read_list(cls: type[T], path: Path, key: str) -> list[T]:
@@ -35,14 +44,15 @@ def read_list(cls: type[T], path: Path, key: str) -> list[T]:
     return [config.build(cls, entry, f"{path}: {key}[{index}]") for index, entry in enumerate(entries)]
 
 
-def read_lists(cls: type[N], paths: Iterable[Path], key: str) -> list[N]:
-    """The entries of several files, whose `id` tells them apart; a file that does not exist has none.
+def read_lists(cls: type[N], key: str, shipped: Iterable[Path], folders: Mapping[str, Path]) -> list[N]:
+    """The entries of the shipped files, then those of the method folders' `<key>.yaml`, where there is one.
 
     Raises:
-        UserError: as `read_list`, or an id that is there twice.
+        UserError: as `read_list`, or an `id` that is there twice.
     """
     found: dict[str, N] = {}
-    for path in filter(Path.exists, paths):
+    own = (folder / f"{key}.yaml" for _, folder in sorted(folders.items()))
+    for path in filter(Path.exists, [*shipped, *own]):
         for entry in read_list(cls, path, key):
             if found.setdefault(entry.id, entry) is not entry:
                 raise UserError(f"{path}: another of the {key} has the id '{entry.id}'")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,9 +22,7 @@ OTHERS = ("common", "paper")  # tracks that a row's recipe is held against
 class EntryView:
     """One row of a table, seen from its method."""
 
-    section: Section
     row: Row
-    commands: tuple[str, ...]
     others: list[str]  # entries whose recipes stand beside this row's
     differences: list[list[str]]  # key, this row's value, the others' values
     outdated: bool  # its recipe is no longer what the commands would run
@@ -41,43 +38,36 @@ class MethodView:
     claims: list[Comparison]
 
 
-def read_about(folders: Mapping[str, Path]) -> dict[str, MethodFile]:
-    """What each method's recipes.yaml says of it; one whose file is broken has only its name."""
-    found = {}
-    for name, folder in folders.items():
-        path = folder / "recipes.yaml"
-        try:
-            found[name] = config.build(MethodFile, read_yaml(path), shown(path))
-        except UserError:
-            found[name] = MethodFile(name)
-    return found
-
-
 def method_views(
     sections: list[Section],
     comparisons: list[Comparison],
-    about: Mapping[str, MethodFile],
+    folders: Mapping[str, Path],
     resolve: ResolveRecipe | None,
 ) -> list[MethodView]:
-    """A view for each method that has a row or a description, by name."""
-    rows: dict[str, list[EntryView]] = {name: [] for name in about}
-    for section in sections:
-        for row in section.rows:
-            rows.setdefault(row.first.method, []).append(_entry(section, row, resolve))
-    claims: dict[str, list[Comparison]] = defaultdict(list)
-    for comparison in comparisons:
-        claims[comparison.claim.method].append(comparison)
-    return [
-        MethodView(name, about.get(name) or MethodFile(name), entries, claims[name])
-        for name, entries in sorted(rows.items())
-        if entries or name in claims
-    ]
+    """A view for each method that has a row or a published number, by name."""
+    rows = [row for section in sections for row in section.rows]
+    views = []
+    for name in sorted({*folders, *(row.first.method for row in rows)}):
+        entries = [_entry(row, resolve) for row in rows if row.first.method == name]
+        claims = [comparison for comparison in comparisons if comparison.claim.method == name]
+        if entries or claims:
+            views.append(MethodView(name, _about(name, folders), entries, claims))
+    return views
 
 
-def _entry(section: Section, row: Row, resolve: ResolveRecipe | None) -> EntryView:
+def _about(name: str, folders: Mapping[str, Path]) -> MethodFile:
+    """What a method's recipes.yaml says of it; only its name where the file is broken, or not here."""
+    try:
+        path = folders[name] / "recipes.yaml"
+        return config.build(MethodFile, read_yaml(path), shown(path))
+    except (KeyError, UserError):
+        return MethodFile(name)
+
+
+def _entry(row: Row, resolve: ResolveRecipe | None) -> EntryView:
     first, others = row.first, dict[str, RecipeValues]()
     if resolve is None:
-        return EntryView(section, row, _commands(row), [], [], False)
+        return EntryView(row, [], [], False)
     for track in OTHERS:
         name = str(Entry(first.method, first.variant if track == first.track else "", track))
         recipe = resolve(name, first.dataset)
@@ -88,10 +78,10 @@ def _entry(section: Section, row: Row, resolve: ResolveRecipe | None) -> EntryVi
     if own is not None and outdated:
         others[f"{first.entry}, as it is now"] = own
     differences = differing(first.recipe, *others.values())
-    return EntryView(section, row, _commands(row), list(others), differences, outdated)
+    return EntryView(row, list(others), differences, outdated)
 
 
-def _commands(row: Row) -> tuple[str, ...]:
+def commands(row: Row) -> tuple[str, ...]:
     """What runs the row again, from an empty folder on."""
     first = row.first
     seeds = ",".join(str(run.record.seed) for run in row.runs)
@@ -102,12 +92,10 @@ def _commands(row: Row) -> tuple[str, ...]:
         what = f"--dataset {first.dataset}{factor} --method {first.method}{variant} --track {first.track}"
         return (f"ltbench run {what} --seeds {seeds}",)
     folder = f"runs/{first.split}/{first.entry.partition('@')[0]}"
-    stages = [f"ltbench train {first.split} {first.entry} --seeds {seeds} --out {folder}/train"]
+    what = f"{first.split} {first.entry} --seeds {seeds}"
+    stages = [f"ltbench train {what} --out {folder}/train"]
     if "finetune" in first.stages:
-        stages.append(
-            f"ltbench finetune {first.split} {first.entry} --seeds {seeds} --first {folder}/train "
-            f"--out {folder}/finetune"
-        )
+        stages.append(f"ltbench finetune {what} --first {folder}/train --out {folder}/finetune")
     runs = " ".join(f"--run {folder}/{stage}" for stage in first.stages)
     score = f"ltbench evaluate {first.split} --seeds {seeds} {runs} --out {folder}/records"
     return (f"ltbench split {first.split}", *stages, score)

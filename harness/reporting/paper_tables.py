@@ -6,35 +6,20 @@ numbers: a cell is the one claim, of a method or of a card, that its row and its
 
 from __future__ import annotations
 
-import math
-import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from operator import attrgetter
 from pathlib import Path
-from typing import Final, Literal, NamedTuple, get_args
-
-from scipy import special
+from typing import NamedTuple
 
 from harness.base.errors import UserError
 from harness.metrics.shots import GROUPS
-from harness.reporting.claims import NOT_STATED, SELECTIONS, Card, Claim, one_of
-from harness.reporting.comparison import Comparison, MeasuredRows, Place, dataset_identity
-from harness.reporting.inputs import read_lists
-from harness.reporting.summary import Row, Stat
-from harness.reporting.weights import mark
+from harness.reporting.claims import SELECTIONS, Card, Claim, one_of
+from harness.reporting.comparison import STATUSES, Comparison, MeasuredRows, Status, backbone_identity, dataset_identity
+from harness.reporting.inputs import Named, read_lists
 from harness.weights.record import WeightsRecord
 
 PAPERS = Path(__file__).parent / "papers"
-TABLES_FILE = "tables.yaml"
-TOLERANCE: Final = 0.005  # half a point of accuracy
-ROUNDING: Final = 1e-9  # a difference of exactly the tolerance is within it
-CONFIDENCE: Final = 0.95
-UNEXPLAINED: Final = "no known reason"
-
-Status = Literal["reproduced", "differs", "not comparable", "failed", "not run", "reported only"]
-STATUSES: Final[tuple[Status, ...]] = get_args(Status)
 
 
 @dataclass(frozen=True)
@@ -51,19 +36,11 @@ class Column:
 
     def __post_init__(self) -> None:
         one_of("group", self.group, ("all", *GROUPS))
-        if self.selection is not None:
-            one_of("selection", self.selection, SELECTIONS)
+        one_of("selection", self.selection, SELECTIONS)
 
     def has(self, claim: Claim) -> bool:
         """Whether a claim belongs to this column."""
-        return (
-            claim.group == self.group
-            and self.dataset in (None, claim.dataset)
-            and self.imbalance_factor in (None, claim.imbalance_factor)
-            and self.backbone in (None, claim.backbone)
-            and self.selection in (None, claim.selection)
-            and claim.location.startswith(self.location)
-        )
+        return _fits(self, claim, "dataset", "imbalance_factor", "group", "backbone", "selection")
 
 
 @dataclass(frozen=True)
@@ -87,26 +64,18 @@ class TableRow:
             raise ValueError("give either 'method' or 'card'")
         if self.card is not None and self.measured_as:
             raise ValueError("what has a card is not measured; leave out 'measured_as'")
-        if self.selection is not None:
-            one_of("selection", self.selection, SELECTIONS)
+        one_of("selection", self.selection, SELECTIONS)
 
     def has(self, claim: Claim) -> bool:
         """Whether a claim of this row's method or card belongs to this row."""
-        return (
-            (self.variant if self.card or self.variant else "") in (None, claim.variant)
-            and self.selection in (None, claim.selection)
-            and claim.location.startswith(self.location)
-            and self.epochs in (None, claim.epochs)
-            and self.note in claim.note
-        )
+        variant_fits = self.card or self.variant or not claim.variant
+        return bool(variant_fits) and self.note in claim.note and _fits(self, claim, "variant", "selection", "epochs")
 
 
 @dataclass(frozen=True)
-class PaperTable:
+class PaperTable(Named):
     """One published table."""
 
-    id: str
-    title: str
     source: str  # as in the claims
     columns: tuple[Column, ...]
     rows: tuple[TableRow, ...]
@@ -115,36 +84,26 @@ class PaperTable:
     known: str | None = None  # why differences are expected, where a row does not say
 
     def __post_init__(self) -> None:
-        if not re.fullmatch("[a-z0-9-]+", self.id):
-            raise ValueError(f"id must be of small letters, digits and '-', found '{self.id}'")
+        super().__post_init__()
         if not self.columns or not self.rows:
             raise ValueError("a table has columns and rows")
 
     def has(self, claim: Claim) -> bool:
         """Whether a claim is printed in this table."""
-        return claim.source == self.source and claim.location.startswith(self.location)
+        return _fits(self, claim, "source")
 
 
-@dataclass(frozen=True)
-class PaperCell:
-    """A published number, and what was measured under a comparable protocol."""
-
-    claim: Claim
-    status: Status
-    stat: Stat | None = None
-    delta: float | None = None  # measured minus published, as a fraction
-    n: int = 0  # seeds measured
-    marks: tuple[str, ...] = ()  # what a reader must know of the measured value
-    reason: str = ""
-    row_key: str | None = None  # the leaderboard's row that is measured, that failed, or that is not comparable
-    weights: str = ""  # what published weights score, where they fit; never a measurement of the claim's recipe
+def _fits(described: Column | TableRow | PaperTable, claim: Claim, *names: str) -> bool:
+    """Whether a claim has the values that are given under these names, and the location; None fits any."""
+    given = ((getattr(described, name), getattr(claim, name)) for name in names)
+    return claim.location.startswith(described.location) and all(one in (None, other) for one, other in given)
 
 
 class FilledRow(NamedTuple):
     """A row with its cells, in the order of the columns; None is an empty cell."""
 
     row: TableRow
-    cells: tuple[PaperCell | None, ...]
+    cells: tuple[Comparison | None, ...]
 
 
 @dataclass(frozen=True)
@@ -155,9 +114,14 @@ class FilledTable:
     rows: tuple[FilledRow, ...]
 
     @property
+    def cells(self) -> list[Comparison]:
+        """Those that hold a number."""
+        return [cell for row in self.rows for cell in row.cells if cell]
+
+    @property
     def counts(self) -> dict[Status, int]:
         """Number of cells of each status, in the order of `STATUSES`; empty cells are not counted."""
-        found = Counter(cell.status for row in self.rows for cell in row.cells if cell)
+        found = Counter(cell.status for cell in self.cells)
         return {status: found[status] for status in STATUSES}
 
 
@@ -167,8 +131,7 @@ def load_tables(folders: Mapping[str, Path]) -> list[PaperTable]:
     Raises:
         UserError: a damaged file, an unknown key, a wrong type, or an id that is there twice.
     """
-    own = (folder / TABLES_FILE for _, folder in sorted(folders.items()))
-    return read_lists(PaperTable, [*sorted(PAPERS.glob("*.yaml")), *own], "tables")
+    return read_lists(PaperTable, "tables", sorted(PAPERS.glob("*.yaml")), folders)
 
 
 def fill(
@@ -190,21 +153,25 @@ def fill(
         owned[None, card.name] += card.claims
     reasons = {card.name: card.reason for card in cards}
 
-    def cell(table: PaperTable, line: TableRow, claim: Claim | None) -> PaperCell | None:
-        if claim is None:
+    def cell(table: PaperTable, line: TableRow, column: Column) -> Comparison | None:
+        candidates = owned[line.method, line.card]
+        found = [claim for claim in candidates if table.has(claim) and line.has(claim) and column.has(claim)]
+        if len(found) > 1:
+            fitting = (f"{c.value} ({', '.join(filter(None, (c.location, c.selection, c.note)))})" for c in found)
+            where = f"table '{table.id}', row '{line.label}', column '{column.title}'"
+            raise UserError(f"{where}: {len(found)} claims fit: {'; '.join(fitting)}")
+        if not found:
             return None
-        reason = reasons.get(line.card or "", "")
-        found = PaperCell(claim, "reported only", reason=reason) if line.card else _cell(claim, table, line, rows)
-        return replace(found, weights=mark(claim, weights))
+        if line.card:
+            answer = Comparison(found[0], "reported only", reasons[line.card])
+        else:
+            answer = rows.beside(found[0], line.measured_as.get(found[0].dataset), line.known or table.known)
+        return replace(answer, weights=mark(found[0], weights))
 
     filled = []
     for table in tables:
-        lines = []
-        for line in table.rows:
-            own = [claim for claim in owned[line.method, line.card] if table.has(claim) and line.has(claim)]
-            in_cells = [_only(table, line, column, own) for column in table.columns]
-            lines.append(FilledRow(line, tuple(cell(table, line, claim) for claim in in_cells)))
-        filled.append(FilledTable(table, tuple(lines)))
+        lines = ((line, tuple(cell(table, line, column) for column in table.columns)) for line in table.rows)
+        filled.append(FilledTable(table, tuple(FilledRow(*line) for line in lines)))
     return filled
 
 
@@ -214,76 +181,26 @@ def present(tables: Iterable[FilledTable]) -> list[FilledTable]:
     return [table for table in kept if table.rows]
 
 
-def _only(table: PaperTable, row: TableRow, column: Column, candidates: list[Claim]) -> Claim | None:
-    found = [claim for claim in candidates if column.has(claim)]
-    if len(found) > 1:
-        claims = "; ".join(f"{c.value} ({', '.join(filter(None, (c.location, c.selection, c.note)))})" for c in found)
-        where = f"table '{table.id}', row '{row.label}', column '{column.title}'"
-        raise UserError(f"{where}: {len(found)} claims fit: {claims}")
-    return found[0] if found else None
+def mark(claim: Claim, records: Sequence[WeightsRecord]) -> str:
+    """What published weights score where a claim is about such weights. It never changes the status of the claim."""
+    marks = []
+    for record in records:
+        methods = {result.method: result for result in reversed(record.results)}  # the first one of a method counts
+        result = methods.get(claim.method) if _are_of(claim, record) and not claim.variant else None
+        value = getattr(result.scores, claim.group) if result else None
+        if value is not None:
+            marks.append(f"published weights score {100 * value:.2f} ({record.source.repository or record.name})")
+    return "; ".join(marks)
 
 
-def _cell(claim: Claim, table: PaperTable, line: TableRow, rows: MeasuredRows) -> PaperCell:
-    found = rows.beside(claim, line.measured_as.get(claim.dataset))
-    if found.measured:
-        return _measured(found, line.known or table.known)
-    if ok := [place for place in found.comparable if place.row.ok_runs]:
-        best = min(ok, key=attrgetter("preference"))
-        return PaperCell(claim, "not comparable", reason=_no_value(claim, best.row), row_key=best.row.key)
-    if failed := [place for place in found.comparable if place.row.status == "failed"]:
-        best = min(failed, key=attrgetter("preference"))
-        return PaperCell(claim, "failed", reason=_failure(best.row), row_key=best.row.key)
-    if others := [other for other in found.others if other[0].row.ok_runs]:
-        best, differences = min(others, key=lambda other: (len(other[1]), other[0].preference))
-        return PaperCell(claim, "not comparable", reason="; ".join(differences), row_key=best.row.key)
-    return PaperCell(claim, "not run")
-
-
-def _failure(row: Row) -> str:
-    failures = [run.record.failure for run in row.runs]
-    return "; ".join(dict.fromkeys(" ".join(failure.reason.split()) for failure in failures if failure))
-
-
-def _measured(found: Comparison, known: str | None) -> PaperCell:
-    """The cell of a claim that was measured, by the best row of those that have a value."""
-    place, stat, delta = min(found.measured, key=attrgetter("place.preference"))
-    reach = _reach(stat)  # the published value is within the tolerance, or in the t-interval of the measured mean
-    agrees = abs(delta) <= max(TOLERANCE, reach) + ROUNDING
-    marks = [f"measured at {found.claim.rule}", *_marks(found, place), *place.row.marks]
-    if agrees and abs(delta) > TOLERANCE + ROUNDING:
-        marks.append(f"95 % interval of the mean ± {100 * reach:.1f}")
-    if agrees and known:
-        marks.append(known)
-    reason = "" if agrees else known or UNEXPLAINED
-    status: Status = "reproduced" if agrees else "differs"
-    return PaperCell(found.claim, status, stat, delta, stat.n, tuple(marks), reason, place.row.key)
-
-
-def _reach(stat: Stat) -> float:
-    """Half the t-interval of the mean; 0 for one seed, which has none."""
-    if stat.std is None:
-        return 0.0
-    return float(special.stdtrit(stat.n - 1, (1 + CONFIDENCE) / 2)) * stat.std / math.sqrt(stat.n)
-
-
-def _marks(found: Comparison, place: Place) -> Iterator[str]:
-    claim, section, row = found.claim, place.section, place.row
-    first = row.first
-    if claim.selection == NOT_STATED:
-        yield "selection not stated there"
-    if dataset_identity(claim.dataset).startswith("cifar"):
-        yield f"subset {section.protocol.subset_rule}"
-    if claim.selection == "best_test" and first.stage1_selection not in (None, "best_test"):
-        yield f"stage 1 taken at {first.stage1_selection}"
-    if first.variant != claim.variant:
-        yield f"measured as {row.name}"
-    if row.status == "partial":
-        yield f"{row.ok_runs} of {len(row.runs)} seeds"
-    if len(found.measured) > 1:
-        yield f"one of {len(found.measured)} comparable rows"
-
-
-def _no_value(claim: Claim, row: Row) -> str:
-    if row.stats[claim.rule]["all"] is None:
-        return f"no result at {claim.rule}, as there is no validation part"
-    return f"no class is {claim.group}-shot in the measured data set"
+def _are_of(claim: Claim, record: WeightsRecord) -> bool:
+    """Whether a claim is about such weights: data, tail, network, length of training and choice of the epoch."""
+    one = record.weights
+    return (
+        dataset_identity(claim.dataset) == dataset_identity(one.dataset)
+        and claim.imbalance_factor == one.imbalance_factor
+        and backbone_identity(claim.backbone) == backbone_identity(one.backbone)
+        and claim.epochs == (one.epochs or None)
+        and claim.selection == one.selection
+        and (claim.group == "all" or claim.shot_policy == record.shot_policy)
+    )

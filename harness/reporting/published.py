@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import csv
 import re
-from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache
+from operator import attrgetter
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -81,7 +81,7 @@ class NameMapping:
 class Published(NamedTuple):
     """The content of the CSV, in its order."""
 
-    claims: dict[str, list[Claim]]  # by method
+    claims: list[Claim]
     cards: list[Card]  # of what has no entry here
 
 
@@ -91,12 +91,9 @@ def load_claims(methods: Mapping[str, Path]) -> list[Claim]:
     Raises:
         UserError: as `read_published` and `own_claims`.
     """
-    shipped = read_published().claims
-    return [
-        claim
-        for name, folder in sorted(methods.items())
-        for claim in [*shipped.get(name, ()), *own_claims(name, folder)]
-    ]
+    shipped = [claim for claim in read_published().claims if claim.method in methods]
+    own = [claim for name, folder in methods.items() for claim in own_claims(name, folder)]
+    return sorted([*shipped, *own], key=attrgetter("method"))
 
 
 @cache
@@ -107,7 +104,7 @@ def read_published(numbers: Path = NUMBERS, mapping: Path = MAPPING) -> Publishe
         UserError: a damaged file; or a number that the mapping does not know, or whose source it does not.
     """
     names = config.build(NameMapping, read_yaml(mapping), str(mapping))
-    claims: dict[str, list[Claim]] = defaultdict(list)
+    claims: list[Claim] = []
     cards: dict[str, Card] = {}
     for where, row in _rows(numbers):
         name = names.name(row["method"], row["variant"])
@@ -118,11 +115,11 @@ def read_published(numbers: Path = NUMBERS, mapping: Path = MAPPING) -> Publishe
             )
         claim = _claim(row, name, names, where)
         if name.left_out is None:
-            claims[claim.method].append(claim)
+            claims.append(claim)
         else:
             card = cards.get(claim.method) or Card(claim.method, name.left_out, ())
             cards[card.name] = replace(card, claims=(*card.claims, claim))
-    return Published(dict(claims), list(cards.values()))
+    return Published(claims, list(cards.values()))
 
 
 def _rows(path: Path) -> Iterator[tuple[str, dict[str, str]]]:

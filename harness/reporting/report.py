@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,18 +19,26 @@ from harness.records.same_code import measured_the_same, read_same_code
 from harness.records.schema import HEADLINE, Record
 from harness.reporting import html, tables
 from harness.reporting.claims import Card, Claim, load_cards
-from harness.reporting.comparison import MeasuredRows, compare
-from harness.reporting.drawer import ResolveRecipe
+from harness.reporting.comparison import MeasuredRows, in_order
+from harness.reporting.drawer import RecipeValues, ResolveRecipe
 from harness.reporting.figures import write_figures
 from harness.reporting.inputs import readable
-from harness.reporting.methods import method_views, read_about
+from harness.reporting.methods import method_views
 from harness.reporting.paper_tables import fill, load_tables, present
+from harness.reporting.published import load_claims, read_published
 from harness.reporting.significance import critical_difference
+from harness.reporting.speed import FOLDER as BENCHES
 from harness.reporting.speed import read_speed
 from harness.reporting.studies import StudyResult, carry_out, load_studies
 from harness.reporting.summary import RunResult, Section, summarize
 from harness.reporting.views import ReadEvidence, with_evidence
-from harness.reporting.weights import read_weights
+from harness.spec.entries import parse_entry
+from harness.spec.provenance import code_version
+from harness.spec.recipe_layers import has_recipe
+from harness.spec.recipes import resolve
+from harness.spec.registry import find_plugins
+from harness.weights.record import FOLDER as WEIGHTS
+from harness.weights.record import read_weights_record
 
 REPORTED = Path("results/reported")
 
@@ -59,20 +68,44 @@ class Sources:
     weights: Sequence[Path] = ()
 
 
-def build_report(collected: Collected, out: Path, sources: Sources | None = None) -> Path:
+def sources() -> Sources:
+    """What this checkout has: claims, descriptions and code versions of the methods found, and the benchmark files.
+
+    Raises:
+        UserError: published numbers that cannot be read.
+    """
+    folders = {name: plugin.folder for name, plugin in find_plugins().items()}
+    current = {name: code_version(folder) for name, folder in folders.items()}
+    benches, weights = sorted(BENCHES.glob("*.json")), sorted(WEIGHTS.glob("*.json"))
+    claims, cards = load_claims(folders), read_published().cards
+    return Sources(claims, folders, current, recipe_now, cards, benches=benches, weights=weights)
+
+
+@cache
+def recipe_now(entry: str, dataset: str) -> RecipeValues | None:
+    """The recipe that an entry has now; None where it has none, or its method does not import."""
+    try:
+        parsed = parse_entry(entry)
+        return resolve(parsed, dataset).recipe.as_dict() if has_recipe(parsed, dataset) else None
+    except UserError:
+        return None
+
+
+def build_report(collected: Collected, out: Path, sources: Sources) -> Path:
     """Writes the page, its tables and its figures under `out`, and returns the page's path."""
-    sources = sources or Sources()
-    label = _Labels(collected)
+    label = _labels(collected)
     ranked = ranked_sections(collected, sources.current)
     sections, studies = ranked.sections, study_results(ranked, sources.folders)
     rows = MeasuredRows(sections, sources.resolve)
-    comparisons = compare(sources.claims, rows)
     cards, damaged = load_cards(sources.reported, sources.cards)
-    weights, unread = read_weights(sources.weights)
+    weights, unread = readable(sources.weights, read_weights_record)
+    weights.sort(key=lambda record: (-record.weights.imbalance_factor, record.name))  # long-tailed ones first
     speed, useless = readable(sources.benches, read_speed)
-    left_out = sorted([*ranked.left_out, *(label.of(*one) for one in [*damaged, *unread, *useless])])
+    left_out = sorted([*ranked.left_out, *((label(path), label(why)) for path, why in [*damaged, *unread, *useless])])
     papers = present(fill(load_tables(sources.folders), sources.claims, cards, rows, weights))
-    methods = method_views(sections, comparisons, read_about(sources.folders), sources.resolve)
+    in_cells = {cell.claim: cell for table in papers for cell in table.cells}
+    comparisons = [in_cells.get(claim) or rows.beside(claim) for claim in in_order(sources.claims)]
+    methods = method_views(sections, comparisons, sources.folders, sources.resolve)
     page = html.render(html.Page(sections, papers, methods, studies, speed, left_out, _across(sections), weights))
     for name, text in tables.all_files(sections, comparisons, papers).items():
         _write(out / "tables" / name, text)
@@ -100,8 +133,8 @@ def ranked_sections(collected: Collected, current: Mapping[str, str] | None = No
     Args:
         current: code version of each method as it is now; a record measured with another one is marked.
     """
-    label = _Labels(collected)
-    left_out = [label.of(path, reason) for path, reason in collected.left_out]
+    label = _labels(collected)
+    left_out = [(label(path), label(reason)) for path, reason in collected.left_out]
     paths = {label(path): path for path, _ in collected.records}
 
     def read(run: RunResult) -> Evidence | None:
@@ -109,7 +142,7 @@ def ranked_sections(collected: Collected, current: Mapping[str, str] | None = No
         try:
             return read_evidence(path, run.record)
         except UserError as error:
-            if (why := label.of(path, str(error))) not in left_out:  # tables and studies both read it
+            if (why := (label(path), label(str(error)))) not in left_out:  # tables and studies both read it
                 left_out.append(why)
             return None
 
@@ -156,16 +189,11 @@ def _write(path: Path, text: str) -> None:
     write_text(path, text.encode(errors="replace").decode())
 
 
-class _Labels:
-    """Names of record files that say nothing of the machine: absolute paths lose the part that all share."""
+def _labels(collected: Collected) -> Callable[[Path | str], str]:
+    """Writes paths, and texts with paths in them, without the folder that all record files share.
 
-    def __init__(self, collected: Collected) -> None:
-        paths = [path for path, _ in [*collected.records, *collected.left_out] if path.is_absolute()]
-        self.root = Path(os.path.commonpath([path.parent for path in paths])) if paths else None
-
-    def __call__(self, path: Path) -> str:
-        return (path.relative_to(self.root) if self.root and path.is_relative_to(self.root) else path).as_posix()
-
-    def of(self, path: Path, reason: str) -> tuple[str, str]:
-        """A file that is left out, and why, without the shared part of the paths in it."""
-        return self(path), reason.replace(f"{self.root}{os.sep}", "") if self.root else reason
+    So a report says nothing of the machine it was made on.
+    """
+    paths = [path for path, _ in [*collected.records, *collected.left_out] if path.is_absolute()]
+    root = f"{os.path.commonpath([path.parent for path in paths])}{os.sep}" if paths else ""
+    return lambda path: str(path).replace(root, "")

@@ -10,7 +10,6 @@ test here measures how much a method varies from seed to seed.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, TypeAlias
@@ -134,26 +133,21 @@ def bootstrap_interval(
     """Percentile interval of each row's mean accuracy, in [0, 1]; correct[i] of shape (S_i, N), one run per seed.
 
     Each draw resamples the images, with the same weights for all rows, and the row's seeds, both with replacement
-    (Efron & Tibshirani, An Introduction to the Bootstrap (1993), ch. 8 and 13). One seed: images only. No seed or no
-    image: nan. A row's interval depends on `seed`, `draws`, N and S_i, not on the other rows.
+    (Efron & Tibshirani, An Introduction to the Bootstrap (1993), ch. 8 and 13). One seed: images only. A row's interval
+    depends on `seed`, `draws`, N and S_i, not on the other rows.
 
     Resampling S seeds understates their variance by the factor (S - 1) / S, so with two or three seeds the interval is
     somewhat too short where seeds differ more than images explain. Memory: 4 bytes per draw and image. Raises
-    ValueError where rows differ in N, or without draws.
+    ValueError where rows differ in N.
     """
-    if draws < 1:
-        raise ValueError(f"a bootstrap needs at least one draw, found {draws}")
     images = _one_length({runs.shape[1] for runs in correct})
     generator = np.random.default_rng([seed, 0, images])
     weights = np.empty((draws, images), dtype=np.float32)  # hits are sums of whole numbers, exact below 2**24 images
-    for draw in weights if images else ():
+    for draw in weights:
         draw[:] = np.bincount(generator.integers(0, images, images), minlength=images)
     tails = [(1 - level) / 2, (1 + level) / 2]
     bounds: list[tuple[float, float]] = []
     for runs in correct:
-        if not runs.size:
-            bounds.append((math.nan, math.nan))
-            continue
         hits = weights @ runs.T.astype(np.float32)
         picks = np.random.default_rng([seed, 1, len(runs)]).integers(0, len(runs), (draws, len(runs)))
         total = np.take_along_axis(hits, picks, axis=1).sum(axis=1, dtype=np.float64)

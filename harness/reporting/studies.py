@@ -21,13 +21,12 @@ from harness.metrics.selection import SELECTION_RULES
 from harness.metrics.shots import GROUPS, group_of_class
 from harness.records.schema import HEADLINE
 from harness.reporting.effects import Effect, Verdict, effect
-from harness.reporting.inputs import read_lists
+from harness.reporting.inputs import Named, read_lists
 from harness.reporting.summary import Row, Section, in_all
 from harness.reporting.tables import percent
-from harness.reporting.views import ReadEvidence
+from harness.reporting.views import ReadEvidence, correct_at, evidence_of
 
 STUDIES: Final = Path(__file__).with_name("studies.yaml")
-STUDIES_FILE: Final = "studies.yaml"
 SCORES: Final = ("all", *GROUPS)
 ENOUGH: Final = 3  # seeds; with fewer a contrast is shown, and supports no finding
 PLACEHOLDER: Final = re.compile(r"\{([^{}]+)\}")
@@ -85,22 +84,15 @@ class Finding:
                 raise ValueError(f"holds.{key} must be one of {known}, found '{claim}'")
         if not self.holds:
             raise ValueError("a finding names at least one contrast under 'holds'")
-        for shown in self.shown:
+        for shown in PLACEHOLDER.findall(self.text):
             if shown not in self.holds:
                 raise ValueError(f"a finding shows {{{shown}}}, which 'holds' does not name")
 
-    @property
-    def shown(self) -> list[str]:
-        """The differences in the text, as `holds` calls them."""
-        return [match[1] for match in PLACEHOLDER.finditer(self.text)]
-
 
 @dataclass(frozen=True)
-class Study:
+class Study(Named):
     """A question that contrasts of one table answer."""
 
-    id: str
-    title: str
     question: str
     split: str
     track: str
@@ -110,8 +102,7 @@ class Study:
     quantity_rows: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        if not re.fullmatch("[a-z0-9-]+", self.id):
-            raise ValueError(f"id must be of small letters, digits and '-', found '{self.id}'")
+        super().__post_init__()
         keys = [contrast.key for contrast in self.contrasts]
         if len(set(keys)) < len(keys):
             raise ValueError(f"two contrasts have one name; give them a 'name' each: {', '.join(keys)}")
@@ -170,8 +161,7 @@ def load_studies(folders: Mapping[str, Path]) -> list[Study]:
     Raises:
         UserError: a damaged file, an unknown key, a wrong value, or an id that is there twice.
     """
-    own = (folder / STUDIES_FILE for _, folder in sorted(folders.items()))
-    return read_lists(Study, [STUDIES, *own], "studies")
+    return read_lists(Study, "studies", [STUDIES], folders)
 
 
 def ranked(results: Iterable[StudyResult]) -> tuple[Pairs, Pairs]:
@@ -250,7 +240,7 @@ def _measure(contrast: Contrast, section: Section, read: ReadEvidence) -> Measur
         effects[score] = effect(bits, other_bits, targets, classes, infer=not contrast.of_one_row)
     marks = tuple(dict.fromkeys([*row.marks, *against.marks]))
     missing = "" if effects["all"] else "fewer than two seeds in common, or a class with one test image"
-    complete = all(run.record.status == "ok" for one in (row, against) for run in one.runs)
+    complete = row.status == against.status == "ok"
     return MeasuredContrast(contrast, effects, marks, missing, complete)
 
 
@@ -261,8 +251,7 @@ def _row(name: str, section: Section) -> Row:
     if len(found) > 1:
         raise MissingError(f"{len(found)} rows are called {name}")
     if not found[0].ok_runs:
-        failures = [run.record.failure for run in found[0].runs if run.record.failure]
-        raise MissingError(f"{found[0].status}: {failures[0].reason if failures else name}")
+        raise MissingError(f"{found[0].status}: {[*found[0].failures, name][0]}")
     return found[0]
 
 
@@ -283,15 +272,11 @@ def _look_up(recipe: Mapping[str, Any], name: str) -> Any:
 
 def _correct(row: Row, rule: str, read: ReadEvidence) -> tuple[Bits, npt.NDArray[np.integer[Any]]]:
     """By seed, and the classes of the test images."""
-    bits: Bits = {}
-    for run in row.runs:
-        evidence = read(run) if run.record.status == "ok" else None
-        correct = evidence.correct(rule) if evidence else None
-        if evidence is not None and correct is not None:
-            bits[run.record.seed], targets = correct, evidence.targets
+    evidence = evidence_of(row, read)
+    bits = correct_at(rule, evidence)
     if not bits:
         raise MissingError("no predictions are stored of one of the two")
-    return bits, targets
+    return bits, evidence[max(bits)].targets
 
 
 def _sentence(finding: Finding, measured: Mapping[str, MeasuredContrast]) -> str | None:

@@ -8,7 +8,7 @@ import re
 import statistics
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Literal, NamedTuple
 
@@ -54,25 +54,11 @@ class RunResult:
     note: str = ""  # what a reader must know of this record: measured with other code, say
 
 
-@dataclass(frozen=True)
-class Protocol:
-    """What two numbers must share to stand in one column."""
-
-    dataset: str
-    imbalance_factor: float
-    split: str
-    track: str
-    profile: str
-    subset_rule: str
-    split_sha256: str
-    class_counts: tuple[int, ...]
-    val_images: int
-    test_images: int
-    shot_policy: str
-    group_sizes: tuple[int, ...]  # classes in many, medium, few
-
-
-PROTOCOL = tuple(Protocol.__dataclass_fields__)
+PROTOCOL = (
+    "dataset", "imbalance_factor", "split", "track", "profile", "subset_rule", "split_sha256", "class_counts",
+    "val_images", "test_images", "shot_policy", "group_sizes",
+)  # fmt: skip
+"""What two numbers must share to stand in one column."""
 
 
 @dataclass(frozen=True)
@@ -123,15 +109,20 @@ class Row:
     @property
     def status(self) -> str:
         """ok, partial (some seeds have no result), failed or skipped (none has)."""
-        states = {run.record.status for run in self.runs}
-        if "ok" in states:
-            return "ok" if states == {"ok"} else "partial"
-        return "failed" if "failed" in states else "skipped"
+        if self.ok_runs:
+            return "ok" if self.ok_runs == len(self.runs) else "partial"
+        return "failed" if any(run.record.status == "failed" for run in self.runs) else "skipped"
 
     @property
     def ok_runs(self) -> int:
         """Number of runs with a result."""
         return sum(run.record.status == "ok" for run in self.runs)
+
+    @property
+    def failures(self) -> list[str]:
+        """Why runs failed or were skipped: each reason once, on one line."""
+        found = [run.record.failure.reason for run in self.runs if run.record.failure]
+        return list(dict.fromkeys(" ".join(reason.split()) for reason in found))
 
     def mean(self, rule: str) -> float | None:
         """Accuracy over all images."""
@@ -165,12 +156,16 @@ def in_all(marks: Sequence[Sequence[str]]) -> list[str]:
 class Section:
     """One table: every row was measured under the same protocol."""
 
-    protocol: Protocol
     rows: tuple[Row, ...]  # by headline rank
     slug: str
     conflicts: tuple[str, ...] = ()  # what differs from other tables of the same split and track
     pairs: list[list[float | None]] | None = None
     """Two-sided p of each pair of rows at `last`, not adjusted; None: not tested, or too many rows."""
+
+    @property
+    def protocol(self) -> Record:
+        """One of its records: all have the same values under the names in `PROTOCOL`."""
+        return self.rows[0].first
 
     def best(self, rule: str, metric: Metric, digits: int) -> set[int]:
         """Indices of the rows that print the best value of a column; empty when that tells no rows apart."""
@@ -228,31 +223,33 @@ def stat(values: Sequence[float | None]) -> Stat | None:
     return Stat(statistics.fmean(present), statistics.stdev(present) if len(present) > 1 else None, len(present))
 
 
-def protocol(record: Record) -> Protocol:
-    """The protocol a record was measured under."""
+def _protocol(record: Record) -> tuple[Any, ...]:
+    """The values of a record under the names in `PROTOCOL`."""
     sizes = tuple(record.groups.get(group, 0) for group in GROUPS)
-    same = {name: getattr(record, name) for name in PROTOCOL if name != "group_sizes"}
-    return Protocol(**same | {"class_counts": tuple(record.class_counts), "group_sizes": sizes})
+    values = vars(record) | {"class_counts": tuple(record.class_counts), "group_sizes": sizes}
+    return tuple(values[name] for name in PROTOCOL)
 
 
 def summarize(runs: Iterable[RunResult]) -> list[Section]:
     """One section for each protocol, in a fixed order that does not depend on the order of the runs."""
-    by_protocol: dict[Protocol, list[RunResult]] = defaultdict(list)
+    by_protocol: dict[tuple[Any, ...], list[RunResult]] = defaultdict(list)
     for run in sorted(runs, key=lambda run: (run.record.code_version, run.path)):
-        by_protocol[protocol(run.record)].append(run)
-    ordered = sorted(by_protocol, key=lambda p: tuple(asdict(p).values()))
-    slugs = Counter(map(_slug, ordered))
+        by_protocol[_protocol(run.record)].append(run)
+    slugs = Counter(_slug(members[0].record) for members in by_protocol.values())
     sections = []
-    for p in ordered:
-        slug = _slug(p) if slugs[_slug(p)] == 1 else f"{_slug(p)}-{_digest(asdict(p))}"
-        rivals = [other for other in ordered if (other.split, other.track) == (p.split, p.track)]
-        conflicts = tuple(name for name in PROTOCOL if len({getattr(one, name) for one in rivals}) > 1)
-        sections.append(Section(p, _rows(by_protocol[p]), slug, conflicts))
+    for values in sorted(by_protocol):
+        members = by_protocol[values]
+        slug = _slug(members[0].record)
+        if slugs[slug] > 1:
+            slug += f"-{_digest(dict(zip(PROTOCOL, values, strict=True)))}"
+        rivals = [others for others in by_protocol if others[2:4] == values[2:4]]  # of the same split and track
+        conflicts = tuple(name for name, *found in zip(PROTOCOL, *rivals, strict=True) if len(set(found)) > 1)
+        sections.append(Section(_rows(members), slug, conflicts))
     return sections
 
 
-def _slug(p: Protocol) -> str:
-    return re.sub(r"[^a-z0-9]+", "-", f"{p.split}-{p.track}".lower()).strip("-")[:80] or "table"
+def _slug(record: Record) -> str:
+    return re.sub(r"[^a-z0-9]+", "-", f"{record.split}-{record.track}".lower()).strip("-")[:80] or "table"
 
 
 def _digest(value: Any) -> str:
@@ -266,30 +263,37 @@ def _row_key(record: Record) -> tuple[str, ...]:
 def _rows(runs: list[RunResult]) -> tuple[Row, ...]:
     """Rows by headline rank. A seed that occurs again under the same recipe opens a further row: nothing is
     averaged twice and nothing is dropped."""
-    cells: dict[tuple[tuple[str, ...], int], list[RunResult]] = defaultdict(list)
-    seen: Counter[tuple[tuple[str, ...], int]] = Counter()
+    found: dict[tuple[str, ...], list[dict[int, RunResult]]] = defaultdict(list)
     for run in runs:
-        key = _row_key(run.record)
-        cells[key, seen[key, run.record.seed]].append(run)
-        seen[key, run.record.seed] += 1
-    rows = [_row(sorted(members, key=lambda run: run.record.seed)) for members in cells.values()]
-    return tuple(_placed(sorted(_mark_siblings(rows), key=_headline_order)))
+        of_key, seed = found[_row_key(run.record)], run.record.seed
+        free = next((members for members in of_key if seed not in members), None)
+        if free is None:
+            of_key.append(free := {})
+        free[seed] = run
+    rows = []
+    for key, of_key in found.items():
+        marks = [*_recipe_marks(key, found), *_repetition_mark(of_key)]
+        rows += [_row([run for _, run in sorted(members.items())], marks) for members in of_key]
+    return tuple(_placed(sorted(rows, key=_headline_order)))
 
 
 def _placed(rows: list[Row]) -> Iterable[Row]:
     """The rows with their labels, and with ranks by mean accuracy."""
     names = Counter(row.name for row in rows)
-    means = {rule: [mean for row in rows if (mean := row.mean(rule)) is not None] for rule in RULES}
+    means = {rule: [row.mean(rule) for row in rows] for rule in RULES}
     seen: Counter[str] = Counter()
     for row in rows:
         label = f"{row.name} ({row.first.recipe_sha256[:8]})" if names[row.name] > 1 else row.name
         seen[label] += 1
-        own = {rule: row.mean(rule) for rule in RULES}
         yield replace(
             row,
             label=label if seen[label] == 1 else f"{label} #{seen[label]}",
-            ranks={r: None if mean is None else 1 + sum(m > mean for m in means[r]) for r, mean in own.items()},
+            ranks={rule: _rank(row.mean(rule), of_all) for rule, of_all in means.items()},
         )
+
+
+def _rank(mean: float | None, of_all: list[float | None]) -> int | None:
+    return None if mean is None else 1 + sum(other > mean for other in of_all if other is not None)
 
 
 def _headline_order(row: Row) -> tuple[float, str, str]:
@@ -297,11 +301,11 @@ def _headline_order(row: Row) -> tuple[float, str, str]:
     return (math.inf if mean is None else -mean, row.name, row.key)
 
 
-def _row(runs: list[RunResult]) -> Row:
+def _row(runs: list[RunResult], marks: list[str]) -> Row:
     good = [run.record for run in runs if run.record.status == "ok"]
     stats = {rule: {m.key: stat([_value(record, rule, m) for record in good]) for m in METRICS} for rule in RULES}
     per_class = {rule: _per_class([s for record in good if (s := record.results.get(rule))]) for rule in RULES}
-    return Row(runs[0].record.entry.rsplit("@", 1)[0], tuple(runs), tuple(_marks(runs)), stats, per_class)
+    return Row(runs[0].record.entry.rsplit("@", 1)[0], tuple(runs), (*marks, *_marks(runs)), stats, per_class)
 
 
 def _per_class(scores: list[Scores]) -> list[float | None] | None:
@@ -349,19 +353,18 @@ def _reason(record: Record) -> str:
     return " ".join(record.failure.reason.split()) if record.failure else "no reason recorded"
 
 
-def _mark_siblings(rows: list[Row]) -> Iterable[Row]:
-    """Where an entry has several rows, each says why it is a row of its own."""
-    seeds_of: dict[tuple[str, ...], Counter[int]] = defaultdict(Counter)
-    for row in rows:
-        seeds_of[_row_key(row.first)].update(run.record.seed for run in row.runs)
-    for row in rows:
-        family = [other.first for other in rows if other.name == row.name]
-        recipes, marks = {first.recipe_sha256 for first in family}, []
-        if len(recipes) > 1:
-            marks.append(f"recipe {row.first.recipe_sha256[:8]}, one of {len(recipes)} recipes of this entry")
-        if len({first.stage1_selection for first in family}) > 1:
-            marks.append(f"stage 1 taken at {row.first.stage1_selection or 'no rule'}")
-        if seeds := sorted(seed for seed, count in seeds_of[_row_key(row.first)].items() if count > 1):
-            names = f"{'seed' if len(seeds) == 1 else 'seeds'} {', '.join(map(str, seeds))}"
-            marks.append(f"{names} recorded more than once: kept in separate rows")
-        yield replace(row, marks=(*marks, *row.marks))
+def _recipe_marks(key: tuple[str, ...], keys: Iterable[tuple[str, ...]]) -> Iterable[str]:
+    """What tells the rows of a key from those that have its method and variant."""
+    family = [other for other in keys if other[:2] == key[:2]]
+    recipes, rules = ({other[at] for other in family} for at in (2, 3))
+    if len(recipes) > 1:
+        yield f"recipe {key[2][:8]}, one of {len(recipes)} recipes of this entry"
+    if len(rules) > 1:
+        yield f"stage 1 taken at {key[3] or 'no rule'}"
+
+
+def _repetition_mark(of_key: list[dict[int, RunResult]]) -> Iterable[str]:
+    if len(of_key) > 1:
+        seeds = sorted(of_key[1])  # the first row has every seed, the second one those that come again
+        names = f"{'seed' if len(seeds) == 1 else 'seeds'} {', '.join(map(str, seeds))}"
+        yield f"{names} recorded more than once: kept in separate rows"

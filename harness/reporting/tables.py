@@ -9,8 +9,8 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple, TypeAlias
 
 from harness.metrics.shots import GROUPS
-from harness.reporting.comparison import Comparison
-from harness.reporting.paper_tables import FilledTable, PaperCell
+from harness.reporting.comparison import Beside, Comparison
+from harness.reporting.paper_tables import FilledTable
 from harness.reporting.summary import METRICS, Metric, Row, Section, Stat
 
 DIGITS = 2
@@ -51,7 +51,7 @@ def header(section: Section, metric: Metric) -> str:
     """Column title, with the number of classes behind a group."""
     if metric.key not in GROUPS:
         return f"{metric.title} (points)" if metric.signed else metric.title
-    size = section.protocol.group_sizes[GROUPS.index(metric.key)]
+    size = section.protocol.groups.get(metric.key, 0)
     return f"{metric.title} ({size} {'class' if size == 1 else 'classes'})"
 
 
@@ -189,14 +189,14 @@ def _paper_lines(filled: FilledTable) -> list[list[str]]:
     return [head, *([line.row.label, *map(_paper_cell, line.cells)] for line in filled.rows)]
 
 
-def _paper_cell(found: PaperCell | None) -> str:
+def _paper_cell(found: Comparison | None) -> str:
     if found is None:
         return NONE
     value, status = published(found.claim.value), " / ".join(filter(None, (found.status, found.weights)))
-    if found.stat is None or found.delta is None:
+    if found.best is None:
         return f"{value} / {status}"
-    measured = f"{cell(found.stat, DIGITS)} ({found.n})"
-    return f"{value} / {measured} / {percent(found.delta, DIGITS, signed=True)} / {status}"
+    _, stat, delta = found.best
+    return f"{value} / {cell(stat, DIGITS)} ({stat.n}) / {percent(delta, DIGITS, signed=True)} / {status}"
 
 
 def papers_csv(papers: Sequence[FilledTable]) -> str:
@@ -208,7 +208,7 @@ def papers_csv(papers: Sequence[FilledTable]) -> str:
             for column, found in zip(filled.table.columns, cells, strict=True):
                 if found:
                     names = [filled.table.id, row.label, row.method or "", row.variant or "", column.title]
-                    numbers = [*_csv_stat(found.stat), _csv_number(found.delta)]
+                    numbers = _csv_measured(found.best)
                     marks = "; ".join(filter(None, (*found.marks, found.weights)))
                     table.append([*names, published(found.claim.value), *numbers, found.status, found.reason, marks])
     return _csv(table)
@@ -217,21 +217,25 @@ def papers_csv(papers: Sequence[FilledTable]) -> str:
 def claims_csv(comparisons: list[Comparison]) -> str:
     """Published numbers beside measured ones: one line for each comparable row, or one that says there is none."""
     head = ["method", "variant", "dataset", "imbalance_factor", "backbone", "group", "selection", "published"]
-    head += ["status", "measured", "measured_std", "measured_n", "delta", "row", "source", "location"]
+    head += ["status", "measured", "measured_std", "measured_n", "delta", "row", "source", "location", "reason"]
     table: list[list[Cell]] = [[*head]]
     for comparison in comparisons:
         c = comparison.claim
         start = [c.method, c.variant, c.dataset, f"{c.imbalance_factor:g}", c.backbone, c.group, c.selection]
         start += [published(c.value), comparison.status]
-        for place, stat, delta in comparison.measured:
-            table.append([*start, *_csv_stat(stat), _csv_number(delta), place.row.name, c.source, c.location])
-        if not comparison.measured:
-            table.append([*start, "", "", "", "", "", c.source, c.location])
+        for one in comparison.measured or [None]:
+            row = one.row.name if one else ""
+            table.append([*start, *_csv_measured(one), row, c.source, c.location, comparison.reason])
     return _csv(table)
 
 
 def _csv_number(value: float | None) -> Value:
     return Value("" if value is None else percent(value, DIGITS))
+
+
+def _csv_measured(found: Beside | None) -> list[Cell]:
+    """Mean, deviation, n and difference."""
+    return [*_csv_stat(found.stat), _csv_number(found.delta)] if found else ["", "", "0", ""]
 
 
 def _csv_stat(stat: Stat | None) -> tuple[Cell, Cell, Cell]:

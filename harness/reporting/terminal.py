@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from harness.base.errors import UserError, unknown
+from harness.base.errors import UserError, lookup, unknown
 from harness.metrics.selection import SELECTION_RULES
 from harness.records.collect import Collected
 from harness.records.schema import Record
@@ -28,8 +28,7 @@ def show(collected: Collected, suite: str, selection: str, form: str) -> None:
     Raises:
         UserError: no such suite, selection rule or format, or no record to show.
     """
-    if selection not in SELECTION_RULES:
-        raise unknown("selection rule", selection, SELECTION_RULES, where="--selection")
+    lookup("selection rule", selection, SELECTION_RULES, where="--selection")
     if form not in FORMATS:
         raise unknown("format", form, FORMATS, where="--format")
     chosen = [(path, r) for path, r in collected.records if not suite or _belongs(r, suite)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -27,9 +27,9 @@ Floats = npt.NDArray[np.floating[Any]]
 
 def with_evidence(section: Section, read: ReadEvidence) -> Section:
     """The section with what the evidence of its runs says; only what is shown is kept."""
-    found = [_evidence(row, read) for row in section.rows]
+    found = [evidence_of(row, read) for row in section.rows]
     ties = {rule: of_rule for rule in section.rules() if (of_rule := _ties(section, found, rule))}
-    bits = [_correct(evidence, HEADLINE) for evidence in found]
+    bits = [correct_at(HEADLINE, evidence) for evidence in found]
     stored = {i: np.stack(list(runs.values())) for i, runs in enumerate(bits) if runs}
     intervals = dict(zip(stored, bootstrap_interval(list(stored.values()), DRAWS), strict=True))
     rows = []
@@ -48,13 +48,14 @@ def with_evidence(section: Section, read: ReadEvidence) -> Section:
     return replace(section, rows=tuple(rows), pairs=_pairs(bits) if len(bits) <= MOST_PAIRS else None)
 
 
-def _evidence(row: Row, read: ReadEvidence) -> dict[int, Evidence]:
+def evidence_of(row: Row, read: ReadEvidence) -> dict[int, Evidence]:
     """By seed."""
     found = {run.record.seed: read(run) for run in row.runs if run.record.status == "ok"}
     return {seed: evidence for seed, evidence in found.items() if evidence is not None}
 
 
-def _correct(evidence: Mapping[int, Evidence], rule: str) -> dict[int, npt.NDArray[np.bool_]]:
+def correct_at(rule: str, evidence: Mapping[int, Evidence]) -> dict[int, npt.NDArray[np.bool_]]:
+    """Which test images are right, by seed; without the runs that the rule does not apply to."""
     bits = {seed: one.correct(rule) for seed, one in evidence.items()}
     return {seed: correct for seed, correct in bits.items() if correct is not None}
 
@@ -63,7 +64,7 @@ def _ties(section: Section, found: list[dict[int, Evidence]], rule: str) -> dict
     """Rank and p of each row that was tested; nan where there is nothing to test against."""
     means = {i: mean for i, row in enumerate(section.rows) if (mean := row.mean(rule)) is not None}
     order = sorted(means, key=lambda i: (-means[i], i))
-    groups = tie_groups([_correct(found[i], rule) for i in order])
+    groups = tie_groups([correct_at(rule, found[i]) for i in order])
     return {i: (int(groups.rank[at]), float(groups.p[at])) for at, i in enumerate(order) if groups.tested[at]}
 
 
@@ -104,7 +105,7 @@ def _quantities(evidence: list[Evidence], num_classes: int) -> dict[str, list[fl
     }
 
 
-def _confusions(evidence: list[Evidence], counts: tuple[int, ...]) -> list[tuple[int, list[tuple[int, float]]]]:
+def _confusions(evidence: list[Evidence], counts: Sequence[int]) -> list[tuple[int, list[tuple[int, float]]]]:
     predictions = [(one.targets, one.predictions[HEADLINE]) for one in evidence if HEADLINE in one.predictions]
     if not predictions:
         return []

@@ -221,7 +221,7 @@ def test_blocks_of_documents(measured: Collected) -> None:
     assert "- It gains +26.2" in fresh
     assert "2 of its findings are left out" in fresh
     assert refresh(fresh, [], [result(measured)], "STUDIES.md") == fresh
-    for wrong, message in (("study gone", "no study is named 'gone'"), ("findings x", "has 1 names, not 0")):
+    for wrong, message in (("study gone", "no study is named 'gone'"), ("findings x", "found <!-- findings x -->")):
         with pytest.raises(UserError, match=message):
             refresh(f"<!-- {wrong} -->\n<!-- /{wrong.split()[0]} -->\n", [], [], "STUDIES.md")
 

@@ -8,6 +8,7 @@ import os
 from pathlib import Path
 
 import pytest
+import yaml
 
 from harness.records.collect import Collected
 from harness.reporting import tables
@@ -78,6 +79,22 @@ def test_csv_numbers_stay_numbers_and_commas_stay_in_their_cell(tmp_path: Path) 
     assert {row["variant"] for row in rows} == {'a,"b"'}
     assert {row["optimism"] for row in rows} == {"-0.40"}
     assert {row["few_n"] for row in rows} == {"1"}
+
+
+def test_a_claim_has_one_answer_in_every_file(made: Collected, claims: list[Claim], tmp_path: Path) -> None:
+    source = claims[0].source
+    entry = {"id": "mine", "title": "Mine", "source": source, "columns": [{"title": "x", "dataset": "CIFAR-10-LT"}]}
+    row = {"label": "ours", "method": "balanced_softmax", "known": "its crop", "measured_as": {"CIFAR-10-LT": "other"}}
+    for rows, status, reason in (
+        ([{**row, "measured_as": {}}], "differs", "its crop"),
+        ([row], "not run", ""),
+    ):
+        (tmp_path / "tables.yaml").write_text(yaml.safe_dump({"tables": [{**entry, "rows": rows}]}))
+        build_report(made, tmp_path, sources(claims, folders={"balanced_softmax": tmp_path}))
+        for name in ("published.csv", "papers.csv"):
+            text = (tmp_path / "tables" / name).read_text(encoding="utf-8")
+            first = next(csv.DictReader(io.StringIO(text)))
+            assert (first["status"], first["reason"]) == (status, reason), name
 
 
 def test_markdown_shows_hostile_text_as_it_stands() -> None:

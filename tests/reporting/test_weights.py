@@ -12,11 +12,10 @@ import pytest
 from harness.metrics.shots import group_sizes
 from harness.records.collect import collect
 from harness.reporting.claims import Claim
-from harness.reporting.comparison import MeasuredRows
-from harness.reporting.paper_tables import Column, PaperCell, PaperTable, TableRow, fill
+from harness.reporting.comparison import Comparison, MeasuredRows
+from harness.reporting.paper_tables import Column, PaperTable, TableRow, fill
 from harness.reporting.report import build_report
 from harness.reporting.tables import all_files
-from harness.reporting.weights import read_weights
 from harness.weights.catalogue import Printed, Source, Weights
 from harness.weights.record import SCHEMA, Result, WeightsRecord, write_weights_record
 from tests.factories import make_scores, sources
@@ -53,7 +52,7 @@ def written(folder: Path, record: WeightsRecord) -> Path:
     return write_weights_record(folder, record, targets, wrong)
 
 
-def marked(claim: Claim, *records: WeightsRecord) -> PaperCell:
+def marked(claim: Claim, *records: WeightsRecord) -> Comparison:
     table = PaperTable("a", "A", "A paper", (Column("x", group=claim.group),), (TableRow("CE", method=claim.method),))
     ((_, (cell,)),) = fill([table], [claim], [], MeasuredRows([]), records)[0].rows
     assert cell is not None
@@ -63,7 +62,7 @@ def marked(claim: Claim, *records: WeightsRecord) -> PaperCell:
 def test_a_cell_about_such_weights_is_marked_and_not_reproduced() -> None:
     found = marked(CLAIM, make_weights())
     assert found.weights == "published weights score 70.00 (some/one)"
-    assert (found.status, found.stat, found.n) == ("not run", None, 0)
+    assert (found.status, found.best) == ("not run", None)
     assert marked(replace(CLAIM, group="medium"), make_weights()).weights.startswith("published weights score 61.11")
     assert marked(replace(CLAIM, method="logit_adjustment"), make_weights()).weights == (
         "published weights score 80.00 (some/one)"
@@ -92,9 +91,11 @@ def test_the_mark_stands_in_the_exported_tables() -> None:
 def test_the_board(tmp_path: Path) -> None:
     balanced = make_weights(name="flat", imbalance_factor=1.0, title=HOSTILE)
     paths = [written(tmp_path / "weights", record) for record in (balanced, make_weights())]
-    assert [record.name for record in read_weights(paths)[0]] == ["made", "flat"]
     page = build_report(collect(), tmp_path / "out", sources(weights=paths)).read_text()
     assert '<section id="weights"' in page
+    assert page.index("resnet32_cifar, imbalance factor 100") < page.index("resnet32_cifar, balanced"), (
+        "long-tailed ones first"
+    )
     assert '<a href="#weights">Published weights</a>' in page
     assert "+ logit_adjustment (tau 1.0)" in page
     assert "70.10 <small>README</small>" in page

@@ -16,8 +16,7 @@ from harness.records.collect import ROOTS, collect
 from harness.records.runs import run_info
 from harness.records.schema import read_record
 from harness.records.table import rows, write_table
-from harness.reporting.checkout import sources
-from harness.reporting.report import build_report
+from harness.reporting.report import build_report, sources
 from harness.running import cells
 from harness.running.plans import Run, Settings, first_folder
 from harness.running.sweep.contract import DONE, damaged, folder_of, withdraw

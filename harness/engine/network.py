@@ -113,14 +113,8 @@ class Network:
     def _make_optimizer(self, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
         recipe = self._job.recipe
         if recipe.optimizer != "sgd":
-            if reason := self.method.only_sgd:
-                raise UserError(f"optimizer {recipe.optimizer}: not with '{self.method.name}': {reason}")
-            options: dict[str, Any] = {
-                "lr": recipe.lr,
-                "weight_decay": recipe.weight_decay,
-                "momentum": recipe.momentum,
-            }
-            return create_optimizer_v2(groups, opt=recipe.optimizer, **options)
+            options = {"lr": recipe.lr, "weight_decay": recipe.weight_decay, "momentum": recipe.momentum}
+            return create_optimizer_v2(groups, opt=recipe.optimizer, **options)  # type: ignore[arg-type]
         return torch.optim.SGD(
             groups,
             lr=recipe.lr,

@@ -571,16 +571,6 @@ def test_gradients_are_clipped(tiny_split: Split, tiny_images: ImagesByPart, tmp
     assert 0 < float(moved) <= 5 * 0.1 * 1e-3 * 1.01, "five steps"
 
 
-class OnlySGD(Plain):
-    name = "only_sgd"
-    only_sgd = "it says so"
-
-
-def test_an_optimiser_that_a_method_cannot_have(tiny_split: Split, tiny_images: ImagesByPart, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="optimizer adamw: not with 'only_sgd': it says so"):
-        start(job(OnlySGD, optimizer="adamw"), tiny_split, tiny_images, tmp_path)
-
-
 class Pairs(Plain):
     name = "pairs"
     whole_batch = "it compares images"

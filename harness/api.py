@@ -156,7 +156,7 @@ class Method:
         not_compiled: why `torch.compile` cannot take the loss as one graph; "" where it can.
         whole_batch: why the loss is no mean over images (it compares the images of a batch with each other, say); then
             one process has to see all of them. "" where a batch may be split.
-        only_sgd: why no other optimiser will do; "" where any will.
+        only_sgd: why nothing but SGD without `clip_grad` will do, in every stage; "" where any optimiser will.
 
     Where a variant has other stages than the default, `stages_of` and `first_stage_of` decide by its params.
     """

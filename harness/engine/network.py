@@ -38,6 +38,7 @@ class Network:
         fixed_features: whether the features of an image never change, so that they need computing only once.
         joint: the forward pass of training steps.
         batch: the one at work.
+        kept_features: of whole parts under a backbone that never changes, by part and whether mirrored.
 
     Raises:
         RunSkipped: the method cannot work on the split.
@@ -67,7 +68,7 @@ class Network:
         self._ranks, self._weight = ranks, 1.0  # part of the running batch that is this rank's
         self.batch: Batch | None = None
         self._epoch = 0  # of the running step
-        self._kept_features: dict[tuple[str, bool], list[Tensor]] = {}  # by part, and whether mirrored
+        self.kept_features: dict[tuple[str, bool], list[Tensor]] = {}
         self._train_features: Tensor | None = None
         torch.manual_seed(seed_for(job.seed, job.stage, *ranks.noise("forward")))  # dropout and the like
 
@@ -113,14 +114,8 @@ class Network:
     def _make_optimizer(self, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
         recipe = self._job.recipe
         if recipe.optimizer != "sgd":
-            if reason := self.method.only_sgd:
-                raise UserError(f"optimizer {recipe.optimizer}: not with '{self.method.name}': {reason}")
-            options: dict[str, Any] = {
-                "lr": recipe.lr,
-                "weight_decay": recipe.weight_decay,
-                "momentum": recipe.momentum,
-            }
-            return create_optimizer_v2(groups, opt=recipe.optimizer, **options)
+            options = {"lr": recipe.lr, "weight_decay": recipe.weight_decay, "momentum": recipe.momentum}
+            return create_optimizer_v2(groups, opt=recipe.optimizer, **options)  # type: ignore[arg-type]
         return torch.optim.SGD(
             groups,
             lr=recipe.lr,
@@ -242,14 +237,14 @@ class Network:
 
     def part_features(self, part: str, which: range, *, mirrored: bool = False) -> Iterable[Tensor]:
         """Features of a part's images without augmentation, in batches; kept where the backbone never changes."""
-        if (part, mirrored) in self._kept_features:
-            return self._kept_features[part, mirrored]
+        if (part, mirrored) in self.kept_features:
+            return self.kept_features[part, mirrored]
         images = self._data[part].in_order(EVAL_BATCH[self._device.type], which)
         features = (self.extract(batch.flip(-1) if mirrored else batch) for batch in images)
         if not self.fixed_features:
             return features
         kept = [some.clone() for some in features]  # clones: a compiled graph writes into its memory again
-        self._kept_features[part, mirrored] = kept
+        self.kept_features[part, mirrored] = kept
         return kept
 
     def _frozen_features(self, images: Tensor) -> Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from harness.base.errors import UserError, lookup
 from harness.spec.recipe_layers import read_method_file
-from harness.spec.registry import broken_methods, find_plugins
+from harness.spec.registry import find_plugins, get_method
 from harness.spec.suites import Suite, read_suites
 from harness.splits import store
 
@@ -21,17 +21,15 @@ def items(what: str) -> list[dict[str, str]]:
 
 
 def _methods() -> dict[str, str]:
-    broken = broken_methods()
     found = {}
     for name, plugin in find_plugins().items():
         try:
+            get_method(name)
             file = read_method_file(plugin)
             more = f" (variants: {', '.join(sorted(file.variants))})" if file.variants else ""
             found[name] = f"{file.title}{more}"
         except UserError as error:
             found[name] = f"broken: {error}"
-        if name in broken:
-            found[name] = f"broken: {broken[name]}"
     return found
 
 

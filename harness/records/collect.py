@@ -37,15 +37,11 @@ def collect(*roots: Path) -> Collected:
     for path in record_paths(*roots):
         try:
             record = read_record(path)
-            _check_name(path, record)
+            named = re.fullmatch(r"seed(\d+)", path.stem)
+            if named and int(named[1]) != record.seed:
+                raise UserError(f"{path}: this is the record of seed {record.seed}; it lies under another name")
             collected.records.append((path, record))
         except UserError as error:
             collected.left_out.append((path, str(error)))
             print(f"left out: {error}", file=sys.stderr)
     return collected
-
-
-def _check_name(path: Path, record: Record) -> None:
-    named = re.fullmatch(r"seed(\d+)", path.stem)
-    if named and int(named[1]) != record.seed:
-        raise UserError(f"{path}: this is the record of seed {record.seed}; it lies under another name")

@@ -89,16 +89,15 @@ def _check(record: Record, path: Path, their_splits: Path, our_splits: Path) -> 
 
 def _take(record: Record, path: Path, target: Path, found: Imported) -> None:
     there = read_record(target) if target.is_file() else None
-    if there and there != record and not (there.status != "ok" and record.status == "ok"):  # it failed, then went well
-        found.refused.append(f"{path}: {target} holds another measurement of this run; remove it to take this one")
-        return
     if there == record:
         found.known.append(target)
         return
+    if there and (there.status == "ok" or record.status != "ok"):  # one that failed, then went well, may be replaced
+        found.refused.append(f"{path}: {target} holds another measurement of this run; remove it to take this one")
+        return
     target.parent.mkdir(parents=True, exist_ok=True)
-    if costs_path(path).is_file():
-        shutil.copyfile(costs_path(path), costs_path(target))
-    if evidence_path(path).is_file():
-        shutil.copyfile(evidence_path(path), evidence_path(target))
+    for beside in (costs_path, evidence_path):
+        if beside(path).is_file():
+            shutil.copyfile(beside(path), beside(target))
     write_record(target, record)  # anew, as one of an earlier version carries no hash over its content
     found.taken.append(target)

@@ -101,8 +101,9 @@ def shared_layers(entry: Entry, dataset: str, first_stage: str) -> Layers:
     """The recipe that all methods share, and what a first stage that the method takes over brings along."""
     layers = [(f"{shown(COMMON_FILE)}: {t}.{dataset}", _section(t).get(dataset)) for t in _family(entry.track)]
     if first_stage != entry.method:
-        for where, layer in track_layers(first_stage, entry.track, dataset):
-            layers.append((where, {key: layer[key] for key in layer if key not in ("params", "finetune")}))
+        for where, layer in method_layers(first_stage, entry.track, dataset):
+            if kept := {key: layer[key] for key in layer if key not in ("params", "finetune")}:
+                layers.append((where, kept))
     return [(where, _mapping(layer, where)) for where, layer in layers]
 
 
@@ -140,16 +141,10 @@ def _recipes_there_are(entry: Entry) -> str:
 def method_layers(method: str, track: str, dataset: str) -> Layers:
     """A method's layers without a variant's."""
     plugin = get_plugin(method)
-    where = f"{shown(plugin.folder / 'recipes.yaml')}: params"
-    return [(where, {"params": read_method_file(plugin).params}), *track_layers(method, track, dataset)]
-
-
-def track_layers(method: str, track: str, dataset: str) -> Layers:
-    """What a method adds on a track."""
-    plugin = get_plugin(method)
-    path, tracks, layers = shown(plugin.folder / "recipes.yaml"), read_method_file(plugin).tracks, []
+    file, path = read_method_file(plugin), shown(plugin.folder / "recipes.yaml")
+    layers: Layers = [(f"{path}: params", {"params": file.params})]
     for name in _family(track):
-        own = _mapping(tracks.get(name), f"{path}: tracks.{name}")
+        own = _mapping(file.tracks.get(name), f"{path}: tracks.{name}")
         layers += [(f"{path}: tracks.{name}.{key}", own[key]) for key in ("*", dataset) if key in own]
     return [(where, _mapping(layer, where)) for where, layer in layers]
 

@@ -111,9 +111,23 @@ def resolve(entry: Entry, dataset: str, overrides: Sequence[str] = (), backbone:
     layers = with_bases([*shared_layers(entry, dataset, first_stage.name), *own])
     for where, layer in layers:
         _check_layer(method, layer, where)
-    recipe = _build(params, stages, layers, f"recipe of {entry} on {given}")
+    what = f"recipe of {entry} on {given} ({files(layers)})"
+    recipe = _build(params, stages, merged(layers), what)
+    _check_optimizers(recipe, method, first_stage, what)
     first_params = _first_stage_params(entry, dataset, params, first_stage)
     return Cell(entry, recipe, method, first_stage, first_params, stages)
+
+
+def _check_optimizers(recipe: Recipe, method: type[Method], first_stage: type[Method], where: str) -> None:
+    """Refuses unknown optimizers, and all but unclipped SGD where a method needs that."""
+    for stage, owners in ((recipe.train, (method, first_stage)), (recipe.finetune, (method,))):
+        if stage is None:
+            continue
+        _check_optimizer(stage.optimizer, where)
+        key = "optimizer" if stage.optimizer != "sgd" else "clip_grad" if stage.clip_grad else ""
+        for owner in owners:
+            if key and owner.only_sgd:
+                raise UserError(f"{where}: {key} {getattr(stage, key)}: not with '{owner.name}': {owner.only_sgd}")
 
 
 def _check_optimizer(name: str, where: str) -> None:
@@ -156,8 +170,7 @@ def _check_layer(method: type[Method], layer: Mapping[str, Any], where: str) -> 
     config.check(method.Params, layer.get("params", {}), f"{where}.params")
 
 
-def _build(params: Any, stages: tuple[Stage, ...], layers: Layers, what: str) -> Recipe:
-    where, values = f"{what} ({files(layers)})", merged(layers)
+def _build(params: Any, stages: tuple[Stage, ...], values: dict[str, Any], where: str) -> Recipe:
     extras = ("backbone", "image_size", "precision", "params", "finetune")
     first = {key: value for key, value in values.items() if key not in extras}
     if not values.get("backbone"):
@@ -170,8 +183,6 @@ def _build(params: Any, stages: tuple[Stage, ...], layers: Layers, what: str) ->
     train = config.build(StageRecipe, first, where)
     if train.epochs < 1 and not train.iterations:
         raise UserError(f"{where}: epochs must be at least 1 in the first stage, found {train.epochs}")
-    for stage in filter(None, (train, finetune)):
-        _check_optimizer(stage.optimizer, where)
     if train.redraw:
         raise UserError(f"{where}: redraw is for the second stage; write it under 'finetune'")
     size = values.get("image_size", 0)

@@ -44,7 +44,7 @@ def find_plugins(name: str = "*") -> dict[str, Plugin]:
         UserError: two plugins have one name; both owners are named.
     """
     plugins: dict[str, Plugin] = {}
-    installed = [plugin for plugin in _installed_plugins() if name in ("*", plugin.name)]
+    installed = [plugin for plugin in _installed_on(tuple(sys.path)) if name in ("*", plugin.name)]
     for plugin in [*_folder_plugins(name), *installed]:
         other = plugins.setdefault(plugin.name, plugin)
         if other is not plugin and other.folder.resolve() != plugin.folder.resolve():
@@ -64,10 +64,6 @@ def _folder_plugins(name: str) -> list[Plugin]:
         for file in files
         if NAME.fullmatch(file.parent.name)
     ]
-
-
-def _installed_plugins() -> list[Plugin]:
-    return _installed_on(tuple(sys.path))
 
 
 @functools.cache  # reading what is installed takes longer than all else, and what is installed stays as it is

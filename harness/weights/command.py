@@ -30,6 +30,8 @@ def requested(name: str, file: Path | None, facts: Mapping[str, Any], mirror: Pa
     Raises:
         UserError: options that say too little or too much, an unknown name, or another file than expected.
     """
+    if file and not file.is_file():
+        raise UserError(f"{file}: no such file")
     if name:
         weights = get_weights(name)
         if facts:
@@ -44,8 +46,6 @@ def requested(name: str, file: Path | None, facts: Mapping[str, Any], mirror: Pa
             raise UserError(f"--{option}: missing; a file does not say it")
     if "normalisation" in facts:
         lookup("normalisation", facts["normalisation"], catalogue().normalisations, where="--normalisation")
-    if not file.is_file():
-        raise UserError(f"{file}: no such file")
     stem = re.sub(r"[^a-z0-9]+", "-", file.name.split(".")[0].lower()).strip("-") or "weights"
     weights = config.build(Weights, {**facts, "title": file.name}, "ltbench weights score")
     return f"{stem}-{sha256_file(file)[:8]}", weights, file

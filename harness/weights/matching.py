@@ -28,8 +28,6 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     try:
         with warnings.catch_warnings(action="ignore"):  # of the pickle's protocol, say
             value: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file") from None
     except Exception as error:  # damaged files raise nearly anything
         text = " ".join(str(error).split()) or type(error).__name__
         if asked := re.search(r"GLOBAL (\S+) was not an allowed", text):

@@ -19,7 +19,7 @@ from harness.engine.evaluation import Evaluation
 from harness.engine.job import StageJob
 from harness.engine.network import Network
 from harness.engine.ranks import ALONE
-from harness.feed.parts import LoadedPart, closing, make_parts
+from harness.feed.parts import closing, make_parts
 from harness.metrics.shots import DEFAULT_POLICY, group_sizes
 from harness.reading.dataset import AnyImages, Dataset
 from harness.reading.profiles import exponential_class_counts
@@ -35,8 +35,6 @@ from harness.weights.matching import match
 from harness.weights.record import SCHEMA, Classes, Result, WeightsRecord
 
 UNTRAINED = StageRecipe(epochs=0, batch_size=1, lr=0.0, weight_decay=0.0)
-Features = dict[tuple[str, bool], list[Tensor]]
-Parts = Mapping[str, LoadedPart]
 
 
 class AsPublished(Method):
@@ -48,14 +46,6 @@ class AsPublished(Method):
     def continues_head(self) -> bool:
         """The head is used as it is."""
         return True
-
-
-class PublishedNetwork(Network):
-    """Published weights with a method on top; the features of the images are computed once for all methods."""
-
-    def __init__(self, job: StageJob, split: Split, data: Parts, device: torch.device, features: Features) -> None:
-        super().__init__(job, split, data, device, ALONE)
-        self._kept_features = features
 
 
 def score(
@@ -143,14 +133,15 @@ def _results(
 ) -> tuple[list[Result], list[Classes]]:
     methods: list[tuple[str, type[Method], dict[str, Any]]] = [(weights.method, AsPublished, {})]
     methods += [(name, get_method(name), params) for name, params in catalogue().post_hoc.items()]
-    features: Features = {}
+    features: dict[tuple[str, bool], list[Tensor]] = {}  # computed once for all methods
     data = make_parts(images, split, device, Augment(), UNTRAINED.batch_size)
     results, predictions = [], []
     with closing(data):
         for name, method, values in methods:
             params = config.build(method.Params, values, f"params of '{name}'")
             job = StageJob("finetune", method, params, UNTRAINED, weights.backbone, "float32", 0, "", start)
-            network, history = PublishedNetwork(job, split, data, device, features), History()
+            network, history = Network(job, split, data, device, ALONE), History()
+            network.kept_features = features
             Evaluation(job, split, data, network, ALONE).add_to(history, 0)
             predicted, epoch, ece = history.test[0], history.epochs[0], history.ece[0]
             scores = score_epoch(predicted, split.test.targets(), split.class_counts, epoch=epoch, ece=ece)

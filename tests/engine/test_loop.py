@@ -283,7 +283,7 @@ def test_features_of_evaluation_images_are_computed_once_and_change_no_bit(
 ) -> None:
     kept = start(job(HeadOnly), tiny_split, tiny_images, tmp_path / "kept")
     anew = start(job(HeadOnly), tiny_split, tiny_images, tmp_path / "anew")
-    anew.network._kept_features = Forgetful()
+    anew.network.kept_features = Forgetful()
     passes_kept, passes_anew = count_forward_passes(kept), count_forward_passes(anew)
     kept.run(Reporter())
     anew.run(Reporter())
@@ -310,7 +310,7 @@ def test_features_of_a_backbone_that_changes_are_not_kept(
 ) -> None:
     for changes, method in (({}, Plain), ({"frozen_bn": "train_as_published"}, HeadOnly)):
         run = finish(job(method, **changes), tiny_split, tiny_images, tmp_path / method.__name__)
-        assert not run.network._kept_features
+        assert not run.network.kept_features
 
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="compiling needs a C++ compiler")
@@ -569,16 +569,6 @@ def test_gradients_are_clipped(tiny_split: Split, tiny_images: ImagesByPart, tmp
     run.run(Reporter())
     moved = torch.cat([(a.detach() - b).flatten() for a, b in zip(run.model.parameters(), before, strict=True)]).norm()
     assert 0 < float(moved) <= 5 * 0.1 * 1e-3 * 1.01, "five steps"
-
-
-class OnlySGD(Plain):
-    name = "only_sgd"
-    only_sgd = "it says so"
-
-
-def test_an_optimiser_that_a_method_cannot_have(tiny_split: Split, tiny_images: ImagesByPart, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="optimizer adamw: not with 'only_sgd': it says so"):
-        start(job(OnlySGD, optimizer="adamw"), tiny_split, tiny_images, tmp_path)
 
 
 class Pairs(Plain):

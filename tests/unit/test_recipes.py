@@ -386,3 +386,18 @@ def test_epochs_and_iterations_exclude_each_other(plugins: Path) -> None:
     assert resolved("plain@common", steps).recipe.train.iterations == 5
     message = refused("plain@common", [*steps, "warmup_iterations=6"])
     assert "warmup_iterations 6 must not be more than iterations 5" in message
+
+
+@pytest.mark.parametrize("stage", ["", "finetune."])
+@pytest.mark.parametrize(("key", "value"), [("optimizer", "adamw"), ("clip_grad", "1.5")])
+def test_a_method_that_needs_sgd_refuses_the_rest_before_anything_runs(
+    plugins: Path, stage: str, key: str, value: str
+) -> None:
+    toys.write_plugin(plugins, "inner", toys.plugin_code("inner", only_sgd="it says so", **TWO_STAGES))
+    toys.write_plugin(plugins, "heir", toys.plugin_code("heir", first_stage="inner", **TWO_STAGES))
+    message = f"{key} {value}: not with 'inner': it says so"
+    assert message in refused("inner@common", [f"{stage}{key}={value}"])
+    back = f"finetune.{key}={'sgd' if key == 'optimizer' else 0}"
+    assert message in refused("heir@common", [f"{key}={value}", back])
+    assert resolved("heir@common", [f"finetune.{key}={value}"]).recipe.finetune is not None
+    assert resolved("inner@common").recipe.train.optimizer == "sgd"

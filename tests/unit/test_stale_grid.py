@@ -32,7 +32,7 @@ def edit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Edit:
     monkeypatch.setattr(suites, "SUITES_FILE", tmp_path / "suites.yaml")
     monkeypatch.setattr(suites, "GRID_FILE", tmp_path / "grid.yaml")
     monkeypatch.chdir(tmp_path)
-    suites.write_grid(suites.GRID_FILE)
+    suites.write_grid()
 
     def change(what: Callable[[dict[str, Any]], Any]) -> None:
         grid = yaml.safe_load(suites.GRID_FILE.read_text())
@@ -81,7 +81,7 @@ def test_a_new_seed_in_the_suite_is_refused_until_the_grid_is_made(edit: Edit) -
     suites.SUITES_FILE.write_text(yaml.safe_dump({"default": SUITE["default"] | {"seeds": [0]}}))
     with pytest.raises(UserError, match="ltbench grid"):
         write_recipes("default")
-    suites.write_grid(suites.GRID_FILE)
+    suites.write_grid()
     assert len(write_recipes("default")) == 3
 
 

@@ -117,6 +117,8 @@ def read_record(path: Path) -> Record:
     if value["schema"] < SCHEMA:
         raise UserError(f"{path}: schema {value['schema']} is unknown")
     record = config.build(Record, value, str(path))
+    if "sha256" not in stored:
+        raise UserError(f"{path}: has no sha256 over its content, so nobody can tell whether it was edited")
     unstamped(stored, path)  # last: what is wrong with a value says more than that something is
     return record
 

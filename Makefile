@@ -34,6 +34,8 @@ repro: install
 	ltbench grid
 	dvc repro
 	@echo
+	@ltbench reproduce
+	@echo
 	@echo "The report is ready; open it in a browser: $(CURDIR)/reports/leaderboard.html"
 
 report: install

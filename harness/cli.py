@@ -403,14 +403,23 @@ def score_weights(
 
 @app.command()
 def reproduce(
-    record: Annotated[Path, typer.Argument(help="a record, e.g. results/records/<split>/<track>/<entry>/seed0.json")],
+    record: Annotated[
+        Path | None, typer.Argument(help="a record, e.g. results/records/<split>/<track>/<entry>/seed0.json")
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="a new folder; default runs/reproduced/<run key>")] = None,
     device: Device = "auto",
+    restore: Annotated[bool, typer.Option("--restore", help="then put the committed results and reports back")] = False,
 ) -> None:
-    """Run one record's run again, from the data on, and say whether its numbers are the same."""
-    from harness.running import cells
+    """Run one record's run again and compare; without a record, compare results/records with the committed ones."""
+    from harness.running import cells, committed
 
-    cells.reproduce(record, out, device)
+    if record is None:
+        print("\n".join(committed.compare_with_committed()))
+    else:
+        cells.reproduce(record, out, device)
+    if restore:
+        committed.restore()
+        print("the committed results, reports and dvc.lock are back")
 
 
 @app.command("check-method")

@@ -422,6 +422,27 @@ def reproduce(
         print("the committed results, reports and dvc.lock are back")
 
 
+@app.command()
+def validate(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="records that somebody sent, as a campaign wrote them")],
+    rerun: Annotated[int, typer.Option(metavar="K", min=0, help="measure so many of the runs again, drawn by lot")] = 0,
+    device: Device = "auto",
+) -> None:
+    """Check a submission: recompute every score; with --rerun, measure some runs again. Writes DIR/validation.json."""
+    from harness.records.check import VERDICT
+    from harness.running.validate import validate as check
+
+    found = check(folder, rerun, device, Path("runs/validation") / folder.resolve().name)
+    for line in (*(f"refused: {reason}" for reason in found.refused), *(f"look at: {line}" for line in found.named)):
+        print(line, file=sys.stderr)
+    for one in found.records:
+        if one.remark:
+            print(f"{one.tier}: {one.record}: {one.remark}")
+    print(f"{folder / VERDICT}: {found.tier}; {len(found.records)} records sound, {len(found.refused)} refused")
+    if found.refused:
+        raise UserError(f"{len(found.refused)} records were refused")
+
+
 @app.command("check-method")
 def check_method(name: Annotated[str, typer.Argument(help="a method (ltbench list)")]) -> None:
     """Run the conformance suite on a method: before it may cost anyone a GPU hour."""

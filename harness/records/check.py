@@ -10,6 +10,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import fields
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
@@ -21,7 +22,10 @@ from harness.records.evidence import Evidence, evidence_path, read_evidence
 from harness.records.schema import HEADLINE, Record, Scores
 from harness.splits.splits import Split
 
-UNCHECKED = ("ece",)  # it needs confidences, which the evidence does not hold
+VERDICT = "validation.json"  # what `ltbench validate` leaves in a folder of records
+Tier = Literal["reported", "recomputed", "re-run"]
+"""How far a record was checked: not at all; every score computed from its predictions; its run, or others drawn from
+the same submission, measured again."""
 ROUNDING = 1e-6  # curves are float32
 
 

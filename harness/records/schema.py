@@ -132,7 +132,7 @@ def record_paths(*roots: Path) -> Iterator[Path]:
     """Every record file under the roots, sorted; cost files beside them are passed over."""
     for root in roots:
         for path in sorted(root.rglob("*.json")):
-            if not path.name.endswith(COSTS_SUFFIX):
+            if not path.name.endswith(COSTS_SUFFIX) and path.name != "validation.json":
                 yield path
 
 

@@ -6,8 +6,9 @@ Each forgery is made of a real record with the project's own functions, and stam
 from __future__ import annotations
 
 import dataclasses
+import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -195,6 +196,15 @@ def campaign(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "campaign"
 
 
+@pytest.fixture(scope="module", autouse=True)
+def figures() -> Iterator[dict[str, str]]:
+    """What each kind met; `make forgeries` keeps it."""
+    found: dict[str, str] = {}
+    yield found
+    if path := os.environ.get("LTBENCH_FIGURES"):
+        write_json(Path(path), {"kinds": len(found), "met": found})
+
+
 def seed_file(seed: int = 0, root: Path = ROOT / "results") -> Path:
     return root / "records" / CELL / "ce" / f"seed{seed}.json"
 
@@ -224,11 +234,12 @@ def test_the_real_ones_are_taken(campaign: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", [*FORGERIES, *IMPORT_ONLY])
-def test_a_forgery_is_not_imported(kind: str, campaign: Path) -> None:
+def test_a_forgery_is_not_imported(kind: str, campaign: Path, figures: dict[str, str]) -> None:
     path = forged(campaign, (FORGERIES | IMPORT_ONLY)[kind])
     (line,) = imported(campaign).refused
     assert str(path.with_suffix("")) in line
     assert "\n" not in line
+    figures[kind] = "refused: " + line.partition(path.stem)[2].partition(": ")[2].replace(f"{ROOT}/", "")
 
 
 @pytest.mark.parametrize("kind", FORGERIES)
@@ -239,13 +250,17 @@ def test_a_forgery_among_the_records_is_left_out(kind: str, campaign: Path) -> N
     assert len(collected.records) == 2
 
 
-def test_a_record_without_evidence_is_not_imported_and_shown_as_unchecked(campaign: Path) -> None:
+def test_a_record_without_evidence_is_not_imported_and_shown_as_unchecked(
+    campaign: Path, figures: dict[str, str]
+) -> None:
+    figures["no evidence"] = "refused; among the records shown as unchecked"
     evidence_path(seed_file(0, campaign)).unlink()
     assert "evidence seed0.npz is missing" in imported(campaign).refused[0]
     assert collect(campaign / "records").unchecked == [(seed_file(0, campaign), "its evidence is missing")]
 
 
-def test_an_edited_record_without_its_hash_is_refused(campaign: Path) -> None:
+def test_an_edited_record_without_its_hash_is_refused(campaign: Path, figures: dict[str, str]) -> None:
+    figures["edited, hash kept"] = figures["edited, hash deleted"] = "refused"
     path = seed_file(0, campaign)
     record = read_json(path, "record")
     record["results"]["last"]["all"] = 0.99
@@ -257,13 +272,15 @@ def test_an_edited_record_without_its_hash_is_refused(campaign: Path) -> None:
     assert [left for left, _ in collect(campaign / "records").left_out] == [path]
 
 
-def test_predictions_that_are_the_labels_are_named(campaign: Path) -> None:
+def test_predictions_that_are_the_labels_are_named(campaign: Path, figures: dict[str, str]) -> None:
+    figures["the labels as predictions"] = "named by validate; a re-run tells"
     path = forged(campaign, the_labels)
     assert imported(campaign).refused == []
     assert repeated(collect(campaign / "records").records) == [f"{path}: its predictions are the labels"]
 
 
-def test_one_runs_predictions_under_two_seeds_are_named(campaign: Path) -> None:
+def test_one_runs_predictions_under_two_seeds_are_named(campaign: Path, figures: dict[str, str]) -> None:
+    figures["one run's predictions under two seeds"] = "named by validate; a re-run tells"
     first, second = seed_file(0, campaign), seed_file(1, campaign)
     record, other = read_json(first, "record"), read_json(second, "record")
     with read_arrays(evidence_path(first), "evidence", "") as arrays:

@@ -90,11 +90,12 @@ def _options(version: Annotated[bool, typer.Option("--version", callback=_versio
 def list_(
     what: Annotated[str, typer.Argument(help="methods, datasets, backbones or suites")] = "methods",
     as_json: AsJson = False,
+    check: Annotated[bool, typer.Option("--check", help="import each method, and say which ones are broken")] = False,
 ) -> None:
     """What is registered, a line each."""
     from harness.plugins import listing
 
-    _print_items(listing.items(what), as_json)
+    _print_items(listing.items(what, check=check), as_json)
 
 
 def _print_items(items: list[dict[str, str]], as_json: bool) -> None:

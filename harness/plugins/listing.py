@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from harness.base.errors import UserError, lookup
 from harness.spec.recipe_layers import read_method_file
 from harness.spec.registry import broken_methods, find_plugins
@@ -9,19 +11,22 @@ from harness.spec.suites import Suite, read_suites
 from harness.splits import store
 
 
-def items(what: str) -> list[dict[str, str]]:
+def items(what: str, *, check: bool = False) -> list[dict[str, str]]:
     """Name and description of each registered method, data set, backbone or suite.
+
+    Args:
+        check: import the methods too, and say of those that do not import why. Their titles need no import.
 
     Raises:
         UserError: `what` is none of these.
     """
-    listings = {"methods": _methods, "datasets": _datasets, "backbones": _backbones, "suites": _suites}
+    listings = {"methods": partial(_methods, check), "datasets": _datasets, "backbones": _backbones, "suites": _suites}
     found = lookup("list", what, listings)()
     return [{"name": name, "description": text} for name, text in sorted(found.items())]
 
 
-def _methods() -> dict[str, str]:
-    broken = broken_methods()
+def _methods(check: bool) -> dict[str, str]:
+    broken = broken_methods() if check else {}
     found = {}
     for name, plugin in find_plugins().items():
         try:

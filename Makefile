@@ -25,6 +25,8 @@ help:
 install: .venv/installed
 
 .venv/installed: pyproject.toml constraints.txt
+	@git rev-parse --git-dir > /dev/null 2>&1 || \
+		{ echo "Not a git repository, which DVC needs. In an unpacked archive: git init && git add -A && git commit -m start"; exit 2; }
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "Python 3.11 or newer is needed; try: make PYTHON=python3.11"; exit 2; }
 	$(PYTHON) -m venv .venv
@@ -35,7 +37,7 @@ repro: install
 	ltbench grid
 	dvc repro
 	@echo
-	@ltbench reproduce
+	-@ltbench reproduce
 	@echo
 	@echo "The report is ready; open it in a browser: $(CURDIR)/reports/leaderboard.html"
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -24,6 +26,21 @@ def test_case_j_a_pretrained_tag_is_refused() -> None:
         create_backbone("resnet18.a1_in1k", (32, 32, 3))
     with pytest.raises(UserError, match="no backbone is named"):
         create_backbone("resnet18000.a1_in1k", (32, 32, 3))
+
+
+def test_case_k_without_git_it_is_said_before_anything_is_installed(tmp_path: Path) -> None:
+    for name in ("Makefile", "pyproject.toml", "constraints.txt"):
+        shutil.copyfile(ROOT / name, tmp_path / name)
+    environment = os.environ | {"GIT_CEILING_DIRECTORIES": str(tmp_path.parent)}
+    command = ["make", "install"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment, check=False)
+    assert done.returncode == 2
+    assert done.stdout.startswith("Not a git repository, which DVC needs. In an unpacked archive: git init")
+    assert not (tmp_path / ".venv").exists()
+
+
+def test_case_k_text_has_the_same_bytes_everywhere() -> None:
+    assert "* text=auto eol=lf" in (ROOT / ".gitattributes").read_text().splitlines()
 
 
 @pytest.mark.parametrize(

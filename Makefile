@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help install repro report test test-fast test-newest faults fuzz bits audit lint format clean campaign campaign-status \
+.PHONY: help install repro report test test-fast test-newest faults fuzz bits audit forgeries lint format clean campaign campaign-status \
   campaign-save
 
 help:
@@ -13,6 +13,7 @@ help:
 	@echo "make test-newest  all but those, with the newest versions that pyproject.toml allows"
 	@echo "make faults     kill the pipeline 200 times at random instants (KILLS, SEED) and compare; half an hour and more"
 	@echo "make fuzz       100,000 inputs for everything that reads text (INPUTS, SEED)"
+	@echo "make forgeries  forged records of every kind against import and collect"
 	@echo "make bits       the same seed in new processes, with one thread and with two"
 	@echo "make audit      known vulnerabilities of the pinned packages; needs a network"
 	@echo "make lint       ruff and mypy"
@@ -24,6 +25,8 @@ help:
 install: .venv/installed
 
 .venv/installed: pyproject.toml constraints.txt
+	@git rev-parse --git-dir > /dev/null 2>&1 || \
+		{ echo "Not a git repository, which DVC needs. In an unpacked archive: git init && git add -A && git commit -m start"; exit 2; }
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "Python 3.11 or newer is needed; try: make PYTHON=python3.11"; exit 2; }
 	$(PYTHON) -m venv .venv
@@ -33,6 +36,8 @@ install: .venv/installed
 repro: install
 	ltbench grid
 	dvc repro
+	@echo
+	-@ltbench reproduce
 	@echo
 	@echo "The report is ready; open it in a browser: $(CURDIR)/reports/leaderboard.html"
 
@@ -66,6 +71,9 @@ faults: install
 
 fuzz: install
 	python -m tests.faults.fuzz --inputs $(INPUTS) --seed $(SEED)
+
+forgeries: install
+	LTBENCH_FIGURES=$(CURDIR)/results/faults/forgeries.json pytest -n 0 tests/faults/test_forgeries.py
 
 bits: install
 	python -m tests.faults.determinism

@@ -92,11 +92,12 @@ def _options(version: Annotated[bool, typer.Option("--version", callback=_versio
 def list_(
     what: Annotated[str, typer.Argument(help="methods, datasets, backbones or suites")] = "methods",
     as_json: AsJson = False,
+    check: Annotated[bool, typer.Option("--check", help="import each method, and say which ones are broken")] = False,
 ) -> None:
     """What is registered, a line each."""
     from harness.plugins import listing
 
-    _print_items(listing.items(what), as_json)
+    _print_items(listing.items(what, check=check), as_json)
 
 
 def _print_items(items: list[dict[str, str]], as_json: bool) -> None:
@@ -401,14 +402,44 @@ def score_weights(
 
 @app.command()
 def reproduce(
-    record: Annotated[Path, typer.Argument(help="a record, e.g. results/records/<split>/<track>/<entry>/seed0.json")],
+    record: Annotated[
+        Path | None, typer.Argument(help="a record, e.g. results/records/<split>/<track>/<entry>/seed0.json")
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="a new folder; default runs/reproduced/<run key>")] = None,
     device: Device = "auto",
+    restore: Annotated[bool, typer.Option("--restore", help="then put the committed results and reports back")] = False,
 ) -> None:
-    """Run one record's run again, from the data on, and say whether its numbers are the same."""
-    from harness.running import cells
+    """Run one record's run again and compare; without a record, compare results/records with the committed ones."""
+    from harness.running import cells, committed
 
-    cells.reproduce(record, out, device)
+    if record is None:
+        print("\n".join(committed.compare_with_committed()))
+    else:
+        cells.reproduce(record, out, device)
+    if restore:
+        committed.restore()
+        print("the committed results, reports and dvc.lock are back")
+
+
+@app.command()
+def validate(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="records that somebody sent, as a campaign wrote them")],
+    rerun: Annotated[int, typer.Option(metavar="K", min=0, help="measure so many of the runs again, drawn by lot")] = 0,
+    device: Device = "auto",
+) -> None:
+    """Check a submission: recompute every score; with --rerun, measure some runs again. Writes DIR/validation.json."""
+    from harness.records.check import VERDICT
+    from harness.running.validate import validate as check
+
+    found = check(folder, rerun, device, Path("runs/validation") / folder.resolve().name)
+    for line in (*(f"refused: {reason}" for reason in found.refused), *(f"look at: {line}" for line in found.named)):
+        print(line, file=sys.stderr)
+    for one in found.records:
+        if one.remark:
+            print(f"{one.tier}: {one.record}: {one.remark}")
+    print(f"{folder / VERDICT}: {found.tier}; {len(found.records)} records sound, {len(found.refused)} refused")
+    if found.refused:
+        raise UserError(f"{len(found.refused)} records were refused")
 
 
 @app.command("check-method")

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from harness.base.files import sha256_json
 from harness.metrics.shots import GROUPS, group_of_class, group_sizes
 from harness.records.collect import Collected
 from harness.records.schema import SCHEMA, Failure, Record, Scores
@@ -71,7 +72,7 @@ def make_record(
         "test_images": 1000,
         "val_images": 200,
         "method": method,
-        "recipe_sha256": digest("recipe", method, given["variant"], recipe),
+        "recipe_sha256": sha256_json(recipe),
         "backbone": "lenet",
         "seed": seed,
         "stages": ["train"],

@@ -52,7 +52,7 @@ def check(cls: type, values: Mapping[str, Any], where: str) -> dict[str, Any]:
             near = difflib.get_close_matches(str(key), names, n=1)
             hint = f"closest is '{near[0]}'; " if near else ""
             raise UserError(f"{where}: unknown key {_text(key)} ({hint}known: {', '.join(names) or 'none'})")
-    return {key: _convert(hints[key], value, f"{where}.{key}") for key, value in values.items()}
+    return {key: _convert(hints[key], value, _at(where, key)) for key, value in values.items()}
 
 
 @functools.cache
@@ -143,7 +143,7 @@ def _convert_dict(hint: Any, value: Mapping[Any, Any], where: str) -> dict[Any, 
     for key in value:
         if type(key) is not key_type:
             raise UserError(f"{where}: expected {_type_name(key_type)} as keys, found {_text(key)}")
-    return {key: _convert(item, element, f"{where}.{_name(key)}") for key, element in value.items()}
+    return {key: _convert(item, element, _at(where, _name(key))) for key, element in value.items()}
 
 
 def _convert_literal(hint: Any, value: Any, where: str) -> Any:
@@ -157,6 +157,11 @@ def _text(value: Any) -> str:
     """A value for a message, cut to a readable length."""
     text = repr(value)
     return text if len(text) <= LONGEST else f"{text[:LONGEST]}..."
+
+
+def _at(where: str, key: str) -> str:
+    """A key's place: in a file with a dot, and after what somebody typed (`--set lr=nan`) with a colon."""
+    return f"{where}: {key}" if where.startswith("--") else f"{where}.{key}"
 
 
 def _name(key: Any) -> str:

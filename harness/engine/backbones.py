@@ -176,6 +176,12 @@ def create_backbone(name: str, image_shape: tuple[int, int, int]) -> tuple[nn.Mo
     Raises:
         UserError: timm knows no such name, or the model does not accept images of that size.
     """
+    architecture, _, tag = name.partition(".")
+    if tag and timm.is_model(architecture):
+        raise UserError(
+            f"backbone '{name}': '{tag}' names pretrained weights, and every network starts from random ones here; "
+            f"say {architecture}"
+        )
     if not timm.is_model(name):
         raise unknown("backbone", name, timm.list_models())
     height, width, channels = image_shape

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+
 from harness.base.errors import UserError, lookup
 from harness.spec.recipe_layers import read_method_file
 from harness.spec.registry import find_plugins, get_method
@@ -9,22 +12,31 @@ from harness.spec.suites import Suite, read_suites
 from harness.splits import store
 
 
-def items(what: str) -> list[dict[str, str]]:
+def items(what: str, *, check: bool = False) -> list[dict[str, str]]:
     """Name and description of each registered method, data set, backbone or suite.
+
+    Args:
+        check: import the methods too, and say of those that do not import why. Their titles need no import.
 
     Raises:
         UserError: `what` is none of these.
     """
-    listings = {"methods": _methods, "datasets": _datasets, "backbones": _backbones, "suites": _suites}
+    listings: dict[str, Callable[[], dict[str, str]]] = {
+        "methods": partial(_methods, check),
+        "datasets": _datasets,
+        "backbones": _backbones,
+        "suites": _suites,
+    }
     found = lookup("list", what, listings)()
     return [{"name": name, "description": text} for name, text in sorted(found.items())]
 
 
-def _methods() -> dict[str, str]:
+def _methods(check: bool) -> dict[str, str]:
     found = {}
     for name, plugin in find_plugins().items():
         try:
-            get_method(name)
+            if check:
+                get_method(name)
             file = read_method_file(plugin)
             more = f" (variants: {', '.join(sorted(file.variants))})" if file.variants else ""
             found[name] = f"{file.title}{more}"

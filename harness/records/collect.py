@@ -4,23 +4,31 @@ from __future__ import annotations
 
 import re
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from harness.base.errors import UserError
 from harness.base.files import read_json, unstamped
+from harness.records.check import faults
+from harness.records.evidence import evidence_path, read_evidence
 from harness.records.schema import Record, costs_path, read_record, record_paths
+from harness.splits.splits import Split, read_split
 
+SPLITS = Path("results/splits")
 ROOTS = (Path("results/records"), Path("results/imported"))  # of a checkout: measured here, and elsewhere
 
 
 @dataclass(frozen=True)
 class Collected:
-    """Records that could be read, and the files that could not, each with its reason."""
+    """Records that could be read and agree with their evidence and split; the other files, each with its reason.
+
+    `unchecked` are the finished runs among them whose evidence or split is not there, with the reason.
+    """
 
     records: list[tuple[Path, Record]]
     left_out: list[tuple[Path, str]]
+    unchecked: list[tuple[Path, str]] = field(default_factory=list)
 
     def costs(self, path: Path) -> dict[str, Any]:
         """What the run cost, from the file beside its record; empty when there is none or it is damaged."""
@@ -32,16 +40,41 @@ class Collected:
 
 
 def collect(*roots: Path) -> Collected:
-    """Reads every record under the roots. A damaged file is reported and left out; it stops nothing."""
-    collected = Collected([], [])
+    """Reads every record under the roots. A file that is damaged or contradicts itself is reported and left out.
+
+    A record is compared with its split where `results/splits` has that.
+    """
+    collected, splits = Collected([], []), dict[str, Split | None]()
     for path in record_paths(*roots):
         try:
             record = read_record(path)
-            named = re.fullmatch(r"seed(\d+)", path.stem)
-            if named and int(named[1]) != record.seed:
-                raise UserError(f"{path}: this is the record of seed {record.seed}; it lies under another name")
+            _check_name(path, record)
+            if lacking := _checked(path, record, splits):
+                collected.unchecked.append((path, lacking))
             collected.records.append((path, record))
         except UserError as error:
             collected.left_out.append((path, str(error)))
             print(f"left out: {error}", file=sys.stderr)
     return collected
+
+
+def _checked(path: Path, record: Record, splits: dict[str, Split | None]) -> str:
+    """What the check of a finished run lacks; empty if it lacks nothing."""
+    if record.split not in splits:
+        file = SPLITS / f"{record.split}.json"
+        splits[record.split] = read_split(file) if file.is_file() else None
+    split = splits[record.split]
+    if split is not None and split.sha256 != record.split_sha256:
+        split = None  # another version of it
+    evidence = read_evidence(evidence_path(path), record)
+    for fault in faults(record, evidence, split):
+        raise UserError(f"{path}: {fault}")
+    if record.status != "ok" or (evidence and split):
+        return ""
+    return "its evidence is missing" if evidence is None else f"its split {record.split_sha256[:8]} is not here"
+
+
+def _check_name(path: Path, record: Record) -> None:
+    named = re.fullmatch(r"seed(\d+)", path.stem)
+    if named and int(named[1]) != record.seed:
+        raise UserError(f"{path}: this is the record of seed {record.seed}; it lies under another name")

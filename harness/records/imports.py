@@ -8,7 +8,8 @@ from pathlib import Path
 
 from harness.base.errors import UserError
 from harness.base.files import sha256_json
-from harness.records.evidence import evidence_path, read_evidence
+from harness.records.check import read_checked
+from harness.records.evidence import evidence_path
 from harness.records.runs import run_info
 from harness.records.same_code import read_same_code, versions_of
 from harness.records.schema import Record, costs_path, read_record, record_paths, write_record
@@ -47,10 +48,8 @@ def import_campaign(folder: Path, splits: Path, root: Path = IMPORTED) -> Import
         try:
             record = read_record(path)
             entry = _check(record, path, folder / "splits", splits)
-            if read_evidence(evidence_path(path), record) is None and record.status == "ok":
-                raise UserError(f"{path}: its evidence {evidence_path(path).name} is missing; nothing can be checked")
         except UserError as error:
-            found.refused.append(str(error))
+            found.refused.append(str(error) if str(path.with_suffix("")) in str(error) else f"{path}: {error}")
             continue
         _take(record, path, root / folder.resolve().name / record.split / entry.path / f"seed{record.seed}.json", found)
     return found
@@ -73,6 +72,7 @@ def _check(record: Record, path: Path, their_splits: Path, our_splits: Path) -> 
     split = read_split(ours if ours.is_file() else their_splits / f"{record.split}.json")
     if (split.id, split.sha256, split.class_counts) != (record.split, record.split_sha256, record.class_counts):
         raise UserError(f"{path}: measured on split {record.split_sha256}, {split.id} has {split.sha256} here")
+    read_checked(path, record, split)
     code = {entry.method: record.code_version}
     runs = (
         run_info(

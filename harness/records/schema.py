@@ -117,6 +117,8 @@ def read_record(path: Path) -> Record:
     if value["schema"] < SCHEMA:
         raise UserError(f"{path}: schema {value['schema']} is unknown")
     record = config.build(Record, value, str(path))
+    if "sha256" not in stored:
+        raise UserError(f"{path}: has no sha256 over its content, so nobody can tell whether it was edited")
     unstamped(stored, path)  # last: what is wrong with a value says more than that something is
     return record
 
@@ -130,7 +132,7 @@ def record_paths(*roots: Path) -> Iterator[Path]:
     """Every record file under the roots, sorted; cost files beside them are passed over."""
     for root in roots:
         for path in sorted(root.rglob("*.json")):
-            if not path.name.endswith(COSTS_SUFFIX):
+            if not path.name.endswith(COSTS_SUFFIX) and path.name != "validation.json":
                 yield path
 
 

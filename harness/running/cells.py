@@ -162,12 +162,24 @@ def _whole_path(
 def reproduce(path: Path, out: Path | None, device: str) -> None:
     """Runs a record's run again, from the data on, and compares the two records.
 
+    Raises:
+        UserError, RunFailed: as `measure_again`, or the numbers are not the record's.
+    """
+    again = measure_again(path, out, device)
+    if differences := _differences(read_record(path), read_record(again)):
+        raise RunFailed(f"{path}: measured again ({again}), it differs: {'; '.join(differences)}")
+    print(f"{path}: measured again, and every number is the same ({again})")
+
+
+def measure_again(path: Path, out: Path | None, device: str) -> Path:
+    """Runs a record's run again, from the data on; where the new record lies.
+
     Args:
         out: an empty folder, or that of the same call that was stopped; default `runs/reproduced/<run key>`.
 
     Raises:
         UserError: this checkout would run something else: another recipe, or another split.
-        RunFailed: the run failed, or its numbers are not the record's.
+        RunFailed: the run failed.
     """
     record = read_record(path)
     if record.status != "ok":
@@ -199,10 +211,7 @@ def reproduce(path: Path, out: Path | None, device: str) -> None:
     (again,), outcomes = _whole_path(cell, record.split, dataset, [record.seed], out, device, record.shot_policy)
     _raise_failures(outcomes)
     marker.unlink()
-    differences = _differences(record, read_record(again))
-    if differences:
-        raise RunFailed(f"{path}: measured again ({again}), it differs: {'; '.join(differences)}")
-    print(f"{path}: measured again, and every number is the same ({again})")
+    return again
 
 
 def _differences(first: Record, second: Record) -> list[str]:

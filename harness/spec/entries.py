@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness.base.errors import UserError, unknown
-from harness.spec.registry import get_plugin
+from harness.spec.registry import available_methods, get_plugin
 
 TRACKS = ("paper", "common", "short")
 
@@ -35,13 +35,24 @@ def parse_entry(text: str, *, where: str = "") -> Entry:
     Raises:
         UserError: another form, an unknown method, or an unknown track.
     """
-    match = re.fullmatch(r"([A-Za-z][A-Za-z0-9_]*)(?:-([A-Za-z0-9_.-]+))?@([a-z]+)", text)
+    match = re.fullmatch(r"([A-Za-z][A-Za-z0-9_]*(?:-[A-Za-z0-9_.-]+)?)@([a-z]+)", text)
     origin = f"{where}: " if where else ""
     if not match:
         raise UserError(
             f"{origin}{text!r} is not an entry; entries are written method[-variant]@track, e.g. tvmf-k64@common"
         )
-    get_plugin(match[1], where=where)
-    if match[3] not in TRACKS:
-        raise unknown("track", match[3], TRACKS, where=where)
-    return Entry(match[1], match[2] or "", match[3])
+    method, variant = _method_and_variant(match[1], where)
+    if match[2] not in TRACKS:
+        raise unknown("track", match[2], TRACKS, where=where)
+    return Entry(method, variant, match[2])
+
+
+def _method_and_variant(text: str, where: str) -> tuple[str, str]:
+    """`tvmf-k64`; and `balanced-softmax` for balanced_softmax, where no method is called `balanced`."""
+    words = text.split("-")
+    known = available_methods() if len(words) > 1 else []
+    for end in range(1, len(words) + 1):
+        if (method := "_".join(words[:end])) in known:
+            return method, "-".join(words[end:])
+    get_plugin(words[0], where=where)
+    return words[0], "-".join(words[1:])

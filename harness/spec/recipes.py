@@ -6,6 +6,8 @@ The layers are those of `harness.spec.recipe_layers`, and last `--backbone` and 
 from __future__ import annotations
 
 import dataclasses
+import functools
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
@@ -105,7 +107,8 @@ def resolve(entry: Entry, dataset: str, overrides: Sequence[str] = (), backbone:
         raise UserError(f"{entry}: no paper has a recipe for {given}; the common one is {entry.path.name}@common")
     own = own_layers(entry, dataset)
     own += [("--backbone", {"backbone": backbone})] if backbone else []
-    own += [(f"--set {item}", parse_override(item)) for item in overrides]
+    typed = [(f"--set {item}", parse_override(item)) for item in overrides]
+    own += [*typed, *_shortened_warmup(own, typed, shared_layers(entry, dataset, entry.method))]
     params = _params(method, own)
     stages, first_stage = method.stages_of(params), _first_stage(method, params)
     layers = with_bases([*shared_layers(entry, dataset, first_stage.name), *own])
@@ -128,6 +131,25 @@ def _check_optimizers(recipe: Recipe, method: type[Method], first_stage: type[Me
         for owner in owners:
             if key and owner.only_sgd:
                 raise UserError(f"{where}: {key} {getattr(stage, key)}: not with '{owner.name}': {owner.only_sgd}")
+
+
+def _shortened_warmup(own: Layers, given: Layers, shared: Layers) -> Layers:
+    """A warm-up that is longer than the epochs that somebody asks for becomes shorter, in proportion, and says so."""
+    before, asked = merged(with_bases([*shared, *own])), merged(given)
+    for section in ("", "finetune"):
+        old = config.merge(before, before.get("finetune", {})) if section else before
+        new = asked.get(section, {}) if section else asked
+        epochs, warmup = new.get("epochs"), old.get("warmup_epochs", 0)
+        if type(epochs) is int and "warmup_epochs" not in new and 0 < epochs < warmup and old.get("epochs"):
+            shorter = {"warmup_epochs": warmup * epochs // old["epochs"]}
+            _say_once(f"note: warm-up of {warmup} epochs becomes {shorter['warmup_epochs']}, as the run is shorter")
+            return [("shortened warm-up", {section: shorter} if section else shorter)]
+    return []
+
+
+@functools.cache
+def _say_once(text: str) -> None:
+    print(text, file=sys.stderr)
 
 
 def _check_optimizer(name: str, where: str) -> None:

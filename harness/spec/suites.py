@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -305,18 +306,21 @@ def read_grid(name: str) -> dict[str, Any]:
     return value
 
 
+MOST_SEEDS = 10_000
+
+
 def parse_seeds(text: str) -> list[int]:
-    """`0,1,2` as numbers.
+    """`0,1,2` or `0-2` as numbers.
 
     Raises:
         UserError: not a list of different whole numbers of at least 0.
     """
-    try:
-        seeds = [int(part) for part in text.split(",")]
-    except ValueError:
-        seeds = []
-    if not seeds or min(seeds) < 0 or len(set(seeds)) < len(seeds):
-        raise UserError(f"--seeds {text}: expected different whole numbers with commas between them, e.g. 0,1,2")
+    seeds: list[int] = []
+    parts = [re.fullmatch(r"\s*(\d{1,9})(?:-(\d{1,9}))?\s*", part, re.ASCII) for part in text.split(",")]
+    for part in filter(None, parts):
+        seeds += range(int(part[1]), min(int(part[2] or part[1]), int(part[1]) + MOST_SEEDS) + 1)
+    if not all(parts) or not seeds or len(set(seeds)) < len(seeds) or len(seeds) > MOST_SEEDS:
+        raise UserError(f"--seeds {text}: expected different whole numbers, e.g. 0,1,2 or 0-2 (at most {MOST_SEEDS})")
     return seeds
 
 

@@ -71,7 +71,7 @@ def parse_split_name(name: str, *, where: str = "") -> SplitName:
     parsed = SplitName(dataset.name, float(match["factor"]), match["profile"] or "exponential", rule)
     factor = parsed.imbalance_factor
     if factor is None or not 1 <= factor < 1e15:
-        raise UserError(f"{origin}'{name}': the imbalance factor must be at least 1, and a number people use")
+        raise UserError(f"{origin}'{name}': the imbalance factor must be a number of at least 1 (n_max / n_min)")
     if not dataset.profiled:
         raise UserError(f"{origin}'{name}': data set '{dataset.name}' is used as it is; the split is '{dataset.name}'")
     if dataset.given and not rule.startswith("hash:"):

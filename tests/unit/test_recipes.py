@@ -243,7 +243,7 @@ def test_what_is_no_entry(text: str) -> None:
     [
         ("tvfm@common", "tvmf"),
         ("ce@comon", "common"),
-        ("balanced-softmax@common", "balanced_softmax"),
+        ("balanced-softmex@common", "balanced_softmax"),
         ("CE@common", "closest: ce"),
     ],
 )

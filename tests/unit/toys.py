@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from harness.base.files import sha256_bytes, stamped
+from harness.base.files import sha256_bytes, sha256_json, stamped
 from harness.reading.dataset import Dataset, Images
 from harness.records.history import History
 from harness.records.runs import RunInfo, write_run_info
@@ -76,7 +76,7 @@ def make_run_info(split: Split, **overrides: Any) -> RunInfo:
         "split_sha256": split.sha256,
         "stages": ["train"],
         "recipe": {"backbone": "resnet8_cifar"},
-        "recipe_sha256": "r" * 64,
+        "recipe_sha256": sha256_json({"backbone": "resnet8_cifar"}),
         "stage1_key": "k" * 16,
         "run_key": "k" * 16,
         "code_version": "c" * 16,

@@ -1,0 +1,117 @@
+"""The records of this checkout beside the committed ones: did another machine come to the same result?"""
+
+from __future__ import annotations
+
+import io
+import subprocess
+import tarfile
+import tempfile
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from harness.base.errors import UserError
+from harness.base.files import read_json
+from harness.records.agreement import Agreement, agreement
+from harness.records.schema import Record, costs_path, read_record, record_paths
+from harness.spec.suites import RECORDS
+
+RESTORED = ("results", "reports", "dvc.lock", "README.md", "STUDIES.md", "REPRODUCTION.md")
+Runs = Mapping[Path, Record]
+
+
+def compare_with_committed(revision: str = "HEAD") -> list[str]:
+    """What a person reads after `make repro`: one sentence, and a line for each method that is worth one.
+
+    Raises:
+        UserError: no git repository, no such revision, or no records in one of the two.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        _unpack(revision, Path(folder))
+        old, there = _runs(Path(folder) / RECORDS), _processors(Path(folder) / RECORDS)
+    new, here = _runs(RECORDS), _processors(RECORDS)
+    for where, runs in ((revision, old), (str(RECORDS), new)):
+        if not runs:
+            raise UserError(f"{where}: no records to compare")
+    found = dict(_agreements(old, new))
+    lines = [_sentence(found)] if found else []
+    if any(one.verdict != "same bits" for one in found.values()):
+        lines.append(f"measured on {here}; the committed ones on {there}")
+    lines += _worst_of_each_method(found, new)
+    if others := len(set(old) & set(new)) - len(found):
+        lines.append(f"{others} records have another recipe or split than the committed ones: not compared")
+    if missing := len(set(old) ^ set(new)):
+        lines.append(f"{missing} records are in one of the two only")
+    return lines
+
+
+def restore() -> None:
+    """Puts the committed results, reports and documents back.
+
+    Raises:
+        UserError: git cannot do it.
+    """
+    _git("checkout", "HEAD", "--", *(name for name in RESTORED if Path(name).exists()))
+
+
+def _runs(root: Path) -> dict[Path, Record]:
+    found = ((path.relative_to(root), read_record(path)) for path in record_paths(root))
+    return {path: record for path, record in found if record.status == "ok"}
+
+
+def _processors(root: Path) -> str:
+    files = [costs_path(path) for path in record_paths(root)]
+    names = {str(read_json(path, "cost file").get("processor", "unknown")) for path in files if path.is_file()}
+    return " and ".join(sorted(names)) or "unknown"
+
+
+def _agreements(old: Runs, new: Runs) -> Iterator[tuple[Path, Agreement]]:
+    rows = defaultdict[Path, list[Record]](list)
+    for path, record in old.items():
+        rows[path.parent].append(record)
+    for path in sorted(set(old) & set(new)):
+        before, now = old[path], new[path]
+        if (before.recipe_sha256, before.split_sha256) == (now.recipe_sha256, now.split_sha256):
+            yield path, agreement(before, now, rows[path.parent])
+
+
+def _sentence(found: Mapping[Path, Agreement]) -> str:
+    verdicts = [one.verdict for one in found.values()]
+    same, outside = verdicts.count("same bits"), verdicts.count("outside")
+    if same == len(found):
+        return f"all {same} records are the committed ones, to the last bit"
+    counts = [f"{same} to the last bit"]
+    for verdict, words in (("within seed spread", "within what another seed does"), ("outside", "outside of that")):
+        counts += [f"{verdicts.count(verdict)} {words}"] if verdict in verdicts else []
+    if unknown := verdicts.count("unknown"):
+        counts.append(f"{unknown} of rows with one seed, whose spread is not known")
+    verdict = "another processor rounds differently, so this is fine"
+    if outside > 0.1 * len(found):
+        verdict = "chance does not explain that: something differs here"
+    elif outside:
+        verdict = "chance explains a few of these"
+    return f"{len(found)} records beside the committed ones: {', '.join(counts)}; {verdict}"
+
+
+def _worst_of_each_method(found: Mapping[Path, Agreement], new: Runs) -> list[str]:
+    worst: dict[str, tuple[float, str]] = {}
+    for path, one in found.items():
+        if one.verdict != "same bits":
+            entry, points = new[path].entry, 100 * one.difference
+            line = f"{one.verdict}: {entry} seed {new[path].seed}, {one.score} {points:+.1f} points"
+            rank = abs(points) + (1000 if one.verdict == "outside" else 0)
+            worst[entry] = max(worst.get(entry, (-1.0, "")), (rank, line))
+    return [line for _, line in sorted(worst.values(), reverse=True)]
+
+
+def _unpack(revision: str, folder: Path) -> None:
+    with tarfile.open(fileobj=io.BytesIO(_git("archive", revision, "--", str(RECORDS)))) as archive:
+        archive.extractall(folder, filter="data")
+
+
+def _git(*arguments: str) -> bytes:
+    try:
+        return subprocess.run(["git", *arguments], capture_output=True, check=True).stdout  # noqa: S603, S607
+    except (OSError, subprocess.CalledProcessError) as error:
+        detail = getattr(error, "stderr", b"").decode(errors="replace").strip() or str(error)
+        raise UserError(f"git {arguments[0]}: {detail.splitlines()[-1]}") from None

@@ -1,0 +1,132 @@
+"""What a maintainer runs on records that somebody sends: recompute every score, and measure some runs again."""
+
+from __future__ import annotations
+
+import secrets
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from harness.base.errors import RunFailed, UserError
+from harness.base.files import read_json, stamped, write_json
+from harness.records.agreement import agreement
+from harness.records.check import VERDICT, Tier, read_checked, repeated
+from harness.records.schema import Record, costs_path, read_record, record_paths
+from harness.running import cells
+from harness.spec.provenance import processor
+from harness.spec.suites import SPLITS
+from harness.splits.splits import Split, read_split
+
+SCHEMA = 1
+
+
+@dataclass
+class Checked:
+    """What is known of one record."""
+
+    record: str  # path under the folder
+    sha256: str  # of its content, so that a verdict holds for these numbers alone
+    tier: Tier
+    remark: str = ""
+
+
+@dataclass
+class Validation:
+    """The verdict on a folder of records, as it stands in `validation.json` there."""
+
+    schema: int = SCHEMA
+    processor: str = ""
+    records: list[Checked] = field(default_factory=list)
+    refused: list[str] = field(default_factory=list)  # each with its reason
+    named: list[str] = field(default_factory=list)  # what a person should look at
+
+    @property
+    def tier(self) -> Literal["refused"] | Tier:
+        """The whole folder's: re-run only if some runs were measured again and none of them disagreed."""
+        if self.refused or not self.records:
+            return "refused"
+        return "re-run" if any(one.tier == "re-run" for one in self.records) else "recomputed"
+
+
+def validate(folder: Path, rerun: int, device: str, scratch: Path) -> Validation:
+    """Checks a submission, writes `validation.json` into its folder, and returns it.
+
+    Args:
+        rerun: how many of its runs to measure again here, drawn at random. A stopped command goes on with the same.
+        scratch: for these runs.
+
+    Raises:
+        UserError: there are no records in the folder.
+    """
+    root = folder / "records" if (folder / "records").is_dir() else folder
+    paths = list(record_paths(root))
+    if not paths:
+        raise UserError(f"{root}: no records; validate takes a folder that a campaign wrote, or one of records")
+    found, sound = Validation(processor=processor()), dict[Path, Record]()
+    for path in paths:
+        try:
+            record = read_record(path)
+            read_checked(path, record, _split(record, folder))
+        except UserError as error:
+            found.refused.append(str(error))
+            continue
+        sound[path] = record
+        stamp = read_json(path, "record")["sha256"]
+        remark = "" if record.status == "ok" else f"its run {record.status}"
+        found.records.append(Checked(str(path.relative_to(folder)), stamp, "recomputed", remark))
+    found.named = repeated(sound.items())
+    _measure_again(sound, found, folder, rerun, device, scratch)
+    write_json(folder / VERDICT, stamped(asdict(found)))
+    return found
+
+
+def _split(record: Record, folder: Path) -> Split:
+    """This checkout's, or the one that came along."""
+    files = [place / f"{record.split}.json" for place in (SPLITS, folder / "splits")]
+    for file in files:
+        if file.is_file():
+            return read_split(file)
+    raise UserError(
+        f"{files[0]}: missing, and not in {files[1].parent} either; to make it: ltbench split {record.split}"
+    )
+
+
+def _measure_again(
+    sound: dict[Path, Record], found: Validation, folder: Path, rerun: int, device: str, scratch: Path
+) -> None:
+    rows = defaultdict[tuple[str, str], list[Record]](list)
+    finished = {path: record for path, record in sound.items() if record.status == "ok"}
+    for record in finished.values():
+        rows[record.split, record.entry].append(record)
+    entries = {one.record: one for one in found.records}
+    for path in _drawn(list(finished), folder, rerun, scratch):
+        record, one = finished[path], entries[str(path.relative_to(folder))]
+        try:
+            again = read_record(cells.measure_again(path, scratch / one.sha256[:16], device))
+        except (UserError, RunFailed) as error:
+            one.remark = f"could not be measured again: {error}"
+            continue
+        verdict = agreement(record, again, rows[record.split, record.entry])
+        there = read_json(costs_path(path), "cost file").get("processor") if costs_path(path).is_file() else None
+        remark = str(verdict.verdict)
+        if remark != "same bits":
+            remark += f": {verdict.score} {100 * verdict.difference:+.2f} points; processor there {there}"
+            if there == found.processor:
+                found.named.append(f"{path}: measured again on the same processor, it has other bits")
+        if verdict.verdict == "outside":
+            found.refused.append(f"{path}: measured again, it is {remark}")
+        else:
+            one.tier, one.remark = "re-run", remark
+
+
+def _drawn(paths: list[Path], folder: Path, rerun: int, scratch: Path) -> Iterator[Path]:
+    """At random, so that nobody knows beforehand which; the same ones when a stopped command goes on."""
+    file = scratch / "drawn.json"
+    names = {str(path.relative_to(folder)): path for path in paths}
+    drawn = read_json(file, "drawn runs") if file.is_file() else []
+    if not isinstance(drawn, list) or not set(drawn) <= set(names) or len(drawn) != min(rerun, len(names)):
+        drawn = secrets.SystemRandom().sample(sorted(names), min(rerun, len(names)))
+        write_json(file, drawn)
+    yield from (names[name] for name in drawn)

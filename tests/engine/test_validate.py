@@ -1,0 +1,104 @@
+"""`ltbench validate`: what a maintainer learns of records that somebody sends."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+import torch
+
+from harness.base.errors import UserError
+from harness.base.files import read_json
+from harness.base.progress import Reporter
+from harness.records.agreement import Agreement
+from harness.records.check import VERDICT
+from harness.records.evaluate import evaluate
+from harness.records.evidence import evidence_path
+from harness.records.schema import read_record, write_record
+from harness.running import stages
+from harness.running.validate import validate
+from harness.spec.entries import parse_entry
+from harness.spec.recipes import resolve
+
+SCRATCH = Path("scratch")
+
+
+@pytest.fixture
+def submission(workspace: Path) -> Path:
+    """Two seeds of a toy method."""
+    place, split = stages.Workplace(torch.device("cpu"), Reporter()), Path("results/splits/tiny-lt-if10.json")
+    stages.train(resolve(parse_entry("plain@common"), "tiny"), split, [0, 1], Path("runs"), place)
+    evaluate(split, [Path("runs")], [0, 1], Path("sent/records/tiny-lt-if10/common/plain"))
+    return Path("sent")
+
+
+def first(submission: Path) -> Path:
+    return submission / "records/tiny-lt-if10/common/plain/seed0.json"
+
+
+def test_sound_records_are_recomputed_and_no_more_than_that(submission: Path) -> None:
+    found = validate(submission, 0, "cpu", SCRATCH)
+    assert (found.tier, found.refused, found.named) == ("recomputed", [], [])
+    assert [one.tier for one in found.records] == ["recomputed"] * 2
+    written = read_json(submission / VERDICT, "verdict")
+    assert written["records"][0]["sha256"] == read_json(first(submission), "record")["sha256"]
+    assert validate(submission, 0, "cpu", SCRATCH) == found, "its own file is no record"
+
+
+def test_a_run_that_is_measured_again_says_so(submission: Path) -> None:
+    found = validate(submission, 1, "cpu", SCRATCH)
+    assert found.tier == "re-run"
+    assert sorted((one.tier, one.remark) for one in found.records) == [("re-run", "same bits"), ("recomputed", "")]
+    drawn = read_json(SCRATCH / "drawn.json", "drawn runs")
+    assert [one.record for one in found.records if one.tier == "re-run"] == drawn
+
+
+def test_consistent_scores_that_a_re_run_does_not_give_are_refused(
+    submission: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Predictions that were never made pass the first tier; nothing but a re-run can tell."""
+
+    outside = Agreement("outside", "all", 0.3)  # what counts as that: tests/unit/test_agreement.py
+    monkeypatch.setattr("harness.running.validate.agreement", lambda *_: outside)
+    found = validate(submission, 2, "cpu", SCRATCH)
+    assert found.tier == "refused"
+    assert len(found.refused) == 2
+    assert "measured again, it is outside: all +30.00 points" in found.refused[0]
+
+
+def test_a_forged_score_is_refused_and_the_rest_is_judged(submission: Path) -> None:
+    record = read_record(first(submission))
+    last = record.results["last"]
+    assert last is not None
+    write_record(
+        first(submission),
+        dataclasses.replace(record, results={**record.results, "last": dataclasses.replace(last, macro_f1=0.99)}),
+    )
+    found = validate(submission, 0, "cpu", SCRATCH)
+    assert found.tier == "refused"
+    assert len(found.records) == 1
+    assert "macro_f1 at last is 0.99, its predictions give " in found.refused[0]
+
+
+def test_missing_evidence_and_unknown_splits_are_refused(submission: Path) -> None:
+    evidence_path(first(submission)).unlink()
+    assert "evidence seed0.npz is missing" in validate(submission, 0, "cpu", SCRATCH).refused[0]
+    Path("results/splits/tiny-lt-if10.json").unlink()
+    assert "to make it: ltbench split tiny-lt-if10" in validate(submission, 0, "cpu", SCRATCH).refused[1]
+
+
+def test_a_run_that_cannot_be_measured_again_stays_recomputed(submission: Path) -> None:
+    record = read_record(first(submission))
+    for seed in (0, 1):
+        path = first(submission).with_name(f"seed{seed}.json")
+        write_record(path, dataclasses.replace(read_record(path), method="unknown"))
+    assert record.method == "plain"
+    found = validate(submission, 1, "cpu", SCRATCH)
+    assert found.tier == "recomputed"
+    assert any(one.remark.startswith("could not be measured again: ") for one in found.records)
+
+
+def test_a_folder_without_records_is_one_line(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no records; validate takes a folder"):
+        validate(tmp_path, 0, "cpu", SCRATCH)

@@ -1,0 +1,295 @@
+"""Forged records: each kind is refused by the import, and by `collect` if it lies among the records; or it is named.
+
+Each forgery is made of a real record with the project's own functions, and stamped again, as a forger would.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from harness.base.files import read_json, stamped, write_json
+from harness.records import imports
+from harness.records.arrays import Arrays, read_arrays, write_arrays
+from harness.records.check import repeated
+from harness.records.collect import collect
+from harness.records.evaluate import score_epoch
+from harness.records.evidence import evidence_path
+from harness.records.schema import read_record
+from harness.spec.provenance import code_version
+from harness.spec.registry import get_plugin
+
+ROOT = Path(__file__).parents[2]
+CELL = Path("mnist5k-lt-if100/common")
+Value = dict[str, Any]
+Forge = Callable[[Value, Arrays], None]  # changes the record and the arrays of its evidence
+
+
+def scores(**changes: Any) -> Forge:
+    return lambda record, _: record["results"]["last"].update(changes)
+
+
+def field(**changes: Any) -> Forge:
+    return lambda record, _: record.update(changes)
+
+
+def all_99(record: Value, _: Arrays) -> None:
+    for rule in ("last", "best_val", "best_test"):
+        given = record["results"][rule]
+        given |= dict.fromkeys(("all", "macro", "many", "medium", "few", "macro_f1"), 0.99) | {"per_class": [0.99] * 10}
+
+
+def group_sizes_alone(record: Value, _: Arrays) -> None:
+    record["groups"] = {"many": 0, "medium": 0, "few": 10}
+
+
+def policy_alone(record: Value, _: Arrays) -> None:
+    record |= {"shot_policy": "inclusive_100_20", "groups": {"many": 5, "medium": 5, "few": 0}}
+
+
+def easier_targets(record: Value, arrays: Arrays) -> None:
+    """Half of the wrong predictions become right, and every score follows."""
+    row = arrays["predictions"][arrays["row"][list(arrays["rules"]).index("last")]]
+    wrong = np.flatnonzero(row != arrays["targets"])
+    arrays["targets"] = arrays["targets"].copy()
+    arrays["targets"][wrong[::2]] = row[wrong[::2]]
+    rescore(record, arrays)
+
+
+def fewer_images(record: Value, arrays: Arrays) -> None:
+    """The images that are wrong are left out."""
+    row = arrays["predictions"][arrays["row"][list(arrays["rules"]).index("last")]]
+    kept = np.flatnonzero(row == arrays["targets"])
+    arrays["targets"], arrays["predictions"] = arrays["targets"][kept], arrays["predictions"][:, kept]
+    record["test_images"] = len(kept)
+    rescore(record, arrays)
+
+
+def the_labels(record: Value, arrays: Arrays) -> None:
+    arrays["predictions"] = np.tile(arrays["targets"], (len(arrays["predictions"]), 1))
+    rescore(record, arrays)
+
+
+def rescore(record: Value, arrays: Arrays) -> None:
+    """All scores, and the points of the curve, as the changed predictions give them."""
+    for rule, row in zip(arrays["rules"].tolist(), arrays["row"].tolist(), strict=True):
+        old = record["results"][rule]
+        found = score_epoch(
+            arrays["predictions"][row], arrays["targets"], record["class_counts"], epoch=old["epoch"], ece=old["ece"]
+        )
+        record["results"][rule] = dataclasses.asdict(found)
+        arrays["test"] = arrays["test"].copy()
+        arrays["test"][np.flatnonzero(arrays["epochs"] == old["epoch"])] = found.all
+    arrays["test"] = np.minimum(arrays["test"], max(s["all"] for s in record["results"].values()))
+
+
+def best_as_last(record: Value, arrays: Arrays) -> None:
+    """The scores and predictions of the best epoch under the name of the last."""
+    record["results"]["last"] = record["results"]["best_test"]
+    rules = arrays["rules"].tolist()
+    arrays["row"] = arrays["row"].copy()
+    arrays["row"][rules.index("last")] = arrays["row"][rules.index("best_test")]
+
+
+def best_under_the_last_epoch(record: Value, arrays: Arrays) -> None:
+    last = record["results"]["last"]["epoch"]
+    best_as_last(record, arrays)
+    record["results"]["last"] = record["results"]["last"] | {"epoch": last}
+
+
+def recipe(record: Value, _: Arrays) -> None:
+    record["recipe"]["train"]["lr"] *= 2
+
+
+def recipe_and_hash(record: Value, arrays: Arrays) -> None:
+    from harness.base.files import sha256_json
+
+    recipe(record, arrays)
+    record["recipe_sha256"] = sha256_json(record["recipe"])
+
+
+def shorter_curves(_: Value, arrays: Arrays) -> None:
+    arrays["test"] = arrays["test"][1:]
+
+
+def class_beyond(_: Value, arrays: Arrays) -> None:
+    arrays["predictions"] = arrays["predictions"].copy()
+    arrays["predictions"][:, 0] = 77
+
+
+def rule_left_out(record: Value, _: Arrays) -> None:
+    record["results"]["best_test"] = None
+
+
+def another_run_key(_: Value, arrays: Arrays) -> None:
+    arrays["run_key"] = np.array("0" * 16)
+
+
+def half_curve(_: Value, arrays: Arrays) -> None:
+    arrays["test"] = (arrays["test"] + 0.05).astype(np.float32)
+
+
+FORGERIES: dict[str, Forge] = {
+    "all scores 99 %": all_99,
+    "accuracy": scores(all=0.99),
+    "class-mean accuracy": scores(macro=0.99),
+    "few-shot accuracy": scores(few=0.99),
+    "many-shot accuracy": scores(many=0.999),
+    "macro-F1": scores(macro_f1=0.99),
+    "per-class accuracy": scores(per_class=[0.9] * 10),
+    "a score above 1": scores(few=1.5),
+    "a group left empty": scores(few=None),
+    "epoch of the last": scores(epoch=3),
+    "group sizes": group_sizes_alone,
+    "shot policy": policy_alone,
+    "unknown shot policy": field(shot_policy="mine"),
+    "targets": easier_targets,
+    "wrong images left out": fewer_images,
+    "the best epoch as the last": best_as_last,
+    "the best epoch under the last one's number": best_under_the_last_epoch,
+    "a rule left out": rule_left_out,
+    "evaluated epochs": field(evaluated_epochs="1-400"),
+    "a better curve": half_curve,
+    "curves that do not fit": shorter_curves,
+    "a class that does not exist": class_beyond,
+    "evidence of another run": another_run_key,
+    "class counts": field(class_counts=[500] * 10),
+    "number of test images": field(test_images=10_000),
+    "number of validation images": field(val_images=0),
+    "data set": field(dataset="cifar10"),
+    "imbalance factor": field(imbalance_factor=10.0),
+    "profile": field(profile="step"),
+    "subset rule": field(subset_rule="hash:1"),
+    "backbone": field(backbone="resnet152"),
+    "a stage more": field(stages=["train", "finetune"], stage1_selection="last"),
+    "recipe": recipe,
+    "seed under another name": field(seed=5),
+}
+IMPORT_ONLY: dict[str, Forge] = {  # that what lies in a checkout may be of its older code
+    "recipe with its hash": recipe_and_hash,
+    "run key": lambda record, arrays: (record.update(run_key="0" * 16), arrays.update(run_key=np.array("0" * 16)))[0],
+    "code version": field(code_version="0" * 16),
+    "another split": field(split_sha256="0" * 64),
+    "method": field(method="focal"),
+    "track": field(track="short"),
+}
+
+
+@pytest.fixture
+def campaign(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A campaign's folder with the three seeds of cross-entropy, in a checkout without results but its splits."""
+    monkeypatch.setattr(
+        imports,
+        "versions_of",
+        lambda method, _: [read_record(seed_file()).code_version, code_version(get_plugin(method).folder)],
+    )
+    shutil.copytree(ROOT / "results/records" / CELL / "ce", tmp_path / "campaign/records" / CELL / "ce")
+    shutil.copytree(ROOT / "results/splits", tmp_path / "results/splits")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path / "campaign"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def figures() -> Iterator[dict[str, str]]:
+    """What each kind met; `make forgeries` keeps it."""
+    found: dict[str, str] = {}
+    yield found
+    if path := os.environ.get("LTBENCH_FIGURES"):
+        write_json(Path(path), {"kinds": len(found), "met": found})
+
+
+def seed_file(seed: int = 0, root: Path = ROOT / "results") -> Path:
+    return root / "records" / CELL / "ce" / f"seed{seed}.json"
+
+
+def forged(campaign: Path, forge: Forge) -> Path:
+    path = seed_file(0, campaign)
+    record = read_json(path, "record")
+    with read_arrays(evidence_path(path), "evidence", "") as arrays:
+        pass
+    forge(record, arrays)
+    del record["sha256"]
+    write_json(path, stamped(record))
+    write_arrays(evidence_path(path), arrays)
+    return path
+
+
+def imported(campaign: Path) -> imports.Imported:
+    return imports.import_campaign(campaign, Path("results/splits"), Path("results/imported"))
+
+
+def test_the_real_ones_are_taken(campaign: Path) -> None:
+    found = imported(campaign)
+    assert (found.refused, len(found.taken)) == ([], 3)
+    collected = collect(Path("results/imported"))
+    assert (len(collected.records), collected.left_out, collected.unchecked) == (3, [], [])
+    assert repeated(collected.records) == []
+
+
+@pytest.mark.parametrize("kind", [*FORGERIES, *IMPORT_ONLY])
+def test_a_forgery_is_not_imported(kind: str, campaign: Path, figures: dict[str, str]) -> None:
+    path = forged(campaign, (FORGERIES | IMPORT_ONLY)[kind])
+    (line,) = imported(campaign).refused
+    assert str(path.with_suffix("")) in line
+    assert "\n" not in line
+    figures[kind] = "refused: " + line.partition(path.stem)[2].partition(": ")[2].replace(f"{ROOT}/", "")
+
+
+@pytest.mark.parametrize("kind", FORGERIES)
+def test_a_forgery_among_the_records_is_left_out(kind: str, campaign: Path) -> None:
+    path = forged(campaign, FORGERIES[kind])
+    collected = collect(campaign / "records")
+    assert [left for left, _ in collected.left_out] == [path]
+    assert len(collected.records) == 2
+
+
+def test_a_record_without_evidence_is_not_imported_and_shown_as_unchecked(
+    campaign: Path, figures: dict[str, str]
+) -> None:
+    figures["no evidence"] = "refused; among the records shown as unchecked"
+    evidence_path(seed_file(0, campaign)).unlink()
+    assert "evidence seed0.npz is missing" in imported(campaign).refused[0]
+    assert collect(campaign / "records").unchecked == [(seed_file(0, campaign), "its evidence is missing")]
+
+
+def test_an_edited_record_without_its_hash_is_refused(campaign: Path, figures: dict[str, str]) -> None:
+    figures["edited, hash kept"] = figures["edited, hash deleted"] = "refused"
+    path = seed_file(0, campaign)
+    record = read_json(path, "record")
+    record["results"]["last"]["all"] = 0.99
+    write_json(path, record)
+    assert "sha256" in imported(campaign).refused[0]
+    del record["sha256"]
+    write_json(path, record)
+    assert "has no sha256 over its content" in imported(campaign).refused[0]
+    assert [left for left, _ in collect(campaign / "records").left_out] == [path]
+
+
+def test_predictions_that_are_the_labels_are_named(campaign: Path, figures: dict[str, str]) -> None:
+    figures["the labels as predictions"] = "named by validate; a re-run tells"
+    path = forged(campaign, the_labels)
+    assert imported(campaign).refused == []
+    assert repeated(collect(campaign / "records").records) == [f"{path}: its predictions are the labels"]
+
+
+def test_one_runs_predictions_under_two_seeds_are_named(campaign: Path, figures: dict[str, str]) -> None:
+    figures["one run's predictions under two seeds"] = "named by validate; a re-run tells"
+    first, second = seed_file(0, campaign), seed_file(1, campaign)
+    record, other = read_json(first, "record"), read_json(second, "record")
+    with read_arrays(evidence_path(first), "evidence", "") as arrays:
+        arrays["run_key"] = np.array(other["run_key"])
+    write_arrays(evidence_path(second), arrays)
+    changed = other | {"results": record["results"], "evaluated_epochs": record["evaluated_epochs"]}
+    del changed["sha256"]
+    write_json(second, stamped(changed))
+    assert imported(campaign).refused == []
+    assert repeated(collect(campaign / "records").records) == [
+        f"{second}: its predictions are those of {first}, another run"
+    ]

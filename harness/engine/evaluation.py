@@ -16,6 +16,8 @@ from harness.feed.parts import LoadedPart
 from harness.records.history import History, class_dtype
 from harness.splits.splits import Split
 
+TOP5_CLASSES = 100  # top-5 accuracy is measured from so many classes on
+
 
 class Evaluation:
     """Evaluates a network on test and validation images.
@@ -42,6 +44,8 @@ class Evaluation:
         confidence = logits.double().softmax(1).max(1).values
         targets = torch.from_numpy(self._split.test.targets())
         history.ece.append(round(expected_calibration_error(confidence, predictions == targets), 6))
+        if logits.shape[1] >= TOP5_CLASSES:
+            history.top5.append(float((logits.topk(5).indices == targets[:, None]).any(1).double().mean()))
         history.test.append(predictions.numpy().astype(dtype))
         history.val.append(val.argmax(1).numpy().astype(dtype))
 

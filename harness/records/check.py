@@ -107,7 +107,8 @@ def _score_faults(record: Record, evidence: Evidence) -> Iterator[str]:
             evidence.targets,
             record.class_counts,
             epoch=scores.epoch,
-            ece=scores.ece,
+            ece=scores.ece,  # neither this nor top-5 follows from predicted classes
+            top5=scores.top5,
             policy=record.shot_policy,
         )
         for field in fields(Scores):

@@ -156,6 +156,7 @@ def _results(split: Split, info: RunInfo, path: Path, policy: str) -> tuple[dict
             split.class_counts,
             epoch=int(history["epochs"][row]),
             ece=float(history["ece"][row]),
+            top5=float(history["top5"][row]) if "top5" in history else None,
             policy=policy,
         )
         for rule, row in applicable.items()
@@ -170,6 +171,7 @@ def score_epoch(
     *,
     epoch: int,
     ece: float,
+    top5: float | None = None,
     policy: str = DEFAULT_POLICY,
 ) -> Scores:
     """The scores of an epoch's predictions on the test part; `class_counts` are those of the training images."""
@@ -180,6 +182,7 @@ def score_epoch(
         macro_f1=macro_f1(predictions, targets, len(class_counts)),
         ece=ece,
         per_class=per_class_accuracy(predictions, targets, len(class_counts)),
+        top5=top5,
     )
 
 

@@ -27,6 +27,7 @@ class History:
     test: list[npt.NDArray[np.integer]] = field(default_factory=list)  # predicted classes, (N_test,) an evaluated epoch
     val: list[npt.NDArray[np.integer]] = field(default_factory=list)
     ece: list[float] = field(default_factory=list)  # on the test part
+    top5: list[float] = field(default_factory=list)  # top-5 accuracy on the test part, where there are 100 classes
 
     def save(
         self,
@@ -50,6 +51,8 @@ class History:
             "val": np.stack(self.val),
             "ece": np.array(self.ece),
         }
+        if self.top5:
+            arrays["top5"] = np.array(self.top5)
         if logits.shape[1] <= LOGIT_CLASSES:
             arrays["logits"] = logits.astype(np.float16)
         else:
@@ -69,8 +72,8 @@ ARRAYS = {"run_key", "loss", "learning_rate", "epochs", "test", "val", "ece"}
 
 
 def read_history(path: Path) -> Arrays:
-    """The arrays of a finished run: see `History`, plus `run_key`, `logits` (or `top_classes`, `top_logits`)
-    and quantities of the classes, whose names begin with `CLASS`.
+    """The arrays of a finished run: see `History` (`top5` from 100 classes on), plus `run_key`, `logits` (or
+    `top_classes`, `top_logits`) and quantities of the classes, whose names begin with `CLASS`.
 
     Raises:
         UserError: missing or damaged; every byte is checked against the file's own checksums.
@@ -79,6 +82,6 @@ def read_history(path: Path) -> Arrays:
         raise UserError(f"{path}: missing; the run has not been finished")
     with read_arrays(path, "predictions", "run its stage again") as arrays:
         final = {"top_classes", "top_logits"} if "top_classes" in arrays else {"logits"}
-        if {name for name in arrays if not name.startswith(CLASS)} != ARRAYS | final:
+        if {name for name in arrays if not name.startswith(CLASS)} - {"top5"} != ARRAYS | final:
             raise ValueError(f"it holds {', '.join(sorted(arrays)) or 'nothing'}")
     return arrays

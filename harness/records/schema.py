@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -32,10 +31,11 @@ class Scores:
     macro_f1: float
     ece: float
     per_class: list[float | None]
+    top5: float | None = config.later(None)  # the class is among the five likeliest; measured from 100 classes on
 
     def __post_init__(self) -> None:
         plain = (self.all, self.macro, self.many, self.medium, self.few, self.macro_f1, self.ece)
-        for value in (*plain, *self.per_class):
+        for value in (*plain, *self.per_class, self.top5):
             if value is not None and not 0 <= value <= 1 + 1e-9:
                 raise ValueError(f"a score must be a fraction from 0 to 1, found {value}")
 
@@ -125,7 +125,7 @@ def read_record(path: Path) -> Record:
 
 def write_record(path: Path, record: Record) -> None:
     """Writes the record atomically, with a hash over its content; equal records give equal bytes."""
-    write_json(path, stamped(dataclasses.asdict(record)))
+    write_json(path, stamped(config.as_dict(record)))
 
 
 def record_paths(*roots: Path) -> Iterator[Path]:

@@ -14,9 +14,9 @@ from harness.records.collect import ROOTS, Collected, collect
 
 COLUMNS = (
     "dataset", "split", "imbalance_factor", "track", "method", "variant", "backbone", "seed", "selection", "status",
-    "epoch", "all", "macro", "many", "medium", "few", "macro_f1", "ece", "shot_policy", "profile", "subset_rule",
-    "stages", "stage1_selection", "reason", "split_sha256", "recipe_sha256", "stage1_key", "run_key", "code_version",
-    "record",
+    "epoch", "all", "macro", "many", "medium", "few", "macro_f1", "ece", "top5", "shot_policy", "profile",
+    "subset_rule", "stages", "stage1_selection", "reason", "split_sha256", "recipe_sha256", "stage1_key", "run_key",
+    "code_version", "record",
 )  # fmt: skip
 
 

@@ -22,7 +22,7 @@ from harness.reporting import tables
 from harness.reporting.effects import Effect
 from harness.reporting.figures import pictures
 from harness.reporting.studies import ENOUGH, SCORES, Contrast, MeasuredContrast, Study, StudyResult, number, ranked
-from harness.reporting.summary import METRICS, Section
+from harness.reporting.summary import Section
 from harness.reporting.tables import Cell, Value
 
 BLOCK = re.compile(
@@ -62,7 +62,7 @@ def refresh(text: str, sections: Sequence[Section], studies: Sequence[StudyResul
 
 def brief(section: Section, rule: str) -> str:
     """Rank, method, accuracy by group and n, as Markdown."""
-    metrics = [metric for metric in METRICS if metric.key in SCORES]
+    metrics = [metric for metric in section.metrics if metric.key in (*SCORES, "macro", "top5")]
     table: list[list[Cell]] = [["Rank", "Method", *(tables.header(section, metric) for metric in metrics), "n"]]
     for row in section.rows:
         name = Value(f"`{row.name.replace('`', '')}`")

@@ -75,7 +75,6 @@ def render(page: Page) -> str:
         nothing_measured=not any(one.counts["reproduced"] or one.counts["differs"] for one in page.papers),
         enough=ENOUGH,
         group_scores=SCORES,
-        metrics=METRICS,
         costs=COSTS,
         rules={rule: description for rule, (description, _) in SELECTION_RULES.items()},
         policies={name: description for name, (description, _) in POLICIES.items()},

@@ -26,6 +26,7 @@ class Metric(NamedTuple):
     title: str
     best: Literal["high", "low"] | None = "high"
     signed: bool = False  # a difference in points, printed with its sign
+    shown: Literal["always", "unbalanced", "there"] = "always"
 
 
 class Cost(NamedTuple):
@@ -185,6 +186,17 @@ class Section:
         """The other marks of a row."""
         return [mark for mark in row.marks if mark not in self.shared_marks]
 
+    @cached_property
+    def metrics(self) -> tuple[Metric, ...]:
+        """Its columns: class-mean accuracy if the test set is not balanced, top-5 accuracy if it was measured."""
+        stats = [row.stats[HEADLINE] for row in self.rows]
+        unbalanced = any(
+            one["all"] and one["macro"] and abs(one["all"].mean - one["macro"].mean) > 1e-6 for one in stats
+        )
+        hidden = set() if unbalanced else {"unbalanced"}
+        hidden |= set() if any(one["top5"] for one in stats) else {"there"}
+        return tuple(metric for metric in METRICS if metric.shown not in hidden)
+
     def rules(self) -> list[str]:
         """The selection rules that at least one row has a value for; the headline rule always."""
         return [rule for rule in RULES if rule == HEADLINE or any(row.stats[rule]["all"] for row in self.rows)]
@@ -193,6 +205,8 @@ class Section:
 METRICS = (
     Metric("all", "All"),
     *(Metric(group, group.capitalize()) for group in GROUPS),
+    Metric("macro", "Class mean", shown="unbalanced"),
+    Metric("top5", "Top-5", shown="there"),
     Metric("macro_f1", "Macro-F1"),
     Metric("ece", "ECE", best="low"),
     Metric("optimism", "Optimism of best-on-test", best=None, signed=True),

@@ -77,18 +77,20 @@ def notes(section: Section) -> list[str]:
 
 def lines(section: Section, rule: str) -> list[list[Cell]]:
     """The table's header and rows."""
-    best = {metric: section.best(rule, metric, DIGITS) for metric in METRICS}
-    table: list[list[Cell]] = [["Rank", "Method", "Backbone", *(header(section, metric) for metric in METRICS), "n"]]
+    best = {metric: section.best(rule, metric, DIGITS) for metric in section.metrics}
+    table: list[list[Cell]] = [
+        ["Rank", "Method", "Backbone", *(header(section, metric) for metric in section.metrics), "n"]
+    ]
     for index, row in enumerate(section.rows):
         texts = [str(row.ranks[rule] or NONE), row.name, row.first.backbone]
-        numbers = [Value(cell(row.stats[rule][m.key], DIGITS, m.signed), index in best[m]) for m in METRICS]
+        numbers = [Value(cell(row.stats[rule][m.key], DIGITS, m.signed), index in best[m]) for m in section.metrics]
         table.append([*texts, *numbers, Value(seeds(row))])
     return table
 
 
 def markdown(section: Section, rule: str) -> str:
     """The table as Markdown, with its notes below."""
-    align = "lll" + "r" * (len(METRICS) + 1)
+    align = "lll" + "r" * (len(section.metrics) + 1)
     below = "".join(f"- {escape_markdown(note)}\n" for note in notes(section))
     table = f"**{escape_markdown(caption(section, rule))}**\n\n{markdown_table(align, lines(section, rule))}"
     return f"{table}\n{below}" if below else table
@@ -130,7 +132,7 @@ def latex(section: Section, rule: str) -> str:
     """A booktabs `tabular` for \\input, with its notes below the rule."""
     head, *rows = lines(section, rule)
     table = [[*head[:-1], Value("$n$")], *rows]
-    return latex_table("rll" + "r" * (len(METRICS) + 1), caption(section, rule), table, notes(section))
+    return latex_table("rll" + "r" * (len(section.metrics) + 1), caption(section, rule), table, notes(section))
 
 
 def latex_table(align: str, title: str, table: Iterable[Sequence[Cell]], below: Iterable[str] = ()) -> str:
@@ -151,7 +153,8 @@ def _latex_cell(one: Cell) -> str:
 
 def leaderboard_csv(sections: list[Section], only_rule: str | None = None) -> str:
     """Every section and selection rule (or only one rule) as one long table, numbers in percent."""
-    columns = [f"{metric.key}{part}" for metric in METRICS for part in ("", "_std", "_n")]
+    metrics = [metric for metric in METRICS if any(metric in section.metrics for section in sections)]
+    columns = [f"{metric.key}{part}" for metric in metrics for part in ("", "_std", "_n")]
     head = ["split", "track", "selection", "rank", "method", "variant", "backbone", "status", "seeds", *columns]
     table: list[list[Cell]] = [[*head, "shot_policy", "split_sha256", "recipe_sha256", "notes"]]
     for section in sections:
@@ -160,7 +163,7 @@ def leaderboard_csv(sections: list[Section], only_rule: str | None = None) -> st
             for row in section.rows:
                 first = row.first
                 start = [p.split, p.track, rule, str(row.ranks[rule] or ""), first.method, first.variant]
-                numbers = [number for m in METRICS for number in _csv_stat(row.stats[rule][m.key])]
+                numbers = [number for m in metrics for number in _csv_stat(row.stats[rule][m.key])]
                 ends = [p.shot_policy, p.split_sha256, first.recipe_sha256, "; ".join(row.marks)]
                 table.append([*start, first.backbone, row.status, str(len(row.runs)), *numbers, *ends])
     return _csv(table)

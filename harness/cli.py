@@ -36,6 +36,10 @@ SyncBatchNorm = Annotated[bool, typer.Option("--sync-bn", help="BatchNorm over a
 KeepGoing = Annotated[
     bool, typer.Option("--keep-going", help="record a failed run and exit with 0 (the pipeline's way)")
 ]
+Holdout = Annotated[
+    float,
+    typer.Option(help="of folder:PATH or list:DIR without a test part: share of each class to set aside, e.g. 0.2"),
+]
 SplitName = Annotated[str, typer.Argument(help="<data set>-lt-if<imbalance factor>, e.g. mnist5k-lt-if100")]
 CAMPAIGNS = Path("runs/campaigns")
 EntryName = Annotated[str, typer.Argument(help="method[-variant]@track, e.g. tvmf-k64@common")]
@@ -102,24 +106,29 @@ def _print_items(items: list[dict[str, str]], as_json: bool) -> None:
 
 @app.command()
 def fetch(
-    datasets: Annotated[list[str], typer.Argument(help="names of data sets (ltbench list datasets), or folder:PATH")],
+    datasets: Annotated[
+        list[str], typer.Argument(help="names of data sets (ltbench list datasets), folder:PATH or list:DIR")
+    ],
     mirror: Annotated[
         Path | None, typer.Option(help="folder with <data set>/<file> or <file>; default LTBENCH_MIRROR")
     ] = None,
     to: Annotated[Path | None, typer.Option(help="default LTBENCH_DATA, else data/")] = None,
     repair: Annotated[bool, typer.Option("--repair", help="replace files whose hash is wrong")] = False,
+    holdout: Holdout = 0.0,
 ) -> None:
     """Bring raw data here, verified against the pinned hashes."""
     from harness.splits import store
 
-    for dataset in [store.get_dataset(name) for name in datasets]:
+    for dataset in [store.get_dataset(name, holdout=holdout) for name in datasets]:
         folder = store.fetch(dataset, to or store.data_root(), mirror, repair=repair)
         print(f"{dataset.name}: verified in {folder}" if dataset.files else f"{dataset.name}: {dataset.title}")
 
 
 @app.command()
 def verify(
-    datasets: Annotated[list[str], typer.Argument(help="names of data sets (ltbench list datasets), or folder:PATH")],
+    datasets: Annotated[
+        list[str], typer.Argument(help="names of data sets (ltbench list datasets), folder:PATH or list:DIR")
+    ],
     quick: Annotated[bool, typer.Option("--quick", help="of large sets: whether the files are there, no more")] = False,
     manifest: Annotated[Path | None, typer.Option(help="write what was found there, as JSON")] = None,
 ) -> None:
@@ -350,7 +359,7 @@ def _record_roots(named: list[Path] | None) -> Sequence[Path]:
 
 @app.command()
 def run(
-    dataset: Annotated[str, typer.Option(help="data set (ltbench list datasets)")],
+    dataset: Annotated[str, typer.Option(help="data set (ltbench list datasets), folder:PATH or list:DIR")],
     method: Annotated[str, typer.Option(help="method (ltbench list methods)")],
     seeds: Seeds = "0,1,2",
     variant: Annotated[str, typer.Option(help="variant of the method")] = "",
@@ -360,13 +369,14 @@ def run(
     set_: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="e.g. recipe.epochs=2")] = None,
     out: Annotated[Path, typer.Option(help="folder for everything the run leaves")] = Path("runs"),
     device: Device = "auto",
+    holdout: Holdout = 0.0,
 ) -> None:
     """The whole path for one cell without DVC; ends with its many/medium/few table."""
     from harness.running import cells
     from harness.spec.entries import parse_entry
 
     entry = parse_entry(f"{method}{'-' + variant if variant else ''}@{track}")
-    cells.run_alone(dataset, entry, seeds, out, imbalance_factor, set_ or [], backbone, device)
+    cells.run_alone(dataset, entry, seeds, out, imbalance_factor, set_ or [], backbone, device, holdout)
 
 
 @weights_app.command("list")

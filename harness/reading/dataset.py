@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 PARTS = ("train", "val", "test")
+IMAGE_SUFFIXES = (".bmp", ".gif", ".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp")  # in small letters
 
 
 @dataclass(frozen=True)
@@ -94,8 +95,10 @@ class Dataset:
         class_name: the name of a class from the relative file name of one of its images, where `class_names` are only
             numbers because the names stand nowhere but in the official lists.
         recipes_of: the data set whose recipes are used, where it is not the data set itself.
-        listed: the image files of a user's own folder, also where `decode` brings them into memory.
+        listed: the image files of a user's own folder or lists, with their content hashes, also where `decode` brings
+            them into memory. None: no user's own.
         state: hash over what decides the decoded images besides `files`: of a user's own files, which nothing pins.
+        passed_over: a line for each kind of file in a user's own folder that is not used.
     """
 
     name: str
@@ -121,6 +124,7 @@ class Dataset:
     recipes_of: str = ""
     listed: Callable[[], Mapping[str, ImageFiles]] | None = None
     state: str = ""
+    passed_over: tuple[str, ...] = ()
 
     @property
     def num_classes(self) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -81,6 +80,7 @@ class Record:
     results: dict[str, Scores | None] = field(default_factory=dict)  # selection rule -> scores; None: not applicable
     evaluated_epochs: str = ""  # those that best_val and best_test chose among, e.g. "10-160 by 10, 161-200"
     failure: Failure | None = None
+    notes: tuple[str, ...] = config.later(())  # what a reader must know: images that parts share, classes not tested
 
     def __post_init__(self) -> None:
         if not 1 <= self.imbalance_factor < float("inf"):
@@ -123,7 +123,7 @@ def read_record(path: Path) -> Record:
 
 def write_record(path: Path, record: Record) -> None:
     """Writes the record atomically, with a hash over its content; equal records give equal bytes."""
-    write_json(path, stamped(dataclasses.asdict(record)))
+    write_json(path, stamped(config.as_dict(record)))
 
 
 def record_paths(*roots: Path) -> Iterator[Path]:

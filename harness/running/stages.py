@@ -37,6 +37,7 @@ from harness.spec.provenance import machine
 from harness.spec.recipes import Cell
 from harness.spec.spread import KEY, ONE_PROCESS, Spread, spread_of
 from harness.splits import store
+from harness.splits.notes import data_notes
 from harness.splits.splits import Split, build_split, parse_split_name, read_split, select
 
 SCRATCH = Path(".ltbench/scratch")
@@ -92,7 +93,7 @@ def adopt(
         _check_spread(outcome, info, source.with_suffix(".json"))
         if outcome.run_key != info.run_key:
             raise UserError(f"{source}.json: of run {outcome.run_key}, expected {info.run_key}; run its stage again")
-        outcomes.append(dataclasses.replace(info, status=outcome.status, failure=outcome.failure))
+        outcomes.append(dataclasses.replace(info, status=outcome.status, failure=outcome.failure, notes=outcome.notes))
         target.parent.mkdir(parents=True, exist_ok=True)
         if outcome.status == "ok":
             shutil.copyfile(source.with_suffix(".npz"), target.with_suffix(".npz"))
@@ -109,6 +110,10 @@ def _run_cell(
     if left:
         with place.ranks.machine_by_machine():
             shaped, images = _images(cell, stage, split)
+        notes = tuple(data_notes(split, store.get_dataset(split.dataset)))
+        for note in notes if place.ranks.first else ():
+            place.reporter.note(f"note: {note}")
+        left = [dataclasses.replace(info, notes=notes) for info in left]
         _run_all(left, place, lambda info, place: _run_one(cell, stage, shaped, images, info, place, start))
     if not place.ranks.first:
         return place.ranks.told([])
@@ -225,6 +230,7 @@ def _run_one(
         return _write_outcome(folder, failed, place)
     if place.ranks.first:
         _write_costs(folder, run, info, place)
+        info = dataclasses.replace(info, notes=(*info.notes, *run.notes))
     return _write_outcome(folder, info, place)
 
 

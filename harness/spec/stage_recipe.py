@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from harness.base import config
 from harness.base.errors import unknown
-from harness.toolbox.schedules import SCHEDULES, Steps, share, whole_epochs
+from harness.toolbox.schedules import SCHEDULES, Steps, batch_sizes, share, whole_epochs
 
 AT_LEAST_1 = {"batch_size", "eval_every"}
 
@@ -70,7 +70,8 @@ class StageRecipe:
     Attributes:
         epochs: passes over the training images, at least 1; 0 in a second stage that applies a rule to a finished
             network, or where `iterations` gives the length.
-        batch_size: images in a batch, at least 1; all processes together.
+        batch_size: images in a batch, at least 1; all processes together. A single image that is left over at the end
+            of an epoch joins the batch before it.
         lr: learning rate at the schedule's factor 1, at least 0.
         weight_decay: weight decay of the optimizer (of SGD an L2 penalty), at least 0, on all parameters unless the
             method sets another.
@@ -149,6 +150,11 @@ class StageRecipe:
         """Whether the network is evaluated after an epoch, counted from 1. The last one always is."""
         regular = epoch % self.eval_every == 0
         return regular or epoch == self.epochs or epoch > share(self.eval_all_after, self.epochs)
+
+    def batches(self, positions: int) -> list[int]:
+        """Images of each batch of an epoch over so many positions."""
+        sizes = batch_sizes(positions, self.batch_size, drop_last=self.drop_last)
+        return [size for size in sizes if size == self.batch_size] or sizes if self.drop_last else sizes
 
     def for_images(self, count: int) -> StageRecipe:
         """The recipe in whole epochs for a training part of so many images."""

@@ -16,14 +16,13 @@ from harness.base.errors import UserError
 from harness.base.files import sha256_bytes
 from harness.reading import pins
 from harness.reading.archives import MAX_MEMBER, read_members
-from harness.reading.dataset import AnyImages, Dataset, ImageFiles
+from harness.reading.dataset import IMAGE_SUFFIXES, AnyImages, Dataset, ImageFiles
 from harness.reading.decoding import WORKERS, image_fault
 from harness.reading.identity import image_hash
 from harness.splits import store
 from harness.splits.splits import ordered
 
 SHOWN = 20  # faults that are printed of each kind; the manifest has all of them
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
 ARCHIVES = (".zip", ".tar", ".xz", ".gz", ".bz2")
 
 

@@ -122,6 +122,7 @@ def fetch(
     for dataset in [store.get_dataset(name, holdout=holdout) for name in datasets]:
         folder = store.fetch(dataset, to or store.data_root(), mirror, repair=repair)
         print(f"{dataset.name}: verified in {folder}" if dataset.files else f"{dataset.name}: {dataset.title}")
+        print("".join(f"{line}\n" for line in dataset.passed_over), end="")
 
 
 @app.command()
@@ -137,12 +138,40 @@ def verify(
     from harness.splits import store
     from harness.splits.verify import verify as check
 
-    reports = [check(dataset, quick=quick) for dataset in [store.get_dataset(name) for name in datasets]]
-    for report in reports:
-        print("\n".join(report.lines()))
+    named = [store.get_dataset(name) for name in datasets]
+    reports = [check(dataset, quick=quick) for dataset in named]
+    for dataset, report in zip(named, reports, strict=True):
+        print("\n".join([*report.lines(), *dataset.passed_over]))
     if manifest:
         write_json(manifest, [report.as_dict() for report in reports])
     raise typer.Exit(0 if all(report.sound for report in reports) else 1)
+
+
+@app.command()
+def doctor(
+    dataset: Annotated[str, typer.Argument(help="folder:PATH, list:DIR, or the name of a data set")],
+    method: Annotated[str, typer.Option(help="method[-variant]@track that would be trained")] = "ce@common",
+    backbone: Annotated[str | None, typer.Option(help="timm name; default the recipe's")] = None,
+    imbalance_factor: Annotated[float | None, typer.Option(help="default the data set's")] = None,
+    holdout: Holdout = 0.0,
+    device: Device = "auto",
+    quick: Annotated[bool, typer.Option("--quick", help="of large images: whether they are there, no more")] = False,
+) -> None:
+    """What is wrong with a data set, what to do, and how it would be trained; exits with 2 if a run would refuse it."""
+    from harness.running.doctor import examine
+    from harness.spec.entries import parse_entry
+    from harness.splits import store
+
+    entry = parse_entry(method if "@" in method else f"{method}@common")
+    given = store.get_dataset(dataset, holdout=holdout)
+    found = examine(given, entry, imbalance_factor, backbone, device, quick=quick)
+    print("\n".join(found.lines()))
+    if found.stops:
+        raise UserError(f"{given.name}: a run would refuse it ({len(found.stops)} times STOP above)")
+    options = {"variant": entry.variant, "track": entry.track if entry.track != "common" else "", "backbone": backbone}
+    options |= {"imbalance-factor": f"{imbalance_factor:g}" if imbalance_factor else ""}
+    more = "".join(f" --{name} {value}" for name, value in options.items() if value)
+    print(f"{'next':<10}ltbench run --dataset {given.name} --method {entry.method}{more}")
 
 
 @app.command()

@@ -11,6 +11,7 @@ that was moved or renamed, keeps it; one whose images changed gets another. Wher
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import re
 import statistics
@@ -205,7 +206,8 @@ def _hashes(root: Path, names: dict[str, None], data_root: Path) -> dict[str, st
     hashes = {name: found.get(name) or str(known[plain(name)][-1]) for name in names}
     if wanted:
         keep = {name: hashes[name] for name in names if started - facts[name][2] > SETTLED}
-        write_json(place, stamped({"files": {plain(name): [*facts[name], sha] for name, sha in keep.items()}}))
+        with contextlib.suppress(OSError):  # a list that cannot be kept costs only time
+            write_json(place, stamped({"files": {plain(name): [*facts[name], sha] for name, sha in keep.items()}}))
     return hashes
 
 

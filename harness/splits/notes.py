@@ -26,7 +26,7 @@ def data_notes(split: Split, dataset: Dataset) -> list[str]:
     if dataset.listed is None:
         return []
     shared = shared_images(dataset, list(chain.from_iterable(split.train)))
-    notes = [f"{_count(count, 'different image')}: {EFFECTS[pair]}" for pair, count in shared.items() if count]
+    notes = [f"{counted(count, 'different image')}: {EFFECTS[pair]}" for pair, count in shared.items() if count]
     if untested := [name for name, n in zip(split.class_names, split.test.class_counts, strict=True) if not n]:
         notes.append(f"no test images: {named(untested)}; left out of every test score")
     if max(split.class_counts) < split.imbalance_factor:
@@ -51,9 +51,10 @@ def shared_images(dataset: Dataset, train: Sequence[str] | None = None) -> dict[
 def named(classes: Sequence[str]) -> str:
     """Classes as a person reads them: how many, and the first ones by name."""
     some = ", ".join(f"'{name}'" for name in classes[:NAMED])
-    return f"{_count(len(classes), 'class')} ({some}{', ...' if classes[NAMED:] else ''})"
+    return f"{counted(len(classes), 'class')} ({some}{', ...' if classes[NAMED:] else ''})"
 
 
-def _count(count: int, what: str) -> str:
+def counted(count: int, what: str) -> str:
+    """A number of things, with the right plural."""
     plural = f"{what}es" if what.endswith("s") else f"{what}s"
     return f"{count} {what if count == 1 else plural}"

@@ -132,13 +132,14 @@ def verify(
     ],
     quick: Annotated[bool, typer.Option("--quick", help="of large sets: whether the files are there, no more")] = False,
     manifest: Annotated[Path | None, typer.Option(help="write what was found there, as JSON")] = None,
+    holdout: Holdout = 0.0,
 ) -> None:
     """List missing, damaged and duplicate images before any training; exits with 0 only if all is sound."""
     from harness.base.files import write_json
     from harness.splits import store
     from harness.splits.verify import verify as check
 
-    named = [store.get_dataset(name) for name in datasets]
+    named = [store.get_dataset(name, holdout=holdout) for name in datasets]
     reports = [check(dataset, quick=quick) for dataset in named]
     for dataset, report in zip(named, reports, strict=True):
         print("\n".join([*report.lines(), *dataset.passed_over]))

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from harness.base.errors import UserError, reason
-from harness.datasets._walk import Found
+from harness.datasets._walk import Found, class_name
 from harness.reading.dataset import PARTS
 
 NEEDED = ("path", "label")
@@ -34,7 +34,7 @@ def read_lists(root: Path, *, parts_of_its_own: bool) -> Found:
     rows: dict[str, list[tuple[str, str, int]]] = {}
     for part in PARTS:
         path = root / f"{part}.csv"
-        if path.is_file():
+        if path.exists() or path.is_symlink():
             rows[part] = _checked(path, root)
         elif part == "train" or (part == "test" and parts_of_its_own):
             hint = "list:DIR needs train.csv and test.csv with the columns path,label"
@@ -49,6 +49,8 @@ def read_lists(root: Path, *, parts_of_its_own: bool) -> Found:
             if label not in labels:
                 raise UserError(f"{root / part}.csv, line {line}: a class that train.csv has not: '{label}'")
         found.files[part] = [(name, labels[label]) for name, label, _ in listed]
+    others = [path.name for path in root.glob("*.csv") if path.stem not in PARTS]
+    found.skipped |= {"lists beside train.csv, val.csv and test.csv": others} if others else {}
     return found
 
 
@@ -71,7 +73,7 @@ def _checked(path: Path, root: Path) -> list[tuple[str, str, int]]:
 
 def _rows(path: Path) -> Iterator[tuple[str, str, int]]:
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        text = path.read_text(encoding="utf-8-sig")  # a folder or a link to nothing is one line as it is
         head = text.partition("\n")[0]
         between = ";" if ";" in head and "," not in head else ","
         reader = csv.reader(text.splitlines(), delimiter=between, skipinitialspace=True, strict=True)
@@ -85,7 +87,7 @@ def _rows(path: Path) -> Iterator[tuple[str, str, int]]:
             values = [row[i].strip() if i < len(row) else "" for i in where]
             if not all(values):
                 raise UserError(f"{path}, line {reader.line_num}: path or label is empty")
-            yield values[0], values[1], reader.line_num
+            yield values[0], class_name(values[1]), reader.line_num
     except UnicodeDecodeError:
         raise UserError(f"{path}: not UTF-8; save it as 'CSV UTF-8'") from None
     except csv.Error as error:

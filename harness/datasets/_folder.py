@@ -102,6 +102,10 @@ def open_folder(name: str, data_root: Path, holdout: float = 0.0) -> Dataset:
     if not re.fullmatch(r"(folder|list)-[a-z0-9_]+-[0-9a-f]{8}", name) or not _pointer(data_root, name).is_file():
         raise UserError(f"no {kind.partition('-')[0]} is known as '{name}' here; {_to_make_known(name)}")
     source = _remembered(_pointer(data_root, name), name)
+    if holdout not in (0.0, source.holdout):
+        raise UserError(
+            f"--holdout {holdout:g}: '{name}' was made with {source.holdout:g}; give {source.kind}:PATH instead"
+        )
     if not source.root.is_dir():
         raise UserError(f"{source.root}: '{name}' lay there and does not any more; {_to_make_known(name)}")
     scan = _scan(source, data_root)

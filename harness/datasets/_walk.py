@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import os
+import unicodedata
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 
-from harness.base.errors import UserError
+from harness.base.errors import UserError, printable
 from harness.reading.dataset import IMAGE_SUFFIXES, PARTS
 
 JUNK = {"thumbs.db", "ehthumbs.db", "desktop.ini", "__macosx"}  # besides what is hidden; never worth a word
 NAMED = 3  # files that are named of each kind that is passed over
-LAYOUT = "folder:PATH needs train/<class>/ and test/<class>/; where there is no test/, --holdout 0.2 sets images aside"
+LAYOUT = "folder:PATH needs train/<class>/ and test/<class>/; without test/, --holdout 0.2 sets some images aside"
 
 
 @dataclass
@@ -34,8 +36,13 @@ class Found:
 
 
 def plain(name: str) -> str:
-    """A file's name as text; bytes of it that are not UTF-8 are written as escapes."""
-    return os.fsencode(name).decode("utf-8", "backslashreplace")
+    """A file's name as text that can be shown; bytes of it that are not UTF-8 are written as escapes."""
+    return printable(os.fsencode(name).decode("utf-8", "backslashreplace"))
+
+
+def class_name(name: str) -> str:
+    """A class's name: the same one however a system writes its accents."""
+    return unicodedata.normalize("NFC", plain(name))
 
 
 def walk(root: Path, *, parts_of_its_own: bool) -> Found:
@@ -53,10 +60,10 @@ def walk(root: Path, *, parts_of_its_own: bool) -> Found:
         raise UserError(f"{root}: no such folder; {LAYOUT}")
     if not parts_of_its_own and (root / "test").is_dir():
         raise UserError(f"{root / 'test'}: the folder has a test part of its own; leave out --holdout")
-    tops = {part: part for part in PARTS if (root / part).is_dir()}
-    if not parts_of_its_own and "train" not in tops:
+    tops = {part: part for part in PARTS if _is_part(root / part)}
+    if not parts_of_its_own and not tops:
         tops = {"train": "."}
-    for part in ("train", "test") if parts_of_its_own else ():
+    for part in ("train", "test") if parts_of_its_own else ("train",):
         if part not in tops:
             raise UserError(f"{root / part}: no such folder; {LAYOUT}")
     found = Found([])
@@ -70,11 +77,17 @@ def walk(root: Path, *, parts_of_its_own: bool) -> Found:
     held = {label for _, label in found.files["train"]}
     if empty := [name for label, name in enumerate(classes) if label not in held]:
         kinds = ", ".join(IMAGE_SUFFIXES)
-        raise UserError(
-            f"{root / tops['train']}: no image of class '{plain(empty[0])}'; every class needs one ({kinds})"
-        )
-    found.class_names = [plain(name) for name in classes]
+        raise UserError(f"{root / tops['train']}: no image of class '{empty[0]}'; every class needs one ({kinds})")
+    found.class_names = classes
     return found
+
+
+def _is_part(path: Path) -> bool:
+    if path.is_symlink() or path.exists():
+        if not path.is_dir():
+            raise UserError(f"{path}: is no folder, or a link that leads to none; {LAYOUT}")
+        return True
+    return False
 
 
 def _entries(folder: Path) -> list[os.DirEntry[str]]:
@@ -88,9 +101,11 @@ def _is_junk(name: str) -> bool:
 
 
 def _class_folders(folder: Path) -> list[str]:
-    names = [entry.name for entry in _entries(folder) if entry.is_dir()]
+    names = sorted(class_name(entry.name) for entry in _entries(folder) if entry.is_dir())
     if len(names) < 2:
         raise UserError(f"{folder}: has {len(names)} class folders, at least 2 are needed; {LAYOUT}")
+    if twice := [name for name, next_one in pairwise(names) if name == next_one]:
+        raise UserError(f"{folder}: two class folders are called '{twice[0]}' in different encodings; rename one")
     return names
 
 
@@ -100,9 +115,9 @@ def _add_part(found: Found, part: str, root: Path, top: str, classes: list[str])
     for entry in _entries(root / top):
         name = entry.name if top == "." else f"{top}/{entry.name}"
         if entry.is_dir():
-            if entry.name not in labels:
-                raise UserError(f"{root / top / plain(entry.name)}: a class that train/ has not")
-            found.files[part] += [(image, labels[entry.name]) for image in sorted(_images(root, name, found))]
+            if (own := class_name(entry.name)) not in labels:
+                raise UserError(f"{root / top / own}: a class that train/ has not")
+            found.files[part] += [(image, labels[own]) for image in sorted(_images(root, name, found))]
         else:
             _check_link(entry)
             found.skipped["outside of the class folders"].append(plain(name))

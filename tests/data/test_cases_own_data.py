@@ -258,6 +258,23 @@ def test_case_f_a_path_is_a_path(here: Path, name: str) -> None:
     assert parse_split_name(str(cut)) == cut
 
 
+def test_case_e_a_class_whose_accents_are_written_in_two_ways(here: Path) -> None:
+    composed, apart = "caf\u00e9", "cafe\u0301"
+    root = fill(here / "mine", train={composed: 2, "b": 2}, test={apart: 1, "b": 1})
+    assert opened(root).class_names == ("b", composed)
+    assert drawn(opened(root)).test.class_counts == [1, 1]
+    fill(root, 3, train={apart: 1})
+    with pytest.raises(UserError, match=f"two class folders are called '{composed}'"):
+        opened(root)
+
+
+def test_case_e_control_characters_in_names_are_shown_not_obeyed(here: Path) -> None:
+    root = fill(here / "mine", train={"a\x1b[2J": 2, "b\n": 2}, test={"a\x1b[2J": 1})
+    (root / "train" / "b\n" / "x.t\x07").write_bytes(b"x")
+    assert opened(root).class_names == ("a\\x1b[2J", "b\\n")
+    assert opened(root).passed_over == ("passed over: 1 x .t\\x07 (train/b\\n/x.t\\x07)",)
+
+
 # ---- G: made long-tailed ---------------------------------------------------------------------------------------------
 
 
@@ -326,7 +343,7 @@ def test_case_q_classes_without_test_images_are_named(here: Path) -> None:
 
 def test_case_q_holdout_cuts_a_plain_folder_of_classes(here: Path) -> None:
     root = fill(here / "mine", **{".": {"a": 20, "b": 10, "c": 3, "d": 1}})
-    with pytest.raises(UserError, match=r"train: no such folder; .* --holdout 0.2 sets images aside"):
+    with pytest.raises(UserError, match=r"train: no such folder; .* --holdout 0.2 sets some images aside"):
         opened(root)
     dataset = opened(root, 0.2)
     split = drawn(dataset)
@@ -341,6 +358,24 @@ def test_case_q_holdout_cuts_a_plain_folder_of_classes(here: Path) -> None:
         opened(root, 1.5)
     with pytest.raises(UserError, match="'mnist5k' has a test part"):
         store.get_dataset("mnist5k", holdout=0.2)
+
+
+def test_case_q_a_remembered_holdout_is_not_another(here: Path) -> None:
+    name = opened(fill(here / "mine", train={"a": 10, "b": 5}), 0.2).name
+    assert opened(name, 0.2).name == name
+    with pytest.raises(UserError, match=f"--holdout 0.3: '{name}' was made with 0.2; give folder:PATH instead"):
+        opened(name, 0.3)
+
+
+def test_case_b_a_part_that_is_no_folder_is_an_error(here: Path) -> None:
+    root = base(here / "mine")
+    (root / "val").symlink_to("gone")
+    with pytest.raises(UserError, match="val: is no folder, or a link that leads to none"):
+        opened(root)
+    (root / "val").unlink()
+    (root / "val").write_bytes(b"")
+    with pytest.raises(UserError, match="val: is no folder"):
+        opened(root)
 
 
 def test_case_q_holdout_where_only_the_test_part_is_missing(here: Path) -> None:
@@ -415,6 +450,17 @@ def test_case_s_a_list_without_a_test_part_is_held_out(here: Path) -> None:
     with pytest.raises(UserError, match=r"test.csv: no such file; .*--holdout 0.2"):
         opened(f"list:{root}")
     assert drawn(opened(f"list:{root}", 0.25)).test.class_counts == [1, 1]
+
+
+def test_case_s_other_lists_are_named_and_one_that_cannot_be_read_is_an_error(here: Path) -> None:
+    root = pictures(here / "mine")
+    rows = "path,label\nmy pics/x 0.png,a\nmy pics/x 1.png,b\n"
+    listed(root, train=rows, test=rows, validation=rows)
+    line = "passed over: 1 x lists beside train.csv, val.csv and test.csv (validation.csv)"
+    assert opened(f"list:{root}").passed_over == (line,)
+    (root / "val.csv").symlink_to("gone")
+    with pytest.raises(OSError, match=r"No such file .*val.csv"):  # the command line makes one line of it
+        opened(f"list:{root}")
 
 
 @pytest.mark.parametrize(

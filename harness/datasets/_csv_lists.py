@@ -8,6 +8,7 @@ semicolons for commas and backslashes in paths are read as they are meant.
 from __future__ import annotations
 
 import csv
+import io
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -59,7 +60,7 @@ def _checked(path: Path, root: Path) -> list[tuple[str, str, int]]:
     seen: dict[str, tuple[str, int]] = {}
     found = []
     for written, label, line in _rows(path):
-        name = next((n for n in (written, written.replace("\\", "/")) if (root / n).is_file()), None)
+        name = next((n for n in (written, written.replace("\\", "/")) if _is_file(root / n)), None)
         if name is None:
             raise UserError(f"{path}, line {line}: no such file: '{written}' (paths are relative to {root})")
         other, first = seen.setdefault(name, (label, line))
@@ -71,12 +72,19 @@ def _checked(path: Path, root: Path) -> list[tuple[str, str, int]]:
     return found
 
 
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # a name that no system allows
+        return False
+
+
 def _rows(path: Path) -> Iterator[tuple[str, str, int]]:
     try:
         text = path.read_text(encoding="utf-8-sig")  # a folder or a link to nothing is one line as it is
         head = text.partition("\n")[0]
         between = ";" if ";" in head and "," not in head else ","
-        reader = csv.reader(text.splitlines(), delimiter=between, skipinitialspace=True, strict=True)
+        reader = csv.reader(io.StringIO(text, newline=""), delimiter=between, skipinitialspace=True, strict=True)
         columns = [column.strip().lower() for column in next(reader, [])]
         if lacking := [name for name in NEEDED if columns.count(name) != 1]:
             raise UserError(f"{path}, line 1: needs one column '{lacking[0]}', has {', '.join(columns) or 'none'}")

@@ -41,6 +41,7 @@ from harness.spec.suites import Suite, parse_seeds
 from harness.splits.split_names import parse_split_name
 from harness.splits.splits import read_split
 from tests.factories import make_record
+from tests.faults import trees
 
 SECONDS = 60  # of wall time, on a machine that may be busy with other work
 MEMORY = 6 * 2**30  # bytes of address space, of which torch alone takes more than half
@@ -186,12 +187,14 @@ TARGETS: dict[str, tuple[Target, st.SearchStrategy[Any]]] = {
     "run": (on_file(read_run_info), structured(stamped(RUN))),
     "split": (on_file(read_split), structured(SPLIT)),
     "list": (on_file(lambda path: read_list(path, 2)), edits_of(LIST) | st.binary(max_size=60)),
+    "own list": (trees.lists, edits_of(trees.LIST) | st.binary(max_size=60)),
+    "own folder": (trees.folder, trees.trees),
     "card": (_card, structured(CARD)),
     "entry": (lambda _, text: parse_entry(text), texts | entries),
     "split name": (lambda _, text: parse_split_name(text), texts | names),
     "seeds": (lambda _, text: parse_seeds(text), texts | st.text("0123456789,-_ ", max_size=12)),
 }  # fmt: skip
-SLOW = {"recipe": 0.2, "card": 0.5}  # share of the inputs that the others get
+SLOW = {"recipe": 0.2, "card": 0.5, "own folder": 0.2}  # share of the inputs that the others get
 
 
 # ---- running them ----------------------------------------------------------------------------------------------------

@@ -1,8 +1,9 @@
 """folder:PATH: the user's own images, `train/<class>/<file>`, `test/<class>/<file>` and, if there is one, `val/...`.
 
-JPEG, PNG or WebP, of any size, grey or RGB (grey becomes RGB). The median short side of the training images decides
-what they are trained as: below 48 pixels as 32x32 images with CIFAR's recipes, below 112 as 64x64 with Tiny ImageNet's,
-else as 224x224 from the files with ImageNet-LT's. Without an imbalance factor the training set is taken as it is.
+JPEG, PNG, WebP, BMP, TIFF or GIF, of any size (grey becomes RGB), turned upright by their EXIF orientation. The median
+short side of the training images decides what they are trained as: below 48 pixels as 32x32 images with CIFAR's
+recipes, below 112 as 64x64 with Tiny ImageNet's, else as 224x224 from the files with ImageNet-LT's. Without an
+imbalance factor the training set is taken as it is.
 
 A folder gets a name that says nothing of the machine, `folder-<its own name>-<hash>`, with the hash over the names and
 sizes of its files; splits and records carry that name. Where the folder lies is kept in the data root.
@@ -26,13 +27,13 @@ import numpy as np
 
 from harness.base.errors import UserError
 from harness.base.files import read_json, sha256_json, stamped, unstamped, write_json
+from harness.base.progress import counted
 from harness.datasets._lists import IMAGENET_MEAN, IMAGENET_STD
 from harness.reading.archives import MAX_MEMBER, EncodedImage
 from harness.reading.dataset import PARTS, Dataset, ImageFiles, Images
-from harness.reading.decoding import WORKERS, decode_images, decode_resized, image_size
+from harness.reading.decoding import SUFFIXES, WORKERS, decode_images, decode_resized, image_size
 from harness.reading.identity import image_hash
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
 SAMPLE = 1000  # training images, evenly spaced, whose headers are read for the median short side
 COLUMNS = ((48, 32, "cifar10"), (112, 64, "tiny-imagenet-lt"))  # below this short side: pixels, whose recipes
 LARGE, LARGE_RECIPES = 224, "imagenet-lt"
@@ -147,7 +148,7 @@ def _dataset(scan: Scan, data_root: Path) -> Dataset:
     counts = Counter(label for _, label in scan.files["train"])
     return Dataset(
         name=scan.name,
-        title=f"{scan.root.name} (own folder, {side} pixels)",
+        title=f"{scan.root.name} (own folder, {side} pixels, turned upright)",
         citation="",
         class_names=scan.class_names,
         image_shape=(side, side, 3),
@@ -158,7 +159,7 @@ def _dataset(scan: Scan, data_root: Path) -> Dataset:
         files={},
         source=None,
         decode=partial(_decode if resident else _list, scan, data_root),
-        decoder_version=1 if resident else None,
+        decoder_version=2 if resident else None,
         given=True,
         recipes_of=recipes,
         listed=partial(_listed, scan),
@@ -167,19 +168,22 @@ def _dataset(scan: Scan, data_root: Path) -> Dataset:
 
 
 def _decode(scan: Scan, data_root: Path, folder: Path) -> dict[str, Images]:
-    side = scan.column[0]
+    side, count = scan.column[0], sum(map(len, scan.files.values()))
     images = (
         EncodedImage(name, part, label, (scan.root / name).read_bytes())
         for part, files in scan.files.items()
         for name, label in files
     )
-    return decode_images(images, scan.root, lambda data: decode_resized(data, side), keep_files=True)
+    return decode_images(images, scan.root, lambda data: decode_resized(data, side), keep_files=True, count=count)
 
 
 def _listed(scan: Scan) -> dict[str, ImageFiles]:
     return {
         part: ImageFiles(
-            scan.root, tuple(name for name, _ in files), np.array([label for _, label in files], dtype=np.int64)
+            scan.root,
+            tuple(name for name, _ in files),
+            np.array([label for _, label in files], dtype=np.int64),
+            upright=True,
         )
         for part, files in scan.files.items()
     }
@@ -206,6 +210,7 @@ def _file_hashes(parts: dict[str, ImageFiles], place: Path) -> dict[str, str]:
     hashes: dict[str, str] = {}
     with ThreadPoolExecutor(WORKERS) as pool:
         for images in parts.values():
-            hashes |= zip(images.names, pool.map(partial(image_hash, images), range(len(images.names))), strict=True)
+            read = pool.map(partial(image_hash, images), range(len(images.names)))
+            hashes |= zip(counted(images.names, "reading images"), read, strict=True)
     write_json(place, stamped(hashes))
     return hashes

@@ -139,6 +139,7 @@ def _keyed(image: Image.Image, raw: str) -> Image.Image:
 
 def _over_white(image: Image.Image) -> Image.Image:
     """An image with alpha over a white ground: round(v * a / 255 + 255 * (255 - a) / 255)."""
-    rgba = np.asarray(image.convert("RGBA"))
-    rgb, alpha = rgba[..., :3].astype(np.uint16), rgba[..., 3:].astype(np.uint16)
-    return Image.fromarray(((rgb * alpha + WHITE * (255 - alpha) + 127) // 255).astype(np.uint8))
+    rgba = image.convert("RGBA")
+    ground = Image.new("RGB", image.size, "white")
+    ground.paste(rgba, mask=rgba)  # rounds correctly, and needs no copy with 16 bits a value
+    return ground

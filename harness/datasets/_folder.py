@@ -1,8 +1,9 @@
 """folder:PATH and list:DIR: the user's own images, from `train/<class>/...` and `test/<class>/...`, or from CSV lists.
 
-Of any size (`harness.reading.decoding` says what can be read). The median short side of the training images decides
-what they are trained as: below 48 pixels as 32x32 images with CIFAR's recipes, below 112 as 64x64 with Tiny ImageNet's,
-else as 224x224 from the files with ImageNet-LT's. Without an imbalance factor the training set is taken as it is.
+JPEG, PNG, WebP, BMP, TIFF or GIF, of any size (grey becomes RGB), turned upright by their EXIF orientation. The median
+short side of the training images decides what they are trained as: below 48 pixels as 32x32 images with CIFAR's
+recipes, below 112 as 64x64 with Tiny ImageNet's, else as 224x224 from the files with ImageNet-LT's. Without an
+imbalance factor the training set is taken as it is.
 
 Such a data set is known by its content: its name `folder-<its folder's name>-<hash>` holds a hash over parts, classes
 and the bytes of all images, and says nothing of the machine. Splits and records carry that name. A copy, or a folder
@@ -26,6 +27,7 @@ import numpy as np
 
 from harness.base.errors import UserError
 from harness.base.files import read_json, sha256_file, sha256_json, stamped, unstamped, write_json
+from harness.base.progress import counted
 from harness.datasets._csv_lists import read_lists
 from harness.datasets._lists import IMAGENET_MEAN, IMAGENET_STD
 from harness.datasets._walk import plain, walk
@@ -204,9 +206,9 @@ def _hashes(root: Path, names: dict[str, None], data_root: Path) -> dict[str, st
         known = {}
     facts = {name: _facts(root / name) for name in names}
     wanted = [name for name in names if known.get(plain(name), [])[:-1] != facts[name]]
-    started = time.time_ns()
+    started, read = time.time_ns(), lambda name: sha256_file(root / name)
     with ThreadPoolExecutor(WORKERS) as pool:
-        found = dict(zip(wanted, pool.map(lambda name: sha256_file(root / name), wanted), strict=True))
+        found = dict(zip(counted(wanted, "reading images"), pool.map(read, wanted), strict=True))
     hashes = {name: found.get(name) or str(known[plain(name)][-1]) for name in names}
     if wanted:
         keep = {name: hashes[name] for name in names if started - facts[name][2] > SETTLED}
@@ -229,7 +231,7 @@ def _dataset(scan: Scan, name: str) -> Dataset:
     counts = Counter(label for _, label, _ in scan.files["train"])
     return Dataset(
         name=name,
-        title=f"{scan.root.name} (own {scan.source.kind}, {side} pixels)",
+        title=f"{scan.root.name} (own {scan.source.kind}, {side} pixels, turned upright)",
         citation="",
         class_names=scan.class_names,
         image_shape=(side, side, 3),
@@ -240,7 +242,7 @@ def _dataset(scan: Scan, name: str) -> Dataset:
         files={},
         source=None,
         decode=partial(_decode if resident else _as_files, scan),
-        decoder_version=1 if resident else None,
+        decoder_version=2 if resident else None,
         given=True,
         recipes_of=recipes,
         listed=partial(_listed, scan),
@@ -250,13 +252,13 @@ def _dataset(scan: Scan, name: str) -> Dataset:
 
 
 def _decode(scan: Scan, folder: Path) -> dict[str, Images]:
-    side = scan.column[0]
+    side, count = scan.column[0], sum(map(len, scan.files.values()))
     images = (
         EncodedImage(name, part, label, (scan.root / name).read_bytes())
         for part, files in scan.files.items()
         for name, label, _ in files
     )
-    return decode_images(images, scan.root, lambda data: decode_resized(data, side), keep_files=True)
+    return decode_images(images, scan.root, lambda data: decode_resized(data, side), keep_files=True, count=count)
 
 
 def _as_files(scan: Scan, folder: Path) -> dict[str, ImageFiles]:
@@ -269,5 +271,5 @@ def _listed(scan: Scan) -> dict[str, ImageFiles]:
     for part in PARTS:
         if part in scan.files:
             names, labels, hashes = zip(*scan.files[part], strict=True) if scan.files[part] else ((), (), ())
-            found[part] = ImageFiles(scan.root, names, np.array(labels, dtype=np.int64), hashes)
+            found[part] = ImageFiles(scan.root, names, np.array(labels, dtype=np.int64), hashes, upright=True)
     return found

@@ -11,7 +11,8 @@ from itertools import pairwise
 from pathlib import Path
 
 from harness.base.errors import UserError, printable
-from harness.reading.dataset import IMAGE_SUFFIXES, PARTS
+from harness.reading.dataset import PARTS
+from harness.reading.decoding import SUFFIXES
 
 JUNK = {"thumbs.db", "ehthumbs.db", "desktop.ini", "__macosx"}  # besides what is hidden; never worth a word
 NAMED = 3  # files that are named of each kind that is passed over
@@ -76,7 +77,7 @@ def walk(root: Path, *, parts_of_its_own: bool) -> Found:
         _add_part(found, part, root, top, classes)
     held = {label for _, label in found.files["train"]}
     if empty := [name for label, name in enumerate(classes) if label not in held]:
-        kinds = ", ".join(IMAGE_SUFFIXES)
+        kinds = ", ".join(SUFFIXES)
         raise UserError(f"{root / tops['train']}: no image of class '{empty[0]}'; every class needs one ({kinds})")
     found.class_names = classes
     return found
@@ -137,7 +138,7 @@ def _images(root: Path, top: str, found: Found) -> Iterator[str]:
                 if target and (target in followed or (root / folder).resolve().is_relative_to(target)):
                     raise UserError(f"{entry.path}: a link to a folder that it lies in; remove it")
                 waiting.append((name, (*followed, target) if target else followed))
-            elif entry.is_file() and suffix in IMAGE_SUFFIXES:
+            elif entry.is_file() and suffix in SUFFIXES:
                 yield name
             else:
                 found.skipped[_kind(entry, suffix)].append(plain(name))
@@ -146,8 +147,6 @@ def _images(root: Path, top: str, found: Found) -> Iterator[str]:
 def _kind(entry: os.DirEntry[str], suffix: str) -> str:
     if not entry.is_file():
         return "no file"
-    if suffix in (".heic", ".heif", ".avif"):
-        return f"{suffix}, a format that cannot be read; save as JPEG"
     return plain(suffix) if suffix else "without a suffix"
 
 

@@ -14,7 +14,6 @@ import numpy as np
 import numpy.typing as npt
 
 PARTS = ("train", "val", "test")
-IMAGE_SUFFIXES = (".bmp", ".gif", ".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp")  # in small letters
 
 
 @dataclass(frozen=True)
@@ -54,13 +53,15 @@ class Images:
 class ImageFiles:
     """Image files of one part of a data set that does not fit into memory; nothing of them is read yet.
 
-    `identities` are how splits name the images; without them they are named by their relative file names.
+    `identities` are how splits name the images; without them they are named by their relative file names. A user's own
+    are turned `upright` by their EXIF orientation; published ones are read as they are stored, like everywhere else.
     """
 
     root: Path
     names: tuple[str, ...]  # relative to root, with "/"
     labels: npt.NDArray[np.int64]  # (N,)
     identities: tuple[str, ...] | None = None
+    upright: bool = False
 
     def __post_init__(self) -> None:
         if len(self.names) != len(self.labels) or len(self.identities or self.names) != len(self.names):

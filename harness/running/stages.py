@@ -28,7 +28,7 @@ from harness.engine.job import StageJob
 from harness.engine.loop import StageRun
 from harness.engine.ranks import ALONE, Ranks
 from harness.engine.side_by_side import Task, run_side_by_side, workers_for
-from harness.feed.resize import resized
+from harness.feed.resize import from_users_files, resized
 from harness.reading.dataset import AnyImages
 from harness.records.history import read_history
 from harness.records.runs import RunInfo, read_run_info, run_info, stage_files, write_run_info
@@ -134,6 +134,8 @@ def _images(cell: Cell, stage: Stage, split: Split) -> tuple[Split, Mapping[str,
     """The split's images as the stage takes them; a second stage may train on a subset drawn anew."""
     dataset = store.get_dataset(split.dataset)
     parts = store.load(dataset)
+    if dataset.listed is not None:
+        parts = from_users_files(parts, cell.recipe.image_size)
     chosen = select(split, parts)
     rule = cell.recipe.finetune.redraw if stage == "finetune" and cell.recipe.finetune else ""
     if rule:

@@ -175,7 +175,8 @@ class Layer(StageRecipe):
         base: name of a published recipe (section `published` of harness/recipes.yaml) to start from; of what stands
             before it only `params` are kept.
         backbone: the network, a name of `ltbench list backbones`; the recipe as a whole needs one.
-        image_size: side in pixels to which square images are resized; 0: as they are.
+        image_size: side in pixels of what is trained on; a user's own images, and those that stay files, may have any
+            size and shape, others must be square; 0: as they are.
         precision: arithmetic of the backbone; head and loss are never below float32.
         params: the method's own hyper-parameters, the fields of its `Params`.
         finetune: keys of the second stage; those that are missing are the first stage's.

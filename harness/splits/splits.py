@@ -258,4 +258,5 @@ def take(images: AnyImages, order: Sequence[int]) -> AnyImages:
     if isinstance(images, Images):
         return Images(images.pixels[index], images.labels[index])
     identities = images.identities and tuple(images.identities[i] for i in order)
-    return ImageFiles(images.root, tuple(images.names[i] for i in order), images.labels[index], identities)
+    names = tuple(images.names[i] for i in order)
+    return replace(images, names=names, labels=images.labels[index], identities=identities)

@@ -193,13 +193,13 @@ def test_case_b_links_subfolders_and_other_formats_are_taken(here: Path) -> None
 
 def test_case_b_what_is_passed_over_is_counted_and_named_and_junk_is_not(here: Path) -> None:
     root = base(here / "mine")
-    for name in ("a/1.heic", "a/2.HEIC", "b/notes.txt", "b/LICENSE", "b/.hidden.png", "a/Thumbs.db", "a/.DS_Store"):
+    for name in ("a/1.raw", "a/2.RAW", "b/notes.txt", "b/LICENSE", "b/.hidden.png", "a/Thumbs.db", "a/.DS_Store"):
         (root / "train" / name).write_bytes(b"x")
     os.mkfifo(root / "train" / "c" / "pipe.png")
     (root / "valid").mkdir()
     (root / "train" / "cover.png").write_bytes(b"x")
     assert opened(root).passed_over == (
-        "passed over: 2 x .heic, a format that cannot be read; save as JPEG (train/a/1.heic, train/a/2.HEIC)",
+        "passed over: 2 x .raw (train/a/1.raw, train/a/2.RAW)",
         "passed over: 1 x .txt (train/b/notes.txt)",
         "passed over: 1 x beside train, val and test (valid)",
         "passed over: 1 x no file (train/c/pipe.png)",
@@ -515,7 +515,7 @@ def test_case_h_q_a_run_says_what_is_wrong_with_its_data_and_the_record_carries_
     root = base(here / "mine")
     shutil.rmtree(root / "test" / "b")
     shutil.copytree(root / "test", root / "val")
-    (root / "train" / "a" / "x.heic").write_bytes(b"x")
+    (root / "train" / "a" / "x.raw").write_bytes(b"x")
     record = run(here, monkeypatch, "--dataset", f"folder:{root}")
     out = capsys.readouterr()
     assert record.notes == (
@@ -524,7 +524,7 @@ def test_case_h_q_a_run_says_what_is_wrong_with_its_data_and_the_record_carries_
     )
     for note in record.notes:
         assert f"note: {note}" in out.out.replace("\n", " ") + out.err.replace("\n", " ")
-    assert "passed over: 1 x .heic" in out.err
+    assert "passed over: 1 x .raw" in out.err
     scores = record.results["last"]
     assert scores is not None
     assert scores.per_class[1] is None

@@ -48,7 +48,7 @@ def test_what_a_person_reads(root: Path, ltbench: Call) -> None:
     name = store.get_dataset(f"folder:{root}").name
     step, rest = r"\d\S* s without reading images", "1 an epoch, 200 epochs: about .* a seed"
     expected = [
-        f"data set  {name}: mine \\(own folder, 32 pixels\\)",
+        f"data set  {name}: mine \\(own folder, 32 pixels, turned upright\\)",
         "images    24 train, 6 test",
         "sizes     short sides 32 to 32 pixels, median 32; used at 32",
         f"split     {name}: 24 training images, 12 to 4 of a class",

@@ -158,7 +158,7 @@ def _stage(_: Path, text: str) -> object:
         try:
             build(kind, value, "fuzzed.yaml")
         except UserError as error:
-            _one_line(error)
+            one_line(error)
     return value
 
 
@@ -200,13 +200,13 @@ SLOW = {"recipe": 0.2, "card": 0.5, "own folder": 0.2}  # share of the inputs th
 # ---- running them ----------------------------------------------------------------------------------------------------
 
 
-def _one_line(error: UserError) -> None:
+def one_line(error: UserError) -> None:
     if not str(error).isprintable() or len(str(error)) > 5000:
         raise AssertionError(f"not one clear line: {str(error)[:300]!r}")
 
 
 @contextmanager
-def _in_time() -> Iterator[None]:
+def in_time() -> Iterator[None]:
     def late(*_: object) -> None:
         raise TimeoutError(f"more than {SECONDS} seconds")
 
@@ -250,11 +250,11 @@ def fuzz(name: str, inputs: int, seed: int, folder: Path) -> Counter[str]:
     @given(strategy)
     def feed(data: Any) -> None:
         try:
-            with _in_time():
+            with in_time():
                 target(folder, data)
             counts["read"] += 1
         except UserError as error:
-            _one_line(error)
+            one_line(error)
             counts["refused"] += 1
 
     feed()

@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help install repro report test test-fast test-newest faults fuzz bits audit forgeries lint format clean campaign campaign-status \
+.PHONY: help install repro report test test-fast test-newest faults fuzz fuzz-images forgeries bits audit lint format clean campaign campaign-status \
   campaign-save
 
 help:
@@ -14,6 +14,7 @@ help:
 	@echo "make faults     kill the pipeline 200 times at random instants (KILLS, SEED) and compare; half an hour and more"
 	@echo "make fuzz       100,000 inputs for everything that reads text (INPUTS, SEED)"
 	@echo "make forgeries  forged records of every kind against import and collect"
+	@echo "make fuzz-images 20,000 image files for everything that reads images (INPUTS, SEED)"
 	@echo "make bits       the same seed in new processes, with one thread and with two"
 	@echo "make audit      known vulnerabilities of the pinned packages; needs a network"
 	@echo "make lint       ruff and mypy"
@@ -74,6 +75,10 @@ fuzz: install
 
 forgeries: install
 	LTBENCH_FIGURES=$(CURDIR)/results/faults/forgeries.json pytest -n 0 tests/faults/test_forgeries.py
+
+fuzz-images: INPUTS = 20000
+fuzz-images: install
+	python -m tests.faults.fuzz_images --inputs $(INPUTS) --seed $(SEED) --json results/faults/fuzz-images-$(SEED).json
 
 bits: install
 	python -m tests.faults.determinism

@@ -38,10 +38,16 @@ SyncBatchNorm = Annotated[bool, typer.Option("--sync-bn", help="BatchNorm over a
 KeepGoing = Annotated[
     bool, typer.Option("--keep-going", help="record a failed run and exit with 0 (the pipeline's way)")
 ]
+Holdout = Annotated[
+    float,
+    typer.Option(help="of folder:PATH or list:DIR without a test part: share of each class to set aside, e.g. 0.2"),
+]
 SplitName = Annotated[str, typer.Argument(help="<data set>-lt-if<imbalance factor>, e.g. mnist5k-lt-if100")]
 SuiteName = Annotated[str, typer.Argument(help="suite in harness/suites.yaml (ltbench list suites)")]
 Roots = Annotated[list[Path] | None, typer.Argument(help="folders with records")]
-DatasetNames = Annotated[list[str], typer.Argument(help="names of data sets (ltbench list datasets), or folder:PATH")]
+DatasetNames = Annotated[
+    list[str], typer.Argument(help="names of data sets (ltbench list datasets), folder:PATH or list:DIR")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="for machines")]
 Mirror = Annotated[Path | None, typer.Option(help="folder with <data set>/<file> or <file>; default LTBENCH_MIRROR")]
 PerDevice = Annotated[int, typer.Option(min=0, help="runs at once on each device; default one a core, four a GPU")]
@@ -115,13 +121,15 @@ def fetch(
     mirror: Mirror = None,
     to: Annotated[Path | None, typer.Option(help="default LTBENCH_DATA, else data/")] = None,
     repair: Annotated[bool, typer.Option("--repair", help="replace files whose hash is wrong")] = False,
+    holdout: Holdout = 0.0,
 ) -> None:
     """Bring raw data here, verified against the pinned hashes."""
     from harness.splits import store
 
-    for dataset in [store.get_dataset(name) for name in datasets]:
+    for dataset in [store.get_dataset(name, holdout=holdout) for name in datasets]:
         folder = store.fetch(dataset, to or store.data_root(), mirror, repair=repair)
         print(f"{dataset.name}: verified in {folder}" if dataset.files else f"{dataset.name}: {dataset.title}")
+        print("".join(f"{line}\n" for line in dataset.passed_over), end="")
 
 
 @app.command()
@@ -129,18 +137,47 @@ def verify(
     datasets: DatasetNames,
     quick: Annotated[bool, typer.Option("--quick", help="of large sets: whether the files are there, no more")] = False,
     manifest: Annotated[Path | None, typer.Option(help="write what was found there, as JSON")] = None,
+    holdout: Holdout = 0.0,
 ) -> None:
     """List missing, damaged and duplicate images before any training; exits with 0 only if all is sound."""
     from harness.base.files import write_json
     from harness.splits import store
     from harness.splits.verify import verify as check
 
-    reports = [check(dataset, quick=quick) for dataset in [store.get_dataset(name) for name in datasets]]
-    for report in reports:
-        print("\n".join(report.lines()))
+    named = [store.get_dataset(name, holdout=holdout) for name in datasets]
+    reports = [check(dataset, quick=quick) for dataset in named]
+    for dataset, report in zip(named, reports, strict=True):
+        print("\n".join([*report.lines(), *dataset.passed_over]))
     if manifest:
         write_json(manifest, [report.as_dict() for report in reports])
     raise typer.Exit(0 if all(report.sound for report in reports) else 1)
+
+
+@app.command()
+def doctor(
+    dataset: Annotated[str, typer.Argument(help="folder:PATH, list:DIR, or the name of a data set")],
+    method: Annotated[str, typer.Option(help="method[-variant]@track that would be trained")] = "ce@common",
+    backbone: Annotated[str | None, typer.Option(help="timm name; default the recipe's")] = None,
+    imbalance_factor: Annotated[float | None, typer.Option(help="default the data set's")] = None,
+    holdout: Holdout = 0.0,
+    device: Device = "auto",
+    quick: Annotated[bool, typer.Option("--quick", help="of large images: whether they are there, no more")] = False,
+) -> None:
+    """What is wrong with a data set, what to do, and how it would be trained; exits with 2 if a run would refuse it."""
+    from harness.running.doctor import examine
+    from harness.spec.entries import parse_entry
+    from harness.splits import store
+
+    entry = parse_entry(method if "@" in method else f"{method}@common")
+    given = store.get_dataset(dataset, holdout=holdout)
+    found = examine(given, entry, imbalance_factor, backbone, device, quick=quick)
+    print("\n".join(found.lines()))
+    if found.stops:
+        raise UserError(f"{given.name}: a run would refuse it ({len(found.stops)} times STOP above)")
+    options = {"variant": entry.variant, "track": entry.track if entry.track != "common" else "", "backbone": backbone}
+    options |= {"imbalance-factor": f"{imbalance_factor:g}" if imbalance_factor else ""}
+    more = "".join(f" --{name} {value}" for name, value in options.items() if value)
+    print(f"{'next':<10}ltbench run --dataset {given.name} --method {entry.method}{more}")
 
 
 @app.command()
@@ -351,7 +388,7 @@ def _records(named: list[Path] | None) -> Collected:
 
 @app.command()
 def run(
-    dataset: Annotated[str, typer.Option(help="data set (ltbench list datasets)")],
+    dataset: Annotated[str, typer.Option(help="data set (ltbench list datasets), folder:PATH or list:DIR")],
     method: Annotated[str, typer.Option(help="method (ltbench list methods)")],
     seeds: Seeds = "0,1,2",
     variant: Annotated[str, typer.Option(help="variant of the method")] = "",
@@ -361,13 +398,14 @@ def run(
     set_: Overrides = None,
     out: Annotated[Path, typer.Option(help="folder for everything the run leaves")] = Path("runs"),
     device: Device = "auto",
+    holdout: Holdout = 0.0,
 ) -> None:
     """The whole path for one cell without DVC; ends with its many/medium/few table."""
     from harness.running import cells
     from harness.spec.entries import parse_entry
 
     entry = parse_entry(f"{method}{'-' + variant if variant else ''}@{track}")
-    cells.run_alone(dataset, entry, seeds, out, imbalance_factor, set_ or [], backbone, device)
+    cells.run_alone(dataset, entry, seeds, out, imbalance_factor, set_ or [], backbone, device, holdout)
 
 
 @weights_app.command("list")

@@ -9,6 +9,11 @@ from typing import Literal, TypeVar
 T = TypeVar("T")
 
 
+def printable(text: str) -> str:
+    """The text with line ends, control characters and what is no character as escapes."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
 class UserError(Exception):
     """A mistake that the user can fix (bad name, missing data, wrong hash); the command exits with 2.
 
@@ -16,7 +21,7 @@ class UserError(Exception):
     """
 
     def __init__(self, message: str) -> None:
-        super().__init__("".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in message))
+        super().__init__(printable(message))
 
 
 class RunFailed(Exception):  # noqa: N818 - it is an outcome as much as an error

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sized
 from multiprocessing.connection import Connection
 from operator import methodcaller
+from typing import TypeVar
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
+T = TypeVar("T")
+PATIENCE = 3.0  # seconds of reading images before the first line or bar
+STRIDE = 16  # images between two looks at the clock
 QUIET_SECONDS = 10.0  # without a terminal: at most one line in this time for each piece of work
 
 
@@ -27,6 +31,16 @@ class Reporter:
         """One line, kept."""
         self._bar.console.print(text, markup=False, emoji=False, highlight=False, soft_wrap=True)
 
+    def count(self, what: str, done: int, total: int | None, *, began: bool = False) -> None:
+        """`done` of `total` images (None: of an unknown number) are finished; `began` for the first time."""
+        if not self._bar.disable:
+            if what not in self._tasks:
+                self._tasks[what] = self._bar.add_task(what, total=total)
+            self._bar.update(self._tasks[what], completed=done)
+        elif began or time.monotonic() - self._last_line > QUIET_SECONDS:
+            self._last_line = time.monotonic()
+            self.note(f"{what}: {done}{f'/{total}' if total else ''} images")
+
     def epoch(self, what: str, done: int, total: int, detail: str) -> None:
         """`done` of `total` epochs of `what` are finished."""
         if not self._bar.disable:
@@ -36,6 +50,26 @@ class Reporter:
         elif done == total or time.monotonic() - self._last_line > QUIET_SECONDS:
             self._last_line = time.monotonic()
             self.note(f"{what}: epoch {done}/{total}  {detail}")
+
+
+def counted(items: Iterable[T], what: str, total: int | None = None) -> Iterator[T]:
+    """The items as they are; where taking them lasts, standard error shows how many are done.
+
+    Args:
+        what: what is done with them, as a participle: "decoding photos".
+        total: how many there are, where it is known.
+    """
+    total = total if total is not None else len(items) if isinstance(items, Sized) else None
+    began = time.monotonic()
+    with contextlib.ExitStack() as stack:
+        shown: Reporter | None = None
+        for done, item in enumerate(items):
+            if shown is None and time.monotonic() - began > PATIENCE:
+                shown = stack.enter_context(reporter())
+                shown.count(what, done, total, began=True)
+            elif shown is not None and done % STRIDE == 0:
+                shown.count(what, done, total)
+            yield item
 
 
 class Sender(Reporter):

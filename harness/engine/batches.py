@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -43,6 +44,17 @@ class Batches:
         self._other_plans = list[list[EpochPlan]]()  # of each further view: one, or one for each step
         self._samplers = [first.sampler, *map(self._sampler_of, self._other_views)]
         self._epoch_start = self._sampler_states()
+        self._joined = 0  # positions of an epoch whose last image joined the batch before it
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a reader of the run's numbers must know of its batches."""
+        if not self._joined:
+            return ()
+        size = self._job.recipe.batch_size + 1
+        return (
+            f"{self._job.stage}: the last batch of an epoch has {size} images; one of {self._joined} was left over",
+        )
 
     def _sampler_of(self, view: View) -> Sampler | None:
         if view.augment == "strong" and self._job.recipe.strong_augment:
@@ -93,10 +105,9 @@ class Batches:
 
     def positions(self, plan: EpochPlan) -> list[slice]:
         """Where in the plan each batch stands."""
-        size = self._job.recipe.batch_size
-        count = len(plan.order) // size * size if self._job.recipe.drop_last else len(plan.order)
-        steps = max(1, -(-count // size))
-        return [slice(step * size, min((step + 1) * size, max(count, size))) for step in range(steps)]
+        sizes = self._job.recipe.batches(len(plan.order))
+        self._joined = len(plan.order) if sizes[-1] > self._job.recipe.batch_size else self._joined
+        return [slice(end - size, end) for size, end in zip(sizes, itertools.accumulate(sizes), strict=True)]
 
     def read_ahead(self, plan: EpochPlan, batches: Sequence[slice]) -> None:
         """Tells the training part which batches it will be asked for."""
@@ -125,6 +136,7 @@ class Batches:
             mixup_alpha=mixup_alpha,
             device=self._device,
             from_files=not isinstance(part, ResidentPart),
+            drop_last=self._job.recipe.drop_last,
         )
 
     # ---- batches ------------------------------------------------------------------------------------------------
@@ -174,10 +186,11 @@ class Batches:
 
     def state_dict(self) -> dict[str, Any]:
         """Where the samplers stood when the running epoch began."""
-        return {"samplers": self._epoch_start}
+        return {"samplers": self._epoch_start, "joined": self._joined}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Takes back what `state_dict` gave."""
+        self._joined = state["joined"]
         for sampler, stood in zip(self._samplers, state["samplers"], strict=True):
             if sampler is not None:
                 sampler.load_state_dict(stood)

@@ -78,6 +78,11 @@ class StageRun:
             generator=self.generator,
         )
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a reader of its numbers must know."""
+        return self.batches.notes
+
     # ---- training -----------------------------------------------------------------------------------------------
 
     def run(self, reporter: Reporter) -> None:

@@ -23,7 +23,7 @@ from harness.feed.parts import LoadedPart
 from harness.spec.stage_recipe import Augment
 from harness.splits.splits import Split
 from harness.toolbox.heads import initialise
-from harness.toolbox.schedules import learning_rate
+from harness.toolbox.schedules import batch_sizes, learning_rate
 
 EVAL_BATCH = {"cpu": 128, "cuda": 2000}  # a small batch stays in a processor's cache; a GPU wants a large one
 
@@ -228,12 +228,15 @@ class Network:
         try:
             return self.model.backbone(images)  # type: ignore[no-any-return]
         except ValueError as error:
-            if "more than 1 value per channel" in str(error) and self._job.spread.changes_numbers:
+            if "more than 1 value per channel" not in str(error):
+                raise
+            if self._job.spread.changes_numbers:
                 raise UserError(
                     f"{self._job.spread.options}: BatchNorm got a single image, a share of a batch of epoch "
                     f"{self._epoch + 1}; take fewer processes, or larger parts"
                 ) from None
-            raise
+            hint = f"batch_size is {self._job.recipe.batch_size}; take a larger one"
+            raise RunFailed(f"BatchNorm got a batch of a single image; {hint}", agreed=True) from None
 
     def part_features(self, part: str, which: range, *, mirrored: bool = False) -> Iterable[Tensor]:
         """Features of a part's images without augmentation, in batches; kept where the backbone never changes."""
@@ -255,5 +258,5 @@ class Network:
             if self._train_features is None:
                 self._train_features = torch.cat(list(self.part_features("train", range(len(self._data["train"])))))
             return self._train_features[batch.index]
-        pieces = torch.split(images, self._job.spread.micro_batch or len(images))
+        pieces = torch.split(images, batch_sizes(len(images), self._job.spread.micro_batch or len(images)))
         return torch.cat([self.extract(piece) for piece in pieces]) if len(pieces) > 1 else self.extract(images)

@@ -16,14 +16,16 @@ from torch.nn.parallel import DistributedDataParallel
 from harness.api import Batch, Classifier
 from harness.base.errors import UserError
 from harness.engine.ranks import Ranks
+from harness.toolbox.schedules import batch_sizes
 
 
 def micro_batches(batch: Batch, size: int) -> list[Batch]:
-    """The batch in pieces of at most `size` images; 0: in one."""
+    """The batch in pieces of `size` images, as `batch_sizes` cuts it; 0: in one."""
     if not size or size >= len(batch.images):
         return [batch]
-    images, target, index = (torch.split(tensor, size) for tensor in (batch.images, batch.target, batch.index))
-    others = [None] * len(images) if batch.other is None else torch.split(batch.other, size)
+    sizes = batch_sizes(len(batch.images), size)
+    images, target, index = (torch.split(tensor, sizes) for tensor in (batch.images, batch.target, batch.index))
+    others = [None] * len(images) if batch.other is None else torch.split(batch.other, sizes)
     return [Batch(*piece, batch.share) for piece in zip(images, target, index, others, strict=True)]
 
 

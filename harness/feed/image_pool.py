@@ -23,7 +23,7 @@ from harness.base.errors import RunFailed, UserError
 from harness.base.launch import ranks_here
 from harness.base.processes import become_dependent
 from harness.feed.image_reader import ImageReader, Request
-from harness.reading.decoding import Pixels
+from harness.reading.pixels import Pixels
 
 CHUNK = 8  # images that a process reads at a time: many enough that a task's own cost vanishes
 MOST_WORKERS = 16

@@ -16,7 +16,8 @@ from torchvision.transforms import v2
 
 from harness.base.errors import UserError
 from harness.feed.augment import apply_operations
-from harness.reading.decoding import MAX_PIXELS, Pixels, read_image
+from harness.reading.decoding import MAX_PIXELS, read_image
+from harness.reading.pixels import Pixels, orientation, to_pixels, turned
 from harness.spec.stage_recipe import Augment
 
 SHORT_SIDE = 256 / 224  # of a test image before its centre is cut out, for an output side of 1
@@ -33,13 +34,14 @@ class Request:
     seed: npt.NDArray[np.int64] | None  # (n,) of crop and flip; None: the images as they are in tests
     code: npt.NDArray[np.int64]  # (n, steps) and
     value: npt.NDArray[np.float32]  # (n, steps): operations as in `AugmentPlan`; no steps where the device does them
+    upright: bool = False  # turn each image as its EXIF orientation says
 
     def chunks(self, size: int) -> Iterator[Request]:
         """The same in pieces for one process each."""
         for start in range(0, len(self.paths), size):
             where = slice(start, start + size)
             seed = None if self.seed is None else self.seed[where]
-            yield Request(self.paths[where], seed, self.code[where], self.value[where])
+            yield Request(self.paths[where], seed, self.code[where], self.value[where], self.upright)
 
 
 class ImageReader:
@@ -78,25 +80,25 @@ class ImageReader:
         images = []
         with torch.random.fork_rng(devices=[]):  # the transforms draw from torch's own generator
             for row, path in enumerate(request.paths):
-                image = self._decoded(path)
+                image = self._decoded(path, request.upright)
                 if request.seed is not None:
                     torch.default_generator.manual_seed(int(request.seed[row]))
                 images.append(self.test(image) if request.seed is None else self.train(image))
         code, value = torch.from_numpy(request.code), torch.from_numpy(request.value)
         return apply_operations(torch.stack(images), code, value, code).numpy()
 
-    def _decoded(self, path: str) -> Tensor:
+    def _decoded(self, path: str, upright: bool) -> Tensor:
         """Pixels (channels, height, width)."""
         try:
             data = np.fromfile(path, np.uint8)
-            pixels = read_image(data.data, lambda image: self._pixels(image, data))
+            pixels = read_image(data.data, lambda image: self._pixels(image, data, upright))
         except FileNotFoundError:
             raise UserError(f"{path}: missing") from None
         except (OSError, ValueError) as error:
             raise UserError(f"{path}: cannot be read as an image: {error}") from None
         return torch.from_numpy(pixels).permute(2, 0, 1)
 
-    def _pixels(self, image: Image.Image, data: Pixels) -> Pixels:
+    def _pixels(self, image: Image.Image, data: Pixels, upright: bool) -> Pixels:
         """Pillow has judged the file by its header; torchvision gives a JPEG's same bits sooner."""
         width, height = image.size
         if self.short_side**2 * max(width, height) > MAX_PIXELS * min(width, height):
@@ -104,6 +106,6 @@ class ImageReader:
         if image.format == "JPEG" and image.mode in ("L", "RGB") and self.channels == 3:
             with contextlib.suppress(RuntimeError):  # Pillow says below what is wrong, in words
                 decoded: Tensor = decode_jpeg(torch.from_numpy(data), ImageReadMode.RGB)
-                return decoded.permute(1, 2, 0).numpy()
-        pixels = np.array(image.convert("RGB" if self.channels == 3 else "L"))
-        return pixels.reshape(height, width, self.channels)
+                pixels = decoded.permute(1, 2, 0).numpy()
+                return turned(pixels, orientation(image)) if upright else pixels
+        return to_pixels(image, self.channels, upright=upright)

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from harness.feed.augment import AugmentPlan, draw_augment
 from harness.spec.stage_recipe import Augment
+from harness.toolbox.schedules import batch_sizes
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,7 @@ def plan_epoch(
     mixup_alpha: float,
     device: torch.device,
     from_files: bool = False,
+    drop_last: bool = False,
 ) -> EpochPlan:
     """Draws an epoch's augmentation and mixup for the given order of images.
 
@@ -42,13 +44,13 @@ def plan_epoch(
 
     Args:
         image_shape: height, width, channels.
+        drop_last: as `batch_sizes` takes it.
         from_files: the images are read from files, where a seed for each position decides crop and flip.
     """
     if from_files:
         augment = dataclasses.replace(augment, crop_padding=0, flip=False, resized_crop=False)
     count = len(order)
-    starts = range(0, count, batch_size)
-    sizes = [min(batch_size, count - start) for start in starts]
+    sizes = batch_sizes(count, batch_size, drop_last=drop_last)
     drawn = draw_augment(augment, count, image_shape, rng)
     if mixup_alpha > 0:
         mixup = np.repeat(rng.beta(mixup_alpha, mixup_alpha, len(sizes)), sizes).astype(np.float32)

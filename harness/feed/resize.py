@@ -1,16 +1,20 @@
-"""Smaller images for a recipe that asks for them: the split stays the same, the network sees less of each image."""
+"""Images of the size that a recipe asks for: the split stays the same, the network sees more or less of each image."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import numpy as np
 import torch
 from torchvision.transforms.v2 import functional as kernels
 
 from harness.base.errors import UserError
-from harness.reading.dataset import AnyImages, Images
+from harness.base.progress import counted
+from harness.reading.dataset import AnyImages, Encoded, Images
+from harness.reading.decoding import WORKERS, decode_resized
 from harness.splits.splits import Split
 
 AT_ONCE = 1000  # images: what is resized at a time stays small beside the set
@@ -19,10 +23,11 @@ AT_ONCE = 1000  # images: what is resized at a time stays small beside the set
 def resized(split: Split, images: Mapping[str, AnyImages], size: int) -> tuple[Split, Mapping[str, AnyImages]]:
     """The images at `size` x `size` pixels (bilinear, antialiased), and the split with that shape; 0 changes nothing.
 
-    The split keeps its id and its sha256, which say which images it is made of.
+    Images that stay files are read at that size later. The split keeps its id and its sha256, which say which images it
+    is made of.
 
     Raises:
-        UserError: images that are not square, or that stay files.
+        UserError: images that are not square.
     """
     height, width, channels = split.image_shape
     if not size or size == height == width:
@@ -31,10 +36,28 @@ def resized(split: Split, images: Mapping[str, AnyImages], size: int) -> tuple[S
         raise UserError(f"image_size {size}: only square images can be resized, these are {height} x {width}")
     found: dict[str, AnyImages] = {}
     for part, some in images.items():
-        if not isinstance(some, Images):
-            raise UserError(f"image_size {size}: images that stay files cannot be resized")
-        found[part] = Images(_resize(some.pixels, size), some.labels)
+        if isinstance(some, Images) and some.pixels.shape[1] != size:
+            some = Images(_resize(some.pixels, size), some.labels)
+        found[part] = some
     return dataclasses.replace(split, image_shape=[size, size, channels]), found
+
+
+def from_users_files(parts: Mapping[str, AnyImages], size: int) -> Mapping[str, AnyImages]:
+    """A user's own images, decoded from their files at that size instead of enlarged; 0 changes nothing."""
+    found: dict[str, AnyImages] = {}
+    for part, some in parts.items():
+        files = some.encoded if isinstance(some, Images) and size not in (0, some.pixels.shape[1]) else None
+        found[part] = Images(_decode(files, size), some.labels, files) if files else some
+    return found
+
+
+def _decode(files: Encoded, size: int) -> np.ndarray:
+    pixels = np.empty((len(files), size, size, 3), np.uint8)
+    with ThreadPoolExecutor(WORKERS) as pool:
+        read = pool.map(partial(decode_resized, side=size), (files.file(i).data for i in range(len(files))))
+        for i, image in enumerate(counted(read, f"decoding at {size} pixels", len(files))):
+            pixels[i] = image
+    return pixels
 
 
 def _resize(pixels: np.ndarray, size: int) -> np.ndarray:

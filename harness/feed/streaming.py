@@ -107,12 +107,14 @@ class StreamingPart:
     def _request(self, index: npt.NDArray[np.int64], plan: AugmentPlan | None) -> Request:
         """Those images, and what of their plan is done in the processes."""
         paths = [str(self._images.root / self._images.names[i]) for i in index]
+        upright = self._images.upright
         if plan is None:
-            return Request(paths, None, np.empty((len(paths), 0), np.int64), np.empty((len(paths), 0), np.float32))
+            nothing = np.empty((len(paths), 0), np.int64), np.empty((len(paths), 0), np.float32)
+            return Request(paths, None, *nothing, upright)
         assert plan.seed is not None
         steps = slice(None) if self._read_colors else slice(0)
         code, value = plan.host_code[:, steps], plan.value[:, steps].cpu()
-        return Request(paths, plan.seed.numpy(), code.numpy(), value.numpy())
+        return Request(paths, plan.seed.numpy(), code.numpy(), value.numpy(), upright)
 
     def _take(self, reading: Reading, count: int) -> Tensor:
         """The next uint8 images, on the device: a quarter of the bytes of normalised ones."""

@@ -47,7 +47,10 @@ def _methods(check: bool) -> dict[str, str]:
 
 def _datasets() -> dict[str, str]:
     found = {name: store.get_dataset(name).title for name in store.available_datasets()}
-    return found | {"folder:PATH": "your own images, train/<class>/ and test/<class>/"}
+    return found | {
+        "folder:PATH": "your own images, train/<class>/ and test/<class>/; or a folder of classes with --holdout 0.2",
+        "list:DIR": "your own images by lists train.csv, test.csv, val.csv with the columns path,label",
+    }
 
 
 def _backbones() -> dict[str, str]:

@@ -53,13 +53,15 @@ class Images:
 class ImageFiles:
     """Image files of one part of a data set that does not fit into memory; nothing of them is read yet.
 
-    `identities` are how splits name the images; without them they are named by their relative file names.
+    `identities` are how splits name the images; without them they are named by their relative file names. A user's own
+    are turned `upright` by their EXIF orientation; published ones are read as they are stored, like everywhere else.
     """
 
     root: Path
     names: tuple[str, ...]  # relative to root, with "/"
     labels: npt.NDArray[np.int64]  # (N,)
     identities: tuple[str, ...] | None = None
+    upright: bool = False
 
     def __post_init__(self) -> None:
         if len(self.names) != len(self.labels) or len(self.identities or self.names) != len(self.names):
@@ -94,8 +96,10 @@ class Dataset:
         class_name: the name of a class from the relative file name of one of its images, where `class_names` are only
             numbers because the names stand nowhere but in the official lists.
         recipes_of: the data set whose recipes are used, where it is not the data set itself.
-        listed: the image files of a user's own folder, also where `decode` brings them into memory.
+        listed: the image files of a user's own folder or lists, with their content hashes, also where `decode` brings
+            them into memory. None: no user's own.
         state: hash over what decides the decoded images besides `files`: of a user's own files, which nothing pins.
+        passed_over: a line for each kind of file in a user's own folder that is not used.
     """
 
     name: str
@@ -121,6 +125,7 @@ class Dataset:
     recipes_of: str = ""
     listed: Callable[[], Mapping[str, ImageFiles]] | None = None
     state: str = ""
+    passed_over: tuple[str, ...] = ()
 
     @property
     def num_classes(self) -> int:

@@ -8,22 +8,27 @@ import warnings
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 
 from harness.base.errors import UserError
+from harness.base.progress import counted
 from harness.reading.archives import EncodedImage, read_images
 from harness.reading.dataset import PARTS, Encoded, Images
+from harness.reading.pixels import Pixels, has_more, orientation, to_pixels
 
-FORMATS = ("WEBP", "JPEG", "PNG")  # what Pillow may try; its rarer readers never see foreign bytes
+FORMATS = ("WEBP", "JPEG", "PNG", "BMP", "TIFF", "GIF")  # Pillow's rarer readers never see foreign bytes; JPEG has MPO
+SUFFIXES = (".jpg", ".jpeg", ".jfif", ".mpo", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif",
+            ".heic", ".heif", ".avif")  # fmt: skip  # the last three are refused by name instead of passed over
+BRANDS = {b"heic": "HEIC", b"heix": "HEIC", b"hevc": "HEIC", b"mif1": "HEIF", b"msf1": "HEIF", b"avif": "AVIF",
+          b"avis": "AVIF"}  # fmt: skip  # of image files that phones write, and Pillow alone does not read
 MAX_PIXELS = 90_000_000  # of one image; beyond it, Pillow itself warns of a decompression bomb
 WORKERS = min(8, max(2, os.cpu_count() or 1))  # decoding threads; of small images they share Python's lock mostly
 BATCH = 256  # images decoded by one task of the thread pool
 
-Pixels = npt.NDArray[np.uint8]
 Decoder = Callable[[bytes], Pixels]
 
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # `MAX_PIXELS` is the limit here
@@ -41,35 +46,58 @@ def decode_image(data: bytes, shape: tuple[int, int, int]) -> Pixels:
     def convert(image: Image.Image) -> Pixels:
         if image.size != (width, height):
             raise ValueError(f"it has {image.width} x {image.height} pixels, expected {width} x {height}")
-        return np.asarray(image.convert("L" if channels == 1 else "RGB"), dtype=np.uint8).reshape(shape)
+        return to_pixels(image, channels)
 
     return read_image(data, convert)
 
 
-def decode_resized(data: bytes, side: int) -> Pixels:
-    """RGB pixels of an image of any size: short side resized (bilinear, antialiased), centre cut out; (side, side, 3).
+def decode_resized(data: bytes | memoryview, side: int) -> Pixels:
+    """RGB pixels of a user's image of any size, shape (side, side, 3), turned upright by its EXIF orientation.
+
+    Its short side is resized (bilinear, antialiased), and its centre cut out.
 
     Raises:
-        ValueError: the bytes are no readable image, or one with more than `MAX_PIXELS`.
+        ValueError: the bytes are no readable image, or one with more than `MAX_PIXELS`, before or after it is resized.
     """
 
     def convert(image: Image.Image) -> Pixels:
-        scale = side / min(image.size)
-        width, height = (max(side, round(length * scale)) for length in image.size)
-        rgb = image.convert("RGB").resize((width, height), Image.Resampling.BILINEAR)
+        rgb = Image.fromarray(to_pixels(image, 3, upright=True))
+        scale = side / min(rgb.size)
+        width, height = (max(side, round(length * scale)) for length in rgb.size)
+        if width * height > MAX_PIXELS:
+            raise ValueError(
+                f"it has {rgb.width} x {rgb.height} pixels; the limit is {MAX_PIXELS}, also once it is resized"
+            )
+        rgb = rgb.resize((width, height), Image.Resampling.BILINEAR)
         left, top = (width - side) // 2, (height - side) // 2
         return np.asarray(rgb.crop((left, top, left + side, top + side)), dtype=np.uint8)
 
     return read_image(data, convert)
 
 
-def image_fault(data: bytes) -> str:
-    """Why an image file cannot be read, whatever its size; empty for one that can."""
+@dataclass(frozen=True)
+class Inspection:
+    """What a look at an image file's bytes finds."""
+
+    fault: str = ""  # why it cannot be read; empty for one that can
+    more: bool = False  # it has frames or pages after the first, which is the one that is used
+    lying: bool = False  # its EXIF orientation says that it is stored turned or mirrored
+
+
+def inspect(data: bytes) -> Inspection:
+    """Reads an image of any size as the loaders do."""
+    facts: list[tuple[bool, bool]] = []
+
+    def convert(image: Image.Image) -> Pixels:
+        pixels = to_pixels(image, 3)  # first: to look for EXIF reads a PNG's pixels, and with them how they were stored
+        facts.append((has_more(image), orientation(image) != 1))
+        return pixels
+
     try:
-        read_image(data, lambda image: np.asarray(image.convert("RGB")))
+        read_image(data, convert)
     except ValueError as error:
-        return str(error)
-    return ""
+        return Inspection(fault=str(error))
+    return Inspection("", *facts[0])
 
 
 def image_size(path: Path) -> tuple[int, int] | None:
@@ -93,9 +121,16 @@ def read_image(data: bytes | memoryview, convert: Callable[[Image.Image], Pixels
                 raise ValueError(f"it has {image.width} x {image.height} pixels; the limit is {MAX_PIXELS}")
             return convert(image)
     except UnidentifiedImageError:  # its own message shows the address of a Python object
-        raise ValueError(f"it is in none of the formats {', '.join(FORMATS)}") from None
+        raise ValueError(_unidentified(bytes(data[:12]))) from None
     except Exception as error:  # Pillow raises nearly anything on a damaged file
         raise ValueError(" ".join(str(error).split()) or type(error).__name__) from None
+
+
+def _unidentified(start: bytes) -> str:
+    """What to say of a file that begins with these bytes."""
+    if start[4:8] == b"ftyp" and (name := BRANDS.get(start[8:12])):
+        return f"it is {name}, which is not supported; save it as JPEG"
+    return f"it is in none of the formats {', '.join(FORMATS)}, or in a rare kind of one; save it as JPEG or PNG"
 
 
 def decode_archive(
@@ -120,7 +155,7 @@ def decode_archive(
 
 
 def decode_images(
-    images: Iterable[EncodedImage], where: Path, decode: Decoder, *, keep_files: bool
+    images: Iterable[EncodedImage], where: Path, decode: Decoder, *, keep_files: bool, count: int | None = None
 ) -> dict[str, Images]:
     """Decoded images of each part, in their order.
 
@@ -129,12 +164,13 @@ def decode_images(
         where: the archive or folder that they come from, for messages.
         decode: bytes -> pixels, of the same shape for every image; raises ValueError.
         keep_files: keep the files' bytes, by which splits know JPEG images.
+        count: how many images there are, where it is known, for the progress that is shown.
 
     Raises:
         UserError: a damaged image, or no images of `train` or `test`.
     """
     chunks: dict[str, list[Images]] = defaultdict(list)
-    for part, chunk in _decoded_batches(images, where, decode, keep_files):
+    for part, chunk in _decoded_batches(counted(images, f"decoding {where.name}", count), where, decode, keep_files):
         chunks[part].append(chunk)
     for part in ("train", "test"):
         if part not in chunks:

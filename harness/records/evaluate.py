@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -49,6 +50,7 @@ def evaluate(
         stem = runs[-1] / "predictions" / f"seed{seed}"
         info = read_run_info(stem.with_suffix(".json"))
         _check_stages(info, stem.with_suffix(".json"), in_pipeline=lies_in(out, RECORDS))
+        info = dataclasses.replace(info, notes=_notes(runs, info))
         record, evidence = _score(split, info, stem, seed, policy)
         costs = _costs(runs, seed)
         path = out / f"seed{seed}.json"
@@ -77,6 +79,16 @@ def _check_stages(info: RunInfo, path: Path, *, in_pipeline: bool) -> None:
             ran, has = " and ".join(info.stages), "two stages" if two else "one stage"
             hint = "score its last stage; in the pipeline: ltbench grid"
             raise UserError(f"{path}: {ran} ran, but {whose} has {has}; {hint}")
+
+
+def _notes(runs: Sequence[Path], info: RunInfo) -> tuple[str, ...]:
+    """The notes of all stages, each once."""
+    found = list(info.notes)
+    for run in runs[:-1]:
+        path = run / "predictions" / f"seed{info.seed}.json"
+        first = read_run_info(path) if path.is_file() else info
+        found = [*first.notes, *found] if first.run_key == info.stage1_key else found
+    return tuple(dict.fromkeys(found))
 
 
 def _frozen_stages(info: RunInfo) -> dict[str, bool]:

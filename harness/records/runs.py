@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal
@@ -40,6 +40,7 @@ class RunInfo:
     code_version: str
     status: Literal["ok", "failed", "skipped"] = "ok"
     failure: Failure | None = None
+    notes: tuple[str, ...] = config.later(())  # what a reader of its numbers must know: of its data, of its batches
 
     @property
     def title(self) -> str:
@@ -83,7 +84,7 @@ def read_run_info(path: Path) -> RunInfo:
 
 def write_run_info(path: Path, info: RunInfo) -> None:
     """Writes it atomically, with a hash over its content."""
-    write_json(path, stamped(asdict(info)))
+    write_json(path, stamped(config.as_dict(info)))
 
 
 def run_info(

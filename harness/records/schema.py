@@ -81,6 +81,7 @@ class Record:
     results: dict[str, Scores | None] = field(default_factory=dict)  # selection rule -> scores; None: not applicable
     evaluated_epochs: str = ""  # those that best_val and best_test chose among, e.g. "10-160 by 10, 161-200"
     failure: Failure | None = None
+    notes: tuple[str, ...] = config.later(())  # what a reader must know: images that parts share, classes not tested
 
     def __post_init__(self) -> None:
         if not 1 <= self.imbalance_factor < float("inf"):

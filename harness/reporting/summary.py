@@ -344,7 +344,7 @@ def _marks(runs: Sequence[RunResult]) -> list[str]:
 
 
 def _protocol_marks(record: Record) -> Iterable[str]:
-    """What a recipe does that the other rows of a table do not, though it is no part of a method."""
+    """What a recipe or its data do that a reader does not expect, though it is no part of a method."""
     for stage in record.stages:
         recipe = record.recipe.get(stage)
         if isinstance(recipe, dict) and recipe.get("redraw"):
@@ -358,6 +358,7 @@ def _protocol_marks(record: Record) -> Iterable[str]:
             yield f"trained in parts of a batch{size}, BatchNorm over each part"
         else:
             yield f"trained by {ranks} processes together{size}, BatchNorm {batchnorm}"
+    yield from record.notes
     last = record.recipe.get(record.stages[-1]) if record.stages else None
     if isinstance(last, dict) and last.get("flip_average"):
         yield "predicts from the mean logits of an image and its mirror image"

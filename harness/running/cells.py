@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import subprocess
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -120,6 +121,7 @@ def run_alone(
     overrides: list[str],
     backbone: str | None,
     device: str,
+    holdout: float = 0.0,
 ) -> None:
     """Fetch, split, train, finetune, evaluate for one cell, without DVC; prints the table.
 
@@ -129,12 +131,17 @@ def run_alone(
     Raises:
         RunFailed: a seed failed.
     """
-    seeds, dataset = parse_seeds(seeds_text), store.get_dataset(dataset_name, where="--dataset")
+    seeds, dataset = parse_seeds(seeds_text), store.get_dataset(dataset_name, where="--dataset", holdout=holdout)
+    for line in dataset.passed_over:
+        print(f"note: {line}", file=sys.stderr)
     name = str(name_split(dataset, imbalance_factor))
     parse_split_name(name, where="--imbalance-factor")
     cell = resolve(entry, dataset.name, overrides, backbone)
     paths, outcomes = _whole_path(cell, name, dataset, seeds, out, device)
-    print_table([read_record(path) for path in paths])
+    records = [read_record(path) for path in paths]
+    print_table(records)
+    for note in dict.fromkeys(note for record in records for note in record.notes):
+        print(f"note: {note}")
     print(f"records: {paths[0].parent}  (as a page: ltbench report {out / 'records'} --out {out / 'report'})")
     _raise_failures(outcomes)
 

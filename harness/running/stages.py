@@ -28,7 +28,7 @@ from harness.engine.job import StageJob
 from harness.engine.loop import StageRun
 from harness.engine.ranks import ALONE, Ranks
 from harness.engine.side_by_side import Task, run_side_by_side, workers_for
-from harness.feed.resize import resized
+from harness.feed.resize import from_users_files, resized
 from harness.reading.dataset import AnyImages
 from harness.records.history import read_history
 from harness.records.runs import RunInfo, read_run_info, run_info, stage_files, write_run_info
@@ -36,6 +36,7 @@ from harness.spec.provenance import machine
 from harness.spec.recipes import Cell
 from harness.spec.spread import KEY, ONE_PROCESS, Spread, spread_of
 from harness.splits import store
+from harness.splits.notes import data_notes
 from harness.splits.split_names import parse_split_name
 from harness.splits.splits import Split, build_split, read_split, select
 
@@ -93,7 +94,7 @@ def adopt(
         _check_spread(outcome, info, path)
         if outcome.run_key != info.run_key:
             raise UserError(f"{path}: of run {outcome.run_key}, expected {info.run_key}; run its stage again")
-        outcomes.append(dataclasses.replace(info, status=outcome.status, failure=outcome.failure))
+        outcomes.append(dataclasses.replace(info, status=outcome.status, failure=outcome.failure, notes=outcome.notes))
         if outcome.status == "ok":
             target["predictions.npz"].parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(source["predictions.npz"], target["predictions.npz"])
@@ -110,6 +111,10 @@ def _run_cell(
     if left:
         with place.ranks.machine_by_machine():
             shaped, images = _images(cell, stage, split)
+        notes = tuple(data_notes(split, store.get_dataset(split.dataset)))
+        for note in notes if place.ranks.first else ():
+            place.reporter.note(f"note: {note}")
+        left = [dataclasses.replace(info, notes=notes) for info in left]
         _run_all(left, place, lambda info, place: _run_one(cell, stage, shaped, images, info, place, start))
     if not place.ranks.first:
         return place.ranks.told([])
@@ -130,6 +135,8 @@ def _images(cell: Cell, stage: Stage, split: Split) -> tuple[Split, Mapping[str,
     """The split's images as the stage takes them; a second stage may train on a subset drawn anew."""
     dataset = store.get_dataset(split.dataset)
     parts = store.load(dataset)
+    if dataset.listed is not None:
+        parts = from_users_files(parts, cell.recipe.image_size)
     chosen = select(split, parts)
     rule = cell.recipe.finetune.redraw if stage == "finetune" and cell.recipe.finetune else ""
     if rule:
@@ -221,6 +228,7 @@ def _run_one(
     if place.ranks.first:
         if info.status == "ok":
             _write_costs(folder, run, info, place)
+            info = dataclasses.replace(info, notes=(*info.notes, *run.notes))
         write_run_info(folder / "run.json", info)  # the last file of a run: once it is there, the run is over
 
 

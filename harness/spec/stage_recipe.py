@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from harness.base import config
 from harness.base.errors import unknown
-from harness.toolbox.schedules import SCHEDULES, Steps, share, whole_epochs
+from harness.toolbox.schedules import SCHEDULES, Steps, batch_sizes, share, whole_epochs
 
 AT_LEAST_1 = {"batch_size", "eval_every"}
 
@@ -70,7 +70,8 @@ class StageRecipe:
     Attributes:
         epochs: passes over the training images, at least 1; 0 in a second stage that applies a rule to a finished
             network, or where `iterations` gives the length.
-        batch_size: images in a batch, at least 1; all processes together.
+        batch_size: images in a batch, at least 1; all processes together. A single image that is left over at the end
+            of an epoch joins the batch before it.
         lr: learning rate at the schedule's factor 1, at least 0.
         weight_decay: weight decay of the optimizer (of SGD an L2 penalty), at least 0, on all parameters unless the
             method sets another.
@@ -150,6 +151,11 @@ class StageRecipe:
         regular = epoch % self.eval_every == 0
         return regular or epoch == self.epochs or epoch > share(self.eval_all_after, self.epochs)
 
+    def batches(self, positions: int) -> list[int]:
+        """Images of each batch of an epoch over so many positions."""
+        sizes = batch_sizes(positions, self.batch_size, drop_last=self.drop_last)
+        return [size for size in sizes if size == self.batch_size] or sizes if self.drop_last else sizes
+
     def for_images(self, count: int) -> StageRecipe:
         """The recipe in whole epochs for a training part of so many images."""
         if not self.iterations:
@@ -169,7 +175,8 @@ class Layer(StageRecipe):
         base: name of a published recipe (section `published` of harness/recipes.yaml) to start from; of what stands
             before it only `params` are kept.
         backbone: the network, a name of `ltbench list backbones`; the recipe as a whole needs one.
-        image_size: side in pixels to which square images are resized; 0: as they are.
+        image_size: side in pixels of what is trained on; a user's own images, and those that stay files, may have any
+            size and shape, others must be square; 0: as they are.
         precision: arithmetic of the backbone; head and loss are never below float32.
         params: the method's own hyper-parameters, the fields of its `Params`.
         finetune: keys of the second stage; those that are missing are the first stage's.

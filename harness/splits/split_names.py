@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from pathlib import Path
 
 from harness.base.errors import UserError
 from harness.reading.dataset import Dataset
@@ -18,10 +19,11 @@ from harness.splits import store
 
 FORM = "<data set>-lt-if<factor>, e.g. mnist5k-lt-if100"
 _NAME = re.compile(
-    r"(?P<dataset>folder:.+?|[a-z0-9_-]+?)(?P<join>-lt-if|-cut)(?P<factor>[0-9]+(?:\.[0-9]+)?)"
+    r"(?P<dataset>(?:folder|list):.+?|[a-z0-9_-]+?)(?P<join>-lt-if|-cut)(?P<factor>[0-9]+(?:\.[0-9]+)?)"
     r"(?:-(?P<profile>step|zipf))?(?:-(?P<rule>(?:pool-)?hash(?:0|[1-9][0-9]*)|numpy0|first_n))?",
     re.DOTALL,
 )
+_PATHS = ("folder:", "list:")
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,7 @@ def parse_split_name(name: str, *, where: str = "") -> SplitName:
     """
     origin = f"{where}: " if where else ""
     match = _NAME.fullmatch(name)
-    if not match:
+    if not match or _is_path(name):
         return _parse_given(name, origin, where)
     dataset = store.get_dataset(match["dataset"], where=where)
     rule = re.sub(r"hash(\d+)", r"hash:\1", match["rule"] or "hash0")
@@ -80,13 +82,18 @@ def parse_split_name(name: str, *, where: str = "") -> SplitName:
         )
     if rule.startswith("pool") and not any(form.pool_min_imbalance_factor for form in dataset.all_forms):
         raise UserError(f"{origin}'{name}': data set '{dataset.name}' has no pool archive to draw from")
-    if str(parsed) != name and not name.startswith("folder:"):
+    if str(parsed) != name and not name.startswith(_PATHS):
         raise UserError(f"{origin}'{name}' is not how this split is written; write {parsed}")
     return parsed
 
 
+def _is_path(name: str) -> bool:
+    """Whether it names a folder as a whole, even if that is called like a split."""
+    return name.startswith(_PATHS) and Path(name.partition(":")[2]).expanduser().is_dir()
+
+
 def _parse_given(name: str, origin: str, where: str) -> SplitName:
-    if name.startswith("folder") or name in store.available_datasets():
+    if name.startswith(store.OWN) or name in store.available_datasets():
         dataset = store.get_dataset(name, where=where)
         if dataset.given:
             return SplitName(dataset.name, None)

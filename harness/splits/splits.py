@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import bisect
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -88,7 +89,7 @@ def build_split(name: str, dataset: Dataset, parts: Mapping[str, AnyImages]) -> 
     """
     wanted, pool = parse_split_name(name), parts["train"]
     members = members_of(pool, dataset.num_classes)
-    counts = _class_counts(wanted, dataset, members)
+    counts = _class_counts(wanted, dataset, [len(group) for group in members])
     store.check_pool(dataset, str(wanted), wanted.imbalance_factor or 1.0, wanted.rule)
     chosen = _draw(wanted, dataset, pool, members, counts)
     split = Split(
@@ -111,13 +112,33 @@ def build_split(name: str, dataset: Dataset, parts: Mapping[str, AnyImages]) -> 
     return replace(split, sha256=split.digest())
 
 
-def _class_counts(wanted: SplitName, dataset: Dataset, members: Sequence[Indices]) -> list[int]:
-    if wanted.imbalance_factor is not None:
-        return PROFILES[wanted.profile](dataset.train_class_size, dataset.num_classes, wanted.imbalance_factor)
-    counts = [len(group) for group in members]
-    if min(counts) == 0:
-        raise UserError(f"split '{wanted}': class {counts.index(0)} has no training image")
-    return counts
+def _class_counts(wanted: SplitName, dataset: Dataset, sizes: list[int]) -> list[int]:
+    """Training images of each class; `sizes` is how many there are."""
+    if wanted.imbalance_factor is None:
+        if min(sizes) == 0:
+            raise UserError(f"split '{wanted}': {_class(dataset, sizes.index(0))} has no training image")
+        return sizes
+    factor, counts_for = wanted.imbalance_factor, PROFILES[wanted.profile]
+    if dataset.listed is None:
+        return counts_for(dataset.train_class_size, len(sizes), factor)
+    return _by_size(lambda head: counts_for(head, len(sizes), factor), sizes)
+
+
+def _by_size(profile: Callable[[int], list[int]], sizes: Sequence[int]) -> list[int]:
+    """A user's classes made long-tailed, from the largest to the smallest, with the largest head that they allow."""
+    order = sorted(range(len(sizes)), key=lambda c: -sizes[c])
+
+    def fits(head: int) -> bool:
+        return all(count <= sizes[c] for count, c in zip(profile(head), order, strict=True))
+
+    heads = range(1, sizes[order[0]] + 1)  # a larger head makes no class smaller
+    head = max(1, bisect.bisect_left(heads, True, key=lambda head: not fits(head)))
+    counts = dict(zip(order, profile(head), strict=True))
+    return [counts[c] for c in range(len(sizes))]
+
+
+def _class(dataset: Dataset, label: int) -> str:
+    return f"class '{dataset.class_names[label]}'"
 
 
 def _draw(
@@ -130,16 +151,17 @@ def _draw(
         rule = rule.removeprefix("pool-")
         factor = next(f for form in dataset.all_forms if (f := form.pool_min_imbalance_factor) is not None)
         held = exponential_class_counts(dataset.train_class_size, dataset.num_classes, factor)
-        _check_sizes(wanted, members, held)
+        _check_sizes(wanted, dataset, members, held)
         members = choose(pool, members, held, "hash:0")  # the same images where the full set is at hand
-    _check_sizes(wanted, members, counts)
+    _check_sizes(wanted, dataset, members, counts)
     return choose(pool, members, counts, rule)
 
 
-def _check_sizes(wanted: SplitName, members: Sequence[Indices], counts: Sequence[int]) -> None:
+def _check_sizes(wanted: SplitName, dataset: Dataset, members: Sequence[Indices], counts: Sequence[int]) -> None:
     for c, (count, group) in enumerate(zip(counts, members, strict=True)):
         if len(group) < count:
-            raise UserError(f"split '{wanted}': class {c} has {len(group)} images in its pool, {count} are needed")
+            found = f"{_class(dataset, c)} has {len(group)} images in its pool"
+            raise UserError(f"split '{wanted}': {found}, {count} are needed")
 
 
 def _class_names(dataset: Dataset, pool: AnyImages, members: Sequence[Indices]) -> list[str]:
@@ -206,7 +228,8 @@ def _select_train(split: Split, pool: AnyImages) -> AnyImages:
             by_identity[name].append(index)
         for name, times in sorted(Counter(wanted).items()):
             if len(by_identity[name]) < times:
-                raise UserError(f"split '{split.id}': image {name} of class {c} is not in data set '{split.dataset}'")
+                image = f"image {name} of class '{split.class_names[c]}'"
+                raise UserError(f"split '{split.id}': {image} is not in data set '{split.dataset}'")
             order += by_identity[name][:times]
     return take(pool, order)
 
@@ -217,4 +240,5 @@ def take(images: AnyImages, order: Sequence[int]) -> AnyImages:
     if isinstance(images, Images):
         return Images(images.pixels[index], images.labels[index])
     identities = images.identities and tuple(images.identities[i] for i in order)
-    return ImageFiles(images.root, tuple(images.names[i] for i in order), images.labels[index], identities)
+    names = tuple(images.names[i] for i in order)
+    return replace(images, names=names, labels=images.labels[index], identities=identities)

@@ -37,22 +37,28 @@ def module_name(dataset: str) -> str:
     return dataset.replace("-", "_")
 
 
-def get_dataset(name: str, *, where: str = "") -> Dataset:
+OWN = ("folder:", "folder-", "list:", "list-")  # how names of users' own data sets begin
+
+
+def get_dataset(name: str, *, where: str = "", holdout: float = 0.0) -> Dataset:
     """The data set registered under `name`, or the one that a user's own folder is.
 
     Args:
-        name: a registered name, `folder:PATH`, or the name `folder-...` that such a folder has got.
+        name: a registered name, `folder:PATH`, `list:DIR`, or the name `folder-...` that such a one has got.
         where: the file or option that the name comes from.
+        holdout: of `folder:PATH` and `list:DIR`: share of each class that becomes the test part they have not.
 
     Raises:
         UserError: no data set has that name (the message has its nearest known names), or the folder is none.
     """
-    if name.startswith(("folder:", "folder-")):
+    if name.startswith(OWN):
         from harness.datasets._folder import open_folder
 
-        return open_folder(name, data_root())
+        return open_folder(name, data_root(), holdout)
     if name not in available_datasets():
-        raise unknown("data set", name, [*available_datasets(), "folder:PATH"], where=where)
+        raise unknown("data set", name, [*available_datasets(), "folder:PATH", "list:DIR"], where=where)
+    if holdout:
+        raise UserError(f"--holdout {holdout:g}: '{name}' has a test part; only folder:PATH and list:DIR may lack one")
     dataset = importlib.import_module(f"harness.datasets.{module_name(name)}").DATASET
     assert isinstance(dataset, Dataset)
     return dataset
@@ -60,7 +66,7 @@ def get_dataset(name: str, *, where: str = "") -> Dataset:
 
 def recipes_of(name: str) -> str:
     """The data set whose recipes a data set is trained with: itself, but for users' folders."""
-    return get_dataset(name).recipes_of if name.startswith(("folder:", "folder-")) else name
+    return get_dataset(name).recipes_of if name.startswith(OWN) else name
 
 
 def data_root() -> Path:

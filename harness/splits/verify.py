@@ -14,16 +14,16 @@ from typing import Any
 
 from harness.base.errors import UserError
 from harness.base.files import sha256_bytes
+from harness.base.progress import counted
 from harness.reading import pins
 from harness.reading.archives import MAX_MEMBER, read_members
 from harness.reading.dataset import AnyImages, Dataset, ImageFiles
-from harness.reading.decoding import WORKERS, image_fault
+from harness.reading.decoding import SUFFIXES, WORKERS, Inspection, inspect
 from harness.reading.identity import image_hash
 from harness.splits import store
 from harness.splits.splits import ordered
 
 SHOWN = 20  # faults that are printed of each kind; the manifest has all of them
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
 ARCHIVES = (".zip", ".tar", ".xz", ".gz", ".bz2")
 
 
@@ -39,6 +39,10 @@ class Report:
     sha256: dict[str, str] = field(default_factory=dict)  # part -> over the images' identities, as splits have it
     duplicates_in_train: int | None = None  # images beyond the first of their kind; None: not looked for
     in_train_and_test: int | None = None  # different images that both parts have
+    with_more_frames: int = 0  # image files with frames or pages after the first, which is the one that is used
+    turned: int = (
+        0  # a user's images that are stored turned or mirrored, and are turned upright by their EXIF orientation
+    )
 
     @property
     def sound(self) -> bool:
@@ -47,7 +51,8 @@ class Report:
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, for the manifest."""
-        return asdict(self) | {"sound": self.sound}
+        rare = [name for name in ("with_more_frames", "turned") if not getattr(self, name)]
+        return {name: value for name, value in asdict(self).items() if name not in rare} | {"sound": self.sound}
 
     def lines(self) -> list[str]:
         """The report as text."""
@@ -60,6 +65,10 @@ class Report:
         twice = ""
         if self.duplicates_in_train is not None:
             twice = f"; duplicates: {self.duplicates_in_train} in train, {self.in_train_and_test} in train and test"
+        if self.with_more_frames:
+            lines.append(f"{self.with_more_frames} images have several frames or pages; the first one is used")
+        if self.turned:
+            lines.append(f"{self.turned} images are turned upright, as their EXIF orientation says")
         return [*lines, f"{self.dataset}: {verdict} in {self.folder}; images: {counts}{twice}"]
 
 
@@ -96,7 +105,7 @@ def archive_faults(path: Path) -> list[str]:
         return faults
     try:
         for name, data in read_members(path, on_fault=lambda fault: faults.append(f"{path}: {fault}")):
-            if name.suffix.lower() in IMAGE_SUFFIXES and (fault := image_fault(data)):
+            if name.suffix.lower() in SUFFIXES and (fault := inspect(data).fault):
                 faults.append(f"{path}: image '{name}' cannot be read: {fault}")
     except UserError as error:
         faults.append(str(error))
@@ -145,19 +154,22 @@ def _check_files(images: ImageFiles, report: Report, quick: bool) -> list[str]:
         return []
     hashes = []
     with ThreadPoolExecutor(WORKERS) as pool:
-        for path, (sha256, fault) in zip(present, pool.map(_read, present), strict=True):
+        found = counted(pool.map(_read, present), f"verifying {images.root.name}", len(present))
+        for path, (sha256, seen) in zip(present, found, strict=True):
             hashes.append(sha256)
-            if fault:
-                report.damaged.append(f"{path}: {fault}")
+            report.with_more_frames += seen.more
+            report.turned += seen.lying and images.upright
+            if seen.fault:
+                report.damaged.append(f"{path}: {seen.fault}")
     return hashes
 
 
-def _read(path: Path) -> tuple[str, str]:
-    """sha256 of a file's bytes, and why it is not a readable image."""
+def _read(path: Path) -> tuple[str, Inspection]:
+    """sha256 of a file's bytes, and what kind of an image it is."""
     try:
         if path.stat().st_size > MAX_MEMBER:
-            return "", f"it has {path.stat().st_size} bytes, {MAX_MEMBER} are allowed"
+            return "", Inspection(f"it has {path.stat().st_size} bytes, {MAX_MEMBER} are allowed")
         data = path.read_bytes()
     except OSError as error:
-        return "", f"it cannot be read: {error.strerror}"
-    return sha256_bytes(data), image_fault(data)
+        return "", Inspection(f"it cannot be read: {error.strerror}")
+    return sha256_bytes(data), inspect(data)

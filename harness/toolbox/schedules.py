@@ -80,13 +80,27 @@ def share(of_all: float, epochs: int) -> int:
     return round(of_all * epochs)
 
 
+def batch_sizes(images: int, size: int, *, drop_last: bool = False) -> list[int]:
+    """Images of each batch of an epoch.
+
+    One image that is left over joins the batch before it: BatchNorm cannot work on a single value of each channel.
+
+    Args:
+        drop_last: a last batch that is not full is left out, so nothing has to join.
+    """
+    sizes = [min(size, images - start) for start in range(0, images, size)]
+    if len(sizes) > 1 and sizes[-1] == 1 < size and not drop_last:
+        sizes[-2:] = [size + 1]
+    return sizes
+
+
 def whole_epochs(iterations: int, images: int, batch_size: int, *, count_partial_batch: bool) -> int:
     """Epochs that a published number of steps makes, rounded up (Balanced Softmax's code).
 
     Args:
         count_partial_batch: whether an epoch's last batch counts when it is not full.
     """
-    batches = -(-images // batch_size) if count_partial_batch else max(1, images // batch_size)
+    batches = len(batch_sizes(images, batch_size)) if count_partial_batch else max(1, images // batch_size)
     return -(-iterations // batches)
 
 

@@ -135,7 +135,7 @@ def test_a_truncated_image(tmp_path: Path) -> None:
 
 def test_other_formats_are_not_even_tried() -> None:
     with pytest.raises(ValueError, match="none of the formats WEBP, JPEG, PNG"):
-        decode_image(made.encoded(made.pixels(0), "BMP"), made.SHAPE)
+        decode_image(made.encoded(made.pixels(0), "PPM"), made.SHAPE)
 
 
 def test_grey_and_colour() -> None:

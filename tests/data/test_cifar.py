@@ -78,7 +78,7 @@ def test_splits_are_those_of_the_specification(pool: tuple[str, dict[str, Images
 
 def test_a_step_needs_more_than_the_pool_has(pool: tuple[str, dict[str, Images]]) -> None:
     name, parts = pool
-    with pytest.raises(UserError, match=r"class 1 has .* images in its pool, .* are needed"):
+    with pytest.raises(UserError, match=r"class '\w+' has .* images in its pool, .* are needed"):
         build_split(f"{name}-lt-if100-step", store.find(store.get_dataset(name)), parts)
 
 

@@ -70,7 +70,7 @@ def made_set(data: Path, monkeypatch: pytest.MonkeyPatch) -> Dataset:
             path.write_bytes(official.jpeg(seed + 1000 * (part == "test"), 8))
     dataset = make_dataset(lists)
     monkeypatch.setattr(store, "available_datasets", lambda: ["made"])
-    monkeypatch.setattr(store, "get_dataset", lambda name, where="": dataset)
+    monkeypatch.setattr(store, "get_dataset", lambda name, **_: dataset)
     return dataset
 
 

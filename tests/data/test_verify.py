@@ -141,7 +141,7 @@ def ltbench(monkeypatch: pytest.MonkeyPatch) -> Command:
 def test_exit_codes(
     dataset: Dataset, data: Path, ltbench: Command, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(store, "get_dataset", lambda name, where="": dataset)
+    monkeypatch.setattr(store, "get_dataset", lambda name, **_: dataset)
     assert ltbench("verify", "small", "--manifest", "found.json") == 0
     manifest = json.loads(Path("found.json").read_text())
     assert manifest[0]["sound"]

@@ -41,6 +41,7 @@ from harness.spec.suites import Suite, parse_seeds
 from harness.splits.split_names import parse_split_name
 from harness.splits.splits import read_split
 from tests.factories import make_record
+from tests.faults import trees
 
 SECONDS = 60  # of wall time, on a machine that may be busy with other work
 MEMORY = 6 * 2**30  # bytes of address space, of which torch alone takes more than half
@@ -157,7 +158,7 @@ def _stage(_: Path, text: str) -> object:
         try:
             build(kind, value, "fuzzed.yaml")
         except UserError as error:
-            _one_line(error)
+            one_line(error)
     return value
 
 
@@ -186,24 +187,26 @@ TARGETS: dict[str, tuple[Target, st.SearchStrategy[Any]]] = {
     "run": (on_file(read_run_info), structured(stamped(RUN))),
     "split": (on_file(read_split), structured(SPLIT)),
     "list": (on_file(lambda path: read_list(path, 2)), edits_of(LIST) | st.binary(max_size=60)),
+    "own list": (trees.lists, edits_of(trees.LIST) | st.binary(max_size=60)),
+    "own folder": (trees.folder, trees.trees),
     "card": (_card, structured(CARD)),
     "entry": (lambda _, text: parse_entry(text), texts | entries),
     "split name": (lambda _, text: parse_split_name(text), texts | names),
     "seeds": (lambda _, text: parse_seeds(text), texts | st.text("0123456789,-_ ", max_size=12)),
 }  # fmt: skip
-SLOW = {"recipe": 0.2, "card": 0.5}  # share of the inputs that the others get
+SLOW = {"recipe": 0.2, "card": 0.5, "own folder": 0.2}  # share of the inputs that the others get
 
 
 # ---- running them ----------------------------------------------------------------------------------------------------
 
 
-def _one_line(error: UserError) -> None:
+def one_line(error: UserError) -> None:
     if not str(error).isprintable() or len(str(error)) > 5000:
         raise AssertionError(f"not one clear line: {str(error)[:300]!r}")
 
 
 @contextmanager
-def _in_time() -> Iterator[None]:
+def in_time() -> Iterator[None]:
     def late(*_: object) -> None:
         raise TimeoutError(f"more than {SECONDS} seconds")
 
@@ -247,11 +250,11 @@ def fuzz(name: str, inputs: int, seed: int, folder: Path) -> Counter[str]:
     @given(strategy)
     def feed(data: Any) -> None:
         try:
-            with _in_time():
+            with in_time():
                 target(folder, data)
             counts["read"] += 1
         except UserError as error:
-            _one_line(error)
+            one_line(error)
             counts["refused"] += 1
 
     feed()

@@ -172,7 +172,14 @@ def content(made: EpochPlan) -> dict[str, torch.Tensor]:
 
 
 def batches(count: int, batch_size: int) -> list[slice]:
-    return [slice(start, min(start + batch_size, count)) for start in range(0, count, batch_size)]
+    """Those of an epoch; a single image that is left over belongs to the last full one."""
+    full, rest = divmod(count, batch_size)
+    ends = [batch_size * (i + 1) for i in range(full)]
+    if rest == 1 and full:
+        ends[-1] = count
+    elif rest:
+        ends.append(count)
+    return [slice(start, end) for start, end in zip([0, *ends], ends, strict=False)]
 
 
 @given(st.integers(1, 50), st.integers(1, 20), st.integers(0, 100))

@@ -36,6 +36,9 @@ def test_nothing_to_do(toy: object) -> None:
 def test_what_cannot_be_resized_is_refused(toy: object) -> None:
     with pytest.raises(UserError, match="only square images"):
         resized(toys.make_split(image_shape=[4, 6, 1]), toys.make_parts(), 2)
+
+
+def test_files_are_read_at_that_size_later(toy: object) -> None:
     files = ImageFiles(Path(), ("a.jpg",), np.zeros(1, np.int64))
-    with pytest.raises(UserError, match="stay files"):
-        resized(toys.make_split(), {"train": files}, 2)
+    shaped, parts = resized(toys.make_split(), {"train": files}, 2)
+    assert (shaped.image_shape[:2], parts) == ([2, 2], {"train": files})

@@ -143,7 +143,7 @@ def test_a_duplicate_listed_twice_is_not_served_by_another_class(toy: Dataset) -
     split = build_split("toy-lt-if1", toy, parts)
     pixels = parts["train"].pixels.copy()
     pixels[1] += 1  # class 0 now has its twin once, class 1 still has it
-    with pytest.raises(UserError, match="of class 0 is not in data set"):
+    with pytest.raises(UserError, match="of class 'a' is not in data set"):
         select(split, parts | {"train": Images(pixels, parts["train"].labels)})
 
 
@@ -151,7 +151,7 @@ def test_select_refuses_a_missing_image(toy: Dataset) -> None:
     split, parts = toys.make_split(), toys.make_parts()
     pixels, wanted = parts["train"].pixels.copy(), split.train[2][1]
     pixels[[pixel_hash(image) == wanted for image in pixels]] ^= 1
-    with pytest.raises(UserError, match=f"image {wanted} of class 2 is not in data set 'toy'"):
+    with pytest.raises(UserError, match=f"image {wanted} of class 'c' is not in data set 'toy'"):
         select(split, parts | {"train": Images(pixels, parts["train"].labels)})
 
 
@@ -191,7 +191,7 @@ def test_other_profiles_and_rules(toy: Dataset, suffix: str, counts: list[int]) 
 
 def test_a_pool_too_small_is_refused(toy: Dataset) -> None:
     parts = toys.make_parts() | {"train": toys.make_images(11, seed=0)}
-    with pytest.raises(UserError, match="class 0 has 11 images in its pool, 12 are needed"):
+    with pytest.raises(UserError, match="class 'a' has 11 images in its pool, 12 are needed"):
         build_split("toy-lt-if4", toy, parts)
 
 

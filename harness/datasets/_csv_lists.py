@@ -1,0 +1,102 @@
+"""The files that a user's own lists name: `train.csv`, `test.csv` and, if there is one, `val.csv` in one folder.
+
+Each has a head with the columns `path` and `label` in any order; others are passed over. Paths are relative to the
+folder or absolute; labels are class names or numbers. Windows line ends, a byte order mark, spaces around values,
+semicolons for commas and backslashes in paths are read as they are meant.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterator
+from pathlib import Path
+
+from harness.base.errors import UserError, reason
+from harness.datasets._walk import Found, class_name
+from harness.reading.dataset import PARTS
+
+NEEDED = ("path", "label")
+
+
+def read_lists(root: Path, *, parts_of_its_own: bool) -> Found:
+    """The images that the lists in a folder name.
+
+    Args:
+        root: the folder.
+        parts_of_its_own: whether there is a list of test images.
+
+    Raises:
+        UserError: a list or an image missing, no such columns, a label that the training list has not, or an image
+            with two labels; one line with file and line.
+    """
+    if not parts_of_its_own and (root / "test.csv").exists():
+        raise UserError(f"{root / 'test.csv'}: there is a list of test images; leave out --holdout")
+    rows: dict[str, list[tuple[str, str, int]]] = {}
+    for part in PARTS:
+        path = root / f"{part}.csv"
+        if path.exists() or path.is_symlink():
+            rows[part] = _checked(path, root)
+        elif part == "train" or (part == "test" and parts_of_its_own):
+            hint = "list:DIR needs train.csv and test.csv with the columns path,label"
+            raise UserError(f"{path}: no such file; {hint}; without test.csv, --holdout 0.2 sets some images aside")
+    names = {label for _, label, _ in rows["train"]}
+    if len(names) < 2:
+        raise UserError(f"{root / 'train.csv'}: has {len(names)} classes, at least 2 are needed")
+    classes = sorted(names, key=int) if all(n.isascii() and n.isdecimal() for n in names) else sorted(names)
+    labels, found = {name: label for label, name in enumerate(classes)}, Found(classes)
+    for part, listed in rows.items():
+        for _, label, line in listed:
+            if label not in labels:
+                raise UserError(f"{root / part}.csv, line {line}: a class that train.csv has not: '{label}'")
+        found.files[part] = [(name, labels[label]) for name, label, _ in listed]
+    others = [path.name for path in root.glob("*.csv") if path.stem not in PARTS]
+    found.skipped |= {"lists beside train.csv, val.csv and test.csv": others} if others else {}
+    return found
+
+
+def _checked(path: Path, root: Path) -> list[tuple[str, str, int]]:
+    """(file, label, line) of each row; each file is there, and has one label."""
+    seen: dict[str, tuple[str, int]] = {}
+    found = []
+    for written, label, line in _rows(path):
+        name = next((n for n in (written, written.replace("\\", "/")) if _is_file(root / n)), None)
+        if name is None:
+            raise UserError(f"{path}, line {line}: no such file: '{written}' (paths are relative to {root})")
+        other, first = seen.setdefault(name, (label, line))
+        if other != label:
+            raise UserError(f"{path}, line {line}: '{written}' is '{label}' here and '{other}' in line {first}")
+        found.append((name, label, line))
+    if not found:
+        raise UserError(f"{path}: lists no images")
+    return found
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # a name that no system allows
+        return False
+
+
+def _rows(path: Path) -> Iterator[tuple[str, str, int]]:
+    try:
+        text = path.read_text(encoding="utf-8-sig")  # a folder or a link to nothing is one line as it is
+        head = text.partition("\n")[0]
+        between = ";" if ";" in head and "," not in head else ","
+        reader = csv.reader(io.StringIO(text, newline=""), delimiter=between, skipinitialspace=True, strict=True)
+        columns = [column.strip().lower() for column in next(reader, [])]
+        if lacking := [name for name in NEEDED if columns.count(name) != 1]:
+            raise UserError(f"{path}, line 1: needs one column '{lacking[0]}', has {', '.join(columns) or 'none'}")
+        where = [columns.index(name) for name in NEEDED]
+        for row in reader:
+            if not any(cell.strip() for cell in row):
+                continue
+            values = [row[i].strip() if i < len(row) else "" for i in where]
+            if not all(values):
+                raise UserError(f"{path}, line {reader.line_num}: path or label is empty")
+            yield values[0], class_name(values[1]), reader.line_num
+    except UnicodeDecodeError:
+        raise UserError(f"{path}: not UTF-8; save it as 'CSV UTF-8'") from None
+    except csv.Error as error:
+        raise UserError(f"{path}: not a CSV file: {reason(error)}") from None

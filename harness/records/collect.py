@@ -5,12 +5,13 @@ from __future__ import annotations
 import re
 import sys
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from harness.base.errors import UserError
 from harness.base.files import read_json, unstamped
-from harness.records.check import faults
+from harness.records.check import VERDICT, Tier, faults
 from harness.records.evidence import evidence_path, read_evidence
 from harness.records.schema import Record, costs_path, read_record, record_paths
 from harness.splits.splits import Split, read_split
@@ -30,6 +31,17 @@ class Collected:
     left_out: list[tuple[Path, str]]
     unchecked: list[tuple[Path, str]] = field(default_factory=list)
 
+    def tier(self, path: Path) -> Tier:
+        """How far a record was checked; `validation.json` above it may say that its run was measured again."""
+        if any(path == other for other, _ in self.unchecked):
+            return "reported"
+        verdict = next((folder / VERDICT for folder in path.parents[:4] if (folder / VERDICT).is_file()), None)
+        try:
+            tiers = _tiers(verdict) if verdict else {}
+            return "re-run" if tiers and tiers.get(read_json(path, "record")["sha256"]) == "re-run" else "recomputed"
+        except (UserError, KeyError, TypeError):
+            return "recomputed"
+
     def costs(self, path: Path) -> dict[str, Any]:
         """What the run cost, from the file beside its record; empty when there is none or it is damaged."""
         try:
@@ -37,6 +49,13 @@ class Collected:
             return unstamped(value, costs_path(path)) if isinstance(value, dict) else {}
         except UserError:
             return {}
+
+
+@cache
+def _tiers(verdict: Path) -> dict[str, str]:
+    """What a validation found, by the hash of a record's content."""
+    content = unstamped(read_json(verdict, "verdict"), verdict)
+    return {str(one["sha256"]): str(one["tier"]) for one in content["records"]}
 
 
 def collect(*roots: Path) -> Collected:

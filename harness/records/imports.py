@@ -8,7 +8,7 @@ from pathlib import Path
 
 from harness.base.errors import UserError
 from harness.base.files import sha256_json
-from harness.records.check import read_checked
+from harness.records.check import VERDICT, read_checked
 from harness.records.evidence import evidence_path
 from harness.records.runs import run_info
 from harness.records.same_code import read_same_code, versions_of
@@ -52,6 +52,8 @@ def import_campaign(folder: Path, splits: Path, root: Path = IMPORTED) -> Import
             found.refused.append(str(error) if str(path.with_suffix("")) in str(error) else f"{path}: {error}")
             continue
         _take(record, path, root / folder.resolve().name / record.split / entry.path / f"seed{record.seed}.json", found)
+    if found.taken and (folder / VERDICT).is_file():
+        shutil.copyfile(folder / VERDICT, root / folder.resolve().name / VERDICT)
     return found
 
 

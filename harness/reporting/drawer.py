@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from harness.metrics.selection import SELECTION_RULES
+from harness.records.check import Tier
 from harness.reporting.summary import Row, RunResult
 
 RecipeValues = Mapping[str, Any]
@@ -26,6 +27,11 @@ COSTS = {
     "commit": "Commit",
 }
 LONGEST = 200
+TIERS: dict[Tier, str] = {
+    "reported": "reported: its scores could not be computed anew",
+    "recomputed": "recomputed: every score from its predictions",
+    "re-run": "re-run: a maintainer measured this run again",
+}
 
 
 def flat(value: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
@@ -69,6 +75,7 @@ def _facts(run: RunResult) -> Iterator[tuple[str, str]]:
     epochs = [f"{rule} {scores.epoch}" for rule in SELECTION_RULES if (scores := record.results.get(rule))]
     yield "Record", run.path
     yield "Status", record.status
+    yield "Checked", TIERS[run.tier]
     yield "Run key", record.run_key
     yield "Code version", record.code_version
     yield "Stages", " + ".join(record.stages)

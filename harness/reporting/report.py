@@ -147,7 +147,17 @@ def ranked_sections(collected: Collected, current: Mapping[str, str] | None = No
             return None
 
     same = read_same_code() if current else {}
-    runs = [RunResult(label(path), r, collected.costs(path), _note(r, current, same)) for path, r in collected.records]
+    lacking = {path: f"reported only: {reason}" for path, reason in collected.unchecked}
+    runs = [
+        RunResult(
+            label(path),
+            r,
+            collected.costs(path),
+            "; ".join(filter(None, (lacking.get(path), _note(r, current, same)))),
+            collected.tier(path),
+        )
+        for path, r in collected.records
+    ]
     return Ranked([with_evidence(section, read) for section in summarize(runs)], left_out, read)
 
 

@@ -14,6 +14,7 @@ from typing import Any, Literal, NamedTuple
 
 from harness.metrics.selection import SELECTION_RULES
 from harness.metrics.shots import GROUPS
+from harness.records.check import Tier
 from harness.records.schema import HEADLINE, Record, Scores
 
 RULES = tuple(SELECTION_RULES)
@@ -53,6 +54,7 @@ class RunResult:
     record: Record
     costs: dict[str, Any]
     note: str = ""  # what a reader must know of this record: measured with other code, say
+    tier: Tier = "recomputed"  # how far it was checked
 
 
 PROTOCOL = (

@@ -13,8 +13,10 @@ from harness.base.files import read_json
 from harness.base.progress import Reporter
 from harness.records.agreement import Agreement
 from harness.records.check import VERDICT
+from harness.records.collect import collect
 from harness.records.evaluate import evaluate
 from harness.records.evidence import evidence_path
+from harness.records.imports import import_campaign
 from harness.records.schema import read_record, write_record
 from harness.running import stages
 from harness.running.validate import validate
@@ -102,3 +104,18 @@ def test_a_run_that_cannot_be_measured_again_stays_recomputed(submission: Path) 
 def test_a_folder_without_records_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no records; validate takes a folder"):
         validate(tmp_path, 0, "cpu", SCRATCH)
+
+
+def test_the_verdict_goes_with_the_records_that_are_imported(submission: Path) -> None:
+    """For exactly the records that it was given for."""
+    found = validate(submission, 1, "cpu", SCRATCH)
+    taken = import_campaign(submission, Path("results/splits"), Path("results/imported")).taken
+    collected = collect(Path("results/imported"))
+    expected = {one.sha256: one.tier for one in found.records}
+    assert sorted(expected.values()) == ["re-run", "recomputed"]
+    assert {path: collected.tier(path) for path in taken} == {
+        path: expected[read_json(path, "record")["sha256"]] for path in taken
+    }
+    for path in taken:
+        evidence_path(path).unlink()
+    assert {collect(Path("results/imported")).tier(path) for path in taken} == {"reported"}

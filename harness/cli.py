@@ -462,7 +462,7 @@ def reproduce(
 @app.command()
 def validate(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="records that somebody sent, as a campaign wrote them")],
-    rerun: Annotated[int, typer.Option(metavar="K", min=0, help="measure so many of the runs again, drawn by lot")] = 0,
+    rerun: Annotated[int, typer.Option(metavar="K", min=0, help="measure K of the runs again, chosen at random")] = 0,
     device: Device = "auto",
 ) -> None:
     """Check a submission: recompute every score; with --rerun, measure some runs again. Writes DIR/validation.json."""

@@ -16,7 +16,7 @@ from harness.records.agreement import Agreement, agreement
 from harness.records.schema import Record, costs_path, read_record, record_paths
 from harness.spec.suites import RECORDS
 
-RESTORED = ("results", "reports", "dvc.lock", "README.md", "STUDIES.md", "REPRODUCTION.md")
+RESTORED = ("results", "reports", "dvc.lock")
 Runs = Mapping[Path, Record]
 
 
@@ -46,7 +46,7 @@ def compare_with_committed(revision: str = "HEAD") -> list[str]:
 
 
 def restore() -> None:
-    """Puts the committed results, reports and documents back.
+    """Puts the committed results, reports and dvc.lock back.
 
     Raises:
         UserError: git cannot do it.

@@ -261,19 +261,28 @@ def ensure_split(name: str, dataset: Dataset, out: Path) -> Path:
     return path
 
 
+BALANCED = 1e-6  # within this, class-mean accuracy is that over all images
+
+
 def print_table(records: Sequence[Record]) -> None:
-    """Accuracy in percent by group, a line for each seed and selection rule."""
+    """Accuracy in percent by group, a line for each seed and selection rule.
+
+    Class-mean accuracy stands beside that over all images where the test set is not balanced.
+    """
     groups = records[0].groups
+    of_all = [scores for record in records for scores in record.results.values() if scores]
+    scored = ["all", "macro"] if any(abs(scores.all - scores.macro) > BALANCED for scores in of_all) else ["all"]
+    titles = [{"macro": "class mean"}.get(name, name) for name in scored]
     table = Table(title=f"{records[0].entry} on {records[0].split} (top-1, %)")
-    for column in ("seed", "selection", "epoch", "all", *(f"{group} ({groups[group]})" for group in GROUPS)):
+    for column in ("seed", "selection", "epoch", *titles, *(f"{group} ({groups[group]})" for group in GROUPS)):
         table.add_column(column, justify="left" if column == "selection" else "right")
     for record in records:
         if record.status != "ok":
-            table.add_row(str(record.seed), record.status, "-", "-", "-", "-", "-")
+            table.add_row(str(record.seed), record.status, *["-"] * (1 + len(scored) + len(GROUPS)))
         for rule in SELECTION_RULES:
             scores = record.results.get(rule)
             if scores:
-                values = [scores.all, *(getattr(scores, group) for group in GROUPS)]
+                values = [getattr(scores, name) for name in (*scored, *GROUPS)]
                 cells = ["-" if value is None else f"{100 * value:.2f}" for value in values]
                 table.add_row(str(record.seed), rule, str(scores.epoch), *cells)
     Console().print(table)

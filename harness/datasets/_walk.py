@@ -94,11 +94,17 @@ def _is_part(path: Path) -> bool:
 def _entries(folder: Path) -> list[os.DirEntry[str]]:
     """What lies in a folder, sorted, without junk."""
     with os.scandir(folder) as entries:
-        return sorted((e for e in entries if not _is_junk(e.name)), key=lambda entry: entry.name)
+        kept = (entry for entry in entries if not _is_junk(entry.name) and not _is_ours(Path(entry.path)))
+        return sorted(kept, key=lambda entry: entry.name)
 
 
 def _is_junk(name: str) -> bool:
     return name.startswith(".") or name.lower() in JUNK
+
+
+def _is_ours(path: Path) -> bool:
+    """A data root or a folder of runs, which a command leaves that is called in the folder of images itself."""
+    return (path / ".folders").is_dir() or ((path / "records").is_dir() and (path / "splits").is_dir())
 
 
 def _class_folders(folder: Path) -> list[str]:

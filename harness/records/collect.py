@@ -61,14 +61,14 @@ def _tiers(verdict: Path) -> dict[str, str]:
 def collect(*roots: Path) -> Collected:
     """Reads every record under the roots. A file that is damaged or contradicts itself is reported and left out.
 
-    A record is compared with its split where `results/splits` has that.
+    A record is compared with its split where `results/splits` has that, or a folder `splits` beside the records.
     """
-    collected, splits = Collected([], []), dict[str, Split | None]()
+    collected = Collected([], [])
     for path in record_paths(*roots):
         try:
             record = read_record(path)
             _check_name(path, record)
-            if lacking := _checked(path, record, splits):
+            if lacking := _checked(path, record):
                 collected.unchecked.append((path, lacking))
             collected.records.append((path, record))
         except UserError as error:
@@ -77,14 +77,18 @@ def collect(*roots: Path) -> Collected:
     return collected
 
 
-def _checked(path: Path, record: Record, splits: dict[str, Split | None]) -> str:
+def find_split(record: Record, path: Path) -> Split | None:
+    """The split that a record at `path` was measured on: this checkout's, or one that lies beside the records."""
+    for folder in (SPLITS, *(parent / "splits" for parent in [*path.parents][:6])):
+        file = folder / f"{record.split}.json"
+        if file.is_file() and (split := read_split(file)).sha256 == record.split_sha256:
+            return split
+    return None
+
+
+def _checked(path: Path, record: Record) -> str:
     """What the check of a finished run lacks; empty if it lacks nothing."""
-    if record.split not in splits:
-        file = SPLITS / f"{record.split}.json"
-        splits[record.split] = read_split(file) if file.is_file() else None
-    split = splits[record.split]
-    if split is not None and split.sha256 != record.split_sha256:
-        split = None  # another version of it
+    split = find_split(record, path)
     evidence = read_evidence(evidence_path(path), record)
     for fault in faults(record, evidence, split):
         raise UserError(f"{path}: {fault}")

@@ -16,6 +16,7 @@ from harness.spec.entries import Entry
 SCHEMA = 1
 HEADLINE = "last"  # the selection rule that every finished run has, and that tables lead with
 COSTS_SUFFIX = ".run.json"
+OTHER_FOLDERS = {"splits", "work"}  # that `ltbench run` and `campaign` leave beside `records`
 
 
 @dataclass(frozen=True)
@@ -133,7 +134,8 @@ def record_paths(*roots: Path) -> Iterator[Path]:
     """Every record file under the roots, sorted; cost files beside them are passed over."""
     for root in roots:
         for path in sorted(root.rglob("*.json")):
-            if not path.name.endswith(COSTS_SUFFIX) and path.name != "validation.json":
+            others = OTHER_FOLDERS.intersection(path.relative_to(root).parts)
+            if not others and not path.name.endswith(COSTS_SUFFIX) and path.name != "validation.json":
                 yield path
 
 

@@ -216,10 +216,14 @@ METRICS = (
 
 
 def _value(record: Record, rule: str, metric: Metric) -> float | None:
-    """What a run has in a column. Its optimism is the same at any rule: how much choosing on the test set flatters."""
+    """What a run has in a column.
+
+    Its optimism is the same at any rule: how much choosing on the test set flatters, in the class-mean accuracy by
+    which the epoch is chosen.
+    """
     if metric.key == "optimism":
         oracle, last = record.results.get("best_test"), record.results.get("last")
-        return oracle.all - last.all if oracle and last else None
+        return oracle.macro - last.macro if oracle and last else None
     scores = record.results.get(rule)
     return getattr(scores, metric.key) if scores else None
 

@@ -13,11 +13,11 @@ from harness.base.errors import RunFailed, UserError
 from harness.base.files import read_json, stamped, write_json
 from harness.records.agreement import agreement
 from harness.records.check import VERDICT, Tier, read_checked, repeated
+from harness.records.collect import SPLITS, find_split
 from harness.records.schema import Record, costs_path, read_record, record_paths
 from harness.running import cells
 from harness.spec.provenance import processor
-from harness.spec.suites import SPLITS
-from harness.splits.splits import Split, read_split
+from harness.splits.splits import Split
 
 SCHEMA = 1
 
@@ -68,7 +68,7 @@ def validate(folder: Path, rerun: int, device: str, scratch: Path) -> Validation
     for path in paths:
         try:
             record = read_record(path)
-            read_checked(path, record, _split(record, folder))
+            read_checked(path, record, _split(record, path))
         except UserError as error:
             found.refused.append(str(error))
             continue
@@ -82,14 +82,13 @@ def validate(folder: Path, rerun: int, device: str, scratch: Path) -> Validation
     return found
 
 
-def _split(record: Record, folder: Path) -> Split:
+def _split(record: Record, path: Path) -> Split:
     """This checkout's, or the one that came along."""
-    files = [place / f"{record.split}.json" for place in (SPLITS, folder / "splits")]
-    for file in files:
-        if file.is_file():
-            return read_split(file)
+    if split := find_split(record, path):
+        return split
     raise UserError(
-        f"{files[0]}: missing, and not in {files[1].parent} either; to make it: ltbench split {record.split}"
+        f"{path}: its split {record.split_sha256[:8]} is neither in {SPLITS} nor beside the records; "
+        f"to make it: ltbench split {record.split}"
     )
 
 

@@ -113,7 +113,7 @@ def _nothing(root: Path) -> None:
         (_nothing, ("--backbone", "resnet9_cifa"), "STOP      no backbone is named"),
         (_nothing, ("--backbone", "vit_tiny_patch16_224"), "STOP      backbone 'vit_tiny_patch16_224' does not accept"),
         (_nothing, ("--method", "nothing"), "no method is named"),
-        (_nothing, ("--imbalance-factor", "0.5"), "STOP .*the imbalance factor must be at least 1"),
+        (_nothing, ("--imbalance-factor", "0.5"), "STOP .*the imbalance factor must be a number of at least 1"),
     ],
 )  # fmt: skip
 def test_what_a_run_refuses_the_doctor_refuses(

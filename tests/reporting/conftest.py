@@ -11,8 +11,9 @@ import pytest
 
 from harness.records.arrays import write_arrays
 from harness.records.collect import Collected, collect
+from harness.records.evaluate import score_epoch
 from harness.records.evidence import evidence_path
-from harness.records.schema import Record, Scores, write_record
+from harness.records.schema import Record, write_record
 from harness.reporting.claims import Claim
 from tests.factories import collected, make_record
 
@@ -106,9 +107,8 @@ def store(folder: Path, method: str, seed: int, accuracies: list[float], **facts
     hits = [round(TEST_IMAGES / 10 * accuracy) for accuracy in accuracies]
     predicted = np.concatenate([[c] * hit + [(c + 1) % 10] * (TEST_IMAGES // 10 - hit) for c, hit in enumerate(hits)])
     share = float((predicted == targets).mean())
-    plain = make_record(method, seed, share, test_images=TEST_IMAGES, **facts)
-    per_class = [hit / (TEST_IMAGES / 10) for hit in hits]
-    scores = Scores(**{**vars(plain.results["last"]), "all": share, "macro": share, "per_class": per_class})
+    plain = make_record(method, seed, share, test_images=TEST_IMAGES, **{"val_images": 0, **facts})
+    scores = score_epoch(predicted, targets, plain.class_counts, epoch=3, ece=0.1, policy=plain.shot_policy)
     record = replace(plain, results={"last": scores, "best_val": None, "best_test": scores})
     path = folder / method / f"seed{seed}.json"
     write_record(path, record)

@@ -18,7 +18,7 @@ from harness.records.evaluate import evaluate
 from harness.records.evidence import evidence_path
 from harness.records.imports import import_campaign
 from harness.records.schema import read_record, write_record
-from harness.running import stages
+from harness.running import cells, stages
 from harness.running.validate import validate
 from harness.spec.entries import parse_entry
 from harness.spec.recipes import resolve
@@ -119,3 +119,15 @@ def test_the_verdict_goes_with_the_records_that_are_imported(submission: Path) -
     for path in taken:
         evidence_path(path).unlink()
     assert {collect(Path("results/imported")).tier(path) for path in taken} == {"reported"}
+
+
+def test_records_that_ltbench_run_left_find_their_split_beside_them(workspace: Path) -> None:
+    """In `runs/`, `runs/records/` or deeper: they are no less checked than those of the pipeline."""
+    cells.run_alone("tiny", parse_entry("plain@common"), "0", Path("runs"), 10.0, [], None, "cpu")
+    Path("results/splits/tiny-lt-if10.json").unlink(missing_ok=True)
+    deepest = next(Path("runs/records").rglob("seed0.json")).parent
+    for root in (Path("runs"), Path("runs/records"), deepest):
+        collected = collect(root)
+        assert (len(collected.records), collected.left_out, collected.unchecked) == (1, [], [])
+        found = validate(root, 0, "cpu", SCRATCH)
+        assert (found.tier, found.refused) == ("recomputed", [])

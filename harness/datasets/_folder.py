@@ -109,7 +109,8 @@ def open_folder(name: str, data_root: Path, holdout: float = 0.0) -> Dataset:
             f"--holdout {holdout:g}: '{name}' was made with {source.holdout:g}; give {source.kind}:PATH instead"
         )
     if not source.root.is_dir():
-        raise UserError(f"{source.root}: '{name}' lay there and does not any more; {_to_make_known(name)}")
+        again = _to_make_known(name) + (f" --holdout {source.holdout:g}" if source.holdout else "")
+        raise UserError(f"{source.root}: '{name}' lay there and does not any more; {again}")
     scan = _scan(source, data_root)
     if scan.fingerprint != name.rpartition("-")[2]:
         now = _known_name(scan, data_root)

@@ -55,6 +55,8 @@ def get_dataset(name: str, *, where: str = "", holdout: float = 0.0) -> Dataset:
         from harness.datasets._folder import open_folder
 
         return open_folder(name, data_root(), holdout)
+    if name not in available_datasets() and Path(name).is_dir():
+        raise UserError(f"{where + ': ' if where else ''}'{name}' is a folder here; say folder:{name} (or list:{name})")
     if name not in available_datasets():
         raise unknown("data set", name, [*available_datasets(), "folder:PATH", "list:DIR"], where=where)
     if holdout:

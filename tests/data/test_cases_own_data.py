@@ -361,6 +361,19 @@ def test_case_q_holdout_cuts_a_plain_folder_of_classes(here: Path) -> None:
         store.get_dataset("mnist5k", holdout=0.2)
 
 
+def test_case_q_what_commands_leave_in_the_folder_is_no_class(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Called in the folder of photos itself, they make data/ and runs/ there."""
+    root = fill(here / "mine", **{".": {"a": 6, "b": 4}})
+    before = opened(root, 0.5)
+    monkeypatch.setenv("LTBENCH_DATA", str(root / "data"))
+    opened(root, 0.5)
+    assert (root / "data" / ".folders").is_dir()
+    for name in ("records", "splits"):
+        (root / "runs" / name).mkdir(parents=True)
+    after = opened(root, 0.5)
+    assert (after.name, after.class_names) == (before.name, ("a", "b"))
+
+
 def test_case_q_a_remembered_holdout_is_not_another(here: Path) -> None:
     name = opened(fill(here / "mine", train={"a": 10, "b": 5}), 0.2).name
     assert opened(name, 0.2).name == name

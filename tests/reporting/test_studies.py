@@ -111,7 +111,11 @@ def test_findings_do_not_rest_on_the_seeds_that_survived(tmp_path: Path) -> None
     for seed in range(4):
         store(tmp_path, "balanced_softmax", seed, [0.9] * 10)
         store(tmp_path, "ce", seed, [0.5] * 10)
-    write_record(tmp_path / "ce" / "seed3.json", make_record("ce", 3, failure="loss is NaN", test_images=TEST_IMAGES))
+    write_record(
+        tmp_path / "ce" / "seed3.json",
+        make_record("ce", 3, failure="loss is NaN", test_images=TEST_IMAGES, val_images=0),
+    )
+    (tmp_path / "ce" / "seed3.npz").unlink()
     found = result(collect(tmp_path))
     assert found.measured[0].n == 3
     assert not found.findings
@@ -120,7 +124,14 @@ def test_findings_do_not_rest_on_the_seeds_that_survived(tmp_path: Path) -> None
 def test_rows_of_other_networks_are_not_compared(tmp_path: Path) -> None:
     for seed in range(3):
         store(tmp_path, "balanced_softmax", seed, [0.9] * 10)
-        store(tmp_path, "ce", seed, [0.5] * 10, recipe={"backbone": "resnet20_cifar", "params": {}, "train": {}})
+        store(
+            tmp_path,
+            "ce",
+            seed,
+            [0.5] * 10,
+            recipe={"backbone": "resnet20_cifar", "params": {}, "train": {}},
+            backbone="resnet20_cifar",
+        )
     assert result(collect(tmp_path)).measured[0].missing.startswith("not comparable: backbone is ")
 
 

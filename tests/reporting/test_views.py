@@ -75,7 +75,7 @@ def test_damaged_evidence_is_named_and_stops_nothing(measured: Collected, tmp_pa
     evidence_path(tmp_path / "records" / "ce" / "seed1.json").write_bytes(b"nothing")
     (section,), left_out, _ = ranked_sections(collect(tmp_path / "records"))
     assert [row.ranks["last"] for row in section.rows] == [1, 1, 3]
-    assert [path for path, _ in left_out] == ["ce/seed1.npz"]
+    assert [path for path, _ in left_out] == ["ce/seed1.json"]
     page = build_report(collect(tmp_path / "records"), tmp_path / "out", sources()).read_text()
     assert "damaged evidence" in page
 
@@ -93,4 +93,4 @@ def test_a_number_that_its_predictions_do_not_give_has_no_evidence(measured: Col
     results = record.results | {"last": replace(record.results["last"], all=0.99)}
     write_record(path, replace(record, results=results))
     left_out = ranked_sections(collect(tmp_path / "records")).left_out
-    assert [name for name, _ in left_out] == ["ce/seed0.npz"]
+    assert [name for name, _ in left_out] == ["ce/seed0.json"]

@@ -14,6 +14,7 @@ from harness.records.schema import HEADLINE, Record, Scores
 Verdict = Literal["same bits", "within seed spread", "outside", "unknown"]
 GROUPS = ("all", "macro", "many", "medium", "few")
 LEVEL = 0.95
+FEWEST = 3  # seeds of a row: two give an interval that holds nearly anything
 
 
 @dataclass(frozen=True)
@@ -21,7 +22,7 @@ class Agreement:
     """How far a run's new scores are from its old ones.
 
     Attributes:
-        verdict: "unknown" where one seed alone says nothing of the spread.
+        verdict: "unknown" where fewer than three seeds say too little of the spread.
         score: the accuracy of the last epoch that differs most, relative to its spread.
         difference: of that one, new less old, as a fraction.
     """
@@ -55,7 +56,7 @@ def agreement(stated: Record, again: Record, seeds: Sequence[Record]) -> Agreeme
         width = limits[1] - limits[0] if limits else 1.0
         found.append((inside, -abs(now - before) / max(width, 1e-9), score, now - before))
     inside, _, score, difference = min(found)
-    if len(seeds) < 2:
+    if len(seeds) < FEWEST:
         return Agreement("unknown", score, difference)
     return Agreement("within seed spread" if inside else "outside", score, difference)
 

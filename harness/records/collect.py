@@ -81,9 +81,14 @@ def find_split(record: Record, path: Path) -> Split | None:
     """The split that a record at `path` was measured on: this checkout's, or one that lies beside the records."""
     for folder in (SPLITS, *(parent / "splits" for parent in [*path.parents][:6])):
         file = folder / f"{record.split}.json"
-        if file.is_file() and (split := read_split(file)).sha256 == record.split_sha256:
+        if file.is_file() and (split := _split(file, file.stat().st_mtime_ns)).sha256 == record.split_sha256:
             return split
     return None
+
+
+@cache
+def _split(file: Path, _changed: int) -> Split:
+    return read_split(file)
 
 
 def _checked(path: Path, record: Record) -> str:

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import io
-import subprocess
-import tarfile
 import tempfile
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
@@ -12,6 +9,7 @@ from pathlib import Path
 
 from harness.base.errors import UserError
 from harness.base.files import read_json
+from harness.base.git import git, unpack
 from harness.records.agreement import Agreement, agreement
 from harness.records.schema import Record, costs_path, read_record, record_paths
 from harness.spec.suites import RECORDS
@@ -27,7 +25,7 @@ def compare_with_committed(revision: str = "HEAD") -> list[str]:
         UserError: no git repository, no such revision, or no records in one of the two.
     """
     with tempfile.TemporaryDirectory() as folder:
-        _unpack(revision, Path(folder))
+        unpack(revision, Path(folder), str(RECORDS))
         old, there = _runs(Path(folder) / RECORDS), _processors(Path(folder) / RECORDS)
     new, here = _runs(RECORDS), _processors(RECORDS)
     for where, runs in ((revision, old), (str(RECORDS), new)):
@@ -51,7 +49,7 @@ def restore() -> None:
     Raises:
         UserError: git cannot do it.
     """
-    _git("checkout", "HEAD", "--", *(name for name in RESTORED if Path(name).exists()))
+    git("checkout", "HEAD", "--", *(name for name in RESTORED if Path(name).exists()))
 
 
 def _runs(root: Path) -> dict[Path, Record]:
@@ -84,7 +82,7 @@ def _sentence(found: Mapping[Path, Agreement]) -> str:
     for verdict, words in (("within seed spread", "within what another seed does"), ("outside", "outside of that")):
         counts += [f"{verdicts.count(verdict)} {words}"] if verdict in verdicts else []
     if unknown := verdicts.count("unknown"):
-        counts.append(f"{unknown} of rows with one seed, whose spread is not known")
+        counts.append(f"{unknown} of rows with fewer than three seeds, whose spread is not known")
     verdict = "another processor rounds differently, so this is fine"
     if outside > 0.1 * len(found):
         verdict = "chance does not explain that: something differs here"
@@ -102,16 +100,3 @@ def _worst_of_each_method(found: Mapping[Path, Agreement], new: Runs) -> list[st
             rank = abs(points) + (1000 if one.verdict == "outside" else 0)
             worst[entry] = max(worst.get(entry, (-1.0, "")), (rank, line))
     return [line for _, line in sorted(worst.values(), reverse=True)]
-
-
-def _unpack(revision: str, folder: Path) -> None:
-    with tarfile.open(fileobj=io.BytesIO(_git("archive", revision, "--", str(RECORDS)))) as archive:
-        archive.extractall(folder, filter="data")
-
-
-def _git(*arguments: str) -> bytes:
-    try:
-        return subprocess.run(["git", *arguments], capture_output=True, check=True).stdout  # noqa: S603, S607
-    except (OSError, subprocess.CalledProcessError) as error:
-        detail = getattr(error, "stderr", b"").decode(errors="replace").strip() or str(error)
-        raise UserError(f"git {arguments[0]}: {detail.splitlines()[-1]}") from None

@@ -25,6 +25,7 @@ from safetensors import safe_open
 
 from harness.base.errors import UserError, unknown
 from harness.base.files import PACKAGE, sha256_bytes, write_json
+from harness.base.git import git, unpack
 from harness.records.evidence import evidence_path
 from harness.records.same_code import SAME_CODE, read_same_code
 from harness.records.schema import Record, read_record, record_paths
@@ -136,20 +137,8 @@ def _differences(run: str, before: Outcome | None, now: Outcome | None) -> list[
 
 
 def _unpack(revision: str, folder: Path) -> None:
-    commit = _git("rev-parse", "--verify", "--end-of-options", f"{revision}^{{commit}}").decode().strip()
-    archive = _git("archive", "--format=tar", commit, "--", PACKAGE.name, "methods")
-    folder.mkdir()
-    subprocess.run(["tar", "-x", "-C", str(folder)], input=archive, check=True)  # noqa: S603, S607
-
-
-def _git(*arguments: str) -> bytes:
-    try:
-        done = subprocess.run(["git", *arguments], capture_output=True, check=False, cwd=ROOT)  # noqa: S603, S607
-    except FileNotFoundError:
-        raise UserError("git is not installed") from None
-    if done.returncode:
-        raise UserError(f"git {' '.join(arguments)}: {' '.join(done.stderr.decode(errors='replace').split())}")
-    return done.stdout
+    commit = git("rev-parse", "--verify", "--end-of-options", f"{revision}^{{commit}}", where=ROOT).decode().strip()
+    unpack(commit, folder, PACKAGE.name, "methods", where=ROOT)
 
 
 def _measure(tree: Path, parts: Sequence[Trial]) -> dict[str, Outcome]:

@@ -112,6 +112,9 @@ def _measure_again(
         remark = str(verdict.verdict)
         if remark != "same bits":
             remark += f": {verdict.score} {100 * verdict.difference:+.2f} points; processor there {there}"
+            if verdict.verdict == "unknown":
+                one.remark = f"measured again, {remark}; too few seeds to tell their spread"
+                continue
             if there == found.processor:
                 found.named.append(f"{path}: measured again on the same processor, it has other bits")
         if verdict.verdict == "outside":

@@ -69,6 +69,15 @@ def test_consistent_scores_that_a_re_run_does_not_give_are_refused(
     assert "measured again, it is outside: all +30.00 points" in found.refused[0]
 
 
+def test_other_bits_with_too_few_seeds_are_no_confirmation(submission: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A different result that no spread can explain must not earn the badge of a re-run."""
+    monkeypatch.setattr("harness.running.validate.agreement", lambda *_: Agreement("unknown", "all", 0.3))
+    found = validate(submission, 2, "cpu", SCRATCH)
+    assert found.tier == "recomputed"
+    assert {one.tier for one in found.records} == {"recomputed"}
+    assert all("too few seeds to tell their spread" in one.remark for one in found.records)
+
+
 def test_a_forged_score_is_refused_and_the_rest_is_judged(submission: Path) -> None:
     record = read_record(first(submission))
     last = record.results["last"]

@@ -1,0 +1,34 @@
+"""Git, where a command needs an earlier state of the files."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+from harness.base.errors import UserError
+
+
+def git(*arguments: str, where: Path | None = None) -> bytes:
+    """What a git command prints, run in `where` (default: here).
+
+    Raises:
+        UserError: git is not installed, or refuses.
+    """
+    try:
+        done = subprocess.run(["git", *arguments], capture_output=True, check=False, cwd=where)  # noqa: S603, S607
+    except FileNotFoundError:
+        raise UserError("git is not installed") from None
+    if done.returncode:
+        raise UserError(f"git {' '.join(arguments)}: {' '.join(done.stderr.decode(errors='replace').split())}")
+    return done.stdout
+
+
+def unpack(revision: str, folder: Path, *paths: str, where: Path | None = None) -> None:
+    """Writes these paths of a revision below `folder`, which is made.
+
+    Raises:
+        UserError: as `git`.
+    """
+    archive = git("archive", "--format=tar", revision, "--", *paths, where=where)
+    folder.mkdir(exist_ok=True)
+    subprocess.run(["tar", "-x", "-C", str(folder)], input=archive, check=True)  # noqa: S603, S607

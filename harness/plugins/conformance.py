@@ -163,8 +163,8 @@ def test_every_recipe_of_every_variant_resolves(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", SOUND)
-def test_is_in_the_default_suite(name: str) -> None:
-    assert f"{name}@common" in [str(entry) for entry in entries_for(read_suites()["default"], "mnist5k")]
+def test_is_in_the_suite_of_all_methods(name: str) -> None:
+    assert f"{name}@common" in [str(entry) for entry in entries_for(read_suites()["mnist5k-all"], "mnist5k")]
 
 
 @pytest.mark.parametrize(("name", "stage"), STAGES)

@@ -40,6 +40,7 @@ class Suite:
 
     Attributes:
         entries: one a line, or several in brackets, which are a group.
+        without: methods that `*` leaves out.
         order: how a campaign goes through them: so that one cell after the other is complete; or `listed`, group by
             group, and within a group seed by seed.
     """
@@ -48,6 +49,7 @@ class Suite:
     entries: list[str | list[str]]
     seeds: list[int] = field(default_factory=lambda: [0, 1, 2])
     order: Literal["cells", "listed"] = "cells"
+    without: list[str] = field(default_factory=list)
 
     @property
     def groups(self) -> list[list[str]]:
@@ -73,7 +75,7 @@ def get_suite(name: str) -> Suite:
 
 
 def entries_for(suite: Suite, dataset: str) -> dict[Entry, int]:
-    """The suite's entries that have a recipe for the data set, with their group; `*` stands for each method found.
+    """The suite's entries that have a recipe for the data set, with their group; `*` stands for each method found but `without`.
 
     A method whose recipes cannot be read counts as one that has a recipe: it becomes a failed row, not a hole.
     """
@@ -83,7 +85,7 @@ def entries_for(suite: Suite, dataset: str) -> dict[Entry, int]:
         for text in texts:
             if text.startswith("*@"):
                 track = parse_entry(f"{available_methods()[0]}@{text[2:]}", where=where).track
-                entries = [Entry(name, "", track) for name in available_methods()]
+                entries = [Entry(name, "", track) for name in available_methods() if name not in suite.without]
                 entries = [entry for entry in entries if _may_run(entry, dataset)]
             else:
                 entries = [parse_entry(text, where=where)]

@@ -75,7 +75,9 @@ def get_suite(name: str) -> Suite:
 
 
 def entries_for(suite: Suite, dataset: str) -> dict[Entry, int]:
-    """The suite's entries that have a recipe for the data set, with their group; `*` stands for each method found but `without`.
+    """The suite's entries that have a recipe for the data set, with their group.
+
+    `*` stands for each method found, but for those in `without`.
 
     A method whose recipes cannot be read counts as one that has a recipe: it becomes a failed row, not a hole.
     """

@@ -92,6 +92,8 @@ class CifarResNet(nn.Module):
 def _cifar_resnet(depth: int, pretrained: bool, **kwargs: Any) -> CifarResNet:
     if pretrained:
         raise UserError(f"resnet{depth}_cifar has no pretrained weights")
+    if kwargs.get("drop_path_rate"):
+        raise UserError(f"resnet{depth}_cifar has no stochastic depth (drop_path)")
     known = {key: kwargs[key] for key in ("num_classes", "in_chans") if key in kwargs}
     return CifarResNet(depth, **known)
 
@@ -167,14 +169,16 @@ def _start(name: str) -> dict[str, Any]:
     return {"zero_init_last": False} if timm.model_entrypoint(name).__module__ == ResNet.__module__ else {}
 
 
-def create_backbone(name: str, image_shape: tuple[int, int, int]) -> tuple[nn.Module, int]:
+def create_backbone(name: str, image_shape: tuple[int, int, int], drop_path: float = 0.0) -> tuple[nn.Module, int]:
     """A timm model without head, and its feature dimension d. Maps (B, channels, H, W) to (B, d).
 
     Args:
         image_shape: height, width, channels of the images it must accept.
+        drop_path: rate of stochastic depth.
 
     Raises:
-        UserError: timm knows no such name, or the model does not accept images of that size.
+        UserError: timm knows no such name; or the model does not accept images of that size or
+            has no stochastic depth.
     """
     architecture, _, tag = name.partition(".")
     if tag and timm.is_model(architecture):
@@ -185,8 +189,9 @@ def create_backbone(name: str, image_shape: tuple[int, int, int]) -> tuple[nn.Mo
     if not timm.is_model(name):
         raise unknown("backbone", name, timm.list_models())
     height, width, channels = image_shape
+    options = _start(name) | ({"drop_path_rate": drop_path} if drop_path else {})
     try:
-        model = timm.create_model(name, pretrained=False, num_classes=0, in_chans=channels, **_start(name))
+        model = timm.create_model(name, pretrained=False, num_classes=0, in_chans=channels, **options)
         model.eval()
         with torch.no_grad():
             features = model(torch.zeros(2, channels, height, width))

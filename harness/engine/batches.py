@@ -15,7 +15,7 @@ from harness.base.errors import RunFailed
 from harness.engine.job import StageJob
 from harness.engine.ranks import Ranks
 from harness.engine.seeding import seed_for
-from harness.feed.augment import check_channels
+from harness.feed.augment import check_channels, pasted
 from harness.feed.parts import LoadedPart
 from harness.feed.plans import EpochPlan, plan_epoch
 from harness.feed.resident import ResidentPart
@@ -76,7 +76,7 @@ class Batches:
         rng = np.random.default_rng(seed_for(self._job.seed, self._job.stage, "epoch", str(epoch)))
         assert self._samplers[0] is not None
         order = self._samplers[0].order(rng)
-        plan = self._plan(self._train, order, recipe.batch_size, rng, recipe.mixup_alpha)
+        plan = self._plan(self._train, order, recipe.batch_size, rng, recipe.mixup_alpha, recipe.cutmix_alpha)
         steps = len(self.positions(plan))
         self._other_plans = [
             self._balanced_plans(view, sampler, epoch, steps)
@@ -92,7 +92,7 @@ class Batches:
         rng = np.random.default_rng(seed_for(self._job.seed, *names))
         own = order if sampler is None else sampler.order(rng)
         augments = {"recipe": recipe.augment, "strong": recipe.strong_augment or recipe.augment, "none": Augment()}
-        return self._plan(self._train, own, recipe.batch_size, rng, 0.0, augments[view.augment])
+        return self._plan(self._train, own, recipe.batch_size, rng, augment=augments[view.augment])
 
     def _balanced_plans(self, view: View, sampler: ClassAwareSampler, epoch: int, steps: int) -> list[EpochPlan]:
         """A class-balanced batch for each step, augmented like the training images, with draws of its own."""
@@ -100,7 +100,7 @@ class Batches:
         for number in range(epoch * steps, (epoch + 1) * steps):
             rng = np.random.default_rng(seed_for(self._job.seed, self._job.stage, "held_out", str(number)))
             order = sampler.draw(view.balanced, rng)
-            plans.append(self._plan(self._data[view.part], order, view.balanced, rng, mixup_alpha=0.0))
+            plans.append(self._plan(self._data[view.part], order, view.balanced, rng))
         return plans
 
     def positions(self, plan: EpochPlan) -> list[slice]:
@@ -124,7 +124,8 @@ class Batches:
         order: Order,
         batch_size: int,
         rng: np.random.Generator,
-        mixup_alpha: float,
+        mixup_alpha: float = 0.0,
+        cutmix_alpha: float = 0.0,
         augment: Augment | None = None,
     ) -> EpochPlan:
         return plan_epoch(
@@ -134,6 +135,7 @@ class Batches:
             augment=augment or self._job.recipe.augment,
             image_shape=self._split.image_shape,
             mixup_alpha=mixup_alpha,
+            cutmix_alpha=cutmix_alpha,
             device=self._device,
             from_files=not isinstance(part, ResidentPart),
             drop_last=self._job.recipe.drop_last,
@@ -169,8 +171,8 @@ class Batches:
         return Batch(part.batch(plan.order, plan.augment), part.labels[plan.order], plan.order)
 
     def _with_partners(self, batch: Batch, plan: EpochPlan, where: slice) -> Batch:
-        """Mixed up with its partners, where the recipe has mixup."""
-        if self._job.recipe.mixup_alpha == 0:
+        """Mixed with its partners, where the recipe has mixup or CutMix."""
+        if self._job.recipe.mixup_alpha == 0 and plan.cut is None:
             return batch
         mine = self._ranks.share(where)
         share, partner = plan.mixup[mine][0], plan.partner[mine]
@@ -180,7 +182,10 @@ class Batches:
             position = where.start + partner
             index = plan.order[position]
             others, target = self._train.batch(index, plan.augment.at(position)), self._train.labels[index]
-        return Batch(share * batch.images + (1 - share) * others, batch.target, batch.index, target, share)
+        images = share * batch.images + (1 - share) * others
+        if plan.cut is not None:
+            images = pasted(batch.images, others, plan.cut[mine][0], images)
+        return Batch(images, batch.target, batch.index, target, share)
 
     # ---- resuming -----------------------------------------------------------------------------------------------
 

@@ -164,34 +164,64 @@ def _without_timm_extras(kwargs: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in kwargs.items() if not key.startswith("pretrained_cfg") and key != "cache_dir"}
 
 
-def _start(name: str) -> dict[str, Any]:
-    """All BatchNorm scales start at 1 in this field's code; timm's ResNets start the last one of a block at 0."""
-    return {"zero_init_last": False} if timm.model_entrypoint(name).__module__ == ResNet.__module__ else {}
+def _options(name: str, image_shape: tuple[int, int, int], drop_path: float) -> dict[str, Any]:
+    """What timm is told besides the name."""
+    options: dict[str, Any] = {"num_classes": 0, "in_chans": image_shape[2]}
+    if timm.model_entrypoint(name).__module__ == ResNet.__module__:
+        options["zero_init_last"] = False  # this field's BatchNorm scales all start at 1, timm's last of a block at 0
+    if drop_path:
+        options["drop_path_rate"] = drop_path
+    known = timm.get_pretrained_cfg(name, allow_unregistered=True)
+    if known is not None and known.fixed_input_size:  # a transformer's position embedding is made for one size
+        options["img_size"] = image_shape[:2]
+    return options
 
 
-def create_backbone(name: str, image_shape: tuple[int, int, int], drop_path: float = 0.0) -> tuple[nn.Module, int]:
+def _check_patches(model: Any, height: int, width: int) -> None:
+    """Refuses images of which patches would leave a border out, without a word."""
+    rows, cols = getattr(getattr(model, "patch_embed", None), "patch_size", (1, 1))
+    if height % rows or width % cols:
+        raise ValueError(f"its patches have {rows}x{cols} pixels; a border would be left out")
+
+
+def _with_weights(name: str, options: dict[str, Any]) -> nn.Module:
+    """A model with timm's pretrained weights, from its cache or the network."""
+    try:
+        return timm.create_model(name, pretrained=True, **options)
+    except Exception as error:  # of the network, the hub's library, a damaged cache
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise UserError(
+            f"pretrained: {name}: neither in timm's cache nor to be had from the network ({reason[:120]}); with the "
+            "file at hand: pretrained=FILE"
+        ) from None
+
+
+def create_backbone(
+    name: str, image_shape: tuple[int, int, int], drop_path: float = 0.0, tag: str = ""
+) -> tuple[nn.Module, int]:
     """A timm model without head, and its feature dimension d. Maps (B, channels, H, W) to (B, d).
 
     Args:
         image_shape: height, width, channels of the images it must accept.
         drop_path: rate of stochastic depth.
+        tag: of timm's pretrained weights; empty: random ones.
 
     Raises:
         UserError: timm knows no such name; or the model does not accept images of that size or
             has no stochastic depth.
     """
-    architecture, _, tag = name.partition(".")
-    if tag and timm.is_model(architecture):
+    architecture, _, named = name.partition(".")
+    if named and timm.is_model(architecture):
         raise UserError(
-            f"backbone '{name}': '{tag}' names pretrained weights, and every network starts from random ones here; "
-            f"say {architecture}"
+            f"backbone '{name}': '{named}' names pretrained weights; say backbone {architecture}, pretrained {named}"
         )
     if not timm.is_model(name):
         raise unknown("backbone", name, timm.list_models())
     height, width, channels = image_shape
-    options = _start(name) | ({"drop_path_rate": drop_path} if drop_path else {})
+    options = _options(name, image_shape, drop_path)
     try:
-        model = timm.create_model(name, pretrained=False, num_classes=0, in_chans=channels, **options)
+        model = _with_weights(f"{name}.{tag}", options) if tag else timm.create_model(name, pretrained=False, **options)
+        _check_patches(model, height, width)
         model.eval()
         with torch.no_grad():
             features = model(torch.zeros(2, channels, height, width))

@@ -15,10 +15,12 @@ from harness.engine.backbones import create_backbone
 from harness.engine.compiling import COMPILE, compiled
 from harness.engine.job import StageJob
 from harness.engine.parallel import forward_pass, micro_batches, with_synchronised_batchnorm
+from harness.engine.pretrained import load_backbone
 from harness.engine.ranks import Ranks
 from harness.engine.seeding import seed_for
 from harness.engine.tuning import Average, by_layer, make_optimizer, recompute_activations
 from harness.feed.parts import LoadedPart
+from harness.spec.pretrained import find
 from harness.spec.stage_recipe import Augment
 from harness.splits.splits import Split
 from harness.toolbox.heads import initialise
@@ -73,9 +75,14 @@ class Network:
 
     def _build_backbone(self) -> tuple[nn.Module, int]:
         recipe, shape = self._job.recipe, self._split.image_shape
-        backbone, feature_dim = create_backbone(self._job.backbone, tuple(shape), recipe.drop_path)  # type: ignore[arg-type]
+        name, wanted = self._job.backbone, self._job.pretrained
+        file = find(wanted)
+        tag = wanted if file is None else ""
+        backbone, feature_dim = create_backbone(name, tuple(shape), recipe.drop_path, tag)  # type: ignore[arg-type]
+        if file is not None:
+            load_backbone(backbone, file, name)
         if recipe.gradient_checkpointing:
-            recompute_activations(backbone, self._job.backbone)
+            recompute_activations(backbone, name)
         return backbone, feature_dim
 
     def _build_method(self, feature_dim: int) -> Method:

@@ -59,7 +59,7 @@ class RunResult:
 
 PROTOCOL = (
     "dataset", "imbalance_factor", "split", "track", "profile", "subset_rule", "split_sha256", "class_counts",
-    "val_images", "test_images", "shot_policy", "group_sizes",
+    "val_images", "test_images", "shot_policy", "group_sizes", "pretrained",
 )  # fmt: skip
 """What two numbers must share to stand in one column."""
 
@@ -247,6 +247,7 @@ def _protocol(record: Record) -> tuple[Any, ...]:
     """The values of a record under the names in `PROTOCOL`."""
     sizes = tuple(record.groups.get(group, 0) for group in GROUPS)
     values = vars(record) | {"class_counts": tuple(record.class_counts), "group_sizes": sizes}
+    values["pretrained"] = str(record.recipe.get("pretrained", ""))
     return tuple(values[name] for name in PROTOCOL)
 
 

@@ -217,6 +217,13 @@ class Layer(StageRecipe):
         image_size: side in pixels of what is trained on; a user's own images, and those that stay files, may have any
             size and shape, others must be square; 0: as they are.
         precision: arithmetic of the backbone; head and loss are never below float32.
+        pretrained: weights that the backbone starts from: one of timm's tags for it (`augreg_in21k`), or a file
+            (safetensors, or one of torch's that holds plain tensors), by its path or by its name in `weights/` of the
+            data folder; a recipe keeps the file's sha256. Empty: random weights.
+        mean: mean of each channel that images are normalised by, for pixels from 0 to 1. Empty: that of the
+            pretrained weights where timm knows it, else the split's.
+        std: standard deviation of each channel; as `mean`.
+        interpolation: how images are resized; with timm's weights, where it is not given, as their training did.
         params: the method's own hyper-parameters, the fields of its `Params`.
         finetune: keys of the second stage; those that are missing are the first stage's.
     """
@@ -224,6 +231,10 @@ class Layer(StageRecipe):
     backbone: str = ""
     image_size: int = 0
     precision: Literal["float32", "bfloat16"] = "float32"
+    pretrained: str = ""
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
+    interpolation: Literal["", "bilinear", "bicubic"] = ""
     params: dict[str, Any] = field(default_factory=dict)
     finetune: dict[str, Any] = field(default_factory=dict)
 

@@ -17,7 +17,7 @@ import numpy as np
 from harness.base.errors import UserError
 from harness.base.files import sha256_json
 from harness.metrics.shots import POLICIES, group_sizes
-from harness.records.evaluate import score_epoch, spans
+from harness.records.evaluate import score_epoch, spans, split_facts
 from harness.records.evidence import Evidence, evidence_path, read_evidence
 from harness.records.schema import HEADLINE, Record, Scores
 from harness.splits.splits import Split
@@ -74,18 +74,7 @@ def _recipe_faults(record: Record) -> Iterator[str]:
 
 
 def _split_faults(record: Record, evidence: Evidence | None, split: Split) -> Iterator[str]:
-    facts = {
-        "split": split.id,
-        "split_sha256": split.sha256,
-        "dataset": split.dataset,
-        "profile": split.profile,
-        "imbalance_factor": split.imbalance_factor,
-        "subset_rule": split.subset_rule,
-        "class_counts": split.class_counts,
-        "test_images": sum(split.test.class_counts),
-        "val_images": sum(split.val.class_counts),
-    }
-    for name, value in facts.items():
+    for name, value in split_facts(split).items():
         if getattr(record, name) != value:
             yield f"{name} is {_short(getattr(record, name))}, split {split.id} has {_short(value)}"
     if evidence is not None and not np.array_equal(evidence.targets, split.test.targets()):

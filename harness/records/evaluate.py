@@ -111,25 +111,32 @@ def _score(split: Split, info: RunInfo, stem: Path, seed: int, policy: str) -> t
         )
     results, evidence = _results(split, info, stem.with_suffix(".npz"), policy) if info.status == "ok" else ({}, {})
     epochs = [int(epoch) for epoch in evidence["epochs"]] if evidence else []
-    two_stages = "finetune" in info.stages
     record = Record(
-        **vars(info),
+        **(vars(info) | split_facts(split)),
         schema=SCHEMA,
-        dataset=split.dataset,
-        profile=split.profile,
-        imbalance_factor=split.imbalance_factor,
-        subset_rule=split.subset_rule,
-        class_counts=split.class_counts,
-        test_images=sum(split.test.class_counts),
-        val_images=sum(split.val.class_counts),
         backbone=info.recipe.get("backbone", ""),
-        stage1_selection="last" if two_stages else None,
+        stage1_selection="last" if "finetune" in info.stages else None,
         shot_policy=policy,
         groups=group_sizes(split.class_counts, policy),
         results=results,
         evaluated_epochs=spans(epochs),
     )
     return record, evidence
+
+
+def split_facts(split: Split) -> dict[str, Any]:
+    """What a record says of its split."""
+    return {
+        "split": split.id,
+        "split_sha256": split.sha256,
+        "dataset": split.dataset,
+        "profile": split.profile,
+        "imbalance_factor": split.imbalance_factor,
+        "subset_rule": split.subset_rule,
+        "class_counts": split.class_counts,
+        "test_images": sum(split.test.class_counts),
+        "val_images": sum(split.val.class_counts),
+    }
 
 
 def spans(epochs: Sequence[int]) -> str:

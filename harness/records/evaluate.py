@@ -12,9 +12,8 @@ import numpy.typing as npt
 
 from harness.base.errors import UserError
 from harness.base.files import read_json, stamped, unstamped, write_json
-from harness.metrics.f1 import macro_f1
 from harness.metrics.selection import SELECTION_RULES
-from harness.metrics.shots import DEFAULT_POLICY, group_sizes, per_class_accuracy, shot_accuracy
+from harness.metrics.shots import DEFAULT_POLICY, group_sizes, macro_f1, per_class_accuracy, shot_accuracy
 from harness.records.arrays import Arrays, write_arrays
 from harness.records.evidence import evidence_path, gather
 from harness.records.history import read_history

@@ -13,7 +13,7 @@ from typing import Any, Final, Literal, NamedTuple, get_args
 from harness.metrics.shots import GROUPS
 from harness.reporting.claims import NOT_STATED, TRACK, Claim
 from harness.reporting.drawer import ResolveRecipe, differing
-from harness.reporting.effects import t_quantile
+from harness.reporting.significance import t_quantile
 from harness.reporting.summary import Row, Section, Stat
 
 # Backbones whose printed name differs from the one that builds them; both without punctuation.

@@ -19,8 +19,8 @@ from harness.base.files import write_text
 from harness.metrics.selection import SELECTION_RULES
 from harness.records.schema import HEADLINE
 from harness.reporting import tables
-from harness.reporting.effects import Effect
 from harness.reporting.figures import pictures
+from harness.reporting.significance import Effect
 from harness.reporting.studies import ENOUGH, SCORES, Contrast, MeasuredContrast, Study, StudyResult, number, ranked
 from harness.reporting.summary import Section
 from harness.reporting.tables import Cell, Value

@@ -174,9 +174,9 @@ def _series(row: Row, order: list[int], index: int) -> dict[str, Any]:
             rule: {key: _cell(stats[key]) if stats[key] else None for key in COMPARED}
             for rule, stats in row.stats.items()
         },
-        "curves": {name: _curve(curve, 1 if name == "loss" else 100) for name, curve in row.seen.curves.items()},
-        "quantities": {name: [values[c] for c in order] for name, values in row.seen.quantities.items()},
-        "confusions": row.seen.confusions,
+        "curves": {name: _curve(curve, 1 if name == "loss" else 100) for name, curve in row.curves.items()},
+        "quantities": {name: [values[c] for c in order] for name, values in row.quantities.items()},
+        "confusions": row.confusions,
     }
 
 

@@ -20,8 +20,8 @@ from harness.base.errors import unknown
 from harness.metrics.selection import SELECTION_RULES
 from harness.metrics.shots import GROUPS, group_of_class
 from harness.records.schema import HEADLINE
-from harness.reporting.effects import Effect, Verdict, effect
 from harness.reporting.inputs import Named, read_lists
+from harness.reporting.significance import Effect, Verdict, effect
 from harness.reporting.summary import Row, Section, in_all
 from harness.reporting.tables import percent
 from harness.reporting.views import ReadEvidence, correct_at, evidence_of
@@ -305,5 +305,5 @@ def _holds(found: Effect | None, claim: str) -> bool:
 def _quantities(study: Study, section: Section) -> Iterator[tuple[str, list[float]]]:
     for name in study.quantity_rows:
         rows = [row for row in section.rows if row.name == name]
-        if len(rows) == 1 and study.quantity in rows[0].seen.quantities:
-            yield name, rows[0].seen.quantities[study.quantity]
+        if len(rows) == 1 and study.quantity in rows[0].quantities:
+            yield name, rows[0].quantities[study.quantity]

@@ -18,14 +18,13 @@ from harness.records.evidence import Evidence, evidence_path, read_evidence
 from harness.records.same_code import measured_the_same, read_same_code
 from harness.records.schema import HEADLINE, Record
 from harness.reporting import html, tables
-from harness.reporting.claims import Card, Claim, load_cards
+from harness.reporting.claims import Card, Claim, load_cards, load_claims, read_published
 from harness.reporting.comparison import MeasuredRows, in_order
 from harness.reporting.drawer import RecipeValues, ResolveRecipe
 from harness.reporting.figures import write_figures
 from harness.reporting.inputs import readable
 from harness.reporting.methods import method_views
 from harness.reporting.paper_tables import fill, load_tables, present
-from harness.reporting.published import load_claims, read_published
 from harness.reporting.significance import critical_difference
 from harness.reporting.speed import FOLDER as BENCHES
 from harness.reporting.speed import read_speed

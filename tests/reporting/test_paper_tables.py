@@ -13,10 +13,9 @@ import yaml
 from harness.base.errors import UserError
 from harness.records.schema import Record
 from harness.reporting import paper_tables
-from harness.reporting.claims import Card, Claim
+from harness.reporting.claims import Card, Claim, load_claims, read_published
 from harness.reporting.comparison import Beside, Comparison, MeasuredRows
 from harness.reporting.paper_tables import Column, PaperTable, TableRow, fill, load_tables
-from harness.reporting.published import load_claims, read_published
 from harness.reporting.summary import RunResult, summarize
 from harness.spec.registry import find_plugins
 from tests.factories import CLASS_COUNTS, make_record, make_scores

@@ -91,15 +91,10 @@ def _score_faults(record: Record, evidence: Evidence) -> Iterator[str]:
         yield f"its evidence names a class beyond its {classes}"
         return
     for rule, scores in scored.items():
-        anew = score_epoch(
-            evidence.predictions[rule],
-            evidence.targets,
-            record.class_counts,
-            epoch=scores.epoch,
-            ece=scores.ece,  # neither this nor top-5 follows from predicted classes
-            top5=scores.top5,
-            policy=record.shot_policy,
-        )
+        # What does not follow from predicted classes is taken over.
+        measured = {"epoch": scores.epoch, "ece": scores.ece, "top5": scores.top5}
+        predictions = evidence.predictions[rule]
+        anew = score_epoch(predictions, evidence.targets, record.class_counts, record.shot_policy, **measured)
         for field in fields(Scores):
             stated, found = getattr(scores, field.name), getattr(anew, field.name)
             if not _same(stated, found):

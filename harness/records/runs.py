@@ -130,9 +130,7 @@ def run_info(
     second = {"stage1": first_key, "code": own_code, "method": cell.method.name, "recipe": recipe}
     own = stage == "train"
     return RunInfo(
-        method=cell.method.name,
-        variant=cell.entry.variant,
-        track=cell.entry.track,
+        **vars(cell.entry),
         seed=seed,
         split=split.id,
         split_sha256=split.sha256,

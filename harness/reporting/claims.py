@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from functools import cache
 from operator import attrgetter
 from pathlib import Path
-from typing import Any, Final, Literal, NamedTuple
+from typing import Final, Literal, NamedTuple
 
 from harness.base import config
 from harness.base.errors import UserError
@@ -102,17 +102,7 @@ class Card:
     reason: str  # why it cannot be run here
     claims: tuple[Claim, ...]
 
-
-@dataclass(frozen=True)
-class _CardFile:
-    schema: int
-    name: str
-    reason: str
-    claims: list[dict[str, Any]]
-
     def __post_init__(self) -> None:
-        if self.schema != CARD_SCHEMA:
-            raise ValueError(f"schema must be {CARD_SCHEMA}, found {self.schema}")
         for key in ("name", "reason"):
             if not getattr(self, key).strip():
                 raise ValueError(f"{key} must say something")
@@ -135,14 +125,17 @@ def load_cards(folder: Path, shipped: Iterable[Card] = ()) -> tuple[list[Card], 
 
 
 def _read_card(path: Path) -> Card:
-    file = config.build(_CardFile, read_json(path, "card"), str(path))
-    claims = []
-    for index, entry in enumerate(file.claims):
-        where = f"{path}: claims[{index}]"
-        if implied := [key for key in ("method", "track") if key in entry]:
-            raise UserError(f"{where}: leave out '{implied[0]}'; it is that of the card")
-        claims.append(config.build(Claim, {**entry, "method": file.name}, where))
-    return Card(file.name, file.reason, tuple(claims))
+    value = read_json(path, "card")
+    card = dict(value) if isinstance(value, dict) else {}
+    if (found := card.pop("schema", None)) != CARD_SCHEMA:
+        raise UserError(f"{path}: schema must be {CARD_SCHEMA}, found {found!r:.20}")
+    claims = card.get("claims")
+    for index, entry in enumerate(claims if isinstance(claims, list) else []):
+        if isinstance(entry, dict):
+            if implied := [key for key in ("method", "track") if key in entry]:
+                raise UserError(f"{path}: claims[{index}]: leave out '{implied[0]}'; it is that of the card")
+            entry["method"] = card.get("name")
+    return config.build(Card, card, str(path))
 
 
 @dataclass(frozen=True)

@@ -105,6 +105,7 @@ def _record_unresolved(asked: StageRequest, entry: Entry, seeds: Sequence[int], 
             stage1_key="",
             run_key="",
             code_version="",
+            status="ok",
         )
         files = stage_files(asked.out, seed)
         for path in files.values():

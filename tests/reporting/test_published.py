@@ -15,9 +15,8 @@ import pytest
 import yaml
 
 from harness.base.errors import UserError
-from harness.reporting.claims import Claim
+from harness.reporting.claims import COLUMNS, MAPPING, NUMBERS, Claim, load_claims, read_published
 from harness.reporting.comparison import MeasuredRows
-from harness.reporting.published import COLUMNS, MAPPING, NUMBERS, load_claims, read_published
 from harness.reporting.summary import RunResult, summarize
 from harness.spec.registry import available_methods, find_plugins
 from tests.factories import make_record

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import signal
 import sys
 from pathlib import Path
@@ -162,22 +163,31 @@ def doctor(
     holdout: Holdout = 0.0,
     device: Device = "auto",
     quick: Annotated[bool, typer.Option("--quick", help="of large images: whether they are there, no more")] = False,
+    set_: Overrides = None,
 ) -> None:
     """What is wrong with a data set, what to do, and how it would be trained; exits with 2 if a run would refuse it."""
     from harness.running.doctor import examine
     from harness.spec.entries import parse_entry
-    from harness.splits import store
 
     entry = parse_entry(method if "@" in method else f"{method}@common")
-    given = store.get_dataset(dataset, holdout=holdout)
-    found = examine(given, entry, imbalance_factor, backbone, device, quick=quick)
+    found = examine(
+        dataset,
+        entry,
+        holdout=holdout,
+        factor=imbalance_factor,
+        backbone=backbone,
+        overrides=set_ or [],
+        device=device,
+        quick=quick,
+    )
     print("\n".join(found.lines()))
     if found.stops:
-        raise UserError(f"{given.name}: a run would refuse it ({len(found.stops)} times STOP above)")
+        raise UserError(f"{found.name}: a run would refuse it ({len(found.stops)} times STOP above)")
     options = {"variant": entry.variant, "track": entry.track if entry.track != "common" else "", "backbone": backbone}
     options |= {"imbalance-factor": f"{imbalance_factor:g}" if imbalance_factor else ""}
-    more = "".join(f" --{name} {value}" for name, value in options.items() if value)
-    print(f"{'next':<10}ltbench run --dataset {given.name} --method {entry.method}{more}")
+    given = [*options.items(), *(("set", item) for item in set_ or [])]
+    more = "".join(f" --{name} {shlex.quote(value)}" for name, value in given if value)
+    print(f"{'next':<10}ltbench run --dataset {found.name} --method {entry.method}{more}")
 
 
 @app.command()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shlex
 import signal
 import sys
@@ -57,6 +58,7 @@ Overrides = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="in every recipe, e.g. recipe.epochs=2")
 ]
 CAMPAIGNS = Path("runs/campaigns")
+OWN_RECORDS = "runs/records"  # where `ltbench run` leaves them
 EntryName = Annotated[str, typer.Argument(help="method[-variant]@track, e.g. tvmf-k64@common")]
 
 
@@ -70,12 +72,25 @@ def main() -> None:
     except CLICK_ERROR as error:
         text, code = error.format_message(), error.exit_code
         if not text.startswith("Usage"):  # without a subcommand the "message" is the whole help text
-            text = f"error: {' '.join(text.split())}"
+            text = f"error: {' '.join(text.split())}{_hint(error)}"
     print(text, file=sys.stderr)
     sys.exit(code)
 
 
 CLICK_ERROR: Any = next(base for base in typer.BadParameter.__mro__ if base.__name__ == "ClickException")
+
+
+def _hint(error: Any) -> str:
+    """What to type where an option is none, but a key of recipes."""
+    from harness.spec.stage_recipe import LAYER_KEYS
+
+    option = getattr(error, "option_name", None) or ""
+    key = option.lstrip("-").replace("-", "_")
+    takes_recipes = error.ctx and any(parameter.name == "set_" for parameter in error.ctx.command.params)
+    if key not in LAYER_KEYS or not takes_recipes:
+        return ""
+    value = re.search(rf" {option}[ =](\S+)", " ".join(sys.argv))
+    return f" '{key}' is a key of recipes: --set {key}={value[1] if value else '...'}"
 
 
 def _interrupted(*_: object) -> None:
@@ -104,7 +119,13 @@ def list_(
     """What is registered, a line each."""
     from harness.plugins import listing
 
-    _print_items(listing.items(what, check=check), as_json)
+    found = listing.items(what, check=check)
+    if what == "backbones" and not as_json:
+        print(
+            f"{len(found)} networks, this project's first; all start from random weights (not pretrained)",
+            file=sys.stderr,
+        )
+    _print_items(found, as_json)
 
 
 def _print_items(items: list[dict[str, str]], as_json: bool) -> None:
@@ -392,7 +413,11 @@ def _records(named: list[Path] | None) -> Collected:
         if not root.is_dir():
             raise UserError(f"{root}: no such folder; name folders with records")
     if not named and not any(root.is_dir() for root in ROOTS):
-        raise UserError(f"{ROOTS[0]}: no such folder; call this in a checkout, or name folders with records")
+        raise UserError(f"{ROOTS[0]}: no such folder; call this in a checkout, or name folders: {OWN_RECORDS}")
+    if not named and Path(OWN_RECORDS).is_dir():
+        print(
+            f"from {' and '.join(map(str, ROOTS))}; for your own runs name their folder: {OWN_RECORDS}", file=sys.stderr
+        )
     return read(*(named or ROOTS))
 
 

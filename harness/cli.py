@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shlex
 import signal
 import sys
 from pathlib import Path
@@ -76,6 +78,7 @@ Overrides = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="in every recipe, e.g. recipe.epochs=2")
 ]
 CAMPAIGNS = Path("runs/campaigns")
+OWN_RECORDS = "runs/records"  # where `ltbench run` leaves them
 EntryName = Annotated[str, typer.Argument(help="method[-variant]@track, e.g. tvmf-k64@common")]
 
 
@@ -89,12 +92,25 @@ def main() -> None:
     except CLICK_ERROR as error:
         text, code = error.format_message(), error.exit_code
         if not text.startswith("Usage"):  # without a subcommand the "message" is the whole help text
-            text = f"error: {' '.join(text.split())}"
+            text = f"error: {' '.join(text.split())}{_hint(error)}"
     print(text, file=sys.stderr)
     sys.exit(code)
 
 
 CLICK_ERROR: Any = next(base for base in typer.BadParameter.__mro__ if base.__name__ == "ClickException")
+
+
+def _hint(error: Any) -> str:
+    """What to type where an option is none, but a key of recipes."""
+    from harness.spec.stage_recipe import LAYER_KEYS
+
+    option = getattr(error, "option_name", None) or ""
+    key = option.lstrip("-").replace("-", "_")
+    takes_recipes = error.ctx and any(parameter.name == "set_" for parameter in error.ctx.command.params)
+    if key not in LAYER_KEYS or not takes_recipes:
+        return ""
+    value = re.search(rf" {option}[ =](\S+)", " ".join(sys.argv))
+    return f" '{key}' is a key of recipes: --set {key}={value[1] if value else '...'}"
 
 
 def _interrupted(*_: object) -> None:
@@ -121,7 +137,13 @@ def list_(
     check: Annotated[bool, typer.Option("--check", help="import each method, and say which ones are broken")] = False,
 ) -> None:
     """What is registered, a line each."""
-    _print_items(listing.items(what, check=check), as_json)
+    found = listing.items(what, check=check)
+    if what == "backbones" and not as_json:
+        print(
+            f"{len(found)} networks, this project's first; random weights unless a recipe says `pretrained`",
+            file=sys.stderr,
+        )
+    _print_items(found, as_json)
 
 
 def _print_items(items: list[dict[str, str]], as_json: bool) -> None:
@@ -174,18 +196,29 @@ def doctor(
     holdout: Holdout = 0.0,
     device: Device = "auto",
     quick: Annotated[bool, typer.Option("--quick", help="of large images: whether they are there, no more")] = False,
+    set_: Overrides = None,
 ) -> None:
     """What is wrong with a data set, what to do, and how it would be trained; exits with 2 if a run would refuse it."""
+
     entry = parse_entry(method if "@" in method else f"{method}@common")
-    given = store.get_dataset(dataset, holdout=holdout)
-    found = examine(given, entry, imbalance_factor, backbone, device, quick=quick)
+    found = examine(
+        dataset,
+        entry,
+        holdout=holdout,
+        factor=imbalance_factor,
+        backbone=backbone,
+        overrides=set_ or [],
+        device=device,
+        quick=quick,
+    )
     print("\n".join(found.lines()))
     if found.stops:
-        raise UserError(f"{given.name}: a run would refuse it ({len(found.stops)} times STOP above)")
+        raise UserError(f"{found.name}: a run would refuse it ({len(found.stops)} times STOP above)")
     options = {"variant": entry.variant, "track": entry.track if entry.track != "common" else "", "backbone": backbone}
     options |= {"imbalance-factor": f"{imbalance_factor:g}" if imbalance_factor else ""}
-    more = "".join(f" --{name} {value}" for name, value in options.items() if value)
-    print(f"{'next':<10}ltbench run --dataset {given.name} --method {entry.method}{more}")
+    given = [*options.items(), *(("set", item) for item in set_ or [])]
+    more = "".join(f" --{name} {shlex.quote(value)}" for name, value in given if value)
+    print(f"{'next':<10}ltbench run --dataset {found.name} --method {entry.method}{more}")
 
 
 @app.command()
@@ -364,7 +397,11 @@ def _records(named: list[Path] | None) -> Collected:
         if not root.is_dir():
             raise UserError(f"{root}: no such folder; name folders with records")
     if not named and not any(root.is_dir() for root in ROOTS):
-        raise UserError(f"{ROOTS[0]}: no such folder; call this in a checkout, or name folders with records")
+        raise UserError(f"{ROOTS[0]}: no such folder; call this in a checkout, or name folders: {OWN_RECORDS}")
+    if not named and Path(OWN_RECORDS).is_dir():
+        print(
+            f"from {' and '.join(map(str, ROOTS))}; for your own runs name their folder: {OWN_RECORDS}", file=sys.stderr
+        )
     return read_records(*(named or ROOTS))
 
 

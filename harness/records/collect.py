@@ -101,4 +101,6 @@ def _checked(path: Path, record: Record) -> str:
         raise UserError(f"{path}: {fault}")
     if record.status != "ok" or (evidence and split):
         return ""
-    return "its evidence is missing" if evidence is None else f"its split {record.split_sha256[:8]} is not here"
+    if evidence is None:
+        return "its evidence is missing, so no score could be computed anew"
+    return f"its split {record.split_sha256[:8]} is not here to compare its labels with"

@@ -145,7 +145,7 @@ def ranked_sections(collected: Collected, current: Mapping[str, str] | None = No
             return None
 
     same = read_same_code() if current else {}
-    lacking = {path: f"reported only: {reason}" for path, reason in collected.unchecked}
+    lacking = {path: f"not fully checked: {reason}" for path, reason in collected.unchecked}
     runs = []
     for path, record in collected.records:
         note = "; ".join(filter(None, (lacking.get(path), _note(record, current, same))))

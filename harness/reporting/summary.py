@@ -16,6 +16,7 @@ from harness.metrics.selection import SELECTION_RULES
 from harness.metrics.shots import GROUPS
 from harness.records.check import Tier
 from harness.records.schema import HEADLINE, Record, Scores
+from harness.spec.recipes import overrides_between
 
 RULES = tuple(SELECTION_RULES)
 
@@ -301,7 +302,7 @@ def _placed(rows: list[Row]) -> Iterable[Row]:
     seen: Counter[str] = Counter()
     for row in rows:
         own = {rule: row.mean(rule) for rule in RULES}
-        label = f"{row.name} ({row.first.recipe_sha256[:8]})" if names[row.name] > 1 else row.name
+        label = f"{row.name} ({_told_apart(row, rows)})" if names[row.name] > 1 else row.name
         seen[label] += 1
         yield replace(
             row,
@@ -311,6 +312,14 @@ def _placed(rows: list[Row]) -> Iterable[Row]:
                 for rule, mean in own.items()
             },
         )
+
+
+def _told_apart(row: Row, rows: list[Row]) -> str:
+    """What of its recipe tells a row from others of its name, as on the command line; else the recipe's hash."""
+    recipe = row.first.recipe
+    items = [item for o in rows if o.name == row.name for item in overrides_between(o.first.recipe, recipe)]
+    items = [item for item in dict.fromkeys(items) if not item.startswith("finetune.") or item[9:] not in items]
+    return ", ".join([*items[:2], *(["..."] if items[2:] else [])]).replace('"', "") or row.first.recipe_sha256[:8]
 
 
 def _headline_order(row: Row) -> tuple[float, str, str]:

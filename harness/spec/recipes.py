@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import json
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -78,6 +79,27 @@ def migrated(recorded: Mapping[str, Any]) -> dict[str, Any]:
             renamed = {"schedule": RENAMED.get(schedule, schedule)} if isinstance(schedule, str) else {}
             found[stage] = config.without_later(StageRecipe, {**value, **renamed})
     return found
+
+
+def overrides_between(here: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
+    """The `key=value` items of `--set` that make one recipe, as `Recipe.as_dict` gives it, the other."""
+    top = {key for key in wanted if key not in ("train", "finetune", "params")}
+    found = [("", {key: here.get(key) for key in top}, {key: wanted[key] for key in top})]
+    found += [(prefix, here.get(key) or {}, wanted.get(key) or {}) for prefix, key in SECTIONS]
+    changed = {key for _, one, other in found[:2] for key in other if one.get(key) != other[key]}
+    return [
+        f"{prefix}{key}={json.dumps(value)}"
+        for prefix, one, other in found
+        for key, value in sorted(other.items())
+        if one.get(key) != value or (prefix == "finetune." and key in changed)  # it would follow the first stage
+    ]
+
+
+SECTIONS = (
+    ("", "train"),
+    ("finetune.", "finetune"),
+    ("params.", "params"),
+)  # of keys on the command line, and in recipes
 
 
 @dataclass(frozen=True)

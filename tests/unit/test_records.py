@@ -129,7 +129,8 @@ def table(tmp_path: Path, *records: Record) -> list[dict[str, str]]:
 
 
 def test_table_of_a_good_run(tmp_path: Path) -> None:
-    lines = table(tmp_path, make_record(accuracy=0.8, slope=0.2, imbalance_factor=100.0))
+    lines = table(tmp_path, make_record(accuracy=0.8, slope=0.2, imbalance_factor=100.0, notes=("one", "two")))
+    assert {line["notes"] for line in lines} == {"one; two"}
     assert [line["selection"] for line in lines] == ["last", "best_val", "best_test"]
     assert {line["status"] for line in lines} == {"ok"}
     assert lines[0]["all"] == "0.8"

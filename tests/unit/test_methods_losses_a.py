@@ -13,12 +13,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from harness.api import Task
-from harness.plugins.conformance import prepared
+from harness.plugins.conformance import inputs, loss_in, prepared
 from harness.spec.entries import Entry
 from harness.spec.recipes import resolve
 from harness.toolbox.heads import ScaledLinear
 from harness.toolbox.schedules import Steps
 from methods.mislas.method import MiSLAS, label_smoothing, smoothed_cross_entropy
+from methods.tde.method import TDE, CausalHead
 
 GOLDEN = json.loads((Path(__file__).parents[1] / "golden/losses_a.json").read_text())
 COUNTS = torch.tensor(GOLDEN["class_counts"])
@@ -139,3 +140,117 @@ def test_mislas_recipe() -> None:
     for track in ("common", "short"):
         common = resolve(Entry("mislas", "", track), "cifar100")
         assert common.first_stage_identity() == resolve(Entry("ce_mixup", "", track), "cifar100").first_stage_identity()
+
+
+# ---- De-confound-TDE -------------------------------------------------------------------------------------------------
+
+
+def causal_head(weight: Tensor, mean: Tensor, **constants: float) -> CausalHead:
+    head = CausalHead(weight.shape[1], len(weight), **constants).double()  # type: ignore[arg-type]
+    head.load_state_dict({"weight": weight, "mean": mean})
+    return head
+
+
+@pytest.mark.parametrize("case", cases("tde"))
+def test_tde(case: dict[str, Any]) -> None:
+    p, features = case["params"], FEATURES.clone().requires_grad_()
+    head = causal_head(
+        WEIGHT, f64(case["embed"]), heads=p["num_heads"], tau=p["tau"], gamma=p["gamma"], alpha=p["alpha"]
+    )
+    logits = head(features)
+    same(logits, case["logits_train"])
+    loss = F.cross_entropy(logits, TARGET)
+    same(loss, case["loss"])
+    same(gradient(loss, features), case["grad_features"])
+    same(gradient(loss, head.weight), case["grad_weight"])
+    same(head.eval()(FEATURES), case["logits_test"])
+
+
+@pytest.mark.parametrize("case", cases("tde_moving_average"))
+def test_tde_moving_mean(case: dict[str, Any]) -> None:
+    """Without the factor 1 - mu: only its direction counts."""
+    method = TDE(TASK, TDE.Params(mean_momentum=case["params"]["mu"]))
+    step = prepared(method, "train")
+    for batch in case["batches"]:
+        loss_in(method, step, f64(batch), torch.zeros(len(batch), dtype=torch.long))
+        method.after_step(step)
+    same(step.model.head.mean, case["embed"])
+    same(F.normalize(step.model.head.mean, dim=0), case["direction"])
+
+
+def test_tde_by_hand() -> None:
+    x, weight, mean = f64([[3, 4]]), f64([[0, 2], [1, 0]]), f64([1, 0])
+    head = causal_head(weight, mean, heads=1, tau=16, gamma=1 / 32, alpha=1.5)
+    same(head(x), [[12.603077, 9.309091]], 1e-6)
+    same(head.eval()(x), [[12.603077, -4.654545]], 1e-6)
+
+
+def test_tde_at_its_ends() -> None:
+    plain = causal_head(WEIGHT, FEATURES[0], heads=1, tau=16, gamma=0, alpha=0)
+    cosine = F.normalize(FEATURES, dim=1) @ F.normalize(WEIGHT, dim=1).T
+    same(plain(FEATURES), (16 * cosine).tolist())
+    assert torch.equal(plain.eval()(FEATURES), plain.train()(FEATURES)), "nothing is taken out"
+    whole = causal_head(WEIGHT, FEATURES[0], heads=1, tau=16, gamma=0, alpha=1).eval()
+    assert float(whole(FEATURES[:1]).detach().abs().max()) < 1e-12, "an image along the mean has nothing left"
+    assert bool(whole(torch.zeros(1, 6, dtype=torch.float64)).isfinite().all())
+
+
+@pytest.mark.parametrize(("rate", "follow", "kept"), [(0.2, True, 0.9), (0.01, True, 0.95), (0.01, False, 0.9)])
+def test_tde_forgets_less_at_a_low_rate(rate: float, follow: bool, kept: float) -> None:
+    method = TDE(TASK, TDE.Params(follow_rate=follow))
+    step = prepared(method, "train")
+    step.learning_rate = rate
+    step.model.head.mean.fill_(1.0)
+    loss_in(method, step, torch.zeros_like(FEATURES), TARGET)
+    method.after_step(step)
+    assert step.model.head.mean.tolist() == pytest.approx([kept] * 6)
+
+
+def test_tde_takes_out_what_it_has_seen() -> None:
+    """A few steps: the buffer has d numbers; without the effect other logits come out, from the same weights."""
+
+    def trained(alpha: float) -> tuple[Tensor, Tensor]:
+        method = TDE(TASK, TDE.Params(alpha=alpha))
+        step = prepared(method, "train")
+        for seed in range(3):
+            step.optimizer.zero_grad()
+            loss = loss_in(method, step, inputs(method, 8, seed=seed)[:, :6] + 1, TARGET)
+            loss.backward()  # type: ignore[no-untyped-call]
+            step.optimizer.step()
+            method.after_step(step)
+        head = step.model.head
+        assert [(name, buffer.numel()) for name, buffer in head.named_buffers()] == [("mean", 6)]
+        assert "mean" in head.state_dict()
+        return head.eval()(FEATURES), head.weight
+
+    (with_effect, weight), (without, same_weight) = trained(1.0), trained(0.0)
+    assert torch.equal(weight, same_weight)
+    assert bool((with_effect - without).abs().max() > 0.1)
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"heads": 0}, {"tau": 0.0}, {"gamma": -1.0}, {"alpha": -1.0}, {"mean_momentum": 1.0}]
+)
+def test_tde_refuses(wrong: dict[str, float]) -> None:
+    with pytest.raises(ValueError, match=next(iter(wrong))):
+        TDE.Params(**wrong)  # type: ignore[arg-type]
+
+
+def test_tde_skips_features_that_make_no_equal_parts() -> None:
+    assert TDE(TASK, TDE.Params(heads=3)).skip() is None
+    assert TDE(TASK, TDE.Params(heads=4)).skip() == "6 features do not make 4 equal parts"
+
+
+def test_tde_recipe() -> None:
+    found = resolve(Entry("tde", "", "paper"), "cifar100").recipe
+    assert found.backbone == "resnet32_cifar_two_block"
+    assert (found.train.batch_size, found.train.lr, found.train.weight_decay, found.train.epochs) == (
+        256,
+        0.2,
+        5e-4,
+        200,
+    )
+    assert (found.train.drop_last, found.params.alpha) == (True, 1.5)
+    assert resolve(Entry("tde", "", "paper"), "cifar10").recipe.params.alpha == 1.0
+    large = resolve(Entry("tde", "", "paper"), "imagenet-lt").recipe
+    assert (large.backbone, large.params.alpha, large.params.follow_rate) == ("resnext50_32x4d", 3.0, True)

@@ -18,6 +18,7 @@ from harness.spec.entries import Entry
 from harness.spec.recipes import resolve
 from harness.toolbox.heads import ScaledLinear
 from harness.toolbox.schedules import Steps
+from methods.disalign.method import AlignedCosine, AlignedLinear, Alignment, DisAlign, reweighting
 from methods.mislas.method import MiSLAS, label_smoothing, smoothed_cross_entropy
 from methods.tde.method import TDE, CausalHead
 
@@ -254,3 +255,103 @@ def test_tde_recipe() -> None:
     assert resolve(Entry("tde", "", "paper"), "cifar10").recipe.params.alpha == 1.0
     large = resolve(Entry("tde", "", "paper"), "imagenet-lt").recipe
     assert (large.backbone, large.params.alpha, large.params.follow_rate) == ("resnext50_32x4d", 3.0, True)
+
+
+# ---- DisAlign --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("case", cases("disalign"))
+def test_disalign(case: dict[str, Any]) -> None:
+    p, head = case["params"], AlignedLinear(6, 5, case["params"]["form"]).double()
+    names = {
+        "scale": "logit_scale",
+        "margin": "logit_margin",
+        "confidence_weight": "confidence_weight",
+        "confidence_bias": "confidence_bias",
+    }
+    head.load_state_dict(
+        {"weight": WEIGHT, "bias": f64(case["bias"])} | {f"alignment.{name}": f64(case[names[name]]) for name in names}
+    )
+    logits = head(FEATURES)
+    same(logits, case["logits"])
+    same(head.alignment.confidence(FEATURES), case["confidence"])
+    same(reweighting(COUNTS, p["rho"]), case["class_weights"])
+    step = prepared(DisAlign(TASK, DisAlign.Params()), "finetune")
+    loss = DisAlign(TASK, DisAlign.Params(rho=p["rho"])).loss(logits, TARGET, step)
+    same(loss, case["loss"])
+    for name, parameter in head.alignment.named_parameters():
+        same(gradient(loss, parameter), case[f"grad_{names[name]}"])
+
+
+def test_disalign_by_hand() -> None:
+    for rho, expected in ((1.2, [0.011192, 0.177389, 2.811419]), (1.5, [0.002905, 0.091871, 2.905224])):
+        torch.testing.assert_close(reweighting([100, 10, 1], rho), f64(expected), rtol=0, atol=1e-6)
+    assert reweighting([100, 10, 1], 0).tolist() == [1, 1, 1]
+    assert float(reweighting([100, 10, 0], 1.2)[2]) == 0, "no image, no weight"
+    for form, expected_logit in (("released", 3.244918), ("convex", 2.0)):
+        alignment = Alignment(1, 1, form).double()
+        with torch.no_grad():
+            alignment.confidence_weight.fill_(1.0)
+            alignment.confidence_bias.zero_()
+        assert alignment(f64([[0.5]]), f64([[2.0]])).item() == pytest.approx(expected_logit, abs=1e-6)
+
+
+def test_one_form_of_disalign_is_the_other_with_a_scale_moved_by_one() -> None:
+    released, convex = Alignment(6, 5, "released").double(), Alignment(6, 5, "convex").double()
+    torch.nn.init.normal_(released.margin)
+    torch.nn.init.normal_(released.scale)
+    convex.load_state_dict(released.state_dict() | {"scale": released.scale + 1})
+    torch.testing.assert_close(released(FEATURES, LOGITS), convex(FEATURES, LOGITS))
+    released.load_state_dict(released.state_dict() | {"scale": torch.zeros(5), "margin": torch.zeros(5)})
+    assert torch.equal(released(FEATURES, LOGITS), LOGITS), "stage 1 as it was"
+
+
+def test_disalign_trains_the_alignment_alone() -> None:
+    method = DisAlign(TASK, DisAlign.Params())
+    step = prepared(method, "finetune")
+    (group,) = method.param_groups(step.model, "finetune")
+    assert sum(parameter.numel() for parameter in group["params"]) == 2 * 5 + 6 + 1
+    before = {name: value.clone() for name, value in step.model.state_dict().items()}
+    step.optimizer = torch.optim.SGD(group["params"], lr=0.1)
+    for _ in range(3):
+        step.optimizer.zero_grad()
+        loss_in(method, step, FEATURES, TARGET).backward()  # type: ignore[no-untyped-call]
+        step.optimizer.step()
+    moved = {name for name, value in step.model.state_dict().items() if not torch.equal(value, before[name])}
+    parts = {"scale", "margin", "confidence_weight", "confidence_bias"}
+    assert moved == {f"head.alignment.{name}" for name in parts}
+    assert method.class_quantities(step.model).keys() == {"weight norm", "logit scale", "logit margin"}
+
+
+def test_the_cosine_form_of_disalign() -> None:
+    """Its scale starts at 20; the confidence does not know how long a feature vector is."""
+    method = DisAlign(TASK, DisAlign.Params(classifier="cosine"))
+    assert (method.first_stage_of(method.params), method.first_stage_of(DisAlign.Params())) == ("", "ce")
+    first, second = method.head("train").double(), method.head("finetune").double()
+    assert float(first.scale().detach()) == pytest.approx(20, abs=1e-6)
+    assert isinstance(second, AlignedCosine)
+    second.load_state_dict(second.state_dict() | first.state_dict())
+    torch.testing.assert_close(second(FEATURES), second(3 * FEATURES))
+    off = {"alignment.scale": torch.zeros(5), "alignment.margin": torch.zeros(5)}
+    second.load_state_dict(second.state_dict() | off)
+    torch.testing.assert_close(second(FEATURES), first(FEATURES))
+
+
+@pytest.mark.parametrize("rho", [-0.1, math.inf, math.nan])
+def test_disalign_refuses(rho: float) -> None:
+    with pytest.raises(ValueError, match="rho must be at least 0"):
+        DisAlign.Params(rho=rho)
+
+
+def test_disalign_recipes() -> None:
+    common = resolve(Entry("disalign", "", "common"), "cifar100")
+    assert common.first_stage_identity() == resolve(Entry("ce", "", "common"), "cifar100").first_stage_identity()
+    large = resolve(Entry("disalign", "", "paper"), "imagenet-lt").recipe
+    third = resolve(Entry("disalign", "", "paper"), "cifar100").recipe
+    assert large.finetune is not None
+    assert third.finetune is not None
+    assert (large.backbone, large.params.rho, large.finetune.epochs) == ("resnext50_32x4d", 1.2, 10)
+    assert (third.params.classifier, third.params.rho) == ("cosine", 1.5)
+    assert third.train.schedule == Steps((0.8, 0.9), (0.01, 0.0001))
+    for stage in (third.train, third.finetune):
+        assert (stage.batch_size, stage.lr, stage.weight_decay, stage.nesterov) == (128, 0.1, 5e-4, True)

@@ -119,7 +119,7 @@ def test_version(ltbench: Command) -> None:
 def test_lists(ltbench: Command, what: str, name: str) -> None:
     listed = ltbench("list", what)
     lines = listed.out.splitlines()
-    assert ("random weights (not pretrained)" in listed.err) == (what == "backbones")
+    assert ("random weights unless a recipe says `pretrained`" in listed.err) == (what == "backbones")
     assert any(line.split()[0] == name for line in lines)
     items = json.loads(ltbench("list", what, "--json").out)
     assert name in [item["name"] for item in items]

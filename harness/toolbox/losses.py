@@ -11,7 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from harness.toolbox.samplers import effective_number_weights
+from harness.base.errors import unknown
+from harness.toolbox.samplers import class_balanced_weights, effective_number_weights
 
 
 def check_batch(logits: Tensor, target: Tensor, class_counts: Tensor | Sequence[int] | None = None) -> None:
@@ -60,5 +61,31 @@ def balanced_softmax_loss(
 
 def class_balanced_loss_weights(class_counts: Tensor | Sequence[int], beta: float) -> Tensor:
     """Weights (1-beta)/(1-beta^n_c), rescaled so that they sum to C (Cui et al., CVPR 2019, eq. 4). Shape (C,)."""
-    weights = effective_number_weights(class_counts, beta)
+    return summing_to_classes(effective_number_weights(class_counts, beta))
+
+
+def summing_to_classes(weights: Tensor) -> Tensor:
+    """Class weights (C,) rescaled so that they sum to C: equal ones become 1."""
     return weights * len(weights) / weights.sum()
+
+
+CLASS_WEIGHTS = ("none", "inverse", "class_balanced")
+
+
+def make_class_weights(name: str, class_counts: Tensor | Sequence[int], beta: float = 0.9999) -> Tensor:
+    """Class weights in a loss by name, shape (C,); they sum to C.
+
+    Args:
+        name: "none", 1 for every class; "inverse", proportional to 1/n_c; "class_balanced", by the effective number.
+        beta: of "class_balanced".
+
+    Raises:
+        UserError: no such weights.
+    """
+    if name == "none":
+        return torch.ones_like(torch.as_tensor(class_counts), dtype=torch.float64)
+    if name == "inverse":
+        return summing_to_classes(class_balanced_weights(class_counts))
+    if name == "class_balanced":
+        return class_balanced_loss_weights(class_counts, beta)
+    raise unknown("class weights", name, CLASS_WEIGHTS)

@@ -25,7 +25,7 @@ from harness.reporting.figures import write_figures
 from harness.reporting.inputs import readable
 from harness.reporting.methods import method_views
 from harness.reporting.paper_tables import fill, load_tables, present
-from harness.reporting.published import load_claims, read_published
+from harness.reporting.published import load_claims, load_shipped_cards
 from harness.reporting.significance import critical_difference
 from harness.reporting.speed import FOLDER as BENCHES
 from harness.reporting.speed import read_speed
@@ -77,7 +77,7 @@ def sources() -> Sources:
     folders = {name: plugin.folder for name, plugin in find_plugins().items()}
     current = {name: code_version(folder) for name, folder in folders.items()}
     benches, weights = sorted(BENCHES.glob("*.json")), sorted(WEIGHTS.glob("*.json"))
-    claims, cards = load_claims(folders), read_published().cards
+    claims, cards = load_claims(folders), load_shipped_cards(folders)
     return Sources(claims, folders, current, recipe_now, cards, benches=benches, weights=weights)
 
 

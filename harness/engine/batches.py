@@ -43,6 +43,8 @@ class Batches:
             raise RunFailed("the first of a method's views needs a sampler, and the recipe's augmentation", agreed=True)
         self._other_plans = list[list[EpochPlan]]()  # of each further view: one, or one for each step
         self._samplers = [first.sampler, *map(self._sampler_of, self._other_views)]
+        for sampler in filter(None, self._samplers):
+            sampler.epochs = job.recipe.epochs
         self._epoch_start = self._sampler_states()
         self._joined = 0  # positions of an epoch whose last image joined the batch before it
 

@@ -205,6 +205,20 @@ def load_claims(methods: Mapping[str, Path]) -> list[Claim]:
     return sorted([*shipped, *own], key=attrgetter("method"))
 
 
+def load_shipped_cards(methods: Mapping[str, Path]) -> list[Card]:
+    """The cards of the CSV, and one for each of its methods that is not among these.
+
+    Raises:
+        UserError: as `read_published`.
+    """
+    claims, cards = read_published()
+    absent = dict.fromkeys(claim.method for claim in claims if claim.method not in methods)
+    return cards + [
+        Card(name, f"no method '{name}' is here", tuple(claim for claim in claims if claim.method == name))
+        for name in absent
+    ]
+
+
 @cache
 def read_published(numbers: Path = NUMBERS, mapping: Path = MAPPING) -> Published:
     """Every number of the CSV as a claim of a method or of a card. The files are read once.

@@ -157,7 +157,8 @@ def fill(
     reasons = {card.name: card.reason for card in cards}
 
     def cell(table: PaperTable, line: TableRow, column: Column) -> Comparison | None:
-        candidates = owned[line.method, line.card]
+        card = line.card or (None if owned[line.method, None] else line.method)  # a method that is not here has a card
+        candidates = owned[None, card] if card else owned[line.method, None]
         found = [claim for claim in candidates if table.has(claim) and line.has(claim) and column.has(claim)]
         if len(found) > 1:
             fitting = (f"{c.value} ({', '.join(filter(None, (c.location, c.selection, c.note)))})" for c in found)
@@ -165,8 +166,8 @@ def fill(
             raise UserError(f"{where}: {len(found)} claims fit: {'; '.join(fitting)}")
         if not found:
             return None
-        if line.card:
-            answer = Comparison(found[0], "reported only", reasons[line.card])
+        if card:
+            answer = Comparison(found[0], "reported only", reasons[card])
         else:
             answer = rows.beside(found[0], line.measured_as.get(found[0].dataset), line.known or table.known)
         return replace(answer, weights=mark(found[0], weights))

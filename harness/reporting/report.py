@@ -18,7 +18,7 @@ from harness.records.evidence import Evidence, evidence_path, read_evidence
 from harness.records.same_code import measured_the_same, read_same_code
 from harness.records.schema import HEADLINE, Record
 from harness.reporting import figures, html, paper_tables, tables
-from harness.reporting.claims import Card, Claim, load_cards, load_claims, read_published
+from harness.reporting.claims import Card, Claim, load_cards, load_claims, load_shipped_cards
 from harness.reporting.comparison import MeasuredRows, in_order
 from harness.reporting.drawer import RecipeValues, ResolveRecipe
 from harness.reporting.inputs import readable
@@ -74,7 +74,7 @@ def sources() -> Sources:
     folders = {name: plugin.folder for name, plugin in find_plugins().items()}
     current = {name: code_version(folder) for name, folder in folders.items()}
     benches, weights = sorted(BENCHES.glob("*.json")), sorted(WEIGHTS.glob("*.json"))
-    claims, cards = load_claims(folders), read_published().cards
+    claims, cards = load_claims(folders), load_shipped_cards(folders)
     return Sources(claims, folders, current, recipe_now, cards, benches=benches, weights=weights)
 
 

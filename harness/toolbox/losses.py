@@ -41,8 +41,21 @@ def check_batch(logits: Tensor, target: Tensor, class_counts: Tensor | Sequence[
         raise ValueError(f"class_counts must be at least 0, found {float(counts.min()):g}")
 
 
+def log_prior(class_counts: Tensor | Sequence[int], like: Tensor, power: float = 1.0) -> Tensor:
+    """power * log n_c in the dtype and on the device of `like`, shape (C,); -inf for a class without an image.
+
+    With power 0 it is 0 for every class.
+    """
+    return torch.as_tensor(class_counts).to(like).pow(power).log()
+
+
 def balanced_softmax_loss(
-    logits: Tensor, target: Tensor, class_counts: Tensor | Sequence[int], reduction: str = "mean"
+    logits: Tensor,
+    target: Tensor,
+    class_counts: Tensor | Sequence[int],
+    reduction: str = "mean",
+    *,
+    prior_power: float = 1.0,
 ) -> Tensor:
     """Balanced Softmax (Ren et al., NeurIPS 2020, eq. 4): CE(z + log n, y).
 
@@ -51,12 +64,21 @@ def balanced_softmax_loss(
         target: y, shape (B,).
         class_counts: n, training images of each class, shape (C,). A class without an image gets no probability.
         reduction: "mean", "sum" or "none".
+        prior_power: p of CE(z + p log n, y); 1/4 follows from the paper's bound on the margins (eq. 10).
 
     Raises:
         ValueError: see `check_batch`.
     """
     check_batch(logits, target, class_counts)
-    return F.cross_entropy(logits + torch.as_tensor(class_counts).to(logits).log(), target, reduction=reduction)
+    return F.cross_entropy(logits + log_prior(class_counts, logits, prior_power), target, reduction=reduction)
+
+
+def focal_term(values: Tensor, gamma: float) -> Tensor:
+    """(1 - e^-v)^gamma v of each value v >= 0: with cross-entropies the focal loss of each image, p = e^-v.
+
+    1 - p and its gradient stay exact where p rounds to 1.
+    """
+    return (-torch.expm1(-values)).clamp_min(torch.finfo(values.dtype).tiny).pow(gamma).mul(values)
 
 
 def class_balanced_loss_weights(class_counts: Tensor | Sequence[int], beta: float) -> Tensor:

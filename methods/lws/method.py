@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import numpy as np
 from torch import nn
 
-from harness.api import Classifier, Method, Sampler, Stage
+from harness.api import Classifier, Method, Sampler, Stage, later
 from harness.toolbox.heads import ScaledLinear
 from harness.toolbox.samplers import ClassAwareSampler
 
@@ -18,6 +19,17 @@ class LWS(Method):
     name = "lws"
     stages = ("train", "finetune")
     first_stage = "ce"
+
+    @dataclass(frozen=True)
+    class Params:
+        """first_stage: cross-entropy with or without mixup."""
+
+        first_stage: Literal["ce", "ce_mixup"] = later("ce")
+
+    @classmethod
+    def first_stage_of(cls, params: Any) -> str:
+        """As the params say."""
+        return str(params.first_stage)
 
     def head(self, stage: Stage) -> nn.Module:
         """Stage 1's linear head with a scale for each class."""

@@ -13,7 +13,7 @@ import yaml
 from harness.base.errors import UserError
 from harness.records.schema import Record
 from harness.reporting import paper_tables
-from harness.reporting.claims import Card, Claim, load_claims, read_published
+from harness.reporting.claims import Card, Claim, load_claims, load_shipped_cards
 from harness.reporting.comparison import Beside, Comparison, MeasuredRows
 from harness.reporting.paper_tables import Column, PaperTable, TableRow, fill, load_tables
 from harness.reporting.summary import RunResult, summarize
@@ -54,7 +54,7 @@ def runs(*accuracies: float, **facts: Any) -> list[Record]:
 @pytest.fixture(scope="module")
 def shipped() -> tuple[list[PaperTable], list[Claim], list[Card]]:
     folders = {name: plugin.folder for name, plugin in find_plugins().items()}
-    return load_tables(folders), load_claims(folders), read_published().cards
+    return load_tables(folders), load_claims(folders), load_shipped_cards(folders)
 
 
 def test_every_claim_of_a_table_stands_in_one_cell(shipped: tuple[list[PaperTable], list[Claim], list[Card]]) -> None:
@@ -109,6 +109,27 @@ def test_a_variant_that_runs_the_sources_recipe_exists(
             for variant in filter(None, row.measured_as.values()):
                 recipes = find_plugins()[row.method or ""].folder / "recipes.yaml"
                 assert variant in yaml.safe_load(recipes.read_text(encoding="utf-8"))["variants"]
+
+
+def test_only_these_rows_have_no_method() -> None:
+    """REPRODUCTION.md says why; a row of a method that is not here counts as that method's."""
+    found = {table.id: [row.label for row in table.rows if row.card] for table in load_tables({})}
+    assert {table: labels for table, labels in found.items() if labels} == {
+        "balms-table-3": ["Lifted loss", "Range loss", "OLTR"],
+        "gcl-table-2": ["OLTR", "Decoupling"],
+        "openlt-readme": ["Balanced Softmax, reported", "Balanced Softmax, their re-run"],
+        "tvmf-readme": ["Others [1]"],
+        "wb-table-2": ["LDAM+SSP", "SSD", "DRO-LT", "ACE (4-expert)", "RIDE (4-expert)"],
+    }
+
+
+def test_a_row_of_a_method_that_is_not_here_is_reported_only() -> None:
+    card = Card("ce", "no method 'ce' is here", (CLAIM,))
+    (filled,) = fill([TABLE], [], [card], MeasuredRows([]))
+    (cell,) = filled.cells
+    assert (cell.claim, cell.status, cell.reason) == (CLAIM, "reported only", "no method 'ce' is here")
+    (here,) = fill([TABLE], [CLAIM], [card], MeasuredRows([]))
+    assert [cell.status for cell in here.cells] == ["not run"]
 
 
 # Statuses -------------------------------------------------------------------------------------------------------------

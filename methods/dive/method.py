@@ -44,8 +44,8 @@ def balanced_kd_loss(
     temperature: float = 2.0,
     alpha: float = 1.0,
 ) -> Tensor:
-    """Balanced distillation (Zhang et al., Pattern Recognition 2023): as `kd_loss`, the teacher's probabilities
-    weighted by class, shape (C,), and normalised again; published with `class_balanced_loss_weights`, beta 0.9999."""
+    """Balanced Knowledge Distillation (Zhang et al., 2021): as `kd_loss`, the teacher's probabilities weighted
+    by class, shape (C,), and normalised again; published with `class_balanced_loss_weights`, beta 0.9999."""
     check_batch(student_logits, target)
     taught = F.softmax(teacher_logits / temperature + class_weights.to(teacher_logits).log(), dim=1)
     return F.cross_entropy(student_logits, target) + alpha * distance(student_logits, taught, temperature)
@@ -62,9 +62,10 @@ def dive_loss(
     alpha: float = 0.5,
     base_loss: Literal["balanced_softmax", "cross_entropy"] = "balanced_softmax",
 ) -> Tensor:
-    """(1 - a) L_base(s, y) + a T^2 KL(p || softmax(s / T)), p = softmax(t / T)^power, normalised (eq. 6 to 8).
+    """(1 - a) L_base(s, y) + a T^2 KL(p || softmax(s / T)), p = softmax(t / T)^power, normalised.
 
-    A power below 1 flattens the virtual examples, which moves more of them to the rare classes.
+    A power below 1 flattens the virtual examples, which moves more of them to the rare classes. It follows Bag of
+    Tricks' code.
     """
     check_batch(student_logits, target, class_counts)
     plain = base_loss == "cross_entropy"

@@ -15,6 +15,7 @@ from harness.api import Classifier, Method, StepContext, Task
 from harness.plugins.conformance import inputs, loss_in, prepared
 from harness.spec.registry import get_method
 from harness.toolbox.losses import balanced_softmax_loss, class_balanced_loss_weights
+from methods.bcl.method import balanced_contrastive_loss
 from methods.dive.method import balanced_kd_loss, dive_loss, kd_loss
 
 GOLDEN = json.loads((Path(__file__).parents[1] / "golden/structures_b.json").read_text())
@@ -161,3 +162,41 @@ def test_each_teacher_has_its_own_first_stage() -> None:
 def test_dive_refuses(params: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=next(iter(params))):
         get_method("dive").Params(**params)
+
+
+# ---- BCL -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("case", cases("bcl_loss"))
+def test_bcl_equals_the_reference(case: dict[str, Any]) -> None:
+    x, p = given(case), case["params"]
+    views, target = torch.cat([x["view1"], x["view2"]]), x["target"].repeat(2)
+    contrast = balanced_contrastive_loss(views, target, x["prototypes"], p["temperature"])
+    classified = balanced_softmax_loss(x["logits"], x["target"], x["class_counts"])
+    same(contrast, case["contrastive"])
+    same(classified, case["logit_compensated"])
+    check(case, p["alpha"] * classified + p["beta"] * contrast, x)
+
+
+def test_every_class_stands_in_the_denominator_with_one_term() -> None:
+    """One image in two views among C classes, all at right angles: log sum is log(mean of own class + C - 1)."""
+    axes = torch.eye(5, dtype=torch.float64)
+    loss = balanced_contrastive_loss(axes[[4, 4]], torch.tensor([1, 1]), axes[:4], 1.0)
+    own = (torch.e + 1) / 2  # the other view, and the class's prototype
+    same(loss, float(torch.log(f64(own + 3)) - 0.5))
+
+
+def test_bcl_has_two_projectors_and_its_contrast_acts() -> None:
+    model = prepared(method_of("bcl"), "train").model
+    assert size(model.projector) == size(model.prototypes) == 64 * 512 + 512 + 2 * 512 + 512 * 128 + 128
+    with_contrast, without = trained("bcl"), trained("bcl", beta=0.0)
+    assert differ(with_contrast, without)
+    start = prepared(method_of("bcl"), "train").model
+    assert not torch.equal(with_contrast.prototypes[0].weight, start.prototypes[0].weight)
+    assert torch.equal(without.prototypes[0].weight, start.prototypes[0].weight)
+
+
+@pytest.mark.parametrize("params", [{"temperature": 0.0}, {"alpha": -1.0}, {"beta": -1.0}, {"hidden": 0}])
+def test_bcl_refuses(params: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=next(iter(params))):
+        get_method("bcl").Params(**params)

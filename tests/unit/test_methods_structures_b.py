@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,14 @@ from torch import Tensor
 from harness.api import Classifier, Method, StepContext, Task
 from harness.plugins.conformance import inputs, loss_in, prepared
 from harness.spec.registry import get_method
+from harness.toolbox.contrastive import KeyQueue, follow_
 from harness.toolbox.losses import balanced_softmax_loss, class_balanced_loss_weights
 from methods.bcl.method import balanced_contrastive_loss
 from methods.dive.method import balanced_kd_loss, dive_loss, kd_loss
+from methods.gpaco.method import gpaco_loss
+from methods.paco.method import paco_loss
 
+Loss = Callable[..., Tensor]
 GOLDEN = json.loads((Path(__file__).parents[1] / "golden/structures_b.json").read_text())
 COUNTS = [30, 12, 5, 2]
 TARGET = torch.tensor([0, 1, 2, 3, 0, 0])
@@ -200,3 +205,127 @@ def test_bcl_has_two_projectors_and_its_contrast_acts() -> None:
 def test_bcl_refuses(params: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=next(iter(params))):
         get_method("bcl").Params(**params)
+
+
+# ---- PaCo and GPaCo --------------------------------------------------------------------------------------------------
+
+CENTRES: dict[str, Loss] = {"paco": paco_loss, "gpaco": gpaco_loss}
+
+
+@pytest.mark.parametrize("case", [*cases("paco_loss"), *cases("gpaco_loss")])
+def test_paco_and_gpaco_equal_the_reference(case: dict[str, Any]) -> None:
+    """Within 1e-6: the reference adds 1e-12 within its logarithm."""
+    x, params = given(case), {name: value for name, value in case["params"].items() if name != "queue"}
+    check(case, CENTRES[case["name"].removesuffix("_loss")](**x, **params), x, tolerance=1e-6)
+
+
+def centre_inputs(name: str, places: int = 5) -> dict[str, Tensor]:
+    """Inputs of either loss, and a queue of so many places."""
+    generator = torch.Generator().manual_seed(0)
+    target, queue_target = torch.tensor([0, 2, 2]), torch.tensor([2, 0, 1, 3, 2])[:places]
+    rows = {"query": 3, "key": 3, "queue": places}
+    logits = torch.randn(6, 4, generator=generator, dtype=torch.float64)
+    found = {
+        part: F.normalize(torch.randn(count, 4, generator=generator, dtype=torch.float64), dim=1)
+        for part, count in rows.items()
+    }
+    found["center_logits"] = logits[: 3 if name == "paco" else 6]
+    return found | {"target": target, "queue_target": queue_target, "class_counts": torch.tensor(COUNTS)}
+
+
+@pytest.mark.parametrize("name", CENTRES)
+def test_without_pairs_they_are_balanced_softmax(name: str) -> None:
+    x = centre_inputs(name)
+    target = x["target"] if name == "paco" else x["target"].repeat(2)
+    expected = balanced_softmax_loss(x["center_logits"], target, COUNTS)
+    same(CENTRES[name](**x, alpha=0.0, gamma=0.0), float(expected), tolerance=1e-6)
+    assert float(CENTRES[name](**x, alpha=0.0, gamma=1.0)) > float(expected)  # only denominators grow
+
+
+@pytest.mark.parametrize("name", CENTRES)
+def test_empty_places_of_the_queue_do_not_count(name: str) -> None:
+    x, none = centre_inputs(name), centre_inputs(name, places=0)
+    loss = CENTRES[name]
+    same(loss(**(x | {"queue_target": torch.full((5,), -1)})), float(loss(**none)))
+    assert float(loss(**x)) != float(loss(**none))
+
+
+@pytest.mark.parametrize("case", cases("queue_ring"))
+def test_the_queue_is_a_ring(case: dict[str, Any]) -> None:
+    queue = KeyQueue(case["params"]["K"], 1, 1000, "empty").double()
+    queue.keys.copy_(f64(case["inputs"]["content_before"])[:, None])
+    for number, after in enumerate(case["after_each_step"]):
+        batch = torch.arange(2) + 2 * number
+        queue.push(batch[:, None].double(), batch)
+        same(queue.keys[:, 0], after["content"])
+        assert int(queue.pointer) == after["pointer"]
+    assert queue.target.tolist() == [6, 7, 2, 3, 4, 5]
+
+
+def test_a_queue_takes_partial_and_oversized_batches() -> None:
+    queue = KeyQueue(4, 1, 10, "empty")
+    for first, count in ((0, 3), (3, 2), (5, 7)):
+        batch = torch.arange(first, first + count)
+        queue.push(batch[:, None].float(), batch)
+        assert queue.target[queue.keys[:, 0].long() == batch[-1]].tolist() == [first + count - 1]
+    assert sorted(queue.target.tolist()) == [8, 9, 10, 11]
+
+
+def test_a_random_queue_starts_as_the_released_code_has_it() -> None:
+    queue = KeyQueue(64, 8, 5, "random")
+    same(queue.keys.double().norm(dim=0), [1.0] * 8, tolerance=1e-6)
+    assert 0 <= int(queue.target.min()) < int(queue.target.max()) <= 4
+
+
+@pytest.mark.parametrize("case", cases("momentum_update"))
+def test_momentum_update_equals_the_reference(case: dict[str, Any]) -> None:
+    copy, source = (torch.nn.Linear(3, 1, bias=False).double() for _ in range(2))
+    with torch.no_grad():
+        copy.weight.copy_(f64([case["inputs"]["key_before"]]))
+        for query in case["inputs"]["query_each_step"]:
+            source.weight.copy_(f64([query]))
+            follow_(copy, source, case["params"]["m"])
+    same(copy.weight[0], case["key_after"])
+
+
+def test_paco_has_a_momentum_copy_that_follows_and_a_queue_that_fills() -> None:
+    start, model = prepared(method_of("paco"), "train").model, trained("paco", momentum=0.9)
+    assert size(start.key_network) == size(start.backbone) + size(start.projector)
+    assert not any(parameter.requires_grad for parameter in model.key_network.parameters())
+    keys, live = (network[0].conv1.weight.detach() for network in (model.key_network, [model.backbone]))
+    before = start.backbone.conv1.weight.detach()
+    moved = (live - before).norm()
+    assert 0 < float((keys - before).norm()) < float(moved)
+    assert {"queue.keys", "queue.target", "queue.pointer"} <= model.state_dict().keys()
+    assert int(model.queue.pointer) == 2 * len(TARGET)
+    assert torch.equal(model.queue.target[: len(TARGET)], TARGET)
+    assert torch.equal(model.queue.keys[len(TARGET) * 2 :], start.queue.keys[len(TARGET) * 2 :])
+
+
+def test_gpaco_has_no_copy_but_a_queue() -> None:
+    model = trained("gpaco", queue_start="empty")
+    assert not hasattr(model, "key_network")
+    assert int((model.queue.target >= 0).sum()) == 2 * len(TARGET)
+    assert size(model) - size(model.backbone) - size(model.head) == 2 * (64 * 64 + 64) + 64 * 32 + 32
+
+
+@pytest.mark.parametrize("name", CENTRES)
+def test_pairs_queue_and_projector_act(name: str) -> None:
+    usual = trained(name)
+    assert differ(usual, trained(name, alpha=0.0, gamma=0.0))
+    assert differ(usual, trained(name, queue_start="empty"))
+
+
+@pytest.mark.parametrize(
+    ("name", "params"),
+    [
+        ("paco", {"temperature": 0.0}),
+        ("paco", {"momentum": 1.1}),
+        ("paco", {"alpha": -1.0}),
+        ("gpaco", {"queue": 0}),
+        ("gpaco", {"smoothing": 1.0}),
+    ],
+)
+def test_paco_and_gpaco_refuse(name: str, params: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=next(iter(params))):
+        get_method(name).Params(**params)

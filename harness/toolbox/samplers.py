@@ -40,6 +40,14 @@ def class_balanced_weights(class_counts: Tensor | Sequence[int]) -> Tensor:
     return _weights(1 / _counts(class_counts).clamp_min(1), class_counts)
 
 
+def power_weights(class_counts: Tensor | Sequence[int], exponent: float) -> Tensor:
+    """Weight of one sample of each class, n_c^-exponent: 0 is instance-balanced, 1 class-balanced. Shape (C,).
+
+    A class without an image has weight 0.
+    """
+    return _weights(_counts(class_counts).clamp_min(1).pow(-exponent), class_counts)
+
+
 def effective_number_weights(class_counts: Tensor | Sequence[int], beta: float) -> Tensor:
     """Weight of one sample of each class by the effective number, (1-beta)/(1-beta^n_c). Shape (C,).
 

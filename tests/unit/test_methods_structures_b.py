@@ -7,18 +7,22 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from harness.api import Classifier, Method, StepContext, Task
-from harness.plugins.conformance import inputs, loss_in, prepared
+from harness.api import Batch, Classifier, Method, StepContext, Task
+from harness.plugins.conformance import Whole, inputs, loss_in, prepared
 from harness.spec.registry import get_method
 from harness.toolbox.contrastive import KeyQueue, follow_
 from harness.toolbox.losses import balanced_softmax_loss, class_balanced_loss_weights
+from harness.toolbox.mixing import cutmix_mask
+from harness.toolbox.samplers import power_weights
 from methods.bcl.method import balanced_contrastive_loss
 from methods.dive.method import balanced_kd_loss, dive_loss, kd_loss
+from methods.glmc.method import consistency_loss, glmc_loss, mixed_loss
 from methods.gpaco.method import gpaco_loss
 from methods.paco.method import paco_loss
 
@@ -329,3 +333,97 @@ def test_pairs_queue_and_projector_act(name: str) -> None:
 def test_paco_and_gpaco_refuse(name: str, params: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=next(iter(params))):
         get_method(name).Params(**params)
+
+
+# ---- GLMC ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("case", cases("glmc_loss"))
+def test_glmc_equals_the_reference(case: dict[str, Any]) -> None:
+    x, p = given(case), case["params"]
+
+    def both(kind: str, ending: str = "") -> Tensor:
+        return torch.cat([x[f"{kind}_{mix}{ending}"] for mix in ("mixup", "cutmix")])
+
+    weights = power_weights(x["class_counts"].double(), p["label_exponent"])
+    weights = weights / weights.mean()
+    same(weights, case["class_weights"])
+    plain, reweighted = both("logits"), both("logits", "_reweighted")
+    projection, prediction = both("projection"), both("prediction")
+    labels, share = (x["target"], x["target_second"]), p["lambda"]
+    same(mixed_loss(plain, *labels, share), case["balanced"])
+    same(mixed_loss(reweighted, *labels, share, weights), case["rebalanced"])
+    same(consistency_loss(projection, prediction), case["consistency"])
+    loss = glmc_loss(
+        plain,
+        reweighted,
+        projection,
+        prediction,
+        *labels,
+        weights,
+        share=share,
+        alpha=1 - (p["epoch_from_0"] / p["epochs"]) ** 2,
+        contrast_weight=p["contrast_weight"],
+    )
+    loss.backward()
+    same(loss, case["loss"])
+    for name, value in x.items():
+        if f"grad_{name}" in case:
+            same(torch.zeros_like(value) if value.grad is None else value.grad, case[f"grad_{name}"])
+
+
+@pytest.mark.parametrize("case", cases("cutmix_box"))
+def test_cutmix_pastes_the_reference_box(case: dict[str, Any]) -> None:
+    size, (row, column) = case["params"]["size"], f64(case["inputs"]["center"])
+    pasted = cutmix_mask(f64(case["inputs"]["lambda"]), (row, column), (size, size), case["params"]["rounding"])
+    box, expected = case["box_rows_then_columns"], torch.zeros(size, size, dtype=torch.bool)
+    expected[slice(*box["rows"]), slice(*box["columns"])] = True
+    assert torch.equal(pasted, expected)
+    same(1 - pasted.double().mean(), case["lambda_by_area"])
+
+
+@pytest.mark.parametrize(("rounding", "side"), [("truncate", 2), ("ceil", 4)])
+def test_sides_of_the_box_are_rounded_as_asked(rounding: Any, side: int) -> None:
+    """A side of 3.5 pixels."""
+    pasted = cutmix_mask(f64(1 - 0.35**2), (f64(5.0), f64(5.0)), (10, 10), rounding)
+    assert int(pasted.sum()) == side**2
+    assert not bool(cutmix_mask(f64(1.0), (f64(5.0), f64(5.0)), (10, 10), rounding).any())
+
+
+def test_equal_projections_are_consistent() -> None:
+    values = F.normalize(torch.randn(3, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64), dim=1)
+    same(consistency_loss(values.repeat(2, 1), 3 * values.repeat(2, 1)), -2.0)
+
+
+def test_glmc_draws_each_of_its_two_batches_twice() -> None:
+    labels = np.repeat(np.arange(4), COUNTS)
+    first, again, second, second_again = method_of("glmc", resample=0.2).views(labels, "train")
+    assert first.sampler is not None
+    assert again.sampler is None
+    assert second.sampler is second_again.sampler
+    assert second.sampler is not first.sampler
+
+
+def test_glmc_has_two_heads_of_which_the_weighted_one_starts_late() -> None:
+    start, first, later = prepared(method_of("glmc"), "train").model, trained("glmc"), trained("glmc", epoch=1)
+    assert size(start) - size(start.backbone) == 2 * (64 * 4 + 4) + (64 * 128 + 128) + (128 * 128 + 128)
+    assert torch.equal(first.head.weight, start.head.weight)  # alpha is 1 in the first epoch
+    assert not torch.equal(later.head.weight, start.head.weight)
+    assert not torch.equal(first.plain_head.weight, start.plain_head.weight)
+    assert differ(first, trained("glmc", contrast_weight=0.0))
+
+
+def test_glmc_refuses_mixup_on_top() -> None:
+    method = method_of("glmc")
+    step = prepared(method, "train")
+    batch = Batch(inputs(method, 6), TARGET, torch.arange(6), other=TARGET, share=0.5)
+    with pytest.raises(ValueError, match="mixup_alpha"):
+        method.step_loss(Whole(step), (batch,) * 4, step)
+
+
+@pytest.mark.parametrize(
+    "params", [{"resample": -1.0}, {"label_exponent": -1.0}, {"contrast_weight": float("nan")}, {"projection": 0}]
+)
+def test_glmc_refuses(params: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=next(iter(params))):
+        get_method("glmc").Params(**params)

@@ -16,7 +16,7 @@ from torch import Tensor
 from harness.api import Batch, Classifier, Method, StepContext, Task
 from harness.plugins.conformance import Whole, inputs, loss_in, prepared
 from harness.spec.registry import get_method
-from harness.toolbox.contrastive import KeyQueue, follow_
+from harness.toolbox.contrastive import KeyQueue, follow_, supervised_contrastive_loss
 from harness.toolbox.losses import balanced_softmax_loss, class_balanced_loss_weights
 from harness.toolbox.mixing import cutmix_mask
 from harness.toolbox.samplers import power_weights
@@ -24,6 +24,7 @@ from methods.bcl.method import balanced_contrastive_loss
 from methods.dive.method import balanced_kd_loss, dive_loss, kd_loss
 from methods.glmc.method import consistency_loss, glmc_loss, mixed_loss
 from methods.gpaco.method import gpaco_loss
+from methods.hybrid_sc.method import prototypical_contrastive_loss
 from methods.paco.method import paco_loss
 
 Loss = Callable[..., Tensor]
@@ -427,3 +428,63 @@ def test_glmc_refuses_mixup_on_top() -> None:
 def test_glmc_refuses(params: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=next(iter(params))):
         get_method("glmc").Params(**params)
+
+
+# ---- hybrid contrastive ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("case", cases("hybrid_sc_loss"))
+def test_hybrid_sc_equals_the_reference(case: dict[str, Any]) -> None:
+    x, p = given(case), case["params"]
+    views = torch.cat([x["view1"], x["view2"]])
+    contrast = supervised_contrastive_loss(views, x["target"].repeat(2), p["temperature"])
+    same(contrast, case["supervised_contrastive"])
+    alpha = 1 - (p["epoch"] / p["epochs"]) ** 2
+    classified = F.cross_entropy(x["logits_balanced_batch"], x["target_balanced_batch"])
+    check(case, alpha * contrast + (1 - alpha) * classified, x)
+
+
+@pytest.mark.parametrize("case", cases("prototypical_sc_loss"))
+def test_hybrid_psc_equals_the_formula(case: dict[str, Any]) -> None:
+    x = given(case)
+    loss = prototypical_contrastive_loss(x["feature"], x["prototypes"], x["target"], case["params"]["temperature"])
+    check(case, loss, x)
+
+
+def test_supervised_contrast_of_two_classes_at_right_angles() -> None:
+    views, temperature = torch.eye(2, dtype=torch.float64).repeat(2, 1), 0.5
+    loss = supervised_contrastive_loss(views, torch.tensor([0, 1, 0, 1]), temperature)
+    same(loss, float(torch.log(torch.exp(f64(1 / temperature)) + 2) - 1 / temperature))
+
+
+def test_an_image_without_a_positive_costs_nothing() -> None:
+    views = torch.eye(3, dtype=torch.float64).requires_grad_()
+    loss = supervised_contrastive_loss(views, torch.tensor([0, 1, 2]), 0.1)
+    loss.backward()
+    assert loss.item() == 0
+    assert views.grad is not None
+    assert bool((views.grad == 0).all())
+
+
+@pytest.mark.parametrize(("contrast", "views"), [("supervised", 3), ("prototypical", 2)])
+def test_hybrid_moves_from_contrast_to_classification(contrast: str, views: int) -> None:
+    labels = np.repeat(np.arange(4), COUNTS)
+    assert len(method_of("hybrid_sc", contrast=contrast).views(labels, "train")) == views
+    start = prepared(method_of("hybrid_sc", contrast=contrast), "train").model
+    first, later = trained("hybrid_sc", contrast=contrast), trained("hybrid_sc", epoch=1, contrast=contrast)
+    assert torch.equal(first.head.weight, start.head.weight)  # alpha is 1 in the first epoch
+    assert not torch.equal(later.head.weight, start.head.weight)
+    assert not torch.equal(first.projector[0].weight, start.projector[0].weight)
+    assert size(first.projector) == 64 * 64 + 64 + 64 * 128 + 128
+    assert first.prototypes.shape == (0 if contrast == "supervised" else 4, 128)
+
+
+def test_hybrid_contrasts_act() -> None:
+    assert differ(trained("hybrid_sc"), trained("hybrid_sc", contrast="prototypical"))
+    assert differ(trained("hybrid_sc"), trained("hybrid_sc", temperature=1.0))
+
+
+@pytest.mark.parametrize("params", [{"temperature": 0.0}, {"projection": 0}])
+def test_hybrid_refuses(params: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=next(iter(params))):
+        get_method("hybrid_sc").Params(**params)

@@ -70,7 +70,8 @@ class View:
     """One of the batches that a training step sees.
 
     Attributes:
-        sampler: the order of its images; None: those of the first view, augmented anew.
+        sampler: the order of its images; None: those of the first view, augmented anew. Views that share a sampler show
+            the same images, each augmented anew.
         augment: "recipe", what the recipe does to training images; "strong", its key `strong_augment`; or "none".
         balanced: instead of both, a held-out batch of so many images, as many of each class, on every process.
         part: where those come from: the training part, or the validation part for methods published with it.

@@ -80,21 +80,25 @@ class Batches:
         order = self._samplers[0].order(rng)
         plan = self._plan(self._train, order, recipe.batch_size, rng, recipe.mixup_alpha, recipe.cutmix_alpha)
         steps = len(self.positions(plan))
+        orders: dict[Sampler | None, Order] = {None: order, self._samplers[0]: order}
         self._other_plans = [
             self._balanced_plans(view, sampler, epoch, steps)
             if view.balanced and isinstance(sampler, ClassAwareSampler)
-            else [self._plan_view(view, sampler, order, epoch, number)]
+            else [self._plan_view(view, sampler, orders, epoch, number)]
             for number, (view, sampler) in enumerate(zip(self._other_views, self._samplers[1:], strict=True), start=2)
         ]
         return plan
 
-    def _plan_view(self, view: View, sampler: Sampler | None, order: Order, epoch: int, number: int) -> EpochPlan:
-        """Another view's, from a generator of its own too."""
+    def _plan_view(
+        self, view: View, sampler: Sampler | None, orders: dict[Sampler | None, Order], epoch: int, number: int
+    ) -> EpochPlan:
+        """Another view's, from a generator of its own too; `orders` has what samplers of earlier views drew."""
         recipe, names = self._job.recipe, (self._job.stage, "epoch", str(epoch), "view", str(number))
         rng = np.random.default_rng(seed_for(self._job.seed, *names))
-        own = order if sampler is None else sampler.order(rng)
+        if sampler is not None and sampler not in orders:
+            orders[sampler] = sampler.order(rng)
         augments = {"recipe": recipe.augment, "strong": recipe.strong_augment or recipe.augment, "none": Augment()}
-        return self._plan(self._train, own, recipe.batch_size, rng, augment=augments[view.augment])
+        return self._plan(self._train, orders[sampler], recipe.batch_size, rng, augment=augments[view.augment])
 
     def _balanced_plans(self, view: View, sampler: ClassAwareSampler, epoch: int, steps: int) -> list[EpochPlan]:
         """A class-balanced batch for each step, augmented like the training images, with draws of its own."""

@@ -251,11 +251,14 @@ def recipes(suite: Suite = "default", out: Annotated[Path, typer.Option()] = Pat
     print(f"{out}: {len(suites.write_recipes(suite, out))} recipes frozen")
 
 
-@app.command()
-def train(
+@app.command("finetune", help="Second stage of a cell, all seeds, from the last weights of the first one (--first).")
+@app.command("train", help="First stage of a cell, all seeds; resumes what was interrupted.")
+def train_stage(
+    context: typer.Context,
     split: SplitName,
     entry: EntryName,
-    out: Annotated[Path, typer.Option(help="folder of the cell's first stage")],
+    out: Annotated[Path, typer.Option(help="folder of the cell's stage")],
+    first: Annotated[Path | None, typer.Option(help="folder of the first stage, which finetune needs")] = None,
     seeds: Seeds = "0,1,2",
     device: Device = "auto",
     keep_going: KeepGoing = False,
@@ -263,25 +266,9 @@ def train(
     micro_batch: MicroBatch = 0,
     sync_bn: SyncBatchNorm = False,
 ) -> None:
-    """First stage of a cell, all seeds; resumes what was interrupted."""
-    spread = asked_for(nproc, micro_batch, sync_bn)
-    cells.run_stage(cells.StageRequest(split, entry, seeds, out, device, keep_going, spread))
-
-
-@app.command()
-def finetune(
-    split: SplitName,
-    entry: EntryName,
-    first: Annotated[Path, typer.Option(help="folder of the first stage")],
-    out: Annotated[Path, typer.Option(help="folder of the second stage")],
-    seeds: Seeds = "0,1,2",
-    device: Device = "auto",
-    keep_going: KeepGoing = False,
-    nproc: Processes = 1,
-    micro_batch: MicroBatch = 0,
-    sync_bn: SyncBatchNorm = False,
-) -> None:
-    """Second stage of a cell, all seeds, from the first one's last weights."""
+    """One stage of a cell."""
+    if (first is None) == (context.info_name == "finetune"):
+        raise UserError("--first: missing" if first is None else "--first: of finetune; the first stage starts anew")
     spread = asked_for(nproc, micro_batch, sync_bn)
     cells.run_stage(cells.StageRequest(split, entry, seeds, out, device, keep_going, spread, first))
 
@@ -585,9 +572,10 @@ def sweep(
 
     settings = Settings(out or Path("runs/sweeps") / suite, device, per_device, tuple(only or ()), tuple(set_ or ()))
     options = Options(executor, ray_address, tuple(slurm or ()))
-    done = run_sweep(suite, settings, Rules(attempts), options)
+    published = publish.concerns(suite, settings)
+    done = run_sweep(suite, settings, Rules(attempts), options, published=published)
     print(f"{settings.out / 'records'}: {done.made} records made, {done.failed} runs failed")
-    if publish.concerns(suite, settings):
+    if published and not done.left and not done.left_out:
         print(f"results/: {publish.publish(settings.out)} records as the pipeline makes them; next: dvc commit --force")
     done.check()
 

@@ -262,7 +262,7 @@ def _dataset(scan: Scan, name: str) -> Dataset:
         default_imbalance_factor=100,
         files={},
         source=None,
-        decode=partial(_decode if resident else _as_files, scan),
+        decode=partial(_decode if resident else _listed, scan),
         decoder_version=2 if resident else None,
         given=True,
         recipes_of=recipes,
@@ -282,11 +282,7 @@ def _decode(scan: Scan, folder: Path) -> dict[str, Images]:
     return decode_images(images, scan.root, lambda data: decode_resized(data, side), keep_files=True, count=count)
 
 
-def _as_files(scan: Scan, folder: Path) -> dict[str, ImageFiles]:
-    return _listed(scan)
-
-
-def _listed(scan: Scan) -> dict[str, ImageFiles]:
+def _listed(scan: Scan, _folder: Path | None = None) -> dict[str, ImageFiles]:
     """Lists of files; splits know the images by the hashes of their bytes."""
     found = {}
     for part in PARTS:

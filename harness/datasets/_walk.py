@@ -47,7 +47,12 @@ class Found:
 def kinds(names: Mapping[str, Sequence[str]]) -> Iterator[str]:
     """A line for each kind of file: how many there are, and the first ones by name."""
     for kind, some in sorted(names.items()):
-        yield f"{len(some)} x {kind} ({', '.join(sorted(some)[:NAMED])}{', ...' if some[NAMED:] else ''})"
+        yield f"{len(some)} x {kind} ({first(sorted(some), NAMED)})"
+
+
+def first(names: Sequence[str], count: int) -> str:
+    """The first ones of some names, as text."""
+    return ", ".join([*names[:count], *(["..."] if names[count:] else [])])
 
 
 def plain(name: str) -> str:
@@ -116,11 +121,9 @@ def check_parts(root: Path, names: Iterable[str], *, or_classes: bool = False) -
 
 
 def _is_part(path: Path) -> bool:
-    if path.is_symlink() or path.exists():
-        if not path.is_dir():
-            raise UserError(f"{path}: is no folder, or a link that leads to none; {LAYOUT}")
-        return True
-    return False
+    if os.path.lexists(path) and not path.is_dir():
+        raise UserError(f"{path}: is no folder, or a link that leads to none; {LAYOUT}")
+    return path.is_dir()
 
 
 def _entries(folder: Path) -> list[os.DirEntry[str]]:

@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from itertools import chain
 
+from harness.datasets._walk import first, plain
 from harness.reading.dataset import Dataset
 from harness.splits.splits import Split
 
@@ -30,9 +31,10 @@ def data_notes(split: Split, dataset: Dataset) -> list[str]:
     parts["train"] = set(chain.from_iterable(split.train))
     shared = {pair: parts.get(pair[0], set()) & parts.get(pair[1], set()) for pair in EFFECTS}
     notes = [f"{counted(len(images), 'different image')}: {EFFECTS[pair]}" for pair, images in shared.items() if images]
-    if torn := _torn(dataset, set().union(*parts.values())):
-        classes = named([dataset.class_names[label] for label in torn[0]])
-        notes.append(f"{counted(len(torn), 'different image')} in more than one class, e.g. in {classes}")
+    used = set().union(*parts.values())
+    labels = [sorted({label for _, label in files}) for sha, files in copies(dataset).items() if sha in used]
+    if torn := [some for some in labels if len(some) > 1]:
+        notes.append(f"{counted(len(torn), 'different image')} in more than one class, e.g. in {named(torn[0])}")
     if untested := [name for name, n in zip(split.class_names, split.test.class_counts, strict=True) if not n]:
         notes.append(f"no test images: {named(untested)}; left out of every test score")
     most, fewest = max(split.class_counts), min(split.class_counts)
@@ -42,19 +44,19 @@ def data_notes(split: Split, dataset: Dataset) -> list[str]:
     return notes
 
 
-def _torn(dataset: Dataset, used: set[str]) -> list[list[int]]:
-    """The classes of each image of a user's own that more than one class has."""
-    labels = defaultdict[str, set[int]](set)
+def copies(dataset: Dataset) -> dict[str, list[tuple[str, str]]]:
+    """Name and class of the files of each image, by its hash, that a user's own data have more than once."""
+    found = defaultdict[str, list[tuple[str, str]]](list)
     for images in dataset.listed().values() if dataset.listed else ():
-        for sha, label in zip(images.identities or (), images.labels.tolist(), strict=True):
-            labels[sha].add(label)
-    return [sorted(found) for sha, found in labels.items() if len(found) > 1 and sha in used]
+        for sha, name, label in zip(images.identities or (), images.names, images.labels.tolist(), strict=True):
+            found[sha].append((plain(name), dataset.class_names[label]))
+    return {sha: files for sha, files in found.items() if len(files) > 1}
 
 
 def named(classes: Sequence[str]) -> str:
     """Classes as a person reads them: how many, and the first ones by name."""
-    some = ", ".join(f"'{name}'" for name in classes[:NAMED])
-    return f"{counted(len(classes), 'class')} ({some}{', ...' if classes[NAMED:] else ''})"
+    quoted = [f"'{name}'" for name in classes]
+    return f"{counted(len(classes), 'class')} ({first(quoted, NAMED)})"
 
 
 def counted(count: int, what: str) -> str:

@@ -7,28 +7,26 @@ some (CIFAR-100 has 14 in train and 10 in train and test).
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
-from itertools import chain, combinations
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 from harness.base.errors import UserError
 from harness.base.files import sha256_bytes
 from harness.base.progress import counted
-from harness.datasets._walk import plain
-from harness.reading import pins
+from harness.datasets._walk import first
 from harness.reading.archives import MAX_MEMBER, read_members
 from harness.reading.dataset import PARTS, AnyImages, Dataset, ImageFiles
 from harness.reading.decoding import SUFFIXES, WORKERS, Inspection, inspect
 from harness.reading.identity import image_hash
 from harness.splits import store
+from harness.splits.notes import NAMED, copies
 from harness.splits.splits import ordered
 
 SHOWN = 20  # faults that are printed of each kind; the manifest has all of them
-NAMED = 5  # files of one image that are named
 RARE = (
     "in_train_and_val",
     "in_val_and_test",
@@ -98,17 +96,12 @@ def verify(dataset: Dataset, *, quick: bool = False) -> Report:
         dataset: one that has been brought here, or a user's own.
         quick: of data that does not fit into memory, look only whether the files are there.
     """
-    form = store.find(dataset)
-    report = Report(dataset.name, str(store.folder_of(form)))
-    for name, pin in form.files.items():
-        path = store.folder_of(form) / name
-        if not path.is_file():
-            report.missing.append(f"{path} ({pins.expected(pin)}); to bring it here: {store.bringing_command(dataset)}")
-        elif fault := pins.wrong(path, pin):
-            report.damaged.append(
-                f"{path}: wrong content: {fault}; to repair it: {store.bringing_command(dataset, repair=True)}"
-            )
-            report.damaged += archive_faults(path)
+    report = Report(dataset.name, str(store.folder_of(store.find(dataset))))
+    for path, fault in store.file_faults(dataset):
+        if path.is_file():
+            report.damaged += [f"{path}: {fault}", *archive_faults(path)]
+        else:
+            report.missing.append(f"{path}: {fault}")
     if report.sound:
         _check_images(dataset, report, quick)
     return report
@@ -159,23 +152,11 @@ def _compare(dataset: Dataset, report: Report, hashes: Mapping[str, list[str]]) 
     for one, other in combinations(PARTS, 2):
         if one in hashes and other in hashes:
             setattr(report, f"in_{one}_and_{other}", len({*hashes[one]} & {*hashes[other]}))
-    if dataset.listed is None:
-        return
-    times, places = Counter(chain.from_iterable(hashes.values())), defaultdict[str, list[tuple[str, str]]](list)
-    for part, files in dataset.listed().items():
-        for sha, name, label in zip(hashes[part], files.names, files.labels.tolist(), strict=True):
-            if times[sha] > 1:
-                places[sha].append((plain(name), dataset.class_names[label]))
-    for found in places.values():
-        if len({label for _, label in found}) > 1:
-            report.torn.append(_first(f"{name} ('{label}')" for name, label in found))
+    for files in copies(dataset).values():
+        if len({label for _, label in files}) > 1:
+            report.torn.append(first([f"{name} ('{label}')" for name, label in files], NAMED))
         else:
-            report.copies.append(_first(name for name, _ in found))
-
-
-def _first(names: Iterable[str]) -> str:
-    some = list(names)
-    return ", ".join([*some[:NAMED], *(["..."] if some[NAMED:] else [])])
+            report.copies.append(first([name for name, _ in files], NAMED))
 
 
 def _hashes(images: AnyImages, report: Report, quick: bool) -> list[str]:

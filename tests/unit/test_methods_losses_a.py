@@ -12,14 +12,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from harness.api import Task
-from harness.plugins.conformance import inputs, loss_in, prepared
+from harness.api import Batch, Task
+from harness.plugins.conformance import Whole, inputs, loss_in, prepared
 from harness.spec.entries import Entry
 from harness.spec.recipes import resolve
 from harness.toolbox.heads import ScaledLinear
 from harness.toolbox.schedules import Steps
 from methods.disalign.method import AlignedCosine, AlignedLinear, Alignment, DisAlign, reweighting
 from methods.mislas.method import MiSLAS, label_smoothing, smoothed_cross_entropy
+from methods.seesaw.method import Seesaw, seesaw_loss
 from methods.tde.method import TDE, CausalHead
 
 GOLDEN = json.loads((Path(__file__).parents[1] / "golden/losses_a.json").read_text())
@@ -355,3 +356,71 @@ def test_disalign_recipes() -> None:
     assert third.train.schedule == Steps((0.8, 0.9), (0.01, 0.0001))
     for stage in (third.train, third.finetune):
         assert (stage.batch_size, stage.lr, stage.weight_decay, stage.nesterov) == (128, 0.1, 5e-4, True)
+
+
+# ---- Seesaw ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("case", cases("seesaw"))
+def test_seesaw(case: dict[str, Any]) -> None:
+    """The loss sees the counts with this batch in them."""
+    method, logits = Seesaw(TASK, Seesaw.Params(**case["params"])), LOGITS.clone().requires_grad_()
+    step = prepared(method, "train")
+    method.load_state_dict({"seen": torch.tensor(case["counts_before"]).long()})
+    loss_in(method, step, FEATURES, TARGET)
+    assert method.state_dict()["seen"].tolist() == case["counts_after"]
+    loss = method.loss(logits, TARGET, step)
+    same(loss, case["loss"])
+    same(gradient(loss, logits), case["grad_logits"])
+
+
+def test_seesaw_by_hand() -> None:
+    constants, logits = {"p": 0.8, "q": 2.0, "epsilon": 0.01}, f64([[1, 2, 3]])
+    frequent, rare = (
+        seesaw_loss(logits, torch.tensor([y]), torch.tensor([100, 10, 1]), **constants).item() for y in (0, 2)
+    )
+    assert (frequent, rare) == pytest.approx((2.661449, 0.407606), abs=1e-6)
+
+
+def test_seesaw_at_its_ends() -> None:
+    plain = F.cross_entropy(LOGITS, TARGET).item()
+    assert seesaw_loss(LOGITS, TARGET, COUNTS, p=0, q=0, epsilon=0.01).item() == pytest.approx(plain)
+    sure = 9.0 * F.one_hot(TARGET, 5).double()
+    equal = torch.full((5,), 7)
+    expected = F.cross_entropy(sure, TARGET).item()
+    assert seesaw_loss(sure, TARGET, equal, p=0.8, q=2, epsilon=0.01).item() == pytest.approx(expected)
+    none_yet = seesaw_loss(LOGITS, TARGET, torch.zeros(5), p=0.8, q=0, epsilon=0.01)
+    assert none_yet.item() == pytest.approx(plain), "a class that was not seen counts as one image"
+
+
+def test_seesaw_counts_a_batch_once() -> None:
+    """Also with mixup, which calls the loss twice, and where this process holds a share of the batch."""
+    method = Seesaw(TASK, Seesaw.Params())
+    step = prepared(method, "train")
+    target = torch.tensor([0, 0, 3])
+    mixed = Batch(FEATURES[:3], target, torch.arange(3), other=torch.tensor([1, 1, 1]), share=0.7)
+    method.step_loss(Whole(step), (mixed,), step)
+    assert method.seen.tolist() == [2, 0, 0, 1, 0]
+    step.classes = torch.tensor([0, 0, 3, 4, 4])
+    method.step_loss(Whole(step), (mixed,), step)
+    assert method.seen.tolist() == [4, 0, 0, 2, 2]
+    prior = Seesaw(TASK, Seesaw.Params(counts="prior"))
+    loss_in(prior, prepared(prior, "train"), FEATURES, TARGET)
+    assert torch.equal(prior.seen, COUNTS), "the class counts stay"
+
+
+def test_seesaw_spares_rare_classes() -> None:
+    """An image of a frequent class pushes the logit of a rare one less than cross-entropy does, a mistake excepted."""
+    logits, counts = torch.zeros(1, 3, dtype=torch.float64, requires_grad=True), torch.tensor([100, 10, 1])
+    spared = gradient(seesaw_loss(logits, torch.tensor([0]), counts, p=0.8, q=2, epsilon=0.01), logits)[0]
+    assert spared[2] < spared[1] < 1 / 3
+    mistaken = f64([[0.0, 0.0, 3.0]]).requires_grad_()
+    plain = gradient(F.cross_entropy(mistaken, torch.tensor([0])), mistaken)[0]
+    pushed = gradient(seesaw_loss(mistaken, torch.tensor([0]), counts, p=0.8, q=2, epsilon=0.01), mistaken)[0]
+    assert pushed[2] > plain[2]
+
+
+@pytest.mark.parametrize(("name", "value"), [("p", -1.0), ("q", math.nan), ("epsilon", 0.0), ("epsilon", 1.0)])
+def test_seesaw_refuses(name: str, value: float) -> None:
+    with pytest.raises(ValueError, match=name):
+        Seesaw.Params(**{name: value})  # type: ignore[arg-type]

@@ -119,7 +119,7 @@ def test_only_these_rows_have_no_method() -> None:
         "gcl-table-2": ["OLTR", "Decoupling"],
         "openlt-readme": ["Balanced Softmax, reported", "Balanced Softmax, their re-run"],
         "tvmf-readme": ["Others [1]"],
-        "wb-table-2": ["LDAM+SSP", "SSD", "DRO-LT", "ACE (4-expert)", "RIDE (4-expert)"],
+        "wb-table-2": ["LDAM+SSP", "SSD", "DRO-LT", "ACE (4-expert)"],
     }
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,14 +23,18 @@ from harness.base.files import sha256_bytes, write_bytes
 SEAL = 64  # characters of the hash behind a resume state
 
 
-def save_weights(path: Path, model: nn.Module, run_key: str, method_state: dict[str, Any]) -> None:
+def save_weights(
+    path: Path, model: nn.Module, run_key: str, method_state: dict[str, Any], left_out: Collection[str] = ()
+) -> None:
     """Final weights as safetensors, with the run key and the tensors' hash in the file's header.
 
     Both share one header value: safetensors writes several in any order, and the same run must give the same bytes.
 
-    The tensors of `method_state` go along, named `method.<name>`.
+    The tensors of `method_state` go along, named `method.<name>`; those of the model in `left_out` do not: they are
+    still those of the pretrained weights that the run's recipe names.
     """
-    named = dict(model.state_dict()) | {f"method.{k}": v for k, v in method_state.items() if isinstance(v, Tensor)}
+    kept = {name: value for name, value in model.state_dict().items() if name not in left_out}
+    named = kept | {f"method.{k}": v for k, v in method_state.items() if isinstance(v, Tensor)}
     # Clones, since tied parameters share memory, which safetensors refuses; plain strides, since it stores no others.
     tensors = {name: value.detach().cpu().clone(memory_format=torch.contiguous_format) for name, value in named.items()}
     write_bytes(path, save(tensors, metadata={"run_key": run_key + " " + _digest(tensors)}))

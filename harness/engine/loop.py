@@ -93,6 +93,9 @@ class StageRun:
 
     def _run(self, reporter: Reporter) -> None:
         self._resume(reporter)
+        tuned, there = self.network.parameters
+        if tuned < there:
+            reporter.note(f"{self.job.title}: trains {tuned:,} of {there:,} parameters")
         self._tick()
         while self.epoch < self.job.recipe.epochs:
             self.train_epoch(reporter)
@@ -264,7 +267,13 @@ class StageRun:
         self.ranks.wait()
 
     def _write(self, logits: Tensor) -> None:
-        save_weights(self.folder / "weights.safetensors", self.model, self.job.run_key, self.method.state_dict())
+        save_weights(
+            self.folder / "weights.safetensors",
+            self.model,
+            self.job.run_key,
+            self.method.state_dict(),
+            self.network.as_pretrained,
+        )
         quantities = self.method.class_quantities(self.model).items()
         by_class = {name: values.detach().float().cpu().numpy() for name, values in quantities}
         self.history.save(self.folder / "predictions.npz", logits.numpy(), self.job.run_key, by_class)

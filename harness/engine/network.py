@@ -125,6 +125,19 @@ class Network:
         still = recipe.frozen_bn == "eval"
         self._still = [norm for norm in norms if still and own[norm] and not tuned.intersection(own[norm])]
 
+    @property
+    def parameters(self) -> tuple[int, int]:
+        """How many numbers are tuned, and how many there are."""
+        return sum(p.numel() for p in self._tuned), sum(p.numel() for p in self.model.parameters())
+
+    @property
+    def as_pretrained(self) -> set[str]:
+        """Names of the weights that are still the pretrained ones: never tuned, and not from a first stage."""
+        if not self._job.pretrained:
+            return set()
+        frozen = {f"backbone.{name}" for name, p in self.model.backbone.named_parameters() if not p.requires_grad}
+        return frozen - set(self._job.start)
+
     def _check_hooks(self) -> None:
         """Refuses overrides that would never be called."""
         for hook in ("before_step", "image_weights"):  # of an earlier contract

@@ -296,6 +296,8 @@ def _write_costs(folder: Path, run: StageRun, info: RunInfo, place: Workplace) -
         "eval_seconds": round(costs.eval_seconds, 3),
         "images_per_second": rate and round(rate, 1),
         "processors": costs.processors,
+        "trained_parameters": run.network.parameters[0],
+        "parameters": run.network.parameters[1],
         "peak_memory_mb": round(peak_memory_mb(place.device), 1),
     }
     write_json(folder / "costs.json", stamped(facts))

@@ -29,8 +29,9 @@ from harness.engine.loop import StageRun
 from harness.plugins.conformance import STAGES
 from harness.reading.dataset import Images
 from harness.spec.entries import parse_entry
+from harness.spec.recipe_layers import read_method_file
 from harness.spec.recipes import resolve
-from harness.spec.registry import get_method
+from harness.spec.registry import get_method, get_plugin
 from harness.spec.spread import ONE_PROCESS, Spread
 from harness.spec.stage_recipe import Augment
 from harness.splits.splits import Split
@@ -76,12 +77,14 @@ def train(tiny_split: Split, tiny_images: ImagesByPart, tmp_path: Path, monkeypa
 
 
 def job(name: str, stage: Stage, spread: Spread = ONE_PROCESS) -> StageJob:
-    """The stage with its common recipe, but for its length; a stage of no epochs is given some."""
-    recipe = resolve(parse_entry(f"{name}@common"), "mnist5k").recipe
+    """The stage with its common recipe, or that of cRT, but for its length; a stage of no epochs is given some."""
+    common = "common" in read_method_file(get_plugin(name)).tracks
+    recipe = resolve(parse_entry(f"{name if common else 'crt'}@common"), "mnist5k").recipe
+    params = recipe.params if common else get_method(name).Params()
     own = recipe.train if stage == "train" else recipe.finetune
     assert own is not None
     own = dataclasses.replace(own, epochs=EPOCHS, iterations=0, batch_size=16)
-    return StageJob(stage, get_method(name), recipe.params, own, "resnet8_cifar", "float32", 0, name, spread=spread)
+    return StageJob(stage, get_method(name), params, own, "resnet8_cifar", "float32", 0, name, spread=spread)
 
 
 @pytest.mark.parametrize(("name", "stage"), STAGES)

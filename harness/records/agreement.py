@@ -1,4 +1,4 @@
-"""Whether a run that was measured again agrees: the same bits, within what seeds do to it, or outside of that."""
+"""Whether a run that was measured again agrees: the same bits, within the spread of its seeds, or outside it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Agreement:
     Attributes:
         verdict: "unknown" where fewer than three seeds say too little of the spread.
         score: the accuracy of the last epoch that differs most, relative to its spread.
-        difference: of that one, new less old, as a fraction.
+        difference: of that accuracy, new minus old, as a fraction.
     """
 
     verdict: Verdict

@@ -29,11 +29,11 @@ def write_arrays(path: Path, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
 def read_arrays(path: Path, what: str, remedy: str) -> Iterator[Arrays]:
     """The arrays of a file, every byte checked against the file's own checksums.
 
-    Whatever the block raises while it looks at them also means that the file is damaged.
+    Whatever the block raises while it reads them also means that the file is damaged.
 
     Args:
         what: what the file should hold, for the message.
-        remedy: what makes it anew; ends the message.
+        remedy: how to make it again; ends the message.
 
     Raises:
         UserError: damaged.

@@ -1,6 +1,6 @@
-"""Checks a record against its evidence and its split: every number that follows from predictions is computed anew.
+"""Checks a record against its evidence and its split: every number that follows from predictions is computed again.
 
-What no check can tell without a re-run is listed in RELIABILITY.md: predictions that nobody ever made, say.
+RELIABILITY.md lists what only a re-run can tell, for example that no network made the predictions.
 """
 
 from __future__ import annotations

@@ -24,7 +24,7 @@ ROOTS = (Path("results/records"), Path("results/imported"))  # of a checkout: me
 class Collected:
     """Records that could be read and agree with their evidence and split; the other files, each with its reason.
 
-    `unchecked` are the finished runs among them whose evidence or split is not there, with the reason.
+    `unchecked`: the finished runs among them whose evidence or split is missing, each with the reason.
     """
 
     records: list[tuple[Path, Record]]
@@ -94,7 +94,7 @@ def _split(file: Path, _changed: int) -> Split:
 
 
 def _checked(path: Path, record: Record) -> str:
-    """What the check of a finished run lacks; empty if it lacks nothing."""
+    """What is missing to check a finished run; empty if nothing is."""
     split = find_split(record, path)
     evidence = read_evidence(evidence_path(path), record)
     for fault in faults(record, evidence, split):

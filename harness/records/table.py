@@ -41,8 +41,8 @@ def rows(collected: Collected) -> list[dict[str, Any]]:
 
 def write_table(table: list[dict[str, Any]], path: Path) -> None:
     """Writes the table as CSV: empty cells for what does not apply, floats with six decimals."""
-    cells = [[_cell(row[column]) for column in COLUMNS] for row in table]
-    write_text(path, pd.DataFrame(cells, columns=COLUMNS).to_csv(index=False, lineterminator="\n"))
+    frame = pd.DataFrame(table, columns=COLUMNS)
+    write_text(path, frame.to_csv(index=False, lineterminator="\n", float_format=_short))
 
 
 def load_results(path: Path | str | None = None) -> pd.DataFrame:
@@ -63,7 +63,5 @@ def load_results(path: Path | str | None = None) -> pd.DataFrame:
     return pd.DataFrame(table, columns=[*COLUMNS, *COSTS])
 
 
-def _cell(value: Any) -> str:
-    if value is None:
-        return ""
-    return f"{value:.6f}".rstrip("0").rstrip(".") if isinstance(value, float) else str(value)
+def _short(value: Any) -> str:
+    return f"{value:.6f}".rstrip("0").rstrip(".")

@@ -44,12 +44,12 @@ class Candidate(NamedTuple):
 
     @property
     def preference(self) -> tuple[int, str, str, str, str]:
-        """Smaller for a better row of several: most seeds with a result, then the smaller recipe hash."""
+        """Sorts the best of several rows first: most seeds with a result, then the smaller recipe hash."""
         first = self.row.first
         return -self.row.ok_runs, first.recipe_sha256, first.split, first.track, self.row.key
 
     def differences(self, claim: Claim) -> list[str]:
-        """What keeps the row from standing beside a claim about the same thing, in words; empty if nothing does.
+        """Why the row cannot stand beside a claim about the same thing, in words; empty if it can.
 
         A group means the same classes only under the same shot policy; all images do not depend on it.
         """

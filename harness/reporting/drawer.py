@@ -1,4 +1,4 @@
-"""What stands in a row's drawer: where each number came from and what it cost."""
+"""The drawer of a row: where each number came from and what it cost."""
 
 from __future__ import annotations
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
@@ -16,13 +16,10 @@ from harness.metrics.shots import POLICIES, group_of_class
 from harness.records.schema import HEADLINE
 from harness.reporting import drawer, tables
 from harness.reporting.figures import pictures
-from harness.reporting.methods import MethodView, commands
+from harness.reporting.methods import commands
 from harness.reporting.paper_tables import FilledTable
-from harness.reporting.significance import CriticalDifference
-from harness.reporting.speed import SpeedReport
 from harness.reporting.studies import ENOUGH, SCORES, StudyResult, common_marks, number, ranked
 from harness.reporting.summary import COSTS, METRICS, Cost, Curve, Row, Section, Stat
-from harness.weights.record import WeightsRecord
 
 TEMPLATES = Path(__file__).parent / "templates"
 SCRIPTS = ("state", "boards", "charts", "methods", "compare", "copying", "start")
@@ -30,29 +27,13 @@ COMPARED = tuple(metric.key for metric in METRICS if metric.best)
 DIGITS = 1
 
 
-class Across(NamedTuple):
-    """Methods over several data sets, with their average ranks, best first."""
+def render(sections: list[Section], papers: list[FilledTable], studies: list[StudyResult], **others: object) -> str:
+    """The whole page as text.
 
-    track: str
-    test: CriticalDifference
-    ranks: list[tuple[str, float]]
-
-
-class Page(NamedTuple):
-    """Everything on the page."""
-
-    sections: list[Section]
-    papers: list[FilledTable]
-    methods: list[MethodView]
-    studies: list[StudyResult]
-    speed: list[SpeedReport]
-    left_out: list[tuple[str, str]]  # file, reason
-    across: Across | str  # methods over all data sets, or why that is not shown
-    weights: list[WeightsRecord]
-
-
-def render(page: Page) -> str:
-    """The whole page as text."""
+    Args:
+        others: what only the template looks at: `methods`, `speed`, `weights`, `left_out` (files with reasons), and
+            `across`, the track and test of the methods over all data sets, or why there is none.
+    """
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES),
         autoescape=True,
@@ -62,15 +43,18 @@ def render(page: Page) -> str:
     )
     # What is embedded as JSON cannot end its element or open a comment: `tojson` escapes what could.
     environment.policies["json.dumps_kwargs"] = {"sort_keys": True, "separators": (",", ":"), "allow_nan": False}
-    style, script, findings = _style(), _script(), ranked(page.studies)
+    style, script, findings = _style(), _script(), ranked(studies)
     return environment.get_template("leaderboard.html.j2").render(
-        page=page,
-        runs=sum(len(row.runs) for section in page.sections for row in section.rows),
-        methods={row.first.method for section in page.sections for row in section.rows},
-        filters=_filters(page.sections),
+        **others,
+        sections=sections,
+        papers=papers,
+        studies=studies,
+        runs=sum(len(row.runs) for section in sections for row in section.rows),
+        measured={row.first.method for section in sections for row in section.rows},
+        filters=_filters(sections),
         findings=findings,
         intervals=sum(found is not None for pairs in findings for _, one in pairs for found in one.effects.values()),
-        nothing_measured=not any(one.counts["reproduced"] or one.counts["differs"] for one in page.papers),
+        nothing_measured=not any(one.counts["reproduced"] or one.counts["differs"] for one in papers),
         enough=ENOUGH,
         group_scores=SCORES,
         costs=COSTS,
@@ -119,7 +103,7 @@ def _percent(value: float, *, signed: bool = False) -> str:
 
 
 def _cost(row: Row, cost: Cost) -> tuple[str, float | None]:
-    """What a cost prints as, and the value that sorts."""
+    """The text of a cost, and the value to sort it by."""
     stat = row.cost(cost.key)
     return (tables.NONE, None) if stat is None else (f"{stat.mean:,.0f}", stat.mean)
 

@@ -15,7 +15,7 @@ from harness.reporting.summary import Row, Section
 from harness.spec.entries import Entry
 from harness.spec.recipe_layers import MethodFile
 
-OTHERS = ("common", "paper")  # tracks that a row's recipe is held against
+OTHERS = ("common", "paper")  # tracks whose recipes stand beside a row's
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,6 @@ from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
-
 from harness.base.errors import UserError
 from harness.base.files import write_text
 from harness.records.collect import Collected
@@ -23,7 +21,7 @@ from harness.reporting.comparison import MeasuredRows, in_order
 from harness.reporting.drawer import RecipeValues, ResolveRecipe
 from harness.reporting.inputs import readable
 from harness.reporting.methods import method_views
-from harness.reporting.significance import critical_difference
+from harness.reporting.significance import CriticalDifference, critical_difference
 from harness.reporting.speed import FOLDER as BENCHES
 from harness.reporting.speed import read_speed
 from harness.reporting.studies import StudyResult, carry_out, load_studies
@@ -104,7 +102,8 @@ def build_report(collected: Collected, out: Path, sources: Sources) -> Path:
     in_cells = {cell.claim: cell for table in papers for cell in table.cells}
     comparisons = [in_cells.get(claim) or rows.beside(claim) for claim in in_order(sources.claims)]
     methods = method_views(sections, comparisons, sources.folders, sources.resolve)
-    page = html.render(html.Page(sections, papers, methods, studies, speed, left_out, _across(sections), weights))
+    others = {"methods": methods, "speed": speed, "weights": weights, "left_out": left_out}
+    page = html.render(sections, papers, studies, across=_across(sections), **others)
     for name, text in tables.all_files(sections, comparisons, papers).items():
         _write(out / "tables" / name, text)
     figures.write_figures(studies, out / "figures")
@@ -153,7 +152,7 @@ def ranked_sections(collected: Collected, current: Mapping[str, str] | None = No
     return Ranked([with_evidence(section, read) for section in summarize(runs)], left_out, read)
 
 
-def _across(sections: list[Section]) -> html.Across | str:
+def _across(sections: list[Section]) -> tuple[str, CriticalDifference] | str:
     """The methods over data sets, on the track with the most of them, or why there is nothing to say.
 
     A block is a data set, by the table of it with most rows: tables of one data set are not independent.
@@ -166,12 +165,8 @@ def _across(sections: list[Section]) -> html.Across | str:
     if not by_track:
         return "there is no record"
     track, blocks = max(by_track.items(), key=lambda item: (len(item[1]), item[0]))
-    names = sorted(set.intersection(*map(set, blocks.values())))
-    found = critical_difference(np.array([[block[name] for name in names] for block in blocks.values()]))
-    if isinstance(found, str):
-        return found
-    ranks = zip(names, found.average_ranks.tolist(), strict=True)
-    return html.Across(track, found, sorted(ranks, key=lambda pair: pair[1]))
+    found = critical_difference(list(blocks.values()))
+    return found if isinstance(found, str) else (track, found)
 
 
 def _note(record: Record, current: Mapping[str, str] | None, same: dict[str, dict[str, str]]) -> str:

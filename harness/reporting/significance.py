@@ -264,38 +264,43 @@ def _class_weights(targets: Classes, classes: Sequence[int] | None) -> dict[int,
 class CriticalDifference:
     """Friedman's test and Nemenyi's critical difference of M methods on B blocks.
 
-    average_ranks: shape (M,), the mean over blocks of each method's rank; 1 is best, ties share their mean rank.
+    average_ranks: each method's mean rank over the blocks, best first; 1 is best, ties share their mean rank.
     p: of Friedman's chi-square test that all methods are equal.
     difference: average ranks that differ by at least this are significantly different; only of use where p <= alpha.
     """
 
-    average_ranks: Floats
+    average_ranks: list[tuple[str, float]]
     p: float
     difference: float
     blocks: int
 
 
-def critical_difference(accuracies: NDArray[np.floating], alpha: float = 0.05) -> CriticalDifference | str:
-    """Comparison of methods over data sets, or in one line why there is none; accuracies of shape (blocks, methods).
+def critical_difference(blocks: Sequence[Mapping[str, float]], alpha: float = 0.05) -> CriticalDifference | str:
+    """Comparison of the methods that all data sets have, or in one line why there is none.
 
     Demšar, Statistical Comparisons of Classifiers over Multiple Data Sets, JMLR 7 (2006), section 3.2.2:
     CD = q_alpha sqrt(M (M + 1) / (6 B)), q_alpha the studentised range with infinite degrees of freedom over sqrt(2).
     Blocks must be independent (data sets, not seeds or imbalance factors of one), which is up to the caller.
+
+    Args:
+        blocks: the accuracy of each method, one mapping for each data set.
     """
-    blocks, methods = accuracies.shape
+    names = sorted(set.intersection(*map(set, blocks)))
+    methods = len(names)
     needs = "a critical-difference diagram needs"
-    if blocks < MIN_BLOCKS:
-        return f"{_count(blocks, 'data-set block')}; {needs} at least {MIN_BLOCKS}"
+    if len(blocks) < MIN_BLOCKS:
+        return f"{_count(len(blocks), 'data-set block')}; {needs} at least {MIN_BLOCKS}"
     if methods < MIN_METHODS:
         return f"{_count(methods, 'method')}; {needs} at least {MIN_METHODS}"
     from scipy import stats  # slow to import, and rarely needed
 
-    ranks = stats.rankdata(-accuracies, axis=1).mean(axis=0)
+    accuracies = np.array([[block[name] for name in names] for block in blocks])
+    ranks = zip(names, stats.rankdata(-accuracies, axis=1).mean(axis=0).tolist(), strict=True)
     alike = (accuracies == accuracies[:, :1]).all()  # the chi-square is 0 / 0 where every block is one tie
     p = 1.0 if alike else float(stats.friedmanchisquare(*accuracies.T).pvalue)
     quantile = float(stats.studentized_range.ppf(1 - alpha, methods, np.inf)) / np.sqrt(2)
-    difference = float(quantile * np.sqrt(methods * (methods + 1) / (6 * blocks)))
-    return CriticalDifference(ranks, p, difference, blocks)
+    difference = float(quantile * np.sqrt(methods * (methods + 1) / (6 * len(blocks))))
+    return CriticalDifference(sorted(ranks, key=lambda pair: pair[1]), p, difference, len(blocks))
 
 
 # Parts

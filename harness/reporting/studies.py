@@ -45,7 +45,7 @@ class Contrast:
     against: str
     at: str = HEADLINE
     against_at: str = HEADLINE
-    name: str = ""  # by which findings call it; empty: the row's
+    name: str = ""  # that findings use; empty: the row's
 
     def __post_init__(self) -> None:
         for key in ("at", "against_at"):
@@ -56,12 +56,12 @@ class Contrast:
 
     @property
     def key(self) -> str:
-        """By which findings call it."""
+        """The name that findings use."""
         return self.name or self.row
 
     @property
     def of_one_row(self) -> bool:
-        """Whether it holds a row against itself: what choosing on the test set gives can only be seen, not tested."""
+        """Whether it compares a row with itself: the gain from choosing on the test set can be seen, not tested."""
         return self.row == self.against
 
 

@@ -18,7 +18,7 @@ NONE = "-"
 
 
 class Value(NamedTuple):
-    """A cell that every format writes as it stands, a number mostly; a plain string is text that each one escapes."""
+    """A cell that every format writes as it is, mostly a number; a plain string is text, which each format escapes."""
 
     text: str
     best: bool = False

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.engine.calibration import expected_calibration_error
-from harness.metrics.f1 import macro_f1
+from harness.metrics.shots import macro_f1
 
 
 def plain_ece(confidence: list[float], correct: list[bool], bins: int) -> float:

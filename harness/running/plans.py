@@ -34,6 +34,8 @@ from harness.splits.splits import Split, read_split
 if TYPE_CHECKING:
     from harness.running.stages import Workplace
 
+Place = tuple[str, int, int, int]
+"""Of an entry: its suite's order; and numbers: of its split, of its group, of itself."""
 ON_CUDA = 4  # runs at once on a GPU; to be measured on each kind
 
 
@@ -105,24 +107,16 @@ def first_folder(run_key: str) -> str:
     return f"{run_key}-train"
 
 
-@dataclass(frozen=True)
-class Place:
-    """Where an entry stands in its suite, and what follows from that for the order of its runs."""
+def priority(place: Place, seed: int, *, second: bool, again: bool) -> tuple[int, ...]:
+    """Of a run; the greatest is taken first.
 
-    split: int
-    group: int
-    position: int
-    listed: bool = False
-
-    def priority(self, seed: int, *, second: bool, again: bool) -> tuple[int, ...]:
-        """Of a run; the greatest is taken first.
-
-        A cell is complete when all its seeds are, so a second stage goes before every first stage of its split, and
-        the seeds of a first stage follow each other. Runs that have failed before (`again`) come last of all.
-        """
-        if self.listed:
-            return -again, -self.split, -self.group, -seed, second, -self.position
-        return -again, -self.split, second, -self.position, -seed
+    A cell is complete when all its seeds are, so a second stage goes before every first stage of its split, and the
+    seeds of a first stage follow each other. Runs that have failed before (`again`) come last of all.
+    """
+    order, split, group, position = place
+    if order == "listed":
+        return -again, -split, -group, -seed, second, -position
+    return -again, -split, second, -position, -seed
 
 
 @dataclass
@@ -191,7 +185,7 @@ def make_plan(suite_name: str, settings: Settings, ended: Callable[[Run], bool] 
                 continue
             resolved += 1
             folders = cells.folders(cell, name, settings.out)
-            place = Place(number, group, position, listed=suite.order == "listed")
+            place = suite.order, number, group, position
             for seed in suite.seeds:
                 run = Run(name, dataset.name, str(entry), seed, "finetune", settings.overrides)
                 _add(plan, cell, run, split, folders, place)
@@ -226,17 +220,16 @@ def _add(plan: Plan, cell: Cell, run: Run, split: Split, folders: cells.Folders,
     epochs = cell.recipe.finetune.for_images(images).epochs if cell.recipe.finetune else 0
     # What trains nothing takes seconds and leaves a record: it goes first, before the budget ends.
     length = 0.0 if again else float(images * epochs) or math.inf
-    run = dataclasses.replace(run, length=length, priority=place.priority(run.seed, second=True, again=again))
+    run = dataclasses.replace(run, length=length, priority=priority(place, run.seed, second=True, again=again))
     plan.after.setdefault(info.stage1_key, []).append(run)
     plan.folders[run] = folders
 
     # A first stage runs backward through the backbone too: about three times the work of a frozen one.
     length = 0.0 if again else 3.0 * images * cell.recipe.train.for_images(images).epochs
-    priority = place.priority(run.seed, second=False, again=again)
-    first = dataclasses.replace(run, stage="train", run_key=info.stage1_key, length=length, priority=priority)
+    rank = priority(place, run.seed, second=False, again=again)
+    first = dataclasses.replace(run, stage="train", run_key=info.stage1_key, length=length, priority=rank)
     if other := plan.firsts.get(info.stage1_key):  # of an earlier entry that shares it
-        length, priority = max(length, other.length), max(priority, other.priority)
-        first = dataclasses.replace(other, length=length, priority=priority)
+        first = dataclasses.replace(other, length=max(length, other.length), priority=max(rank, other.priority))
     plan.firsts[info.stage1_key] = first
     plan.folders[first] = folders
 

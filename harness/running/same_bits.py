@@ -73,7 +73,7 @@ class Compared:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class Measured:
     """What one version of the code measured in a run."""
 
     code_version: str
@@ -100,7 +100,7 @@ def compare_with(revision: str, suite: str = "", path: Path = SAME_CODE) -> Comp
         return note(_measure(before, parts), _measure(now, parts), path)
 
 
-def note(before: Mapping[str, Outcome], now: Mapping[str, Outcome], path: Path) -> Compared:
+def note(before: Mapping[str, Measured], now: Mapping[str, Measured], path: Path) -> Compared:
     """Compares two versions' outcomes by run (`split entry seed`), and writes down what measured the same."""
     found, known = Compared(), read_same_code(path)
     by_method: dict[str, list[str]] = defaultdict(list)
@@ -124,7 +124,7 @@ def note(before: Mapping[str, Outcome], now: Mapping[str, Outcome], path: Path) 
     return found
 
 
-def _differences(run: str, before: Outcome | None, now: Outcome | None) -> list[str]:
+def _differences(run: str, before: Measured | None, now: Measured | None) -> list[str]:
     if before is None or now is None:
         return [f"{run}: only the {'older' if now is None else 'newer'} code ran it"]
     for outcome in (before, now):
@@ -136,19 +136,19 @@ def _differences(run: str, before: Outcome | None, now: Outcome | None) -> list[
     return [f"{run}: {name} differs" for name in names if before.facts.get(name) != now.facts.get(name)]
 
 
-def _measure(tree: Path, parts: Sequence[Trial]) -> dict[str, Outcome]:
+def _measure(tree: Path, parts: Sequence[Trial]) -> dict[str, Measured]:
     """Runs the parts with the code in `tree`, seed 0 alone; what could not run (no data, say) is missing."""
-    suites = {name: value for part in parts for name, value in _suites(part, tree).items()}
+    trials = {name: (part, value) for part in parts for name, value in _suites(part, tree).items()}
+    suites = {name: value for name, (_, value) in trials.items()}
     write_json(tree / PACKAGE.name / SUITES_FILE.name, suites)  # JSON is YAML
-    found: dict[str, Outcome] = {}
-    for part in parts:
-        for name in _suites(part, tree):
-            out, overrides = tree / "out" / name, (*part.overrides, *(() if name.endswith(POST_HOC) else SECOND))
-            words = ["campaign", name, "--device", "cpu", "--out", str(out)]
-            words += [word for item in overrides for word in ("--set", item)]
-            for budget in filter(None, (part.stopped_after, 1e6)):
-                _ltbench(tree, *words, "--budget", f"{budget:g}")
-            found |= _outcomes(out)
+    found: dict[str, Measured] = {}
+    for name, (part, _) in trials.items():
+        out, overrides = tree / "out" / name, (*part.overrides, *(() if name.endswith(POST_HOC) else SECOND))
+        words = ["campaign", name, "--device", "cpu", "--out", str(out)]
+        words += [word for item in overrides for word in ("--set", item)]
+        for budget in filter(None, (part.stopped_after, 1e6)):
+            _ltbench(tree, *words, "--budget", f"{budget:g}")
+        found |= _outcomes(out)
     if IN_TWO:
         found |= _in_two(tree, *IN_TWO)
     if not found:
@@ -171,7 +171,7 @@ def _suites(part: Trial, tree: Path) -> dict[str, dict[str, Any]]:
     return {name: {"splits": suite.splits, "entries": texts, "seeds": [0]} for name, texts in found.items() if texts}
 
 
-def _in_two(tree: Path, split: str, entry: str) -> dict[str, Outcome]:
+def _in_two(tree: Path, split: str, entry: str) -> dict[str, Measured]:
     """One run over two processes, of one stage."""
     out = tree / "out" / "in-two"
     stage = str(out / "work/train")
@@ -191,13 +191,13 @@ def _ltbench(tree: Path, *words: str) -> None:
     subprocess.run([sys.executable, "-m", PACKAGE.name, *words], cwd=tree, env=environment, check=False)  # noqa: S603
 
 
-def _outcomes(out: Path) -> dict[str, Outcome]:
+def _outcomes(out: Path) -> dict[str, Measured]:
     """What the records under `out` say, by run."""
     records = {path: read_record(path) for path in record_paths(out / "records")}
     return {f"{one.split} {one.entry} {one.seed}": _outcome(path, one, out) for path, one in records.items()}
 
 
-def _outcome(path: Path, record: Record, out: Path) -> Outcome:
+def _outcome(path: Path, record: Record, out: Path) -> Measured:
     results = record.results.items()  # top-5 accuracy is left out: earlier code does not measure it
     scores = {rule: some and dataclasses.replace(some, top5=None) for rule, some in results}
     facts: dict[str, Any] = {"status": (record.status, record.failure), "scores": scores}
@@ -206,7 +206,7 @@ def _outcome(path: Path, record: Record, out: Path) -> Outcome:
             facts |= {name: arrays[name].tobytes() for name in arrays.files if name != "run_key"}
     for stage in record.stages:
         facts |= {f"weights of {stage}": _weights(out, record, stage)}
-    return Outcome(record.code_version, facts)
+    return Measured(record.code_version, facts)
 
 
 def _weights(out: Path, record: Record, stage: str) -> dict[str, str]:

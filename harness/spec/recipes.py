@@ -160,7 +160,11 @@ def _check_optimizers(recipe: Recipe, method: type[Method], first_stage: type[Me
     for stage, owners in ((recipe.train, (method, first_stage)), (recipe.finetune, (method,))):
         if stage is None:
             continue
-        _check_optimizer(stage.optimizer, where)
+        if stage.optimizer != "sgd":
+            from timm.optim import list_optimizers  # type: ignore[attr-defined]  # slow to import
+
+            if stage.optimizer not in (known := ["sgd", *map(str, list_optimizers())]):
+                raise unknown("optimizer", stage.optimizer, known, where=where)
         key = "optimizer" if stage.optimizer != "sgd" else "clip_grad" if stage.clip_grad else ""
         for owner in owners:
             if key and owner.only_sgd:
@@ -184,14 +188,6 @@ def _shortened_warmup(own: Layers, given: Layers, shared: Layers) -> Layers:
 @functools.cache
 def _say_once(text: str) -> None:
     print(text, file=sys.stderr)
-
-
-def _check_optimizer(name: str, where: str) -> None:
-    if name != "sgd":
-        from timm.optim import list_optimizers  # type: ignore[attr-defined]  # slow to import
-
-        if name not in (known := ["sgd", *map(str, list_optimizers())]):
-            raise unknown("optimizer", name, known, where=where)
 
 
 def _params(method: type[Method], layers: Layers) -> Any:

@@ -15,7 +15,7 @@ from harness.records.same_code import SAME_CODE, measured_the_same, read_same_co
 from harness.records.schema import write_record
 from harness.reporting.report import ranked_sections
 from harness.running import same_bits
-from harness.running.same_bits import ROOT, Compared, Outcome, note
+from harness.running.same_bits import ROOT, Compared, Measured, note
 from harness.spec.entries import parse_entry
 from harness.spec.recipes import resolve
 from harness.spec.suites import Suite
@@ -24,8 +24,8 @@ from tests.factories import make_record
 RUNS = ("digits-lt-if10 ce@common 0", "cifar-lt-if10 ce@paper 0", "digits-lt-if10 crt-gcl@common 0")
 
 
-def outcomes(code: str, **facts: object) -> dict[str, Outcome]:
-    return {run: Outcome(code, {"scores": 1, **facts}) for run in RUNS}
+def outcomes(code: str, **facts: object) -> dict[str, Measured]:
+    return {run: Measured(code, {"scores": 1, **facts}) for run in RUNS}
 
 
 def test_only_methods_without_any_difference_are_written_down(tmp_path: Path) -> None:
@@ -49,15 +49,15 @@ def test_what_one_version_alone_ran_is_not_the_same(tmp_path: Path) -> None:
 def test_what_failed_or_left_no_weights_proves_nothing(tmp_path: Path) -> None:
     run = RUNS[0]
     for facts in ({"status": ("failed", "out of memory")}, {"weights of train": {}}):
-        found = note({run: Outcome("old", facts)}, {run: Outcome("new", facts)}, tmp_path / "known.json")
+        found = note({run: Measured("old", facts)}, {run: Measured("new", facts)}, tmp_path / "known.json")
         assert "nothing to compare" in found.other["ce"]
 
 
 def test_a_difference_takes_back_what_fewer_parts_had_shown(tmp_path: Path) -> None:
     path, run = tmp_path / "known.json", RUNS[0]
-    note({run: Outcome("old", {"scores": 1})}, {run: Outcome("new", {"scores": 1})}, path)
+    note({run: Measured("old", {"scores": 1})}, {run: Measured("new", {"scores": 1})}, path)
     assert read_same_code(path)
-    note({run: Outcome("old", {"scores": 1})}, {run: Outcome("new", {"scores": 2})}, path)
+    note({run: Measured("old", {"scores": 1})}, {run: Measured("new", {"scores": 2})}, path)
     assert not read_same_code(path)
 
 
@@ -154,7 +154,7 @@ def test_the_report_says_which_older_code_is_known_to_give_the_same(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     run = "mnist5k-lt-if100 ce@paper 0"
-    note({run: Outcome("old-ce", {})}, {run: Outcome("new-ce", {})}, SAME_CODE)
+    note({run: Measured("old-ce", {})}, {run: Measured("new-ce", {})}, SAME_CODE)
     for method in ("ce", "crt"):
         record = make_record(method, code_version=f"old-{method}")
         write_record(Path(f"results/records/{method}/seed0.json"), record)

@@ -24,6 +24,8 @@ from harness.running.sweep.contract import (
     write_spec,
 )
 
+Note = Callable[[str], None]
+GaveUp = Callable[[str, str], object]
 PATIENCE = 60.0  # seconds between two looks at an executor that says nothing
 
 
@@ -47,14 +49,7 @@ class Summary:
 class Head:
     """Knows nothing that is not on disk: if it is killed, the same command takes its place."""
 
-    def __init__(
-        self,
-        root: Path,
-        executor: Executor,
-        rules: Rules,
-        note: Callable[[str], None],
-        gave_up: Callable[[str, str], object],
-    ) -> None:
+    def __init__(self, root: Path, executor: Executor, rules: Rules, note: Note, gave_up: GaveUp) -> None:
         """`gave_up` is called with the key of a run that has no attempt left and the reason.
 
         The runs that waited for it are started afterwards.

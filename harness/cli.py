@@ -106,8 +106,7 @@ def _hint(error: Any) -> str:
 
     option = getattr(error, "option_name", None) or ""
     key = option.lstrip("-").replace("-", "_")
-    takes_recipes = error.ctx and any(parameter.name == "set_" for parameter in error.ctx.command.params)
-    if key not in LAYER_KEYS or not takes_recipes:
+    if key not in LAYER_KEYS or all(parameter.name != "set_" for parameter in error.ctx.command.params):
         return ""
     value = re.search(rf" {option}[ =](\S+)", " ".join(sys.argv))
     return f" '{key}' is a key of recipes: --set {key}={value[1] if value else '...'}"

@@ -7,7 +7,6 @@ in the data root, under the names that the lists give them. `ltbench verify` say
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 from harness.reading.dataset import Dataset, ImageFiles
@@ -22,46 +21,46 @@ SITE = (
 )
 
 
-@dataclass(frozen=True)
-class Lists:
-    """The official lists of a data set."""
-
-    folder: str  # in the repository
-    files: dict[str, str]  # part -> file name
-    git_ids: dict[str, tuple[str, ...]]  # part -> git blob ids of the variants that are known
-    num_classes: int
-    identity: Callable[[str], str] | None = None
-
-
 def list_dataset(
     *,
     name: str,
     title: str,
     citation: str,
-    lists: Lists,
+    lists_folder: str,
+    lists: dict[str, str],
+    git_ids: dict[str, tuple[str, ...]],
+    num_classes: int,
     class_name: Callable[[str], str],
+    identity: Callable[[str], str] | None = None,
     largest_class: int,
     smallest_class: int,
     mean: tuple[float, ...] = IMAGENET_MEAN,
     std: tuple[float, ...] = IMAGENET_STD,
 ) -> Dataset:
-    """A data set of the user's images and official lists; its classes get their names from the training list."""
+    """A data set of the user's images and official lists; its classes get their names from the training list.
+
+    Args:
+        lists_folder: of the lists in the repository.
+        lists: part -> file name.
+        git_ids: part -> git blob ids of the variants of its list that are known.
+        identity: how splits name an image, from its name in the list; default by that name.
+    """
 
     def decode(folder: Path) -> dict[str, ImageFiles]:
-        return {part: read_list(folder / file, lists.num_classes, lists.identity) for part, file in lists.files.items()}
+        return {part: read_list(folder / file, num_classes, identity) for part, file in lists.items()}
 
     return Dataset(
         name=name,
         title=title,
         citation=citation,
-        class_names=tuple(str(c) for c in range(lists.num_classes)),
+        class_names=tuple(str(c) for c in range(num_classes)),
         image_shape=(224, 224, 3),
         mean=mean,
         std=std,
         train_class_size=largest_class,
         default_imbalance_factor=largest_class / smallest_class,
-        files={file: " ".join(f"git:{git_id}" for git_id in lists.git_ids[part]) for part, file in lists.files.items()},
-        urls={file: f"{SITE}/{lists.folder}/{file}" for file in lists.files.values()},
+        files={file: " ".join(f"git:{git_id}" for git_id in git_ids[part]) for part, file in lists.items()},
+        urls={file: f"{SITE}/{lists_folder}/{file}" for file in lists.values()},
         source=None,
         decode=decode,
         given=True,

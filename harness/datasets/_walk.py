@@ -13,7 +13,7 @@ from pathlib import Path
 
 from harness.base.errors import UserError, printable
 from harness.reading.dataset import PARTS
-from harness.reading.decoding import SUFFIXES
+from harness.reading.decoding import FORMATS, SUFFIXES
 
 JUNK = {"thumbs.db", "ehthumbs.db", "desktop.ini", "__macosx"}  # besides what is hidden; never worth a word
 NAMED = 3  # files that are named of each kind that is passed over
@@ -98,7 +98,7 @@ def walk(root: Path, *, parts_of_its_own: bool) -> Found:
     held = {label for _, label in found.files["train"]}
     for label, name in enumerate(found.class_names):
         if label not in held:
-            needed = f"every class needs one ({', '.join(SUFFIXES)})"
+            needed = f"every class needs one ({', '.join(FORMATS)})"
             found.faults.append(f"{root / tops['train']}: no image of class '{name}'; {needed}")
     return found
 

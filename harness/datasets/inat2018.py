@@ -6,7 +6,7 @@ validation set, 3 images a class: the only one with public labels, on which ever
 
 from __future__ import annotations
 
-from harness.datasets._lists import Lists, list_dataset
+from harness.datasets._lists import list_dataset
 
 
 def _species(name: str) -> str:
@@ -17,15 +17,13 @@ DATASET = list_dataset(
     name="inat2018",
     title="iNaturalist 2018",
     citation="Van Horn et al., The iNaturalist Species Classification and Detection Dataset, CVPR 2018",
-    lists=Lists(
-        folder="iNaturalist18",
-        files={"train": "iNaturalist18_train.txt", "test": "iNaturalist18_val.txt"},
-        git_ids={
-            "train": ("4accdb7584d2f0a5106c40a33ed6afa392189bcc",),
-            "test": ("4c23900857fd0f5adcd4cc0dffef345039eeb05f",),
-        },
-        num_classes=8142,
-    ),
+    lists_folder="iNaturalist18",
+    lists={"train": "iNaturalist18_train.txt", "test": "iNaturalist18_val.txt"},
+    git_ids={
+        "train": ("4accdb7584d2f0a5106c40a33ed6afa392189bcc",),
+        "test": ("4c23900857fd0f5adcd4cc0dffef345039eeb05f",),
+    },
+    num_classes=8142,
     class_name=_species,
     largest_class=1000,
     smallest_class=2,

@@ -9,7 +9,7 @@ used.
 
 from __future__ import annotations
 
-from harness.datasets._lists import Lists, list_dataset
+from harness.datasets._lists import list_dataset
 
 
 def official_name(name: str) -> str:
@@ -30,16 +30,14 @@ DATASET = list_dataset(
     name="places-lt",
     title="Places-LT",
     citation="Liu et al., Large-Scale Long-Tailed Recognition in an Open World, CVPR 2019",
-    lists=Lists(
-        folder="Places_LT",
-        files={"train": "Places_LT_train.txt", "test": "Places_LT_test.txt"},
-        git_ids={
-            "train": ("6392252f8ae867bc8a5e841cc1b29e5b8ef4b636", "1d608b558c25c271da75c06f1e5e3625a4ebcb79"),
-            "test": ("e732e58b8aa718a2c1c11933375f5710652c2b93", "d43400ac9bc2275baa058456da40b20abb50b108"),
-        },
-        num_classes=365,
-        identity=official_name,
-    ),
+    lists_folder="Places_LT",
+    lists={"train": "Places_LT_train.txt", "test": "Places_LT_test.txt"},
+    git_ids={
+        "train": ("6392252f8ae867bc8a5e841cc1b29e5b8ef4b636", "1d608b558c25c271da75c06f1e5e3625a4ebcb79"),
+        "test": ("e732e58b8aa718a2c1c11933375f5710652c2b93", "d43400ac9bc2275baa058456da40b20abb50b108"),
+    },
+    num_classes=365,
+    identity=official_name,
     class_name=_place,
     largest_class=4980,
     smallest_class=5,

@@ -131,7 +131,8 @@ class DisAlign(Method):
         return F.cross_entropy(logits, target, weight=weights) * step.relative_weight(weights, target)
 
     def class_quantities(self, model: Classifier) -> dict[str, Tensor]:
-        """The scales and margins as well."""
-        alignment = model.head.alignment
-        learned = {"logit scale": alignment.scale, "logit margin": alignment.margin}
-        return {**super().class_quantities(model), **learned}
+        """The scales and margins as well, once there are some."""
+        found = super().class_quantities(model)
+        if alignment := getattr(model.head, "alignment", None):
+            found |= {"logit scale": alignment.scale, "logit margin": alignment.margin}
+        return found

@@ -32,8 +32,7 @@ def label_smoothing(
 ) -> Tensor:
     """Smoothing eps_c of each class: `head` for the largest, `tail` for the smallest, between them by `shape`.
 
-    Float64, shape (C,). The text's equations for the concave, linear and exponential form, as released; equal counts
-    leave the position of a class open, and then every class has `head`.
+    Float64, shape (C,); the forms are the released code's. With equal counts every class has `head`.
     """
     counts = torch.as_tensor(class_counts).double()
     spread = counts.max() - counts.min()

@@ -33,6 +33,8 @@ from harness.toolbox.samplers import ClassAwareSampler
 from methods.balanced_softmax.method import BalancedSoftmax
 from methods.balms.method import BALMS
 from methods.ldam_drw.method import LDAMDRW
+from methods.seesaw.method import Seesaw
+from methods.tde.method import TDE
 from methods.weight_balancing.method import WeightBalancing
 from tests.engine.toys import job
 
@@ -118,6 +120,8 @@ CASES: dict[str, StageJob] = {
         Balanced, batch_size=14, mixup_alpha=0.5, cutmix_alpha=1.0, ema=0.9, layer_decay=0.7, decay_all=False
     ),
     "MaxNorm": job(WB, "finetune", batch_size=16, weight_decay=0.1),
+    "TDE, the mean of all features": job(TDE, batch_size=23, augment=Augment()),
+    "Seesaw, counts of the whole batch": job(Seesaw, batch_size=14, mixup_alpha=1.0),
 }
 
 

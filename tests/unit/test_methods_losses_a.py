@@ -336,6 +336,9 @@ def test_the_cosine_form_of_disalign() -> None:
     off = {"alignment.scale": torch.zeros(5), "alignment.margin": torch.zeros(5)}
     second.load_state_dict(second.state_dict() | off)
     torch.testing.assert_close(second(FEATURES), first(FEATURES))
+    model = prepared(method, "train").model
+    assert method.class_quantities(model).keys() == {"weight norm"}, "nothing is aligned yet"
+    assert len(method.param_groups(model, "train")[0]["params"]) == 2
 
 
 @pytest.mark.parametrize("rho", [-0.1, math.inf, math.nan])

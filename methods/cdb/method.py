@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from harness.api import Batch, Classifier, Method, Stage, StepContext, StepModel, View
+from harness.api import Batch, Classifier, Method, Sampler, Stage, StepContext, StepModel, View
 from harness.toolbox.losses import check_batch, summing_to_classes
 
 
@@ -62,16 +62,19 @@ class CDB(Method):
             if not 0 <= self.tau < float("inf") or self.val_batch < 1:
                 raise ValueError(f"{self.tau=} must be at least 0, {self.val_batch=} at least 1")
 
+    def sampler(self, labels: np.ndarray, stage: Stage) -> Sampler:
+        """Instance-balanced; the first images of each class are held out, by their weight in the loss."""
+        self.trained = torch.ones(len(labels), device=self.task.class_counts.device)
+        if self.params.source == "train":
+            for members in (np.flatnonzero(labels == c) for c in range(self.task.num_classes)):
+                self.trained[members[: round(self.params.held_out * len(members))]] = 0
+        self.trained /= self.trained.mean()
+        return super().sampler(labels, stage)
+
     def views(self, labels: np.ndarray, stage: Stage) -> tuple[View, ...]:
         """With validation images, if they are judged; their classes are balanced."""
-        self.trained = torch.ones(len(labels), device=self.task.class_counts.device)
-        if self.params.source == "val":
-            return (*super().views(labels, stage), View(balanced=self.params.val_batch, part="val"))
-        for c in range(self.task.num_classes):
-            members = np.flatnonzero(labels == c)
-            self.trained[members[: round(self.params.held_out * len(members))]] = 0
-        self.trained /= self.trained.mean()
-        return super().views(labels, stage)
+        judged = (View(balanced=self.params.val_batch, part="val"),) if self.params.source == "val" else ()
+        return (*super().views(labels, stage), *judged)
 
     def on_stage_start(self, model: Classifier, stage: Stage) -> None:
         """Every class counts as hard."""

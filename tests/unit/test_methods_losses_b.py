@@ -12,9 +12,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from harness.api import Method, StepContext, Task
+from harness.api import Batch, Method, StepContext, Task
 from harness.base.errors import UserError
+from harness.plugins.conformance import Whole
 from harness.toolbox.losses import CLASS_WEIGHTS, balanced_softmax_loss, make_class_weights
+from methods.cdb.method import CDB, difficulty_weights, dynamic_tau
 from methods.equalization.method import Equalization, equalization_loss
 from methods.ib.method import InfluenceBalanced, ib_loss
 from methods.lade.method import LADE, prior_shift, ratio_regulariser
@@ -271,6 +273,116 @@ def test_equalization_draws_for_each_image_and_class_anew() -> None:
     assert float(method.loss(LOGITS, TARGET, step)) != float(method.loss(LOGITS, TARGET, step))
 
 
+# ---- CDB-CE ---------------------------------------------------------------------------------------------------------
+
+LABELS = torch.repeat_interleave(torch.arange(3), torch.tensor([20, 10, 3]))
+
+
+def cdb(**params: Any) -> tuple[CDB, StepContext]:
+    """In a step on `LABELS`, whose images are features."""
+    method = CDB(Task(3, 4, torch.tensor([20, 10, 3])), CDB.Params(**params))
+    method.views(LABELS.numpy(), "train")
+    torch.manual_seed(0)
+    return method, step_of(method)
+
+
+def batch(step: StepContext, index: Tensor) -> Batch:
+    """Images of class c along axis c, whatever the network says to that."""
+    step.batch = Batch(F.one_hot(LABELS[index], 4).float(), LABELS[index], index)
+    return step.batch
+
+
+@pytest.mark.parametrize("case", cases("cdb"))
+@pytest.mark.parametrize(
+    ("data", "form", "mean", "reduction"),
+    [("cifar", "code", "plain", "plain_mean"), ("imagenet", "paper", "weighted", "weighted_mean")],
+)
+def test_cdb_equals_the_reference(case: dict[str, Any], data: str, form: str, mean: str, reduction: str) -> None:
+    accuracy, tau = f64(case["class_accuracy"]), case["params"]["tau"]
+    if tau == "dynamic":
+        same(dynamic_tau(accuracy, form), case[f"tau_{data}"])
+    weights = difficulty_weights(accuracy, case[f"tau_{data}"])
+    same(weights, case[f"weights_{data}"])
+    method, logits = make(CDB, mean=mean, held_out=0.0), leaf(LOGITS)
+    method.views(TARGET.numpy(), "train")
+    step = step_of(method)
+    step.batch, method.class_weights = Batch(FEATURES, TARGET, torch.arange(len(TARGET))), weights
+    loss = method.loss(logits, TARGET, step)
+    same(loss, case[f"loss_{data}_{reduction}"])
+    same(gradient(loss, logits), case[f"grad_logits_{data}"])
+
+
+def test_cdb_by_hand() -> None:
+    accuracy = f64([0.9, 0.5, 0.1])
+    code, paper = dynamic_tau(accuracy, "code"), dynamic_tau(accuracy, "paper")
+    assert (float(code), float(paper)) == pytest.approx((0.999720, 1.998481), abs=1e-6)
+    assert difficulty_weights(accuracy, code).tolist() == pytest.approx([0.200104, 1.000069, 1.799827], abs=1e-5)
+    assert difficulty_weights(accuracy, paper).tolist() == pytest.approx([0.028124, 0.701393, 2.270483], abs=1e-5)
+    assert difficulty_weights(accuracy, 1.5).tolist() == pytest.approx([0.076569, 0.856068, 2.067363], abs=1e-5)
+
+
+@pytest.mark.parametrize(("accuracy", "tau"), [([0.4] * 3, 1.5), ([0.9, 0.5, 1.0], 0.0), ([1.0] * 3, 1.5)])
+def test_cdb_weighs_classes_of_one_difficulty_alike(accuracy: list[float], tau: float) -> None:
+    assert difficulty_weights(f64(accuracy), tau).tolist() == pytest.approx([1.0] * 3)
+
+
+def test_cdb_does_not_train_on_what_it_judges_by() -> None:
+    """A tenth of each class: two images, one, and none of three, which counts as hard."""
+    method, step = cdb(tau=1.0)
+    held = torch.tensor([0, 1, 20])
+    assert torch.equal(torch.nonzero(method.trained == 0).flatten(), held)
+    assert float(method.trained.mean()) == pytest.approx(1)
+    images = batch(step, torch.arange(33))
+    logits = leaf(step.model.head(images.images).detach())
+    pushed = gradient(method.loss(logits, images.target, step), logits)
+    assert torch.equal(torch.nonzero(~pushed.any(1)).flatten(), held)
+    method.step_loss(Whole(step), (images,), step)
+    assert method.judged.tolist() == [2, 1, 0]
+    with torch.no_grad():
+        step.model.head.weight.copy_(10 * torch.eye(3, 4))
+        step.model.head.weight[1] = 0  # classes 0 and 2 are always right, class 1 is not
+    method.on_epoch_end(step)
+    method.step_loss(Whole(step), (images,), step)
+    method.on_epoch_end(step)
+    assert method.accuracy.tolist() == [1, 0, 0]
+    assert method.class_weights.tolist() == [0, 1.5, 1.5]
+    step.batch = Batch(images.images, images.target, images.index, images.target, 0.5)
+    with pytest.raises(ValueError, match="held_out must be 0 with mixup"):
+        method.loss(logits, images.target, step)
+
+
+def test_cdb_judged_by_its_training_images_counts_all_of_them_over_the_epoch() -> None:
+    method, step = cdb(held_out=0.0, tau=1.0)
+    for index in torch.arange(33).split(8):
+        method.step_loss(Whole(step), (batch(step, index),), step)
+    assert method.judged.tolist() == [20, 10, 3]
+    right = (step.model.head(batch(step, torch.arange(33)).images).argmax(1) == LABELS).double()
+    state = method.state_dict()
+    method.on_epoch_end(step)
+    expected = torch.stack([right[c == LABELS].mean() for c in range(3)])
+    torch.testing.assert_close(method.accuracy.double(), expected)
+    again, other_step = cdb(held_out=0.0, tau=1.0)
+    again.load_state_dict(state)
+    again.on_epoch_end(other_step)
+    assert torch.equal(again.class_weights, method.class_weights)
+
+
+def test_cdb_judges_validation_images_by_the_network_at_rest() -> None:
+    """BatchNorm does not count them, and goes on with the training images."""
+    method, step = cdb(source="val", val_batch=6)
+    _, judged = method.views(LABELS.numpy(), "train")
+    assert (judged.balanced, judged.part) == (6, "val")
+    assert bool((method.trained == 1).all())
+    step.model.backbone = nn.BatchNorm1d(4)
+    training, held_out = batch(step, torch.arange(33)), Batch(torch.randn(6, 4), torch.arange(6) % 3, torch.arange(6))
+    alone = nn.BatchNorm1d(4)
+    alone(training.images)
+    method.step_loss(Whole(step), (training, held_out), step)
+    assert torch.equal(step.model.backbone.running_mean, alone.running_mean)
+    assert step.model.backbone.training
+    assert method.judged.tolist() == [2, 2, 2]
+
+
 # ---- params ---------------------------------------------------------------------------------------------------------
 
 
@@ -284,6 +396,9 @@ def test_equalization_draws_for_each_image_and_class_anew() -> None:
         (InfluenceBalanced, {"epsilon": 0.0}),
         (InfluenceBalanced, {"beta": 1.0}),
         (LADE, {"alpha": -1.0}),
+        (CDB, {"held_out": 1.0}),
+        (CDB, {"tau": -0.5}),
+        (CDB, {"val_batch": 0}),
         (Equalization, {"gamma": 1.1}),
         (Equalization, {"rare_below": -0.1}),
     ],

@@ -1,4 +1,4 @@
-"""BBN and RIDE: values and gradients of the reference implementations, networks, and what each part does."""
+"""BBN, RIDE, CMO, Remix, SADE: reference values and gradients, networks, and what each part does."""
 
 from __future__ import annotations
 
@@ -17,12 +17,15 @@ from harness.engine.backbones import create_backbone
 from harness.plugins.conformance import Whole
 from harness.spec.registry import get_method
 from harness.toolbox.losses import class_balanced_loss_weights, ldam_margins
+from harness.toolbox.mixing import box_mask, cutmix_box
 from harness.toolbox.networks import Branched, cut_off, renewed, with_experts
 from harness.toolbox.samplers import class_balanced_weights
 from harness.toolbox.schedules import Steps
 from methods.bbn.method import PairHead, bbn_loss, cumulative_alpha
+from methods.remix.method import label_share
 from methods.ride.losses import class_temperatures, divergence, individual_loss
 from methods.ride.routing import RoutedHeads, routed_logits, router_loss, router_target
+from methods.sade.method import expert_shifts, inverse_prior
 
 GOLDEN = json.loads((Path(__file__).parents[1] / "golden/structures_a.json").read_text())
 COUNTS = [40, 18, 8, 4]
@@ -114,12 +117,24 @@ def trained(name: str, mixup: float = 1.0, steps: int = 6, **params: Any) -> Ten
         ("ride", {"temperature_tilt": 0.0}),
         ("ride", {"collaborative": True}),
         ("ride", {"reweight_from": 1.0}),
+        ("cmo", {"probability": 0.0}),
+        ("cmo", {"foreground_power": 0.0}),
+        ("cmo", {"loss": "ce_drw"}),
+        ("cmo", {"loss": "balanced_softmax"}),
+        ("cmo", {"loss": "ldam_drw"}),
+        ("remix", {"tau": 0.0}),
+        ("remix", {"kappa": 1000.0}),
+        ("remix", {"batch_mean": True}),
+        ("sade", {"tau": 0.0}),
+        ("sade", {"width": 1.0}),
     ],
 )
 def test_every_part_changes_what_is_learned(name: str, without: dict[str, Any]) -> None:
-    whole = trained(name)
-    assert torch.equal(whole, trained(name)), "the same again without a change"
-    assert (whole - trained(name, **without)).abs().max() > 1e-4
+    settings: dict[str, Any] = {"mixup": 0.4} if name == "remix" else {}
+    settings |= {"skip_first": 0, "skip_last": 0, "probability": 1.0} if name == "cmo" else {}
+    whole = trained(name, **settings)
+    assert torch.equal(whole, trained(name, **settings)), "the same again without a change"
+    assert (whole - trained(name, **(settings | without))).abs().max() > 1e-4
 
 
 @pytest.mark.parametrize(
@@ -133,6 +148,14 @@ def test_every_part_changes_what_is_learned(name: str, without: dict[str, Any]) 
         ("ride", {"temperature_tilt": 1.0}),
         ("ride", {"experts": 1, "assign": True}),
         ("ride", {"router_logits": 0, "assign": True}),
+        ("cmo", {"probability": 1.5}),
+        ("cmo", {"foreground_power": -1.0}),
+        ("cmo", {"skip_last": -1}),
+        ("cmo", {"scale": 0.0}),
+        ("remix", {"kappa": 0.5}),
+        ("remix", {"tau": 1.5}),
+        ("sade", {"tau": -1.0}),
+        ("sade", {"width": 0.0}),
     ],
 )
 def test_bad_params_are_refused(name: str, params: dict[str, Any]) -> None:
@@ -316,8 +339,145 @@ def test_ride_has_experts() -> None:
     assert [*found, size(built("ride", "resnet32_cifar", width=1.0))] == [530_512, 783_856, 1_037_200, 1_362_064]
 
 
+# ---- CMO and Remix ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("case", cases("cutmix_box"))
+def test_cutmix_box(case: dict[str, Any]) -> None:
+    side, given = case["params"]["size"], case["inputs"]
+    row, column = f64(given["center"])
+    round_up = case["params"]["rounding"] == "ceil"
+    box = cutmix_box(side, side, f64(given["lambda"]), (row, column), round_up=round_up)
+    expected = case["box_rows_then_columns"]
+    assert [[int(bound) for bound in bounds] for bounds in box] == [expected["rows"], expected["columns"]]
+    mask = box_mask(side, side, box, torch.device("cpu"))
+    assert 1 - float(mask.double().mean()) == case["lambda_by_area"]
+
+
+@pytest.mark.parametrize("case", cases("power_sampler"))
+def test_cmo_draws_foregrounds_at_a_power_of_the_inverse_count(case: dict[str, Any]) -> None:
+    counts = torch.tensor(case["inputs"]["class_counts"])
+    cls, labels = get_method("cmo"), torch.arange(len(counts)).repeat_interleave(counts)
+    method = cls(Task(len(counts), 8, counts), cls.Params(foreground_power=float(case["params"]["exponent"])))
+    sampler: Any = method.views(labels.numpy(), "train")[1].sampler
+    of_class = torch.zeros(len(counts), dtype=torch.float64).index_add(
+        0, labels, torch.from_numpy(sampler.probabilities)
+    )
+    same(of_class, case["class_probability"])
+
+
+class Given(Whole):
+    """A network that gives these logits, whatever it sees."""
+
+    def __init__(self, logits: Tensor) -> None:
+        self.logits = logits
+
+    def embed(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """The images as their own features."""
+        self.images = images
+        return images, self.logits
+
+
+def boxed(share: float) -> Any:
+    """A mask that leaves so much of an image of 16 by 16 pixels."""
+    return lambda images, generator: torch.arange(256).reshape(16, 16) < 256 * (1 - share)
+
+
+@pytest.mark.parametrize("case", cases("cmo_balanced_softmax_loss"))
+def test_cmo(case: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a patch of the given area; the loss weighs classes by area, and the images are put together."""
+    (logits,), cls = leaves(case, "logits"), get_method("cmo")
+    counts = torch.tensor(case["inputs"]["class_counts"])
+    method = cls(Task(len(counts), 8, counts), cls.Params(loss="balanced_softmax"))
+    share = case["params"]["lambda_by_area"]
+    monkeypatch.setattr(method, "mask", boxed(share))
+    background, foreground = torch.zeros(4, 3, 16, 16).double(), torch.ones(4, 3, 16, 16).double()
+    targets = (torch.tensor(case["inputs"][name]) for name in ("target", "target_foreground"))
+    views = tuple(
+        Batch(images, target, torch.arange(4)) for images, target in zip((background, foreground), targets, strict=True)
+    )
+    given = Given(logits)
+    loss = method.step_loss(given, views, a_step(method, torch.nn.Linear(1, 1), 5, 10)).mean()
+    same(loss, case["loss"])
+    same_gradients(loss, case, logits=logits)
+    assert float(given.images.mean()) == 1 - share
+
+
+def test_cmo_is_switched_off_in_the_first_and_the_last_epochs() -> None:
+    cls = get_method("cmo")
+    method = cls(task(), cls.Params(probability=1.0))
+    target, mixed = torch.tensor([0, 1]), []
+    views = tuple(Batch(torch.full((2, 3, 16, 16), value), target, torch.arange(2)) for value in (0.0, 1.0))
+    for epoch in range(10):
+        given = Given(torch.zeros(2, 4))
+        method.step_loss(given, views, a_step(method, torch.nn.Linear(1, 1), epoch, 10))
+        mixed.append(bool(given.images.any()))
+    assert mixed == [3 < epoch < 7 for epoch in range(10)]
+
+
+def test_cmo_boxes_are_uniform_in_area_before_they_are_clipped() -> None:
+    """A patch covers half of a batch's images as often as said, and where it does the mean share is that of CutMix."""
+    cls = get_method("cmo")
+    method, generator = cls(task(), cls.Params()), torch.Generator().manual_seed(0)
+    images = torch.zeros(1, 3, 32, 32)
+    areas = torch.stack([method.mask(images, generator).double().mean() for _ in range(400)])
+    assert 0.4 < float((areas > 0).double().mean()) < 0.6
+    assert 0.25 < float(areas[areas > 0].mean()) < 0.45
+    assert float(areas.max()) < 1.01
+
+
+@pytest.mark.parametrize("case", cases("remix_loss"))
+def test_remix(case: dict[str, Any]) -> None:
+    """Per image, the method; and by the batch's mean share, the released code."""
+    given, cls, counts = case["params"], get_method("remix"), torch.tensor(case["inputs"]["class_counts"])
+    (logits,) = leaves(case, "logits")
+    target, other = (torch.tensor(case["inputs"][name]) for name in ("target", "target_partner"))
+    same(
+        label_share(given["lambda"], counts[target], counts[other], given["kappa"], given["tau"]), case["lambda_label"]
+    )
+    batch = Batch(logits, target, torch.arange(len(target)), other, given["lambda"])
+    for batch_mean, name in ((True, "loss_as_released"), (False, "loss")):
+        params = cls.Params(kappa=given["kappa"], tau=given["tau"], batch_mean=batch_mean)
+        method = cls(Task(len(counts), 8, counts), params)
+        loss = method.step_loss(Given(logits), (batch,), a_step(method, torch.nn.Linear(1, 1), 0, 1)).mean()
+        same(loss, case[name])
+    same_gradients(loss, case, logits=logits)
+
+
+# ---- SADE ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("case", cases("sade_loss"))
+def test_sade(case: dict[str, Any]) -> None:
+    (expert_logits,), counts = leaves(case, "expert_logits"), torch.tensor(case["inputs"]["class_counts"])
+    cls = get_method("sade")
+    method = cls(Task(len(counts), 8, counts), cls.Params(tau=float(case["params"]["tau"])))
+    same(inverse_prior(counts.double() / counts.sum()), case["inverse_prior"])
+    target = torch.tensor(case["inputs"]["target"])
+    loss = method.loss(expert_logits.transpose(0, 1), target, a_step(method, torch.nn.Linear(1, 1), 0, 1))
+    same(loss, case["loss"])
+    same_gradients(loss, case, expert_logits=expert_logits)
+
+
+def test_sade_with_equal_counts_is_cross_entropy_for_each_expert() -> None:
+    shifts = expert_shifts(torch.full((5,), 7), 2.0)
+    torch.testing.assert_close(shifts.softmax(1), torch.full_like(shifts, 0.2))
+
+
+def test_sade_reverses_ties_in_the_order_of_classes() -> None:
+    assert inverse_prior(f64([3, 1, 1, 5])).tolist() == [1, 5, 3, 1]
+
+
+def test_sade_has_three_experts() -> None:
+    """As many parameters as RIDE with three."""
+    model = built("sade", "resnet32_cifar")
+    assert (len(model.backbone.branches), size(model)) == (3, 783_856)
+
+
 def test_weights_of_absent_classes_do_no_harm() -> None:
     counts = torch.tensor([5, 0, 3])
     assert class_balanced_weights(counts).square().isfinite().all()
     assert class_temperatures(counts, 1.0, 0.05).isfinite().all()
     assert (class_temperatures(counts, 1.0, 0.05) > 0).all()
+    assert expert_shifts(counts, 2.0).isfinite().all()
+    assert label_share(0.3, counts[[0, 2]], counts[[2, 0]], 3.0, 0.5).tolist() == pytest.approx([0.3, 0.3])

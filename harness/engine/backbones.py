@@ -28,7 +28,12 @@ class PaddedShortcutBlock(nn.Module):
         self.bn1 = nn.BatchNorm2d(outputs)
         self.conv2 = nn.Conv2d(outputs, outputs, 3, 1, 1, bias=False)
         self.bn2 = nn.BatchNorm2d(outputs)
-        self.stride, self.padding = stride, (outputs - inputs) // 2
+        self.stride = stride
+
+    @property
+    def padding(self) -> int:
+        """Zero channels on each side of the shortcut."""
+        return (self.conv1.out_channels - self.conv1.in_channels) // 2
 
     def forward(self, x: Tensor) -> Tensor:
         """Feature maps in, feature maps out."""

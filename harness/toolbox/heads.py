@@ -69,6 +69,20 @@ class ScaledLinear(nn.Linear):
         return self.class_scale * super().forward(features)
 
 
+class ExpertHeads(nn.Module):
+    """A head of scaled cosines for each expert: features (B, E, d) -> logits (B, E, C) = s cos (RIDE, SADE)."""
+
+    def __init__(self, experts: int, feature_dim: int, num_classes: int, scale: float) -> None:
+        super().__init__()
+        self.heads = nn.ModuleList(NormedHead(feature_dim, num_classes) for _ in range(experts))
+        self.scale = scale
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Logits of each expert, shape (B, E, C)."""
+        own = zip(self.heads, features.unbind(1), strict=True)
+        return self.scale * torch.stack([head(one) for head, one in own], dim=1)
+
+
 def initialise(head: nn.Module, how: str) -> None:
     """Gives the linear layers of a fresh head the weights that a recipe asks for.
 

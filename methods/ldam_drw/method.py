@@ -2,23 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from harness.api import Method, Stage, StepContext
 from harness.toolbox.heads import NormedHead
-from harness.toolbox.losses import check_batch, class_balanced_loss_weights
-
-
-def ldam_margins(class_counts: Tensor | Sequence[int], largest: float) -> Tensor:
-    """m_c proportional to n_c^(-1/4), the rarest class's being `largest` (eq. 13). Shape (C,)."""
-    inverse = torch.as_tensor(class_counts).double().clamp_min(1).pow(-0.25)
-    return largest * inverse / inverse.max()
+from harness.toolbox.losses import check_batch, class_balanced_loss_weights, ldam_margins, with_margin
 
 
 class LDAMDRW(Method):
@@ -58,7 +50,7 @@ class LDAMDRW(Method):
     def loss(self, logits: Tensor, target: Tensor, step: StepContext) -> Tensor:
         """CE of s (cos - m_y at the target), weighted once re-weighting has begun; the weights are divided out."""
         check_batch(logits, target)
-        lowered = self.params.scale * (logits - self.margins.to(logits) * F.one_hot(target, logits.shape[1]))
+        lowered = self.params.scale * with_margin(logits, target, self.margins)
         if step.epoch < self.params.reweight_from * step.epochs:
             return F.cross_entropy(lowered, target)
         weights = self.class_weights.to(logits)

@@ -17,10 +17,10 @@ from torch import Tensor, nn
 from harness.api import Batch, Classifier, StepContext, Task
 from harness.plugins.conformance import Whole
 from harness.toolbox.heads import CosineHead, cosine_similarity
+from harness.toolbox.losses import ldam_margins
 from methods.balms.method import BALMS, draw_slots
 from methods.focal.method import focal_loss
 from methods.gcl.method import CLOUD_SIZES, GCL, cloud_size, gcl_loss
-from methods.ldam_drw.method import ldam_margins
 from methods.wcdas.method import WCDAS, WCDASHead, wrapped_cauchy_density
 from methods.weight_balancing.method import class_balanced_loss, max_norm_, max_norm_radius, tau_normalize
 

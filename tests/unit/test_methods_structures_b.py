@@ -18,7 +18,7 @@ from harness.plugins.conformance import Whole, inputs, loss_in, prepared
 from harness.spec.registry import get_method
 from harness.toolbox.contrastive import KeyQueue, follow_, supervised_contrastive_loss
 from harness.toolbox.losses import balanced_softmax_loss, class_balanced_loss_weights
-from harness.toolbox.mixing import cutmix_mask
+from harness.toolbox.mixing import box_mask, cutmix_box
 from harness.toolbox.samplers import power_weights
 from methods.bcl.method import balanced_contrastive_loss
 from methods.dive.method import balanced_kd_loss, dive_loss, kd_loss
@@ -100,6 +100,10 @@ def size(module: torch.nn.Module) -> int:
 
 
 # ---- distillation ----------------------------------------------------------------------------------------------------
+
+
+def cutmix_mask(keep: Tensor, centre: tuple[Tensor, Tensor], size: tuple[int, int], rounding: str) -> Tensor:
+    return box_mask(*size, cutmix_box(*size, keep, centre, round_up=rounding == "ceil"), keep.device)
 
 
 @pytest.mark.parametrize("case", cases("dive_loss"))

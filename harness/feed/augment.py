@@ -27,7 +27,7 @@ from harness.base.errors import UserError
 from harness.feed.image_operations import CODES, OPERATIONS, pixel_centres
 from harness.spec.stage_recipe import Augment
 
-CROP_AREA, CROP_RATIO, CROP_TRIES = (0.08, 1.0), (3 / 4, 4 / 3), 10  # as torchvision's RandomResizedCrop
+CROP_RATIO, CROP_TRIES = (3 / 4, 4 / 3), 10  # as torchvision's RandomResizedCrop
 
 Floats = npt.NDArray[np.float32]
 Integers = npt.NDArray[np.int64]
@@ -76,6 +76,7 @@ MAGNITUDES = {
     "solarize": (256.0, 0.0, 0.0),  # grey level from which a value is inverted
 }
 JITTER = ("brightness", "contrast", "color")
+BLUR = (0.1, 2.0)  # standard deviations in pixels
 # Principal components of ImageNet's RGB values on the scale 0 to 1, a column each, and their eigenvalues, as Torch's
 # ResNet training handed them on.
 COMPONENTS = ((-0.5675, 0.7192, 0.4009), (-0.5808, -0.0045, -0.8140), (-0.5836, -0.6948, 0.4203))
@@ -126,8 +127,9 @@ def check_channels(augment: Augment, channels: int) -> None:
     Raises:
         UserError: colours of images that are neither RGB nor grey, or lighting of images that are not RGB.
     """
-    if (augment.auto_augment != "none" or augment.color_jitter) and channels not in (1, 3):
-        raise UserError(f"augment: auto_augment and color_jitter need images of 1 or 3 channels, found {channels}")
+    if (augment.auto_augment != "none" or augment.color_jitter or augment.grey) and channels not in (1, 3):
+        needed = "auto_augment, color_jitter and grey need images of 1 or 3 channels"
+        raise UserError(f"augment: {needed}, found {channels}")
     if augment.lighting and channels != 3:
         raise UserError(f"augment: lighting needs RGB images, found images with {channels} channel(s)")
 
@@ -141,19 +143,25 @@ def draw_augment(augment: Augment, count: int, image_shape: Sequence[int], rng: 
     Args:
         image_shape: height, width, channels.
     """
-    of_box, of_policy, of_jitter, of_light, of_cutout = rng.spawn(5)
+    of_box, of_policy, of_jitter, of_light, of_cutout, of_grey, of_blur = rng.spawn(7)
     shift = rng.integers(0, 2 * augment.crop_padding + 1, (count, 2))
     flip = rng.random(count) < 0.5 if augment.flip else np.zeros(count, dtype=bool)
     steps = [(np.zeros((count, 0), np.int64), np.zeros((count, 0), np.float32))]
     if augment.auto_augment == "cifar10":
         steps.append(_draw_policy(count, of_policy))
     if augment.color_jitter:
-        steps.append(_draw_jitter(augment.color_jitter, count, of_jitter))
+        steps.append(_draw_jitter(augment, count, of_jitter))
+    if augment.grey:
+        steps.append(_draw_one("color", augment.grey, (0.0, 0.0), count, of_grey))
+    if augment.blur:
+        steps.append(_draw_one("blur", augment.blur, BLUR, count, of_blur))
     code = torch.from_numpy(np.concatenate([codes for codes, _ in steps], 1))
     return AugmentPlan(
         shift=torch.from_numpy(shift),
         flip=torch.from_numpy(flip),
-        box=torch.from_numpy(_draw_boxes(count, image_shape, of_box)) if augment.resized_crop else None,
+        box=torch.from_numpy(_draw_boxes(count, image_shape, of_box, augment.crop_area))
+        if augment.resized_crop
+        else None,
         code=code,
         host_code=code,
         value=torch.from_numpy(np.concatenate([values for _, values in steps], 1)),
@@ -188,10 +196,24 @@ def _parameters(name: str, level: int) -> tuple[float, float]:
     return (round(negative), round(positive)) if name == "posterize" else (negative, positive)
 
 
-def _draw_jitter(strength: float, count: int, rng: np.random.Generator) -> tuple[Integers, Floats]:
-    """Codes and factors of three operations an image, each once, in random order."""
-    order = rng.permuted(np.tile([CODES[name] for name in JITTER], (count, 1)), axis=1)
-    return order, rng.uniform(max(0.0, 1 - strength), 1 + strength, (count, len(JITTER))).astype(np.float32)
+def _draw_jitter(augment: Augment, count: int, rng: np.random.Generator) -> tuple[Integers, Floats]:
+    """Codes and parameters of the operations of colour jitter, each once, in random order."""
+    names, strength = (*JITTER, "hue") if augment.hue else JITTER, augment.color_jitter
+    order = rng.permuted(np.tile([CODES[name] for name in names], (count, 1)), axis=1)
+    values = rng.uniform(max(0.0, 1 - strength), 1 + strength, (count, len(names)))
+    if augment.hue:
+        values = np.where(order == CODES["hue"], rng.uniform(-augment.hue, augment.hue, (count, 1)), values)
+    if augment.jitter_share < 1:
+        order[rng.random(count) >= augment.jitter_share] = 0
+    return order, values.astype(np.float32)
+
+
+def _draw_one(
+    name: str, share: float, bounds: tuple[float, float], count: int, rng: np.random.Generator
+) -> tuple[Integers, Floats]:
+    """Codes and parameters of one operation, which a share of the images gets."""
+    values = rng.uniform(*bounds, (count, 1)).astype(np.float32)
+    return np.where(rng.random((count, 1)) < share, CODES[name], 0), values
 
 
 def _draw_light(std: float, count: int, rng: np.random.Generator) -> Floats:
@@ -200,10 +222,10 @@ def _draw_light(std: float, count: int, rng: np.random.Generator) -> Floats:
     return np.asarray(255 * amounts @ np.array(COMPONENTS).T, np.float32)
 
 
-def _draw_boxes(count: int, image_shape: Sequence[int], rng: np.random.Generator) -> Integers:
+def _draw_boxes(count: int, image_shape: Sequence[int], rng: np.random.Generator, smallest: float) -> Integers:
     """Boxes by the rule of torchvision's RandomResizedCrop: of ten random sizes the first that fits."""
     height, width = image_shape[:2]
-    area = height * width * rng.uniform(*CROP_AREA, (count, CROP_TRIES))
+    area = height * width * rng.uniform(smallest, 1.0, (count, CROP_TRIES))
     narrow, wide = np.log(CROP_RATIO)
     ratio = np.exp(rng.uniform(narrow, wide, (count, CROP_TRIES)))
     sizes = np.rint(np.stack([np.sqrt(area / ratio), np.sqrt(area * ratio)], -1)).astype(np.int64)

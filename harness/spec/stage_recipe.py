@@ -39,6 +39,12 @@ class Augment:
             0: none. RGB or grey images.
         lighting: standard deviation of AlexNet's PCA lighting noise; 0: none. RGB images.
         cutout: side in pixels of the square that is painted black at a random place; 0: none.
+        crop_area: smallest share of the image that `resized_crop` cuts out, at most 1.
+        jitter_share: share of the images that `color_jitter` changes, at most 1.
+        hue: largest turn of the hue within `color_jitter`, as a share of the circle, at most 0.5; 0: none. RGB images.
+        grey: share of the images that become grey, at most 1; after the jitter.
+        blur: share of the images that are blurred, at most 1, by a Gaussian with a standard deviation of 0.1 to 2
+            pixels; after `grey`.
     """
 
     crop_padding: int = 0
@@ -48,16 +54,19 @@ class Augment:
     color_jitter: float = 0.0
     lighting: float = 0.0
     cutout: int = 0
+    crop_area: float = config.later(0.08)
+    jitter_share: float = config.later(1.0)
+    hue: float = config.later(0.0)
+    grey: float = config.later(0.0)
+    blur: float = config.later(0.0)
 
     def __post_init__(self) -> None:
         _check_numbers(self, "augment.")
+        for name, most in {"crop_area": 1, "jitter_share": 1, "hue": 0.5, "grey": 1, "blur": 1}.items():
+            if getattr(self, name) > most:
+                raise ValueError(f"augment.{name} must be at most {most}, found {getattr(self, name)}")
         if self.crop_padding and self.resized_crop:
             raise ValueError(f"either augment.crop_padding ({self.crop_padding}) or augment.resized_crop must be off")
-
-    @property
-    def crop(self) -> tuple[int, bool]:
-        """How images are cropped."""
-        return self.crop_padding, self.resized_crop
 
 
 @dataclass(frozen=True)
@@ -98,8 +107,8 @@ class StageRecipe:
         optimizer: `sgd`, PyTorch's SGD; or a name that timm knows (`adamw`, `lamb`, `muon`, ...), unless the method
             needs SGD.
         clip_grad: largest norm of all gradients of a step together, at least 0; 0: no limit.
-        strong_augment: augmentation of a second view, for methods that ask for a strong one; it must crop as
-            `augment` does. Its keys are below. None: the same as `augment`.
+        strong_augment: augmentation of a second view, for methods that ask for a strong one; its `crop_padding` must
+            be that of `augment`, unless it has `resized_crop`. Its keys are below. None: the same as `augment`.
     """
 
     epochs: int
@@ -141,8 +150,9 @@ class StageRecipe:
             raise ValueError(f"redraw must be hash:<k>, pool-hash:<k> or empty, found {self.redraw!r}")
         if self.nesterov and not self.momentum:
             raise ValueError("nesterov needs a momentum above 0")
-        if self.strong_augment is not None and self.strong_augment.crop != self.augment.crop:
-            raise ValueError("strong_augment must crop as augment does (crop_padding, resized_crop)")
+        strong = self.strong_augment or self.augment
+        if not strong.resized_crop and strong.crop_padding != self.augment.crop_padding:
+            raise ValueError("strong_augment must have resized_crop, or the crop_padding of augment")
         if self.eval_all_after > 1:
             raise ValueError(f"eval_all_after must be a share of the epochs from 0 to 1, found {self.eval_all_after}")
 

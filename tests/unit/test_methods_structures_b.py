@@ -15,11 +15,14 @@ from torch import Tensor
 
 from harness.api import Batch, Classifier, Method, StepContext, Task
 from harness.plugins.conformance import Whole, inputs, loss_in, prepared
+from harness.spec.entries import parse_entry
+from harness.spec.recipes import resolve
 from harness.spec.registry import get_method
 from harness.toolbox.contrastive import KeyQueue, follow_, supervised_contrastive_loss
 from harness.toolbox.losses import balanced_softmax_loss, class_balanced_loss_weights
 from harness.toolbox.mixing import cutmix_mask
 from harness.toolbox.samplers import power_weights
+from harness.toolbox.schedules import learning_rate
 from methods.bcl.method import balanced_contrastive_loss
 from methods.dive.method import balanced_kd_loss, dive_loss, kd_loss
 from methods.glmc.method import consistency_loss, glmc_loss, mixed_loss
@@ -334,6 +337,18 @@ def test_pairs_queue_and_projector_act(name: str) -> None:
 def test_paco_and_gpaco_refuse(name: str, params: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=next(iter(params))):
         get_method(name).Params(**params)
+
+
+@pytest.mark.parametrize("case", cases("lr_paco_cifar100"))
+def test_paco_has_the_learning_rates_of_its_code(case: dict[str, Any]) -> None:
+    """But in the eleventh epoch, where the code goes beyond the full rate."""
+    recipe = resolve(parse_entry("paco@paper"), "cifar100").recipe.train
+    found = {
+        epoch: learning_rate(recipe.schedule, recipe.lr, epoch=epoch, epochs=recipe.epochs, warmup=recipe.warmup_epochs)
+        for epoch in case["inputs"]["epoch_from_0"]
+    }
+    expected = dict(zip(found, case["learning_rate"], strict=True)) | {10: 0.05}
+    assert found == pytest.approx(expected, rel=1e-12)
 
 
 # ---- GLMC ------------------------------------------------------------------------------------------------------------

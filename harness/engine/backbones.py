@@ -1,6 +1,7 @@
 """Backbones through timm, and the small residual networks of this field that timm does not have.
 
-Importing this module registers `resnet8_cifar` ... `resnet56_cifar`, `resnet34_cifar` and `resnet10` with timm.
+Importing this module registers `resnet8_cifar` ... `resnet56_cifar`, `resnet32_cifar_two_block`, `resnet34_cifar` and
+`resnet10` with timm.
 """
 
 from __future__ import annotations
@@ -38,23 +39,35 @@ class PaddedShortcutBlock(nn.Module):
         return F.relu(out + x, inplace=True)
 
 
+class SideBySide(nn.ModuleList):
+    """Blocks that all see the same maps; the channels of their outputs are concatenated in the blocks' order."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Feature maps in, feature maps out."""
+        return torch.cat([block(x) for block in self], dim=1)
+
+
 class CifarResNet(nn.Module):
     """ResNet for 32x32 images (He et al., CVPR 2016, section 4.2): depth 6n + 2, widths 16, 32, 64.
 
     Follows timm's conventions: `num_features`, `forward_features`, `forward_head`, `reset_classifier`; with
-    `num_classes=0` it returns pooled features, shape (B, 64), non-negative because the last ReLU is kept.
+    `num_classes=0` it returns pooled features, shape (B, 64), non-negative because the last ReLU is kept. With more
+    than one of the last block, in parallel, there are 64 features of each.
     """
 
-    def __init__(self, depth: int, num_classes: int = 10, in_chans: int = 3) -> None:
+    def __init__(self, depth: int, num_classes: int = 10, in_chans: int = 3, last_blocks: int = 1) -> None:
         super().__init__()
-        self.num_classes, self.num_features, self.head_hidden_size = num_classes, 64, 64
+        self.num_classes, self.num_features = num_classes, 64 * last_blocks
+        self.head_hidden_size = self.num_features
         blocks = (depth - 2) // 6
         self.conv1 = nn.Conv2d(in_chans, 16, 3, 1, 1, bias=False)
         self.bn1 = nn.BatchNorm2d(16)
         self.layer1 = self._layer(16, 16, blocks, 1)
         self.layer2 = self._layer(16, 32, blocks, 2)
         self.layer3 = self._layer(32, 64, blocks, 2)
-        self.fc: nn.Module = nn.Linear(64, num_classes) if num_classes else nn.Identity()
+        if last_blocks > 1:
+            self.layer3[-1] = SideBySide(PaddedShortcutBlock(64, 64, 1) for _ in range(last_blocks))
+        self.fc: nn.Module = nn.Linear(self.num_features, num_classes) if num_classes else nn.Identity()
         for module in self.modules():
             if isinstance(module, (nn.Conv2d, nn.Linear)):
                 nn.init.kaiming_normal_(module.weight)
@@ -71,10 +84,10 @@ class CifarResNet(nn.Module):
     def reset_classifier(self, num_classes: int) -> None:
         """A new head, or none with 0 classes."""
         self.num_classes = num_classes
-        self.fc = nn.Linear(64, num_classes) if num_classes else nn.Identity()
+        self.fc = nn.Linear(self.num_features, num_classes) if num_classes else nn.Identity()
 
     def forward_features(self, x: Tensor) -> Tensor:
-        """Feature maps, shape (B, 64, H/4, W/4)."""
+        """Feature maps, shape (B, d, H/4, W/4)."""
         x = F.relu(self.bn1(self.conv1(x)), inplace=True)
         out: Tensor = self.layer3(self.layer2(self.layer1(x)))
         return out
@@ -92,7 +105,7 @@ class CifarResNet(nn.Module):
 def _cifar_resnet(depth: int, pretrained: bool, **kwargs: Any) -> CifarResNet:
     if pretrained:
         raise UserError(f"resnet{depth}_cifar has no pretrained weights")
-    known = {key: kwargs[key] for key in ("num_classes", "in_chans") if key in kwargs}
+    known = {key: kwargs[key] for key in ("num_classes", "in_chans", "last_blocks") if key in kwargs}
     return CifarResNet(depth, **known)
 
 
@@ -112,6 +125,15 @@ def resnet20_cifar(pretrained: bool = False, **kwargs: Any) -> CifarResNet:
 def resnet32_cifar(pretrained: bool = False, **kwargs: Any) -> CifarResNet:
     """ResNet-32, 463,504 parameters without head: the backbone of the CIFAR-LT papers."""
     return _cifar_resnet(32, pretrained, **kwargs)
+
+
+@register_model
+def resnet32_cifar_two_block(pretrained: bool = False, **kwargs: Any) -> CifarResNet:
+    """ResNet-32 with two last blocks side by side: 128 features, 73,984 parameters more.
+
+    BBN's network (Zhou et al., CVPR 2020) as a single branch: so De-confound-TDE's and LADE's code for CIFAR-LT.
+    """
+    return _cifar_resnet(32, pretrained, last_blocks=2, **kwargs)
 
 
 @register_model

@@ -57,6 +57,18 @@ class NormedHead(nn.Module):
         return cosine_similarity(features, self.weight)
 
 
+class ScaledLinear(nn.Linear):
+    """z_c = f_c (w_c . h + b_c): one learned scale for each class of a linear head, bias included. Starts at 1."""
+
+    def __init__(self, feature_dim: int, num_classes: int) -> None:
+        super().__init__(feature_dim, num_classes)
+        self.class_scale = nn.Parameter(torch.ones(num_classes))
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Features (B, d) -> logits (B, C)."""
+        return self.class_scale * super().forward(features)
+
+
 def initialise(head: nn.Module, how: str) -> None:
     """Gives the linear layers of a fresh head the weights that a recipe asks for.
 

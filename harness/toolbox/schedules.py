@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
 
+from harness.base.config import later
 from harness.base.errors import unknown
 
 
@@ -52,10 +53,12 @@ class Steps:
     Attributes:
         milestones: shares of the epochs, rising; at 0.8 of 200 epochs the 161st is the first with the new factor.
         factors: one for each milestone, from 0 to 1, each times the recipe's learning rate.
+        warmup_from: factor, from 0 to 1, from which the warm-up rises to 1.
     """
 
     milestones: tuple[float, ...]
     factors: tuple[float, ...]
+    warmup_from: float = later(0.0)
 
     def __post_init__(self) -> None:
         if not self.milestones or len(self.milestones) != len(self.factors):
@@ -64,11 +67,13 @@ class Steps:
             raise ValueError(f"milestones must be shares of the epochs between 0 and 1, rising: {self.milestones}")
         if not all(0 <= factor <= 1 for factor in self.factors):
             raise ValueError(f"factors must lie between 0 and 1, found {self.factors}")
+        if not 0 <= self.warmup_from <= 1:
+            raise ValueError(f"warmup_from must lie between 0 and 1, found {self.warmup_from}")
 
     def factor(self, epoch: int, epochs: int, warmup: int) -> float:
         """The factor in an epoch, counted from 0."""
         if epoch < warmup:
-            return (epoch + 1) / warmup
+            return self.warmup_from + (1 - self.warmup_from) * (epoch + 1) / warmup
         passed = [
             factor for at, factor in zip(self.milestones, self.factors, strict=True) if epoch >= share(at, epochs)
         ]

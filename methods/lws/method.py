@@ -5,23 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from harness.api import Classifier, Method, Sampler, Stage
+from harness.toolbox.heads import ScaledLinear
 from harness.toolbox.samplers import ClassAwareSampler
-
-
-class ScaledLinear(nn.Linear):
-    """z_c = f_c (w_c . h + b_c): one learned scale for each class of a linear head, bias included. Starts at 1."""
-
-    def __init__(self, feature_dim: int, num_classes: int) -> None:
-        super().__init__(feature_dim, num_classes)
-        self.class_scale = nn.Parameter(torch.ones(num_classes))
-
-    def forward(self, features: Tensor) -> Tensor:
-        """Features (B, d) -> logits (B, C)."""
-        return self.class_scale * super().forward(features)
 
 
 class LWS(Method):

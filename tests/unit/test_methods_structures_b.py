@@ -429,6 +429,14 @@ def test_glmc_has_two_heads_of_which_the_weighted_one_starts_late() -> None:
     assert differ(first, trained("glmc", contrast_weight=0.0))
 
 
+def test_label_weights_of_glmc_have_mean_1_over_classes_or_images() -> None:
+    by_class, by_image = (method_of("glmc", weights_mean=over).class_weights for over in ("classes", "images"))
+    same(by_class.mean(), 1.0)
+    same((by_image * f64(COUNTS)).sum() / sum(COUNTS), 1.0)
+    same(by_class / by_class[0], (f64(COUNTS) / COUNTS[0]).pow(-1.2).tolist())
+    same(by_image / by_image[0], (by_class / by_class[0]).tolist())
+
+
 def test_glmc_refuses_mixup_on_top() -> None:
     method = method_of("glmc")
     step = prepared(method, "train")

@@ -1,7 +1,7 @@
 """Backbones through timm, and the small residual networks of this field that timm does not have.
 
-Importing this module registers `resnet8_cifar` ... `resnet56_cifar`, `resnet32_cifar_two_block`, `resnet34_cifar` and
-`resnet10` with timm.
+Importing this module registers `resnet8_cifar` ... `resnet56_cifar`, `resnet32_cifar_two_block`, `resnet32_cifar_wide`,
+`resnet34_cifar` and `resnet10` with timm.
 """
 
 from __future__ import annotations
@@ -53,25 +53,27 @@ class SideBySide(nn.ModuleList):
 
 
 class CifarResNet(nn.Module):
-    """ResNet for 32x32 images (He et al., CVPR 2016, section 4.2): depth 6n + 2, widths 16, 32, 64.
+    """ResNet for 32x32 images (He et al., CVPR 2016, section 4.2): depth 6n + 2, widths 16, 32, 64, or multiples.
 
     Follows timm's conventions: `num_features`, `forward_features`, `forward_head`, `reset_classifier`; with
     `num_classes=0` it returns pooled features, shape (B, 64), non-negative because the last ReLU is kept. With more
     than one of the last block, in parallel, there are 64 features of each.
     """
 
-    def __init__(self, depth: int, num_classes: int = 10, in_chans: int = 3, last_blocks: int = 1) -> None:
+    def __init__(
+        self, depth: int, num_classes: int = 10, in_chans: int = 3, last_blocks: int = 1, width: int = 16
+    ) -> None:
         super().__init__()
-        self.num_classes, self.num_features = num_classes, 64 * last_blocks
+        self.num_classes, self.num_features = num_classes, 4 * width * last_blocks
         self.head_hidden_size = self.num_features
         blocks = (depth - 2) // 6
-        self.conv1 = nn.Conv2d(in_chans, 16, 3, 1, 1, bias=False)
-        self.bn1 = nn.BatchNorm2d(16)
-        self.layer1 = self._layer(16, 16, blocks, 1)
-        self.layer2 = self._layer(16, 32, blocks, 2)
-        self.layer3 = self._layer(32, 64, blocks, 2)
+        self.conv1 = nn.Conv2d(in_chans, width, 3, 1, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(width)
+        self.layer1 = self._layer(width, width, blocks, 1)
+        self.layer2 = self._layer(width, 2 * width, blocks, 2)
+        self.layer3 = self._layer(2 * width, 4 * width, blocks, 2)
         if last_blocks > 1:
-            self.layer3[-1] = SideBySide(PaddedShortcutBlock(64, 64, 1) for _ in range(last_blocks))
+            self.layer3[-1] = SideBySide(PaddedShortcutBlock(4 * width, 4 * width, 1) for _ in range(last_blocks))
         self.fc: nn.Module = nn.Linear(self.num_features, num_classes) if num_classes else nn.Identity()
         for module in self.modules():
             if isinstance(module, (nn.Conv2d, nn.Linear)):
@@ -112,7 +114,7 @@ def _cifar_resnet(depth: int, pretrained: bool, **kwargs: Any) -> CifarResNet:
         raise UserError(f"resnet{depth}_cifar has no pretrained weights")
     if kwargs.get("drop_path_rate"):
         raise UserError(f"resnet{depth}_cifar has no stochastic depth (drop_path)")
-    known = {key: kwargs[key] for key in ("num_classes", "in_chans", "last_blocks") if key in kwargs}
+    known = {key: kwargs[key] for key in ("num_classes", "in_chans", "last_blocks", "width") if key in kwargs}
     return CifarResNet(depth, **known)
 
 
@@ -141,6 +143,12 @@ def resnet32_cifar_two_block(pretrained: bool = False, **kwargs: Any) -> CifarRe
     BBN's network (Zhou et al., CVPR 2020) as a single branch: so De-confound-TDE's and LADE's code for CIFAR-LT.
     """
     return _cifar_resnet(32, pretrained, last_blocks=2, **kwargs)
+
+
+@register_model
+def resnet32_cifar_wide(pretrained: bool = False, **kwargs: Any) -> CifarResNet:
+    """ResNet-32 with 64, 128 and 256 channels, 7.4 million parameters: what GLMC's code calls ResNet-32."""
+    return _cifar_resnet(32, pretrained, width=64, **kwargs)
 
 
 @register_model

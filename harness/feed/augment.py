@@ -27,7 +27,7 @@ from harness.base.errors import UserError
 from harness.feed.image_operations import CODES, OPERATIONS, pixel_centres
 from harness.spec.stage_recipe import Augment
 
-CROP_AREA, CROP_RATIO, CROP_TRIES = (0.08, 1.0), (3 / 4, 4 / 3), 10  # as torchvision's RandomResizedCrop
+CROP_RATIO, CROP_TRIES = (3 / 4, 4 / 3), 10  # as torchvision's RandomResizedCrop
 
 Floats = npt.NDArray[np.float32]
 Integers = npt.NDArray[np.int64]
@@ -83,6 +83,7 @@ RAND_OPERATIONS = ("", "shear_x", "shear_y", "translate_x", "translate_y", "rota
 RAND_MAGNITUDES = MAGNITUDES | {"shear_x": (0.0, -0.3, 0.3), "rotate": (0.0, -30.0, 30.0)}
 RAND_BINS = 30
 ERASED_AREA, ERASED_RATIO = (0.02, 1 / 3), (0.3, 10 / 3)  # as in timm and torchvision
+BLUR = (0.1, 2.0)  # standard deviations in pixels
 # Principal components of ImageNet's RGB values on the scale 0 to 1, a column each, and their eigenvalues, as Torch's
 # ResNet training handed them on.
 COMPONENTS = ((-0.5675, 0.7192, 0.4009), (-0.5808, -0.0045, -0.8140), (-0.5836, -0.6948, 0.4203))
@@ -134,8 +135,9 @@ def check_channels(augment: Augment, channels: int) -> None:
     Raises:
         UserError: colours of images that are neither RGB nor grey, or lighting of images that are not RGB.
     """
-    if (augment.auto_augment != "none" or augment.color_jitter or augment.rand_augment) and channels not in (1, 3):
-        keys = "auto_augment, rand_augment and color_jitter"
+    colours = augment.auto_augment != "none" or augment.rand_augment or augment.color_jitter or augment.grey
+    if colours and channels not in (1, 3):
+        keys = "auto_augment, rand_augment, color_jitter and grey"
         raise UserError(f"augment: {keys} need images of 1 or 3 channels, found {channels}")
     if augment.lighting and channels != 3:
         raise UserError(f"augment: lighting needs RGB images, found images with {channels} channel(s)")
@@ -150,7 +152,7 @@ def draw_augment(augment: Augment, count: int, image_shape: Sequence[int], rng: 
     Args:
         image_shape: height, width, channels.
     """
-    of_box, of_policy, of_jitter, of_light, of_cutout = rng.spawn(5)
+    of_box, of_policy, of_jitter, of_light, of_cutout, of_grey, of_blur = rng.spawn(7)
     shift = rng.integers(0, 2 * augment.crop_padding + 1, (count, 2))
     flip = rng.random(count) < 0.5 if augment.flip else np.zeros(count, dtype=bool)
     steps = [(np.zeros((count, 0), np.int64), np.zeros((count, 0), np.float32))]
@@ -159,13 +161,19 @@ def draw_augment(augment: Augment, count: int, image_shape: Sequence[int], rng: 
     if augment.rand_augment:
         steps.append(_draw_rand_augment(augment, count, of_policy))
     if augment.color_jitter:
-        steps.append(_draw_jitter(augment.color_jitter, count, of_jitter))
+        steps.append(_draw_jitter(augment, count, of_jitter))
+    if augment.grey:
+        steps.append(_draw_one("color", augment.grey, (0.0, 0.0), count, of_grey))
+    if augment.blur:
+        steps.append(_draw_one("blur", augment.blur, BLUR, count, of_blur))
     erased = _draw_erased(augment.random_erasing, count, image_shape, rng) if augment.random_erasing else None
     code = torch.from_numpy(np.concatenate([codes for codes, _ in steps], 1))
     return AugmentPlan(
         shift=torch.from_numpy(shift),
         flip=torch.from_numpy(flip),
-        box=torch.from_numpy(_draw_boxes(count, image_shape, of_box)) if augment.resized_crop else None,
+        box=torch.from_numpy(_draw_boxes(count, image_shape, of_box, augment.crop_area))
+        if augment.resized_crop
+        else None,
         code=code,
         host_code=code,
         value=torch.from_numpy(np.concatenate([values for _, values in steps], 1)),
@@ -224,10 +232,24 @@ def _draw_erased(probability: float, count: int, image_shape: Sequence[int], rng
     return np.concatenate([corner, corner + size], 1)
 
 
-def _draw_jitter(strength: float, count: int, rng: np.random.Generator) -> tuple[Integers, Floats]:
-    """Codes and factors of three operations an image, each once, in random order."""
-    order = rng.permuted(np.tile([CODES[name] for name in JITTER], (count, 1)), axis=1)
-    return order, rng.uniform(max(0.0, 1 - strength), 1 + strength, (count, len(JITTER))).astype(np.float32)
+def _draw_jitter(augment: Augment, count: int, rng: np.random.Generator) -> tuple[Integers, Floats]:
+    """Codes and parameters of the operations of colour jitter, each once, in random order."""
+    names, strength = (*JITTER, "hue") if augment.hue else JITTER, augment.color_jitter
+    order = rng.permuted(np.tile([CODES[name] for name in names], (count, 1)), axis=1)
+    values = rng.uniform(max(0.0, 1 - strength), 1 + strength, (count, len(names)))
+    if augment.hue:
+        values = np.where(order == CODES["hue"], rng.uniform(-augment.hue, augment.hue, (count, 1)), values)
+    if augment.jitter_share < 1:
+        order[rng.random(count) >= augment.jitter_share] = 0
+    return order, values.astype(np.float32)
+
+
+def _draw_one(
+    name: str, share: float, bounds: tuple[float, float], count: int, rng: np.random.Generator
+) -> tuple[Integers, Floats]:
+    """Codes and parameters of one operation, which a share of the images gets."""
+    values = rng.uniform(*bounds, (count, 1)).astype(np.float32)
+    return np.where(rng.random((count, 1)) < share, CODES[name], 0), values
 
 
 def _draw_light(std: float, count: int, rng: np.random.Generator) -> Floats:
@@ -236,10 +258,10 @@ def _draw_light(std: float, count: int, rng: np.random.Generator) -> Floats:
     return np.asarray(255 * amounts @ np.array(COMPONENTS).T, np.float32)
 
 
-def _draw_boxes(count: int, image_shape: Sequence[int], rng: np.random.Generator) -> Integers:
+def _draw_boxes(count: int, image_shape: Sequence[int], rng: np.random.Generator, smallest: float) -> Integers:
     """Boxes by the rule of torchvision's RandomResizedCrop: of ten random sizes the first that fits."""
     height, width = image_shape[:2]
-    sizes, fits = _random_sizes(count, image_shape, CROP_AREA, CROP_RATIO, rng)
+    sizes, fits = _random_sizes(count, image_shape, (smallest, 1.0), CROP_RATIO, rng)
     size = np.take_along_axis(sizes, fits.argmax(1)[:, None, None], 1)[:, 0]
     fitting = np.asarray(fits.any(1))[:, None]
     size = np.where(fitting, size, np.array(_largest_box(height, width)))

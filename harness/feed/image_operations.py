@@ -9,9 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torchvision.transforms.v2 import functional as kernels
 
+BLUR_RADIUS = 6  # pixels: three standard deviations of the widest blur
 FILL = 128  # grey level of what a rotation, shear or translation moves in
 
 Operation = Callable[[Tensor, Tensor], Tensor]  # uint8 (n, channels, H, W) and a parameter of each image, (n,)
@@ -123,12 +125,37 @@ def invert(images: Tensor, _: Tensor) -> Tensor:
     return images.bitwise_not()
 
 
+def hue(images: Tensor, turn: Tensor) -> Tensor:
+    """Hues turned by a share of the circle; grey images stay as they are."""
+    if images.shape[1] == 1:
+        return images
+    red, green, blue = images.float().unbind(1)
+    high = images.amax(1).float()
+    span = high - images.amin(1).float()
+    width = span.clamp_min(1)  # whole grey levels: 0 or at least 1
+    sixth = torch.where(high == green, 2 + (blue - red) / width, 4 + (red - green) / width)
+    sixth = torch.where(high == red, (green - blue) / width, sixth) + 6 * turn[:, None, None]
+    place = (torch.arange(5, 0, -2, device=images.device)[:, None, None] + sixth[:, None]) % 6
+    return (high[:, None] - span[:, None] * torch.minimum(place, 4 - place).clamp(0, 1)).round().to(torch.uint8)
+
+
+def blur(images: Tensor, std: Tensor) -> Tensor:
+    """Gaussian blur with a standard deviation in pixels, cut at `BLUR_RADIUS`; the border is continued."""
+    offset = torch.arange(-BLUR_RADIUS, BLUR_RADIUS + 1, device=images.device)
+    weight = F.softmax(-0.5 * (offset / std[:, None]).square(), dim=1)
+    values = F.pad(images.float(), (BLUR_RADIUS,) * 4, mode="replicate")
+    for axis in (2, 3):
+        shifted = [values.narrow(axis, k, images.shape[axis]) * _of_images(weight[:, k]) for k in range(len(offset))]
+        values = torch.stack(shifted).sum(0)
+    return values.round().to(torch.uint8)
+
+
 # An operation's code in a plan is its place in this table, counted from 1; 0 leaves an image as it is.
 OPERATIONS: dict[str, Operation] = {
     function.__name__: function
     for function in (
         *(rotate, translate_x, translate_y, shear_y, brightness, color, contrast, sharpness),
-        *(posterize, solarize, autocontrast, equalize, invert, shear_x),
+        *(posterize, solarize, autocontrast, equalize, invert, shear_x, hue, blur),
     )
 }
 CODES = {name: code for code, name in enumerate(OPERATIONS, 1)}

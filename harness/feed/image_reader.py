@@ -66,7 +66,8 @@ class ImageReader:
         self.test: v2.Transform = resized
         steps: list[v2.Transform] = [resized]
         if augment.resized_crop:
-            steps = [v2.RandomResizedCrop(self.side, interpolation=how, antialias=True)]
+            area = (augment.crop_area, 1.0)
+            steps = [v2.RandomResizedCrop(self.side, scale=area, interpolation=how, antialias=True)]
         if augment.crop_padding:
             steps.append(v2.RandomCrop(self.side, padding=augment.crop_padding))
         if augment.flip:

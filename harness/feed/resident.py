@@ -73,7 +73,7 @@ class ResidentPart:
             return self._window(index, None, None)
         if plan.box is None:
             return self._window(index, plan.shift, plan.flip)
-        return resized_crop(self._window(index, plan.shift, None), plan.box, plan.flip)
+        return resized_crop(self._window(index, None, None), plan.box, plan.flip)
 
     def _window(self, index: Tensor, shift: Tensor | None, flip: Tensor | None) -> Tensor:
         rows = self._rows + (self._padding if shift is None else shift[:, :1])

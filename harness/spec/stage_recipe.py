@@ -15,6 +15,9 @@ from harness.base.errors import unknown
 from harness.toolbox.schedules import SCHEDULES, Steps, batch_sizes, share, whole_epochs
 
 AT_LEAST_1 = {"batch_size", "eval_every", "rand_operations"}
+AT_MOST = {
+    "rand_augment": 30, "random_erasing": 1, "crop_area": 1, "jitter_share": 1, "hue": 0.5, "grey": 1, "blur": 1,
+}  # fmt: skip
 BELOW_1 = ("ema", "label_smoothing", "drop_path")
 
 
@@ -44,6 +47,12 @@ class Augment:
             images; not together with `auto_augment`.
         rand_operations: how many operations RandAugment does to an image, at least 1.
         random_erasing: probability that a rectangle of random size and shape is painted black; 0: none.
+        crop_area: smallest share of the image that `resized_crop` cuts out, at most 1.
+        jitter_share: share of the images that `color_jitter` changes, at most 1.
+        hue: largest turn of the hue within `color_jitter`, as a share of the circle, at most 0.5; 0: none. RGB images.
+        grey: share of the images that become grey, at most 1; after the jitter.
+        blur: share of the images that are blurred, at most 1, by a Gaussian with a standard deviation of 0.1 to 2
+            pixels; after `grey`.
     """
 
     crop_padding: int = 0
@@ -56,23 +65,21 @@ class Augment:
     rand_augment: int = config.later(0)
     rand_operations: int = config.later(2)
     random_erasing: float = config.later(0.0)
+    crop_area: float = config.later(0.08)
+    jitter_share: float = config.later(1.0)
+    hue: float = config.later(0.0)
+    grey: float = config.later(0.0)
+    blur: float = config.later(0.0)
 
     def __post_init__(self) -> None:
         _check_numbers(self, "augment.")
-        if self.rand_augment > 30 or self.random_erasing > 1:
-            found = f"{self.rand_augment} and {self.random_erasing}"
-            raise ValueError(
-                f"augment.rand_augment must be at most 30, augment.random_erasing at most 1, found {found}"
-            )
+        for name, most in AT_MOST.items():
+            if getattr(self, name) > most:
+                raise ValueError(f"augment.{name} must be at most {most}, found {getattr(self, name)}")
         if self.rand_augment and self.auto_augment != "none":
             raise ValueError("either augment.rand_augment or augment.auto_augment must be off")
         if self.crop_padding and self.resized_crop:
             raise ValueError(f"either augment.crop_padding ({self.crop_padding}) or augment.resized_crop must be off")
-
-    @property
-    def crop(self) -> tuple[int, bool]:
-        """How images are cropped."""
-        return self.crop_padding, self.resized_crop
 
 
 @dataclass(frozen=True)
@@ -113,8 +120,8 @@ class StageRecipe:
         optimizer: `sgd`, PyTorch's SGD; or a name that timm knows (`adamw`, `lamb`, `muon`, ...), unless the method
             needs SGD.
         clip_grad: largest norm of all gradients of a step together, at least 0; 0: no limit.
-        strong_augment: augmentation of a second view, for methods that ask for a strong one; it must crop as
-            `augment` does. Its keys are below. None: the same as `augment`.
+        strong_augment: augmentation of a second view, for methods that ask for a strong one; its `crop_padding` must
+            be that of `augment`, unless it has `resized_crop`. Its keys are below. None: the same as `augment`.
         layer_decay: learning rate of a layer of the backbone as a share of the next one's, above 0 and at most 1; the
             layers are timm's, and the head has the full rate.
         decay_all: whether weight decay holds for norms, biases and what timm's model exempts, too.
@@ -175,8 +182,9 @@ class StageRecipe:
             raise ValueError(f"redraw must be hash:<k>, pool-hash:<k> or empty, found {self.redraw!r}")
         if self.nesterov and not self.momentum:
             raise ValueError("nesterov needs a momentum above 0")
-        if self.strong_augment is not None and self.strong_augment.crop != self.augment.crop:
-            raise ValueError("strong_augment must crop as augment does (crop_padding, resized_crop)")
+        strong = self.strong_augment or self.augment
+        if not strong.resized_crop and strong.crop_padding != self.augment.crop_padding:
+            raise ValueError("strong_augment must have resized_crop, or the crop_padding of augment")
         if not 0 < self.layer_decay <= 1:
             raise ValueError(f"layer_decay must be above 0 and at most 1, found {self.layer_decay}")
         for name in BELOW_1:

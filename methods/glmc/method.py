@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import cast
+from typing import Literal, cast
 
 import numpy as np
 import torch
@@ -83,11 +83,13 @@ class GLMC(Method):
     class Params:
         """The second batch draws an image of class c at rate n_c^-resample; its label weighs n_c^-label_exponent.
 
+        weights_mean: over what these weights have mean 1; over images, most of them frequent ones, they are larger.
         contrast_weight: gamma, of the consistency loss. projection: width of projector and predictor.
         """
 
         resample: float = 0.0
         label_exponent: float = 1.2
+        weights_mean: Literal["classes", "images"] = "classes"
         contrast_weight: float = 4.0
         projection: int = 128
 
@@ -101,8 +103,10 @@ class GLMC(Method):
     @cached_property
     def class_weights(self) -> Tensor:
         """n_c^-r, with mean 1, shape (C,)."""
-        weights = power_weights(self.task.class_counts, 1 - self.params.label_exponent)
-        return weights / weights.mean()
+        counts = self.task.class_counts.double()
+        weights = power_weights(counts, 1 - self.params.label_exponent)
+        by_class = self.params.weights_mean == "classes"
+        return weights / (weights.mean() if by_class else (weights * counts).sum() / counts.sum())
 
     def build(self, backbone: nn.Module, stage: Stage) -> Classifier:
         """Two linear heads, projector and predictor."""

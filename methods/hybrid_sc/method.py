@@ -35,9 +35,12 @@ def prototypical_contrastive_loss(features: Tensor, prototypes: Tensor, target: 
 class Hybrid(Classifier):
     """With a projector and, for the prototypical loss, a vector of each class; that it is learned is our choice."""
 
-    def __init__(self, backbone: nn.Module, head: nn.Module, projector: Projector, prototypes: Tensor) -> None:
+    prototypes: nn.Parameter
+
+    def __init__(self, backbone: nn.Module, head: nn.Module, projector: Projector, prototypes: Tensor | None) -> None:
         super().__init__(backbone, head)
-        self.projector, self.prototypes = projector, nn.Parameter(prototypes)
+        self.projector = projector
+        self.register_parameter("prototypes", None if prototypes is None else nn.Parameter(prototypes))
 
 
 class HybridSC(Method):
@@ -66,9 +69,8 @@ class HybridSC(Method):
     def build(self, backbone: nn.Module, stage: Stage) -> Classifier:
         """Inference uses backbone and head alone."""
         width, p = self.task.feature_dim, self.params
-        classes = self.task.num_classes if not self.supervised else 0
-        projector = Projector(width, width, p.projection)
-        return Hybrid(backbone, self.head(stage), projector, torch.randn(classes, p.projection))
+        prototypes = None if self.supervised else torch.randn(self.task.num_classes, p.projection)
+        return Hybrid(backbone, self.head(stage), Projector(width, width, p.projection), prototypes)
 
     def views(self, labels: np.ndarray, stage: Stage) -> tuple[View, ...]:
         """Instance-balanced images to contrast, twice if with each other; class-balanced ones to classify."""

@@ -41,7 +41,19 @@ from harness.feed.augment import (
 from harness.feed.plans import EpochPlan, plan_epoch
 from harness.spec.stage_recipe import Augment
 
-EVERYTHING = Augment(resized_crop=True, flip=True, auto_augment="cifar10", color_jitter=0.4, lighting=0.1, cutout=5)
+EVERYTHING = Augment(
+    resized_crop=True,
+    flip=True,
+    auto_augment="cifar10",
+    color_jitter=0.4,
+    lighting=0.1,
+    cutout=5,
+    crop_area=0.2,
+    jitter_share=0.8,
+    hue=0.1,
+    grey=0.2,
+    blur=0.5,
+)
 DRAWS = 20000
 Pixels = npt.NDArray[np.uint8]
 
@@ -165,6 +177,27 @@ def test_each_image_has_its_own_parameter(name: str) -> None:
     values = scale * torch.tensor([0.25, 0.5, 0.75, 1.0])
     one_by_one = [OPERATIONS[name](images[i : i + 1], values[i : i + 1]) for i in range(4)]
     assert torch.equal(OPERATIONS[name](images, values), torch.cat(one_by_one))
+
+
+@pytest.mark.parametrize("turn", [-0.5, -0.1, 0.0, 0.07, 0.5])
+def test_hue_equals_torchvisions(turn: float) -> None:
+    images = batch_of(*(picture((32, 32, 3), seed) for seed in range(6)))
+    found = OPERATIONS["hue"](images, torch.full((6,), turn))
+    assert int((found.int() - reference.adjust_hue(images, turn).int()).abs().max()) <= 1
+    grey = images[:, :1]
+    assert torch.equal(OPERATIONS["hue"](grey, torch.full((6,), turn)), grey)
+    assert torch.equal(OPERATIONS["hue"](grey.expand_as(images), torch.full((6,), turn)), grey.expand_as(images))
+
+
+@pytest.mark.parametrize("std", [0.1, 0.7, 2.0])
+def test_blur_equals_torchvisions(std: float) -> None:
+    """But at the border, which torchvision reflects."""
+    images = batch_of(*(picture((32, 32, 3), seed) for seed in range(6)))
+    found = OPERATIONS["blur"](images, torch.full((6,), std))
+    expected = reference.gaussian_blur(images, [13, 13], [std, std])
+    assert int((found.int() - expected.int())[..., 6:-6, 6:-6].abs().max()) <= 1
+    flat = torch.full_like(images, 77)
+    assert torch.equal(OPERATIONS["blur"](flat, torch.full((6,), std)), flat)
 
 
 def test_a_rotation_is_counter_clockwise() -> None:
@@ -295,6 +328,37 @@ def test_jitter_has_each_operation_once_in_random_order_with_uniform_factors(str
         assert stats.kstest(plan.value[plan.code == code].numpy(), uniform.cdf).pvalue > 0.001
 
 
+def test_hue_grey_and_blur_are_drawn_as_often_as_asked() -> None:
+    jittered = draw(Augment(color_jitter=0.4, hue=0.1, jitter_share=0.8))
+    names, hue = names_of(jittered), jittered.code == CODES["hue"]
+    assert {*names.ravel()} == {"", "brightness", "contrast", "color", "hue"}
+    assert abs(float((names != "").all(1).mean()) - 0.8) < 0.02
+    assert bool((hue.any(1) == (jittered.code > 0).all(1)).all())
+    turns = jittered.value[hue]
+    assert -0.1 <= float(turns.min()) < -0.09
+    assert 0.09 < float(turns.max()) <= 0.1
+
+    plan = draw(Augment(grey=0.2, blur=0.5))
+    grey, blurred = (plan.code > 0).float().mean(0).tolist()
+    assert grey == pytest.approx(0.2, abs=0.02)
+    assert blurred == pytest.approx(0.5, abs=0.02)
+    assert {*names_of(plan)[:, 0]} == {"", "color"}
+    assert bool((plan.value[:, 0] == 0).all())
+    std = plan.value[plan.code == CODES["blur"]]
+    assert 0.1 <= float(std.min()) < 0.12
+    assert 1.98 < float(std.max()) <= 2.0
+    images = batch_of(*(picture((16, 16, 3), seed) for seed in range(4)))
+    found = applied(images, draw(Augment(grey=1.0), 4))
+    assert torch.equal(found[:, 0], found[:, 2])
+
+
+def test_crops_keep_the_area_asked_for() -> None:
+    box = draw(Augment(resized_crop=True, crop_area=0.5), shape=(224, 224, 3)).box
+    assert box is not None
+    area = box[:, 2:].prod(1) / 224**2
+    assert 0.49 < float(area.min()) < 0.52
+
+
 def test_lighting_has_the_covariance_of_its_components() -> None:
     light = draw(Augment(lighting=0.1)).light
     assert light is not None
@@ -412,7 +476,7 @@ def test_nothing_waits_for_the_device() -> None:
     images = batch_of(*(picture((8, 8, 3), seed) for seed in range(1500)))
     other = dataclasses.replace(EVERYTHING, auto_augment="none", rand_augment=9, random_erasing=0.5)
     plans = [draw(augment, 1500, (8, 8, 3)) for augment in (EVERYTHING, other)]
-    assert {code for plan in plans for code in plan.code[:, :2].unique().tolist()} == set(range(len(OPERATIONS) + 1))
+    assert {code for plan in plans for code in plan.code.unique().tolist()} == set(range(len(OPERATIONS) + 1))
     with NoWaiting():
         for plan in plans:
             apply_plan(apply_all(images, plan), plan, operations=False)
@@ -523,9 +587,11 @@ def test_pasting_takes_the_box_from_the_others() -> None:
         ({"cutout": -2}, "augment.cutout must be a number of at least 0, found -2"),
         ({"color_jitter": math.inf}, "augment.color_jitter must be a number of at least 0, found inf"),
         ({"lighting": math.nan}, "augment.lighting must be a number of at least 0, found nan"),
+        ({"crop_area": 1.5}, "augment.crop_area must be at most 1, found 1.5"),
+        ({"hue": 0.6}, "augment.hue must be at most 0.5, found 0.6"),
         ({"crop_padding": 4, "resized_crop": True}, "either augment.crop_padding"),
-        ({"rand_augment": 31}, "augment.rand_augment must be at most 30"),
-        ({"random_erasing": 1.5}, "augment.random_erasing at most 1, found 0 and 1.5"),
+        ({"rand_augment": 31}, "augment.rand_augment must be at most 30, found 31"),
+        ({"random_erasing": 1.5}, "augment.random_erasing must be at most 1, found 1.5"),
         ({"rand_operations": 0}, "augment.rand_operations must be a number of at least 1"),
         ({"rand_augment": 9, "auto_augment": "cifar10"}, "either augment.rand_augment or augment.auto_augment"),
     ],
@@ -540,6 +606,7 @@ def test_values_out_of_their_domain_are_refused(values: dict[str, Any], message:
     [
         (Augment(lighting=0.1), 1, "lighting needs RGB images"),
         (Augment(auto_augment="cifar10"), 2, "1 or 3 channels, found 2"),
+        (Augment(grey=0.1), 2, "1 or 3 channels, found 2"),
         (Augment(color_jitter=0.1), 4, "1 or 3 channels, found 4"),
     ],
 )

@@ -16,6 +16,7 @@ from harness.engine.backbones import PaddedShortcutBlock, create_backbone
     [
         ("resnet32_cifar", 32, 463_504, 64),
         ("resnet32_cifar_two_block", 32, 463_504 + 73_984, 128),
+        ("resnet32_cifar_wide", 32, 7_383_616, 256),
         ("resnet10", 64, 4_905_792, 512),
         ("resnet34_cifar", 32, 21_276_992, 512),
     ],

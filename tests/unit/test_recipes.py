@@ -14,7 +14,7 @@ from harness.spec import recipe_layers
 from harness.spec.entries import parse_entry
 from harness.spec.recipe_layers import parse_override
 from harness.spec.recipes import Cell, resolve
-from harness.spec.stage_recipe import StageRecipe
+from harness.spec.stage_recipe import Augment, StageRecipe
 from tests.unit import toys
 
 COMMON: dict[str, Any] = {
@@ -401,3 +401,11 @@ def test_a_method_that_needs_sgd_refuses_the_rest_before_anything_runs(
     assert message in refused("heir@common", [f"{key}={value}", back])
     assert resolved("heir@common", [f"finetune.{key}={value}"]).recipe.finetune is not None
     assert resolved("inner@common").recipe.train.optimizer == "sgd"
+
+
+def test_a_strong_view_pads_as_the_first_one_or_cuts_parts_out() -> None:
+    usual = {"epochs": 1, "batch_size": 8, "lr": 0.1, "weight_decay": 0.0}
+    for strong in (Augment(crop_padding=4, flip=True), Augment(resized_crop=True)):
+        assert StageRecipe(**usual, augment=Augment(crop_padding=4), strong_augment=strong).strong_augment == strong
+    with pytest.raises(ValueError, match="strong_augment must have resized_crop, or the crop_padding of augment"):
+        StageRecipe(**usual, augment=Augment(crop_padding=4), strong_augment=Augment(crop_padding=2))

@@ -79,6 +79,12 @@ def test_without_augmentation_it_is_the_image_itself(padding: int) -> None:
     np.testing.assert_array_equal(np.rint(pixels * 255).astype(np.uint8), images.pixels)
 
 
+def test_parts_are_cut_out_of_the_image_also_where_it_has_padding_for_another_view() -> None:
+    padded, plain = (make_part(6, (8, 7, 3), Augment(crop_padding=padding))[0] for padding in (3, 0))
+    drawn = draw_augment(Augment(resized_crop=True, flip=True), 6, (8, 7, 3), np.random.default_rng(0))
+    assert torch.equal(padded.batch(torch.arange(6), drawn), plain.batch(torch.arange(6), drawn))
+
+
 def test_normalised_to_zero_mean_and_unit_deviation() -> None:
     rng = np.random.default_rng(0)
     images = Images(rng.integers(0, 256, (50, 8, 8, 3), dtype=np.uint8), np.zeros(50, np.int64))

@@ -367,6 +367,30 @@ def test_cdb_judged_by_its_training_images_counts_all_of_them_over_the_epoch() -
     assert torch.equal(again.class_weights, method.class_weights)
 
 
+class Share(Whole):
+    """The network of one of several processes; the averages of all of them add up to the whole batch's."""
+
+    def __init__(self, step: StepContext, part: float) -> None:
+        super().__init__(step)
+        self.part = part
+
+    def average(self, values: Tensor) -> Tensor:
+        return values * self.part
+
+
+def test_cdb_counts_of_processes_add_up_to_those_of_the_batch() -> None:
+    alone, step = cdb(held_out=0.0)
+    alone.step_loss(Whole(step), (batch(step, torch.arange(33)),), step)
+    judged, correct = torch.zeros(3), torch.zeros(3)
+    for index in (torch.arange(24), torch.arange(24, 33)):
+        method, step = cdb(held_out=0.0)
+        step.classes = LABELS
+        method.step_loss(Share(step, len(index) / 33), (batch(step, index),), step)
+        judged, correct = judged + method.judged, correct + method.correct
+    torch.testing.assert_close(judged, alone.judged)
+    torch.testing.assert_close(correct, alone.correct)
+
+
 def test_cdb_judges_validation_images_by_the_network_at_rest() -> None:
     """BatchNorm does not count them, and goes on with the training images."""
     method, step = cdb(source="val", val_batch=6)

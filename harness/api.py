@@ -70,7 +70,8 @@ class View:
     """One of the batches that a training step sees.
 
     Attributes:
-        sampler: the order of its images; None: those of the first view, augmented anew.
+        sampler: the order of its images; None: those of the first view, augmented anew. Views that share a sampler show
+            the same images, each augmented anew.
         augment: "recipe", what the recipe does to training images; "strong", its key `strong_augment`; or "none".
         balanced: instead of both, a held-out batch of so many images, as many of each class, on every process.
         part: where those come from: the training part, or the validation part for methods published with it.
@@ -129,6 +130,7 @@ class StepContext:
     generator: torch.Generator  # on the model's device; the method's own noise comes from it
     batch: Batch | None = None  # the first view, or the micro-batch of it that is at work
     features: Tensor | None = None  # (B, d) of `batch`, with gradients where the backbone is trained
+    label_smoothing: float = 0.0  # the recipe's
     classes: Tensor | None = None  # of the whole batch as planned, where `batch` is one process's or a micro-batch
 
     def relative_weight(self, weights: Tensor, target: Tensor) -> Tensor | float:
@@ -215,7 +217,7 @@ class Method:
         of the pieces, averaged by their sizes, are that of the batch; a mean with class weights is multiplied by
         `step.relative_weight`. It must not wait for other processes: they may have fewer micro-batches.
         """
-        return F.cross_entropy(logits, target)
+        return F.cross_entropy(logits, target, label_smoothing=step.label_smoothing)
 
     def step_loss(self, model: StepModel, views: tuple[Batch, ...], step: StepContext) -> Tensor:
         """The loss of a training step: one value an image, shape (B,), or their mean; with `whole_batch` any scalar.

@@ -1,21 +1,43 @@
-"""The command line: one subcommand for each stage and chore. torch is imported only by the commands that need it."""
+"""The command line: one subcommand for each stage and chore. torch and pandas are imported only where needed."""
 
 from __future__ import annotations
 
 import json
 import os
+import re
+import shlex
 import signal
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from harness import __version__
 from harness.base.errors import RunFailed, UserError, complaint
-
-if TYPE_CHECKING:
-    from harness.records.collect import Collected
+from harness.base.files import shown, write_json
+from harness.plugins import listing, scaffold
+from harness.records.check import VERDICT
+from harness.records.collect import ROOTS, Collected
+from harness.records.collect import collect as read_records
+from harness.records.evaluate import evaluate as score
+from harness.records.imports import IMPORTED, import_campaign
+from harness.records.same_code import SAME_CODE
+from harness.running import cells
+from harness.running import status as progress_file
+from harness.running.campaign import campaign as run_campaign
+from harness.running.doctor import examine
+from harness.running.plans import Settings
+from harness.running.same_bits import compare_with
+from harness.running.sweep.executors import Options
+from harness.running.sweep.head import Rules
+from harness.running.sweep.suite import sweep as run_sweep
+from harness.spec import suites
+from harness.spec.entries import parse_entry
+from harness.spec.spread import asked_for
+from harness.splits import split_names, splits, store
+from harness.splits.verify import verify as look_for_faults
+from harness.weights import command as weights
 
 app = typer.Typer(
     name="ltbench",
@@ -56,6 +78,7 @@ Overrides = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="in every recipe, e.g. recipe.epochs=2")
 ]
 CAMPAIGNS = Path("runs/campaigns")
+OWN_RECORDS = "runs/records"  # where `ltbench run` leaves them
 EntryName = Annotated[str, typer.Argument(help="method[-variant]@track, e.g. tvmf-k64@common")]
 
 
@@ -69,12 +92,25 @@ def main() -> None:
     except CLICK_ERROR as error:
         text, code = error.format_message(), error.exit_code
         if not text.startswith("Usage"):  # without a subcommand the "message" is the whole help text
-            text = f"error: {' '.join(text.split())}"
+            text = f"error: {' '.join(text.split())}{_hint(error)}"
     print(text, file=sys.stderr)
     sys.exit(code)
 
 
 CLICK_ERROR: Any = next(base for base in typer.BadParameter.__mro__ if base.__name__ == "ClickException")
+
+
+def _hint(error: Any) -> str:
+    """What to type where an option is none, but a key of recipes."""
+    from harness.spec.stage_recipe import LAYER_KEYS
+
+    option = getattr(error, "option_name", None) or ""
+    key = option.lstrip("-").replace("-", "_")
+    takes_recipes = error.ctx and any(parameter.name == "set_" for parameter in error.ctx.command.params)
+    if key not in LAYER_KEYS or not takes_recipes:
+        return ""
+    value = re.search(rf" {option}[ =](\S+)", " ".join(sys.argv))
+    return f" '{key}' is a key of recipes: --set {key}={value[1] if value else '...'}"
 
 
 def _interrupted(*_: object) -> None:
@@ -101,9 +137,13 @@ def list_(
     check: Annotated[bool, typer.Option("--check", help="import each method, and say which ones are broken")] = False,
 ) -> None:
     """What is registered, a line each."""
-    from harness.plugins import listing
-
-    _print_items(listing.items(what, check=check), as_json)
+    found = listing.items(what, check=check)
+    if what == "backbones" and not as_json:
+        print(
+            f"{len(found)} networks, this project's first; random weights unless a recipe says `pretrained`",
+            file=sys.stderr,
+        )
+    _print_items(found, as_json)
 
 
 def _print_items(items: list[dict[str, str]], as_json: bool) -> None:
@@ -124,8 +164,6 @@ def fetch(
     holdout: Holdout = 0.0,
 ) -> None:
     """Bring raw data here, verified against the pinned hashes."""
-    from harness.splits import store
-
     for dataset in [store.get_dataset(name, holdout=holdout) for name in datasets]:
         folder = store.fetch(dataset, to or store.data_root(), mirror, repair=repair)
         print(f"{dataset.name}: verified in {folder}" if dataset.files else f"{dataset.name}: {dataset.title}")
@@ -140,12 +178,8 @@ def verify(
     holdout: Holdout = 0.0,
 ) -> None:
     """List missing, damaged and duplicate images before any training; exits with 0 only if all is sound."""
-    from harness.base.files import write_json
-    from harness.splits import store
-    from harness.splits.verify import verify as check
-
     named = [store.get_dataset(name, holdout=holdout) for name in datasets]
-    reports = [check(dataset, quick=quick) for dataset in named]
+    reports = [look_for_faults(dataset, quick=quick) for dataset in named]
     for dataset, report in zip(named, reports, strict=True):
         print("\n".join([*report.lines(), *dataset.passed_over]))
     if manifest:
@@ -162,22 +196,29 @@ def doctor(
     holdout: Holdout = 0.0,
     device: Device = "auto",
     quick: Annotated[bool, typer.Option("--quick", help="of large images: whether they are there, no more")] = False,
+    set_: Overrides = None,
 ) -> None:
     """What is wrong with a data set, what to do, and how it would be trained; exits with 2 if a run would refuse it."""
-    from harness.running.doctor import examine
-    from harness.spec.entries import parse_entry
-    from harness.splits import store
 
     entry = parse_entry(method if "@" in method else f"{method}@common")
-    given = store.get_dataset(dataset, holdout=holdout)
-    found = examine(given, entry, imbalance_factor, backbone, device, quick=quick)
+    found = examine(
+        dataset,
+        entry,
+        holdout=holdout,
+        factor=imbalance_factor,
+        backbone=backbone,
+        overrides=set_ or [],
+        device=device,
+        quick=quick,
+    )
     print("\n".join(found.lines()))
     if found.stops:
-        raise UserError(f"{given.name}: a run would refuse it ({len(found.stops)} times STOP above)")
+        raise UserError(f"{found.name}: a run would refuse it ({len(found.stops)} times STOP above)")
     options = {"variant": entry.variant, "track": entry.track if entry.track != "common" else "", "backbone": backbone}
     options |= {"imbalance-factor": f"{imbalance_factor:g}" if imbalance_factor else ""}
-    more = "".join(f" --{name} {value}" for name, value in options.items() if value)
-    print(f"{'next':<10}ltbench run --dataset {given.name} --method {entry.method}{more}")
+    given = [*options.items(), *(("set", item) for item in set_ or [])]
+    more = "".join(f" --{name} {shlex.quote(value)}" for name, value in given if value)
+    print(f"{'next':<10}ltbench run --dataset {found.name} --method {entry.method}{more}")
 
 
 @app.command()
@@ -186,8 +227,6 @@ def split(
     out: Annotated[Path, typer.Option(help="folder for the split files")] = Path("results/splits"),
 ) -> None:
     """Write long-tailed splits: which images are used, once for every stage of every method."""
-    from harness.splits import split_names, splits, store
-
     for name in map(split_names.parse_split_name, names):
         dataset = store.get_dataset(name.dataset)
         made = splits.build_split(str(name), store.find(dataset), store.load(dataset))
@@ -202,9 +241,6 @@ def split(
 @app.command()
 def grid() -> None:
     """Regenerate harness/grid.yaml, which dvc.yaml expands, from the default suite and the methods found."""
-    from harness.base.files import shown
-    from harness.spec import suites
-
     changed = suites.write_grid()
     print(f"{shown(suites.GRID_FILE)}: {'changed' if changed else 'up to date'}")
 
@@ -212,16 +248,17 @@ def grid() -> None:
 @app.command()
 def recipes(suite: Suite = "default", out: Annotated[Path, typer.Option()] = Path("results/recipes")) -> None:
     """Freeze the recipe and code version of each stage of a suite: what its runs depend on."""
-    from harness.spec import suites
-
     print(f"{out}: {len(suites.write_recipes(suite, out))} recipes frozen")
 
 
-@app.command()
-def train(
+@app.command("finetune", help="Second stage of a cell, all seeds, from the last weights of the first one (--first).")
+@app.command("train", help="First stage of a cell, all seeds; resumes what was interrupted.")
+def train_stage(
+    context: typer.Context,
     split: SplitName,
     entry: EntryName,
-    out: Annotated[Path, typer.Option(help="folder of the cell's first stage")],
+    out: Annotated[Path, typer.Option(help="folder of the cell's stage")],
+    first: Annotated[Path | None, typer.Option(help="folder of the first stage, which finetune needs")] = None,
     seeds: Seeds = "0,1,2",
     device: Device = "auto",
     keep_going: KeepGoing = False,
@@ -229,31 +266,9 @@ def train(
     micro_batch: MicroBatch = 0,
     sync_bn: SyncBatchNorm = False,
 ) -> None:
-    """First stage of a cell, all seeds; resumes what was interrupted."""
-    from harness.running import cells
-    from harness.spec.spread import asked_for
-
-    spread = asked_for(nproc, micro_batch, sync_bn)
-    cells.run_stage(cells.StageRequest(split, entry, seeds, out, device, keep_going, spread))
-
-
-@app.command()
-def finetune(
-    split: SplitName,
-    entry: EntryName,
-    first: Annotated[Path, typer.Option(help="folder of the first stage")],
-    out: Annotated[Path, typer.Option(help="folder of the second stage")],
-    seeds: Seeds = "0,1,2",
-    device: Device = "auto",
-    keep_going: KeepGoing = False,
-    nproc: Processes = 1,
-    micro_batch: MicroBatch = 0,
-    sync_bn: SyncBatchNorm = False,
-) -> None:
-    """Second stage of a cell, all seeds, from the first one's last weights."""
-    from harness.running import cells
-    from harness.spec.spread import asked_for
-
+    """One stage of a cell."""
+    if (first is None) == (context.info_name == "finetune"):
+        raise UserError("--first: missing" if first is None else "--first: of finetune; the first stage starts anew")
     spread = asked_for(nproc, micro_batch, sync_bn)
     cells.run_stage(cells.StageRequest(split, entry, seeds, out, device, keep_going, spread, first))
 
@@ -267,13 +282,9 @@ def evaluate(
     shots: Annotated[str, typer.Option(help="shot policy")] = "strict_100_20",
 ) -> None:
     """Score stored predictions: one record a run, for every selection rule. Needs no torch and no GPU."""
-    from harness.records.evaluate import evaluate as score
-    from harness.spec.suites import SPLITS, parse_seeds
-    from harness.splits.split_names import parse_split_name
-
-    parse_split_name(split)
+    split_names.parse_split_name(split)
     runs = list(dict.fromkeys(run))
-    for path in score(SPLITS / f"{split}.json", runs, parse_seeds(seeds), out, shots):
+    for path in score(suites.SPLITS / f"{split}.json", runs, suites.parse_seeds(seeds), out, shots):
         print(path)
 
 
@@ -298,10 +309,7 @@ def collect(
 
 def _imported(folder: Path) -> list[str]:
     """Takes a campaign's records over; the reasons why some were refused."""
-    from harness.records.imports import IMPORTED, import_campaign
-    from harness.spec.suites import SPLITS
-
-    found = import_campaign(folder, SPLITS)
+    found = import_campaign(folder, suites.SPLITS)
     print(f"{IMPORTED / folder.resolve().name}: {len(found.taken)} records imported, {len(found.known)} were there")
     for reason in found.refused:
         print(f"refused: {reason}", file=sys.stderr)
@@ -314,9 +322,6 @@ def same_bits(
     suite: Annotated[str, typer.Option(help="only this part: default, cifar10-short or full-length")] = "",
 ) -> None:
     """After an edit of the engine: run a small suite with both versions; exits with 0 only if every bit is the same."""
-    from harness.records.same_code import SAME_CODE
-    from harness.running.same_bits import compare_with
-
     found = compare_with(revision, suite)
     print(f"{SAME_CODE}: the same bits as with the code of {revision}: {', '.join(found.same) or 'none'}")
     for method, difference in found.other.items():
@@ -375,15 +380,16 @@ def show(
 
 def _records(named: list[Path] | None) -> Collected:
     """All records under the named folders, or under this checkout's."""
-    from harness.records.collect import ROOTS
-    from harness.records.collect import collect as read
-
     for root in named or []:
         if not root.is_dir():
             raise UserError(f"{root}: no such folder; name folders with records")
     if not named and not any(root.is_dir() for root in ROOTS):
-        raise UserError(f"{ROOTS[0]}: no such folder; call this in a checkout, or name folders with records")
-    return read(*(named or ROOTS))
+        raise UserError(f"{ROOTS[0]}: no such folder; call this in a checkout, or name folders: {OWN_RECORDS}")
+    if not named and Path(OWN_RECORDS).is_dir():
+        print(
+            f"from {' and '.join(map(str, ROOTS))}; for your own runs name their folder: {OWN_RECORDS}", file=sys.stderr
+        )
+    return read_records(*(named or ROOTS))
 
 
 @app.command()
@@ -401,9 +407,6 @@ def run(
     holdout: Holdout = 0.0,
 ) -> None:
     """The whole path for one cell without DVC; ends with its many/medium/few table."""
-    from harness.running import cells
-    from harness.spec.entries import parse_entry
-
     entry = parse_entry(f"{method}{'-' + variant if variant else ''}@{track}")
     cells.run_alone(dataset, entry, seeds, out, imbalance_factor, set_ or [], backbone, device, holdout)
 
@@ -411,9 +414,7 @@ def run(
 @weights_app.command("list")
 def list_weights(as_json: AsJson = False) -> None:
     """The published weights that are known, a line each."""
-    from harness.weights.command import known
-
-    _print_items(known(), as_json)
+    _print_items(weights.known(), as_json)
 
 
 @weights_app.command("score")
@@ -431,11 +432,9 @@ def score_weights(
     device: Device = "auto",
 ) -> None:
     """Score published weights as they are and with post-hoc methods on top, beside the published number."""
-    from harness.weights import command
-
     facts = {"dataset": dataset, "imbalance_factor": imbalance_factor, "backbone": backbone}
     given = {key: value for key, value in (facts | {"normalisation": normalisation}).items() if value not in ("", None)}
-    command.score(name, file, given, mirror, device, out)
+    weights.score(name, file, given, mirror, device, out)
 
 
 @app.command()
@@ -448,7 +447,7 @@ def reproduce(
     restore: Annotated[bool, typer.Option("--restore", help="then put the committed results and reports back")] = False,
 ) -> None:
     """Run one record's run again and compare; without a record, compare results/records with the committed ones."""
-    from harness.running import cells, committed
+    from harness.running import committed  # imports scipy
 
     if record is None:
         print("\n".join(committed.compare_with_committed()))
@@ -466,7 +465,6 @@ def validate(
     device: Device = "auto",
 ) -> None:
     """Check a submission: recompute every score; with --rerun, measure some runs again. Writes DIR/validation.json."""
-    from harness.records.check import VERDICT
     from harness.running.validate import validate as check
 
     found = check(folder, rerun, device, Path("runs/validation") / folder.resolve().name)
@@ -483,17 +481,12 @@ def validate(
 @app.command("check-method")
 def check_method(name: Annotated[str, typer.Argument(help="a method (ltbench list)")]) -> None:
     """Run the conformance suite on a method: before it may cost anyone a GPU hour."""
-    from harness.plugins import scaffold
-
     raise typer.Exit(scaffold.check(name))
 
 
 @app.command("new-method")
 def new_method(name: Annotated[str, typer.Argument(help="lower-case letters, digits and _")]) -> None:
     """Write methods/NAME/, a method that already runs, with comments that lead on; then update the grid."""
-    from harness.plugins import scaffold
-    from harness.spec import suites
-
     for path in scaffold.scaffold(name):
         print(path)
     suites.write_grid()
@@ -529,11 +522,8 @@ def campaign(
     set_: Overrides = None,
 ) -> None:
     """Run as much of a suite as a time budget allows, several runs at once, without DVC."""
-    from harness.running import campaign as module
-    from harness.running.plans import Settings
-
     settings = Settings(out or CAMPAIGNS / suite, device, per_device, tuple(only or ()), tuple(set_ or ()))
-    done = module.campaign(suite, budget, settings)
+    done = run_campaign(suite, budget, settings)
     more = "; the same command goes on" if done.left else ""
     more += " (the budget ended before the first run did)" if done.left and not done.made else ""
     print(f"{settings.out / 'records'}: {done.made} records made, {done.left} left{more}")
@@ -550,13 +540,12 @@ def status(
     as_json: AsJson = False,
 ) -> None:
     """How far a campaign is: records made, runs under way with their epoch, hours left."""
-    from harness.running import status as module
-
     out = out or CAMPAIGNS / suite
-    progress = module.read_progress(suite, out)
-    print(json.dumps(module.as_json(progress, out), indent=1) if as_json else "\n".join(module.describe(progress, out)))
+    progress = progress_file.read_progress(suite, out)
+    lines = progress_file.describe(progress, out)
+    print(json.dumps(progress_file.as_json(progress, out), indent=1) if as_json else "\n".join(lines))
     if save:
-        files = module.save(progress, out, save)
+        files = progress_file.save(progress, out, save)
         size = sum(path.stat().st_size for path in files) / 1e6
         print(f"{save}: {len(files)} files, {size:.1f} MB", file=sys.stderr)
 
@@ -579,17 +568,14 @@ def sweep(
     ] = None,
 ) -> None:
     """Run a whole suite on this machine or a cluster; the default one also becomes what DVC would have made."""
-    from harness.running.plans import Settings
     from harness.running.sweep import publish
-    from harness.running.sweep import suite as module
-    from harness.running.sweep.executors import Options
-    from harness.running.sweep.head import Rules
 
     settings = Settings(out or Path("runs/sweeps") / suite, device, per_device, tuple(only or ()), tuple(set_ or ()))
     options = Options(executor, ray_address, tuple(slurm or ()))
-    done = module.sweep(suite, settings, Rules(attempts), options)
+    published = publish.concerns(suite, settings)
+    done = run_sweep(suite, settings, Rules(attempts), options, published=published)
     print(f"{settings.out / 'records'}: {done.made} records made, {done.failed} runs failed")
-    if publish.concerns(suite, settings):
+    if published and not done.left and not done.left_out:
         print(f"results/: {publish.publish(settings.out)} records as the pipeline makes them; next: dvc commit --force")
     done.check()
 
@@ -597,6 +583,4 @@ def sweep(
 @app.command()
 def retry(suite: Suite = "default") -> None:
     """Run the failed cells of a suite again (with DVC), then what depends on them."""
-    from harness.running import cells
-
     raise typer.Exit(cells.retry(suite))

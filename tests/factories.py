@@ -10,7 +10,8 @@ from typing import Any
 from harness.base.files import sha256_json
 from harness.metrics.shots import GROUPS, group_of_class, group_sizes
 from harness.records.collect import Collected
-from harness.records.schema import SCHEMA, Failure, Record, Scores
+from harness.records.runs import Failure
+from harness.records.schema import SCHEMA, Record, Scores
 from harness.reporting.claims import Claim
 from harness.reporting.report import Sources
 

@@ -13,7 +13,7 @@ import re
 import secrets
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 import yaml
 
@@ -62,8 +62,8 @@ def write_bytes(path: Path, data: bytes) -> None:
 
 
 @contextlib.contextmanager
-def locked(folder: Path, name: str = ".lock", *, wait: bool = False) -> Iterator[TextIO]:
-    """Keeps other processes that ask for it out of a folder; yields the lock, which a child process can hold on to.
+def locked(folder: Path, name: str = ".lock", *, wait: bool = False) -> Iterator[None]:
+    """Keeps other processes that ask for it out of a folder.
 
     Raises:
         UserError: one is in it, and there is to be no `wait`.
@@ -76,7 +76,7 @@ def locked(folder: Path, name: str = ".lock", *, wait: bool = False) -> Iterator
             raise UserError(
                 f"{shown(folder)}: another command is at work there; wait for it, or take another folder"
             ) from None
-        yield file
+        yield
 
 
 def is_locked(folder: Path) -> bool:

@@ -16,7 +16,7 @@ def git(*arguments: str, where: Path | None = None) -> bytes:
     """
     try:
         done = subprocess.run(["git", *arguments], capture_output=True, check=False, cwd=where)  # noqa: S603, S607
-    except FileNotFoundError:
+    except OSError:
         raise UserError("git is not installed") from None
     if done.returncode:
         raise UserError(f"git {' '.join(arguments)}: {' '.join(done.stderr.decode(errors='replace').split())}")
@@ -24,11 +24,12 @@ def git(*arguments: str, where: Path | None = None) -> bytes:
 
 
 def unpack(revision: str, folder: Path, *paths: str, where: Path | None = None) -> None:
-    """Writes these paths of a revision below `folder`, which is made.
+    """Writes these paths of a revision below `folder`, which is made; a revision never passes for an option.
 
     Raises:
         UserError: as `git`.
     """
-    archive = git("archive", "--format=tar", revision, "--", *paths, where=where)
+    name = git("rev-parse", "--verify", "--end-of-options", f"{revision}^{{commit}}", where=where).decode().strip()
+    archive = git("archive", "--format=tar", name, "--", *paths, where=where)
     folder.mkdir(exist_ok=True)
     subprocess.run(["tar", "-x", "-C", str(folder)], input=archive, check=True)  # noqa: S603, S607

@@ -33,23 +33,21 @@ class Reporter:
 
     def count(self, what: str, done: int, total: int | None, *, began: bool = False) -> None:
         """`done` of `total` images (None: of an unknown number) are finished; `began` for the first time."""
-        if not self._bar.disable:
-            if what not in self._tasks:
-                self._tasks[what] = self._bar.add_task(what, total=total)
-            self._bar.update(self._tasks[what], completed=done)
-        elif began or time.monotonic() - self._last_line > QUIET_SECONDS:
-            self._last_line = time.monotonic()
-            self.note(f"{what}: {done}{f'/{total}' if total else ''} images")
+        self._show(what, done, total, what, f"{what}: {done}{f'/{total}' if total else ''} images", now=began)
 
     def epoch(self, what: str, done: int, total: int, detail: str) -> None:
         """`done` of `total` epochs of `what` are finished."""
+        line = f"{what}: epoch {done}/{total}  {detail}"
+        self._show(what, done, total, f"{what}  {detail}", line, now=done == total)
+
+    def _show(self, what: str, done: int, total: int | None, title: str, line: str, *, now: bool) -> None:
         if not self._bar.disable:
             if what not in self._tasks:
                 self._tasks[what] = self._bar.add_task(what, total=total)
-            self._bar.update(self._tasks[what], completed=done, description=f"{what}  {detail}")
-        elif done == total or time.monotonic() - self._last_line > QUIET_SECONDS:
+            self._bar.update(self._tasks[what], completed=done, description=title)
+        elif now or time.monotonic() - self._last_line > QUIET_SECONDS:
             self._last_line = time.monotonic()
-            self.note(f"{what}: epoch {done}/{total}  {detail}")
+            self.note(line)
 
 
 def counted(items: Iterable[T], what: str, total: int | None = None) -> Iterator[T]:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
+
+from harness.base.screen import console, table
 
 LOSS_AIM = 3.0  # times plain cross-entropy, at most
 LOOP_AIMS = {("cpu", "float32"): 1.4, ("cpu", "bfloat16"): 2.3, ("cuda", "float32"): 8.0, ("cuda", "bfloat16"): 8.0}
@@ -16,31 +16,17 @@ Row = dict[str, Any]
 
 def show(report: dict[str, Any]) -> None:
     """Prints what was measured, a table for each part that has figures."""
-    console, parts = Console(), report["parts"]
-    if not console.is_terminal:  # a file or a pipe has no width; rich would take 80 columns
-        console = Console(width=120)
+    screen, parts = console(), report["parts"]
     if parts["losses"]:
-        console.print(loss_table(parts["losses"]))
-        console.print(above(parts["losses"]), markup=False, highlight=False)
+        screen.print(loss_table(parts["losses"]))
+        screen.print(above(parts["losses"]), markup=False, highlight=False)
     if parts["loader"]:
-        console.print(loader_table(parts["loader"]))
+        screen.print(loader_table(parts["loader"]))
     if parts["loop"]:
         kind = "cpu" if report["machine"]["device"].startswith("CPU") else "cuda"
-        console.print(loop_table(parts["loop"], kind))
+        screen.print(loop_table(parts["loop"], kind))
     if parts["report"]:
-        console.print(report_table(parts["report"]))
-
-
-def _table(title: str, words: Sequence[str], figures: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
-    """A table whose first columns are words, and whose others are figures."""
-    table = Table(title=title)
-    for column in words:
-        table.add_column(column)
-    for column in figures:
-        table.add_column(column, justify="right")
-    for row in rows:
-        table.add_row(*row)
-    return table
+        screen.print(report_table(parts["report"]))
 
 
 def loss_table(rows: list[Row]) -> Table:
@@ -54,7 +40,8 @@ def loss_table(rows: list[Row]) -> Table:
         memory = [f"{row['memory_bytes'] / row['plain_memory_bytes']:.2f}" if row else "-" for row in found]
         lines.append((method, stage, *times, *memory))
     title = "head + loss, forward + backward: times plain cross-entropy with a linear head"
-    return _table(title, ("method", "stage"), [f"{w} C={c}" for w in ("time", "memory") for c in classes], lines)
+    head = ("method", "stage", *(f"{what} C={count}" for what in ("time", "memory") for count in classes))
+    return table(title, head, lines, words=("method", "stage"))
 
 
 def _slow(row: Row) -> bool:
@@ -64,10 +51,11 @@ def _slow(row: Row) -> bool:
 def above(rows: list[Row]) -> str:
     """Which losses miss the aim, the slowest first."""
     slow = sorted((row for row in rows if _slow(row)), key=lambda row: -row["ratio"]["median"])
-    names = [f"{row['method']} {row['stage']} C={row['classes']}" for row in slow]
-    figures = [f"{row['ratio']['median']:.2f}x, {row['milliseconds']:.2f} ms" for row in slow]
-    lines = [f"  {name}: {figure}" for name, figure in zip(names, figures, strict=True)]
-    return "\n".join([f"above the aim of {LOSS_AIM:g}x: {len(lines) or 'none'}", *lines])
+    lines = [f"above the aim of {LOSS_AIM:g}x: {len(slow) or 'none'}"]
+    for row in slow:
+        figures = f"{row['ratio']['median']:.2f}x, {row['milliseconds']:.2f} ms"
+        lines.append(f"  {row['method']} {row['stage']} C={row['classes']}: {figures}")
+    return "\n".join(lines)
 
 
 def loader_table(rows: list[Row]) -> Table:
@@ -76,7 +64,8 @@ def loader_table(rows: list[Row]) -> Table:
         (row["case"], *_speeds(row, "ours", "plain"), f"{row['processes']} / {row['plain_processes']}", _span(row))
         for row in rows
     ]
-    return _table("data path alone, images/s", ["what"], ("ours", "plain", "processes", "ours / plain"), lines)
+    head = ("what", "ours", "plain", "processes", "ours / plain")
+    return table("data path alone, images/s", head, lines, words=("what",))
 
 
 def loop_table(rows: list[Row], kind: str) -> Table:
@@ -87,8 +76,8 @@ def loop_table(rows: list[Row], kind: str) -> Table:
         floor = f"{row['of_floor']['median']:.2f}" if row["of_floor"] else ""
         aim = f"{LOOP_AIMS[kind, row['precision']]:g}" if row["case"].startswith("stage 1") else ""
         lines.append((row["case"], row["precision"], *_speeds(row, "ours", "plain", "floor"), _span(row), aim, floor))
-    figures = ("ours", "plain", "floor", "ours / plain", "aim", "ours / floor")
-    return _table(title, ("what", "precision"), figures, lines)
+    head = ("what", "precision", "ours", "plain", "floor", "ours / plain", "aim", "ours / floor")
+    return table(title, head, lines, words=("what", "precision"))
 
 
 def report_table(rows: list[Row]) -> Table:
@@ -97,8 +86,8 @@ def report_table(rows: list[Row]) -> Table:
         (f"{row['records']:,}", f"{row['seconds']:.1f}", f"{row['peak_memory_mb']:,.0f}", f"{row['page_mb']}")
         for row in rows
     ]
-    figures = ("records", "seconds", "peak memory (MB)", "page (MB)")
-    return _table("ltbench report, from records to a finished page", (), figures, lines)
+    head = ("records", "seconds", "peak memory (MB)", "page (MB)")
+    return table("ltbench report, from records to a finished page", head, lines)
 
 
 def _speeds(row: Row, *names: str) -> list[str]:

@@ -2,7 +2,7 @@
 
 Each has a head with the columns `path` and `label` in any order; others are passed over. Paths are relative to the
 folder or absolute; labels are class names or numbers. Windows line ends, a byte order mark, spaces around values,
-semicolons for commas and backslashes in paths are read as they are meant.
+semicolons or tabs for commas and backslashes in paths are read as they are meant.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from harness.base.errors import UserError, reason
-from harness.datasets._walk import Found, class_name
+from harness.datasets._walk import Found, check_parts, class_name
 from harness.reading.dataset import PARTS
 
 NEEDED = ("path", "label")
@@ -27,48 +27,50 @@ def read_lists(root: Path, *, parts_of_its_own: bool) -> Found:
         parts_of_its_own: whether there is a list of test images.
 
     Raises:
-        UserError: a list or an image missing, no such columns, a label that the training list has not, or an image
-            with two labels; one line with file and line.
+        UserError: a list is missing, or is none with such columns. Faults of single rows are noted with file and
+            line: no such image, a label that the training list has not, an image with two labels.
     """
+    check_parts(root, sorted(path.stem for path in root.glob("*.[cC][sS][vV]")))
     if not parts_of_its_own and (root / "test.csv").exists():
         raise UserError(f"{root / 'test.csv'}: there is a list of test images; leave out --holdout")
-    rows: dict[str, list[tuple[str, str, int]]] = {}
+    rows: dict[str, list[tuple[str | None, str, int]]] = {}
+    found = Found([])
     for part in PARTS:
         path = root / f"{part}.csv"
         if path.exists() or path.is_symlink():
-            rows[part] = _checked(path, root)
+            rows[part] = _checked(path, root, found.faults)
         elif part == "train" or (part == "test" and parts_of_its_own):
             hint = "list:DIR needs train.csv and test.csv with the columns path,label"
             raise UserError(f"{path}: no such file; {hint}; without test.csv, --holdout 0.2 sets some images aside")
     names = {label for _, label, _ in rows["train"]}
     if len(names) < 2:
-        raise UserError(f"{root / 'train.csv'}: has {len(names)} classes, at least 2 are needed")
-    classes = sorted(names, key=int) if all(n.isascii() and n.isdecimal() for n in names) else sorted(names)
-    labels, found = {name: label for label, name in enumerate(classes)}, Found(classes)
+        found.faults.append(f"{root / 'train.csv'}: has {len(names)} classes, at least 2 are needed")
+    numbers = all(name.isascii() and name.isdecimal() for name in names)
+    found.class_names = sorted(names, key=int) if numbers else sorted(names)
+    labels = {name: label for label, name in enumerate(found.class_names)}
     for part, listed in rows.items():
-        for _, label, line in listed:
-            if label not in labels:
-                raise UserError(f"{root / part}.csv, line {line}: a class that train.csv has not: '{label}'")
-        found.files[part] = [(name, labels[label]) for name, label, _ in listed]
+        unknown = [(label, line) for _, label, line in listed if label not in labels]
+        found.faults += [f"{root / part}.csv, line {n}: a class that train.csv has not: '{x}'" for x, n in unknown]
+        found.files[part] = [(name, labels[label]) for name, label, _ in listed if name and label in labels]
     others = [path.name for path in root.glob("*.csv") if path.stem not in PARTS]
     found.skipped |= {"lists beside train.csv, val.csv and test.csv": others} if others else {}
     return found
 
 
-def _checked(path: Path, root: Path) -> list[tuple[str, str, int]]:
-    """(file, label, line) of each row; each file is there, and has one label."""
+def _checked(path: Path, root: Path, faults: list[str]) -> list[tuple[str | None, str, int]]:
+    """(file, label, line) of each row; None for a file that is not there."""
     seen: dict[str, tuple[str, int]] = {}
     found = []
-    for written, label, line in _rows(path):
+    for written, label, line in _rows(path, faults):
         name = next((n for n in (written, written.replace("\\", "/")) if _is_file(root / n)), None)
+        other, first = seen.setdefault(name or written, (label, line))
         if name is None:
-            raise UserError(f"{path}, line {line}: no such file: '{written}' (paths are relative to {root})")
-        other, first = seen.setdefault(name, (label, line))
-        if other != label:
-            raise UserError(f"{path}, line {line}: '{written}' is '{label}' here and '{other}' in line {first}")
+            faults.append(f"{path}, line {line}: no such file: '{written}' (paths are relative to {root})")
+        elif other != label:
+            faults.append(f"{path}, line {line}: '{written}' is '{label}' here and '{other}' in line {first}")
         found.append((name, label, line))
     if not found:
-        raise UserError(f"{path}: lists no images")
+        faults.append(f"{path}: lists no images")
     return found
 
 
@@ -79,11 +81,11 @@ def _is_file(path: Path) -> bool:
         return False
 
 
-def _rows(path: Path) -> Iterator[tuple[str, str, int]]:
+def _rows(path: Path, faults: list[str]) -> Iterator[tuple[str, str, int]]:
     try:
         text = path.read_text(encoding="utf-8-sig")  # a folder or a link to nothing is one line as it is
         head = text.partition("\n")[0]
-        between = ";" if ";" in head and "," not in head else ","
+        between = next((sign for sign in ",;\t" if sign in head), ",")
         reader = csv.reader(io.StringIO(text, newline=""), delimiter=between, skipinitialspace=True, strict=True)
         columns = [column.strip().lower() for column in next(reader, [])]
         if lacking := [name for name in NEEDED if columns.count(name) != 1]:
@@ -93,9 +95,10 @@ def _rows(path: Path) -> Iterator[tuple[str, str, int]]:
             if not any(cell.strip() for cell in row):
                 continue
             values = [row[i].strip() if i < len(row) else "" for i in where]
-            if not all(values):
-                raise UserError(f"{path}, line {reader.line_num}: path or label is empty")
-            yield values[0], class_name(values[1]), reader.line_num
+            if all(values):
+                yield values[0], class_name(values[1]), reader.line_num
+            else:
+                faults.append(f"{path}, line {reader.line_num}: path or label is empty")
     except UnicodeDecodeError:
         raise UserError(f"{path}: not UTF-8; save it as 'CSV UTF-8'") from None
     except csv.Error as error:

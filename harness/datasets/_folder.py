@@ -18,6 +18,7 @@ import re
 import statistics
 import time
 from collections import Counter, defaultdict
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -30,10 +31,10 @@ from harness.base.files import read_json, sha256_file, sha256_json, stamped, uns
 from harness.base.progress import counted
 from harness.datasets._csv_lists import read_lists
 from harness.datasets._lists import IMAGENET_MEAN, IMAGENET_STD
-from harness.datasets._walk import plain, walk
+from harness.datasets._walk import FaultsError, Found, kinds, plain, walk
 from harness.reading.archives import MAX_MEMBER, EncodedImage
 from harness.reading.dataset import PARTS, Dataset, ImageFiles, Images
-from harness.reading.decoding import WORKERS, decode_images, decode_resized, image_size
+from harness.reading.decoding import BRANDS, WORKERS, decode_images, decode_resized, image_size
 
 KINDS = {"folder": walk, "list": read_lists}
 SAMPLE = 1000  # training images, evenly spaced, whose headers are read for the median short side
@@ -155,7 +156,7 @@ def _scan(source: Source, data_root: Path) -> Scan:
     if not 0 <= source.holdout < 1:
         raise UserError(f"--holdout {source.holdout:g}: a share between 0 and 1, e.g. 0.2")
     found = KINDS[source.kind](root, parts_of_its_own=not source.holdout)
-    hashes = _hashes(root, dict.fromkeys(name for listed in found.files.values() for name, _ in listed), data_root)
+    hashes = _hashes(root, found, data_root)
     files = {part: [(name, label, hashes[name]) for name, label in listed] for part, listed in found.files.items()}
     if source.holdout:
         files = hold_out(files, source.holdout)
@@ -198,21 +199,28 @@ def hold_out(files: Files, share: float) -> Files:
     return parts | {"test": [file for file in files["train"] if file[2] in aside]}
 
 
-def _hashes(root: Path, names: dict[str, None], data_root: Path) -> dict[str, str]:
-    """sha256 of each file's bytes by its name; of files that are as they were when they were last read, from a list."""
+def _hashes(root: Path, found: Found, data_root: Path) -> dict[str, str]:
+    """sha256 of each file's bytes by its name; of files that are as they were when they were last read, from a list.
+
+    Raises:
+        FaultsError: `found` has faults, or files are too large or in a format that is refused by name; before any is
+            read as a whole.
+    """
     place = data_root / ".cache" / f"hashes-{sha256_json(str(root))[:16]}.json"
     try:
         known = unstamped(read_json(place, "list of hashes"), place)["files"]
     except (UserError, KeyError):  # missing, or damaged: made anew
         known = {}
-    facts = {name: _facts(root / name) for name in names}
-    wanted = [name for name in names if known.get(plain(name), [])[:-1] != facts[name]]
+    facts = {name: _facts(root / name) for listed in found.files.values() for name, _ in listed}
+    wanted = [name for name in facts if known.get(plain(name), [])[:-1] != facts[name]]
+    if faults := [*found.faults, *_refused(root, {name: facts[name][0] for name in wanted})]:
+        raise FaultsError(faults)
     started, read = time.time_ns(), lambda name: sha256_file(root / name)
     with ThreadPoolExecutor(WORKERS) as pool:
-        found = dict(zip(counted(wanted, "reading images"), pool.map(read, wanted), strict=True))
-    hashes = {name: found.get(name) or str(known[plain(name)][-1]) for name in names}
+        new = dict(zip(counted(wanted, "reading images"), pool.map(read, wanted), strict=True))
+    hashes = {name: new.get(name) or str(known[plain(name)][-1]) for name in facts}
     if wanted:
-        keep = {name: hashes[name] for name in names if started - facts[name][2] > SETTLED}
+        keep = {name: hashes[name] for name in facts if started - facts[name][2] > SETTLED}
         with contextlib.suppress(OSError):  # a list that cannot be kept costs only time
             write_json(place, stamped({"files": {plain(name): [*facts[name], sha] for name, sha in keep.items()}}))
     return hashes
@@ -221,9 +229,21 @@ def _hashes(root: Path, names: dict[str, None], data_root: Path) -> dict[str, st
 def _facts(path: Path) -> list[int]:
     """What changes when a file does: bytes, times of the last change of content and of anything, place on the disk."""
     facts = path.stat()
-    if facts.st_size > MAX_MEMBER:
-        raise UserError(f"{path}: has {facts.st_size} bytes, {MAX_MEMBER} are allowed")
     return [facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns, facts.st_ino]
+
+
+def _refused(root: Path, sizes: dict[str, int]) -> Iterator[str]:
+    """What is wrong with files that can be refused before they are read as a whole."""
+    foreign = defaultdict[str, list[str]](list)
+    for name, size in sizes.items():
+        if size > MAX_MEMBER:
+            yield f"{root / name}: has {size} bytes, {MAX_MEMBER} are allowed"
+        with open(root / name, "rb") as file:
+            start = file.read(12)
+        if start[4:8] == b"ftyp" and (brand := BRANDS.get(start[8:])):
+            foreign[brand].append(plain(name))
+    for line in kinds(foreign):
+        yield f"{root}: {line}, which is not supported; save them as JPEG"
 
 
 def _dataset(scan: Scan, name: str) -> Dataset:
@@ -242,7 +262,7 @@ def _dataset(scan: Scan, name: str) -> Dataset:
         default_imbalance_factor=100,
         files={},
         source=None,
-        decode=partial(_decode if resident else _as_files, scan),
+        decode=partial(_decode if resident else _listed, scan),
         decoder_version=2 if resident else None,
         given=True,
         recipes_of=recipes,
@@ -262,11 +282,7 @@ def _decode(scan: Scan, folder: Path) -> dict[str, Images]:
     return decode_images(images, scan.root, lambda data: decode_resized(data, side), keep_files=True, count=count)
 
 
-def _as_files(scan: Scan, folder: Path) -> dict[str, ImageFiles]:
-    return _listed(scan)
-
-
-def _listed(scan: Scan) -> dict[str, ImageFiles]:
+def _listed(scan: Scan, _folder: Path | None = None) -> dict[str, ImageFiles]:
     """Lists of files; splits know the images by the hashes of their bytes."""
     found = {}
     for part in PARTS:

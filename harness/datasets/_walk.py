@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 import unicodedata
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -16,7 +17,16 @@ from harness.reading.decoding import SUFFIXES
 
 JUNK = {"thumbs.db", "ehthumbs.db", "desktop.ini", "__macosx"}  # besides what is hidden; never worth a word
 NAMED = 3  # files that are named of each kind that is passed over
+PART = re.compile("(train|val|test)(ing|id|idation)?[ _-]?(set|data)?", re.IGNORECASE)  # what people call a part
 LAYOUT = "folder:PATH needs train/<class>/ and test/<class>/; without test/, --holdout 0.2 sets some images aside"
+
+
+class FaultsError(UserError):
+    """A user's folder or lists with faults: the message has the first one, `faults` all of them."""
+
+    def __init__(self, faults: Sequence[str]) -> None:
+        self.faults = faults
+        super().__init__(faults[0] + (f" (and {len(faults) - 1} more faults: ltbench doctor)" if faults[1:] else ""))
 
 
 @dataclass
@@ -26,14 +36,23 @@ class Found:
     class_names: list[str]
     files: dict[str, list[tuple[str, int]]] = field(default_factory=dict)  # part -> (name, class), sorted
     skipped: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))  # kind -> names
+    faults: list[str] = field(default_factory=list)  # a line each; with one of them the folder is not used
 
     @property
     def passed_over(self) -> tuple[str, ...]:
         """A line for each kind of file that is not used."""
-        return tuple(
-            f"passed over: {len(names)} x {kind} ({', '.join(sorted(names)[:NAMED])}{', ...' if names[NAMED:] else ''})"
-            for kind, names in sorted(self.skipped.items())
-        )
+        return tuple(f"passed over: {line}" for line in kinds(self.skipped))
+
+
+def kinds(names: Mapping[str, Sequence[str]]) -> Iterator[str]:
+    """A line for each kind of file: how many there are, and the first ones by name."""
+    for kind, some in sorted(names.items()):
+        yield f"{len(some)} x {kind} ({first(sorted(some), NAMED)})"
+
+
+def first(names: Sequence[str], count: int) -> str:
+    """The first ones of some names, as text."""
+    return ", ".join([*names[:count], *(["..."] if names[count:] else [])])
 
 
 def plain(name: str) -> str:
@@ -55,10 +74,12 @@ def walk(root: Path, *, parts_of_its_own: bool) -> Found:
             in the folder itself.
 
     Raises:
-        UserError: no such folder, another layout, a class without training images, or a link that leads nowhere.
+        UserError: no such folder, or another layout. Other faults are noted: a class without training images, a link
+            that leads nowhere, ...
     """
     if not root.is_dir():
         raise UserError(f"{root}: no such folder; {LAYOUT}")
+    check_parts(root, [entry.name for entry in _entries(root) if entry.is_dir()], or_classes=not parts_of_its_own)
     if not parts_of_its_own and (root / "test").is_dir():
         raise UserError(f"{root / 'test'}: the folder has a test part of its own; leave out --holdout")
     tops = {part: part for part in PARTS if _is_part(root / part)}
@@ -67,28 +88,42 @@ def walk(root: Path, *, parts_of_its_own: bool) -> Found:
     for part in ("train", "test") if parts_of_its_own else ("train",):
         if part not in tops:
             raise UserError(f"{root / part}: no such folder; {LAYOUT}")
-    found = Found([])
+    found = Found(_class_folders(root / tops["train"]))
     if "." not in tops.values():
         for entry in _entries(root):
             if entry.name not in PARTS:
                 found.skipped["beside train, val and test"].append(plain(entry.name))
-    classes = _class_folders(root / tops["train"])
     for part, top in tops.items():
-        _add_part(found, part, root, top, classes)
+        _add_part(found, part, root, top)
     held = {label for _, label in found.files["train"]}
-    if empty := [name for label, name in enumerate(classes) if label not in held]:
-        kinds = ", ".join(SUFFIXES)
-        raise UserError(f"{root / tops['train']}: no image of class '{empty[0]}'; every class needs one ({kinds})")
-    found.class_names = classes
+    for label, name in enumerate(found.class_names):
+        if label not in held:
+            needed = f"every class needs one ({', '.join(SUFFIXES)})"
+            found.faults.append(f"{root / tops['train']}: no image of class '{name}'; {needed}")
     return found
 
 
+def check_parts(root: Path, names: Iterable[str], *, or_classes: bool = False) -> None:
+    """Refuses what is called nearly like a part: nobody would be told that it is taken for something else.
+
+    Args:
+        root: for the message.
+        names: of folders, or of lists without their suffix.
+        or_classes: whether they may be classes; then a single one is.
+
+    Raises:
+        UserError: one line with the right names.
+    """
+    called = {name: match[1].lower() for name in names if (match := PART.fullmatch(name))}
+    wrong = [f"'{name}' to '{part}'" for name, part in called.items() if name != part]
+    if wrong and (len(called) > 1 or not or_classes):
+        raise UserError(f"{root}: parts are called train, val and test; rename {', '.join(wrong)}, or else remove it")
+
+
 def _is_part(path: Path) -> bool:
-    if path.is_symlink() or path.exists():
-        if not path.is_dir():
-            raise UserError(f"{path}: is no folder, or a link that leads to none; {LAYOUT}")
-        return True
-    return False
+    if os.path.lexists(path) and not path.is_dir():
+        raise UserError(f"{path}: is no folder, or a link that leads to none; {LAYOUT}")
+    return path.is_dir()
 
 
 def _entries(folder: Path) -> list[os.DirEntry[str]]:
@@ -116,18 +151,19 @@ def _class_folders(folder: Path) -> list[str]:
     return names
 
 
-def _add_part(found: Found, part: str, root: Path, top: str, classes: list[str]) -> None:
-    labels = {name: label for label, name in enumerate(classes)}
+def _add_part(found: Found, part: str, root: Path, top: str) -> None:
+    labels = {name: label for label, name in enumerate(found.class_names)}
     found.files[part] = []
     for entry in _entries(root / top):
         name = entry.name if top == "." else f"{top}/{entry.name}"
-        if entry.is_dir():
-            if (own := class_name(entry.name)) not in labels:
-                raise UserError(f"{root / top / own}: a class that train/ has not")
-            found.files[part] += [(image, labels[own]) for image in sorted(_images(root, name, found))]
-        else:
-            _check_link(entry)
+        if _leads_nowhere(entry, found):
+            continue
+        if not entry.is_dir():
             found.skipped["outside of the class folders"].append(plain(name))
+        elif (own := class_name(entry.name)) not in labels:
+            found.faults.append(f"{root / top / own}: a class that train/ has not")
+        else:
+            found.files[part] += [(image, labels[own]) for image in sorted(_images(root, name, found))]
 
 
 def _images(root: Path, top: str, found: Found) -> Iterator[str]:
@@ -137,13 +173,15 @@ def _images(root: Path, top: str, found: Found) -> Iterator[str]:
         folder, followed = waiting.pop()
         for entry in _entries(root / folder):
             name = f"{folder}/{entry.name}"
-            _check_link(entry)
+            if _leads_nowhere(entry, found):
+                continue
             suffix = Path(entry.name).suffix.lower()
             if entry.is_dir():
                 target = Path(entry.path).resolve() if entry.is_symlink() else None
                 if target and (target in followed or (root / folder).resolve().is_relative_to(target)):
-                    raise UserError(f"{entry.path}: a link to a folder that it lies in; remove it")
-                waiting.append((name, (*followed, target) if target else followed))
+                    found.faults.append(f"{entry.path}: a link to a folder that it lies in; remove it")
+                else:
+                    waiting.append((name, (*followed, target) if target else followed))
             elif entry.is_file() and suffix in SUFFIXES:
                 yield name
             else:
@@ -156,7 +194,8 @@ def _kind(entry: os.DirEntry[str], suffix: str) -> str:
     return plain(suffix) if suffix else "without a suffix"
 
 
-def _check_link(entry: os.DirEntry[str]) -> None:
+def _leads_nowhere(entry: os.DirEntry[str], found: Found) -> bool:
     path = Path(entry.path)
-    if entry.is_symlink() and not path.exists():
-        raise UserError(f"{path}: a link to {path.readlink()}, which is not there; mend it or remove it")
+    if nowhere := entry.is_symlink() and not path.exists():
+        found.faults.append(f"{path}: a link to {path.readlink()}, which is not there; mend it or remove it")
+    return nowhere

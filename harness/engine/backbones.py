@@ -1,6 +1,7 @@
 """Backbones through timm, and the small residual networks of this field that timm does not have.
 
-Importing this module registers `resnet8_cifar` ... `resnet56_cifar`, `resnet34_cifar` and `resnet10` with timm.
+Importing this module registers `resnet8_cifar` ... `resnet56_cifar`, `resnet32_cifar_two_block`, `resnet34_cifar` and
+`resnet10` with timm.
 """
 
 from __future__ import annotations
@@ -43,23 +44,35 @@ class PaddedShortcutBlock(nn.Module):
         return F.relu(out + x, inplace=True)
 
 
+class SideBySide(nn.ModuleList):
+    """Blocks that all see the same maps; the channels of their outputs are concatenated in the blocks' order."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Feature maps in, feature maps out."""
+        return torch.cat([block(x) for block in self], dim=1)
+
+
 class CifarResNet(nn.Module):
     """ResNet for 32x32 images (He et al., CVPR 2016, section 4.2): depth 6n + 2, widths 16, 32, 64.
 
     Follows timm's conventions: `num_features`, `forward_features`, `forward_head`, `reset_classifier`; with
-    `num_classes=0` it returns pooled features, shape (B, 64), non-negative because the last ReLU is kept.
+    `num_classes=0` it returns pooled features, shape (B, 64), non-negative because the last ReLU is kept. With more
+    than one of the last block, in parallel, there are 64 features of each.
     """
 
-    def __init__(self, depth: int, num_classes: int = 10, in_chans: int = 3) -> None:
+    def __init__(self, depth: int, num_classes: int = 10, in_chans: int = 3, last_blocks: int = 1) -> None:
         super().__init__()
-        self.num_classes, self.num_features, self.head_hidden_size = num_classes, 64, 64
+        self.num_classes, self.num_features = num_classes, 64 * last_blocks
+        self.head_hidden_size = self.num_features
         blocks = (depth - 2) // 6
         self.conv1 = nn.Conv2d(in_chans, 16, 3, 1, 1, bias=False)
         self.bn1 = nn.BatchNorm2d(16)
         self.layer1 = self._layer(16, 16, blocks, 1)
         self.layer2 = self._layer(16, 32, blocks, 2)
         self.layer3 = self._layer(32, 64, blocks, 2)
-        self.fc: nn.Module = nn.Linear(64, num_classes) if num_classes else nn.Identity()
+        if last_blocks > 1:
+            self.layer3[-1] = SideBySide(PaddedShortcutBlock(64, 64, 1) for _ in range(last_blocks))
+        self.fc: nn.Module = nn.Linear(self.num_features, num_classes) if num_classes else nn.Identity()
         for module in self.modules():
             if isinstance(module, (nn.Conv2d, nn.Linear)):
                 nn.init.kaiming_normal_(module.weight)
@@ -76,10 +89,10 @@ class CifarResNet(nn.Module):
     def reset_classifier(self, num_classes: int) -> None:
         """A new head, or none with 0 classes."""
         self.num_classes = num_classes
-        self.fc = nn.Linear(64, num_classes) if num_classes else nn.Identity()
+        self.fc = nn.Linear(self.num_features, num_classes) if num_classes else nn.Identity()
 
     def forward_features(self, x: Tensor) -> Tensor:
-        """Feature maps, shape (B, 64, H/4, W/4)."""
+        """Feature maps, shape (B, d, H/4, W/4)."""
         x = F.relu(self.bn1(self.conv1(x)), inplace=True)
         out: Tensor = self.layer3(self.layer2(self.layer1(x)))
         return out
@@ -97,7 +110,9 @@ class CifarResNet(nn.Module):
 def _cifar_resnet(depth: int, pretrained: bool, **kwargs: Any) -> CifarResNet:
     if pretrained:
         raise UserError(f"resnet{depth}_cifar has no pretrained weights")
-    known = {key: kwargs[key] for key in ("num_classes", "in_chans") if key in kwargs}
+    if kwargs.get("drop_path_rate"):
+        raise UserError(f"resnet{depth}_cifar has no stochastic depth (drop_path)")
+    known = {key: kwargs[key] for key in ("num_classes", "in_chans", "last_blocks") if key in kwargs}
     return CifarResNet(depth, **known)
 
 
@@ -117,6 +132,15 @@ def resnet20_cifar(pretrained: bool = False, **kwargs: Any) -> CifarResNet:
 def resnet32_cifar(pretrained: bool = False, **kwargs: Any) -> CifarResNet:
     """ResNet-32, 463,504 parameters without head: the backbone of the CIFAR-LT papers."""
     return _cifar_resnet(32, pretrained, **kwargs)
+
+
+@register_model
+def resnet32_cifar_two_block(pretrained: bool = False, **kwargs: Any) -> CifarResNet:
+    """ResNet-32 with two last blocks side by side: 128 features, 73,984 parameters more.
+
+    BBN's network (Zhou et al., CVPR 2020) as a single branch: so De-confound-TDE's and LADE's code for CIFAR-LT.
+    """
+    return _cifar_resnet(32, pretrained, last_blocks=2, **kwargs)
 
 
 @register_model
@@ -167,31 +191,64 @@ def _without_timm_extras(kwargs: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in kwargs.items() if not key.startswith("pretrained_cfg") and key != "cache_dir"}
 
 
-def _start(name: str) -> dict[str, Any]:
-    """All BatchNorm scales start at 1 in this field's code; timm's ResNets start the last one of a block at 0."""
-    return {"zero_init_last": False} if timm.model_entrypoint(name).__module__ == ResNet.__module__ else {}
+def _options(name: str, image_shape: tuple[int, int, int], drop_path: float) -> dict[str, Any]:
+    """What timm is told besides the name."""
+    options: dict[str, Any] = {"num_classes": 0, "in_chans": image_shape[2]}
+    if timm.model_entrypoint(name).__module__ == ResNet.__module__:
+        options["zero_init_last"] = False  # this field's BatchNorm scales all start at 1, timm's last of a block at 0
+    if drop_path:
+        options["drop_path_rate"] = drop_path
+    known = timm.get_pretrained_cfg(name, allow_unregistered=True)
+    if known is not None and known.fixed_input_size:  # a transformer's position embedding is made for one size
+        options["img_size"] = image_shape[:2]
+    return options
 
 
-def create_backbone(name: str, image_shape: tuple[int, int, int]) -> tuple[nn.Module, int]:
+def _check_patches(model: Any, height: int, width: int) -> None:
+    """Refuses images of which patches would leave a border out, without a word."""
+    rows, cols = getattr(getattr(model, "patch_embed", None), "patch_size", (1, 1))
+    if height % rows or width % cols:
+        raise ValueError(f"its patches have {rows}x{cols} pixels; a border would be left out")
+
+
+def _with_weights(name: str, options: dict[str, Any]) -> nn.Module:
+    """A model with timm's pretrained weights, from its cache or the network."""
+    try:
+        return timm.create_model(name, pretrained=True, **options)
+    except Exception as error:  # of the network, the hub's library, a damaged cache
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise UserError(
+            f"pretrained: {name}: neither in timm's cache nor to be had from the network ({reason[:120]}); with the "
+            "file at hand: pretrained=FILE"
+        ) from None
+
+
+def create_backbone(
+    name: str, image_shape: tuple[int, int, int], drop_path: float = 0.0, tag: str = ""
+) -> tuple[nn.Module, int]:
     """A timm model without head, and its feature dimension d. Maps (B, channels, H, W) to (B, d).
 
     Args:
         image_shape: height, width, channels of the images it must accept.
+        drop_path: rate of stochastic depth.
+        tag: of timm's pretrained weights; empty: random ones.
 
     Raises:
-        UserError: timm knows no such name, or the model does not accept images of that size.
+        UserError: timm knows no such name; or the model does not accept images of that size or
+            has no stochastic depth.
     """
-    architecture, _, tag = name.partition(".")
-    if tag and timm.is_model(architecture):
+    architecture, _, named = name.partition(".")
+    if named and timm.is_model(architecture):
         raise UserError(
-            f"backbone '{name}': '{tag}' names pretrained weights, and every network starts from random ones here; "
-            f"say {architecture}"
+            f"backbone '{name}': '{named}' names pretrained weights; say backbone {architecture}, pretrained {named}"
         )
     if not timm.is_model(name):
         raise unknown("backbone", name, timm.list_models())
     height, width, channels = image_shape
+    options = _options(name, image_shape, drop_path)
     try:
-        model = timm.create_model(name, pretrained=False, num_classes=0, in_chans=channels, **_start(name))
+        model = _with_weights(f"{name}.{tag}", options) if tag else timm.create_model(name, pretrained=False, **options)
+        _check_patches(model, height, width)
         model.eval()
         with torch.no_grad():
             features = model(torch.zeros(2, channels, height, width))

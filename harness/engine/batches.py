@@ -15,7 +15,7 @@ from harness.base.errors import RunFailed
 from harness.engine.job import StageJob
 from harness.engine.ranks import Ranks
 from harness.engine.seeding import seed_for
-from harness.feed.augment import check_channels
+from harness.feed.augment import check_channels, pasted
 from harness.feed.parts import LoadedPart
 from harness.feed.plans import EpochPlan, plan_epoch
 from harness.feed.resident import ResidentPart
@@ -43,6 +43,8 @@ class Batches:
             raise RunFailed("the first of a method's views needs a sampler, and the recipe's augmentation", agreed=True)
         self._other_plans = list[list[EpochPlan]]()  # of each further view: one, or one for each step
         self._samplers = [first.sampler, *map(self._sampler_of, self._other_views)]
+        for sampler in filter(None, self._samplers):
+            sampler.epochs = job.recipe.epochs
         self._epoch_start = self._sampler_states()
         self._joined = 0  # positions of an epoch whose last image joined the batch before it
 
@@ -76,23 +78,27 @@ class Batches:
         rng = np.random.default_rng(seed_for(self._job.seed, self._job.stage, "epoch", str(epoch)))
         assert self._samplers[0] is not None
         order = self._samplers[0].order(rng)
-        plan = self._plan(self._train, order, recipe.batch_size, rng, recipe.mixup_alpha)
+        plan = self._plan(self._train, order, recipe.batch_size, rng, recipe.mixup_alpha, recipe.cutmix_alpha)
         steps = len(self.positions(plan))
+        orders: dict[Sampler | None, Order] = {None: order, self._samplers[0]: order}
         self._other_plans = [
             self._balanced_plans(view, sampler, epoch, steps)
             if view.balanced and isinstance(sampler, ClassAwareSampler)
-            else [self._plan_view(view, sampler, order, epoch, number)]
+            else [self._plan_view(view, sampler, orders, epoch, number)]
             for number, (view, sampler) in enumerate(zip(self._other_views, self._samplers[1:], strict=True), start=2)
         ]
         return plan
 
-    def _plan_view(self, view: View, sampler: Sampler | None, order: Order, epoch: int, number: int) -> EpochPlan:
-        """Another view's, from a generator of its own too."""
+    def _plan_view(
+        self, view: View, sampler: Sampler | None, orders: dict[Sampler | None, Order], epoch: int, number: int
+    ) -> EpochPlan:
+        """Another view's, from a generator of its own too; `orders` has what samplers of earlier views drew."""
         recipe, names = self._job.recipe, (self._job.stage, "epoch", str(epoch), "view", str(number))
         rng = np.random.default_rng(seed_for(self._job.seed, *names))
-        own = order if sampler is None else sampler.order(rng)
+        if sampler is not None and sampler not in orders:
+            orders[sampler] = sampler.order(rng)
         augments = {"recipe": recipe.augment, "strong": recipe.strong_augment or recipe.augment, "none": Augment()}
-        return self._plan(self._train, own, recipe.batch_size, rng, 0.0, augments[view.augment])
+        return self._plan(self._train, orders[sampler], recipe.batch_size, rng, augment=augments[view.augment])
 
     def _balanced_plans(self, view: View, sampler: ClassAwareSampler, epoch: int, steps: int) -> list[EpochPlan]:
         """A class-balanced batch for each step, augmented like the training images, with draws of its own."""
@@ -100,7 +106,7 @@ class Batches:
         for number in range(epoch * steps, (epoch + 1) * steps):
             rng = np.random.default_rng(seed_for(self._job.seed, self._job.stage, "held_out", str(number)))
             order = sampler.draw(view.balanced, rng)
-            plans.append(self._plan(self._data[view.part], order, view.balanced, rng, mixup_alpha=0.0))
+            plans.append(self._plan(self._data[view.part], order, view.balanced, rng))
         return plans
 
     def positions(self, plan: EpochPlan) -> list[slice]:
@@ -124,7 +130,8 @@ class Batches:
         order: Order,
         batch_size: int,
         rng: np.random.Generator,
-        mixup_alpha: float,
+        mixup_alpha: float = 0.0,
+        cutmix_alpha: float = 0.0,
         augment: Augment | None = None,
     ) -> EpochPlan:
         return plan_epoch(
@@ -134,6 +141,7 @@ class Batches:
             augment=augment or self._job.recipe.augment,
             image_shape=self._split.image_shape,
             mixup_alpha=mixup_alpha,
+            cutmix_alpha=cutmix_alpha,
             device=self._device,
             from_files=not isinstance(part, ResidentPart),
             drop_last=self._job.recipe.drop_last,
@@ -169,8 +177,8 @@ class Batches:
         return Batch(part.batch(plan.order, plan.augment), part.labels[plan.order], plan.order)
 
     def _with_partners(self, batch: Batch, plan: EpochPlan, where: slice) -> Batch:
-        """Mixed up with its partners, where the recipe has mixup."""
-        if self._job.recipe.mixup_alpha == 0:
+        """Mixed with its partners, where the recipe has mixup or CutMix."""
+        if self._job.recipe.mixup_alpha == 0 and plan.cut is None:
             return batch
         mine = self._ranks.share(where)
         share, partner = plan.mixup[mine][0], plan.partner[mine]
@@ -180,7 +188,10 @@ class Batches:
             position = where.start + partner
             index = plan.order[position]
             others, target = self._train.batch(index, plan.augment.at(position)), self._train.labels[index]
-        return Batch(share * batch.images + (1 - share) * others, batch.target, batch.index, target, share)
+        images = share * batch.images + (1 - share) * others
+        if plan.cut is not None:
+            images = pasted(batch.images, others, plan.cut[mine][0], images)
+        return Batch(images, batch.target, batch.index, target, share)
 
     # ---- resuming -----------------------------------------------------------------------------------------------
 

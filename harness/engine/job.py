@@ -26,6 +26,7 @@ class StageJob:
     run_key: str
     start: dict[str, Tensor] = field(default_factory=dict)  # weights of the first stage, for the second one
     spread: Spread = ONE_PROCESS
+    pretrained: str = ""  # what the backbone starts from: `harness.spec.pretrained`
 
     @property
     def title(self) -> str:

@@ -76,12 +76,13 @@ class StageRun:
             model=self.model,
             optimizer=self.network.optimizer,
             generator=self.generator,
+            label_smoothing=self.job.recipe.label_smoothing,
         )
 
     @property
     def notes(self) -> tuple[str, ...]:
         """What a reader of its numbers must know."""
-        return self.batches.notes
+        return self.batches.notes + self.evaluation.notes
 
     # ---- training -----------------------------------------------------------------------------------------------
 
@@ -106,6 +107,8 @@ class StageRun:
         self._tick("train_seconds")
         if not self.network.fixed_features:
             self.ranks.average_buffers(self.model)
+            if self.network.average_weights.module:
+                self.ranks.average_buffers(self.network.average_weights.module)
         if self.job.recipe.is_evaluated(self.epoch + 1):
             self.evaluation.add_to(self.history, self.epoch)
             self._tick("eval_seconds")
@@ -213,6 +216,7 @@ class StageRun:
             "history": history,
             "model": self.model.state_dict(),
             "optimizer": self.network.optimizer.state_dict(),
+            "average": self.network.average_weights.state_dict(),
             "method": self.method.state_dict(),
             **self.batches.state_dict(),
             "ranks": self.ranks.gathered(self._state_of_rank()),
@@ -242,6 +246,7 @@ class StageRun:
         self.history, self.costs = History(**arrays), Costs(**state["costs"])
         self.model.load_state_dict(state["model"] | own["buffers"])
         self.network.optimizer.load_state_dict(state["optimizer"])
+        self.network.average_weights.load_state_dict(state["average"])
         self.method.load_state_dict(state["method"])
         self.batches.load_state_dict(state)
         self.generator.set_state(own["generator"])
@@ -253,7 +258,8 @@ class StageRun:
     def _finish(self) -> None:
         logits = self.evaluation.final_logits(self.epoch)
         if logits is not None:
-            self._write(logits)
+            with self.network.average_weights.in_place():
+                self._write(logits)
         self._tick()
         self.ranks.wait()
 

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterable, Mapping
-from typing import Any
 
 import torch
-from timm.optim import create_optimizer_v2  # type: ignore[attr-defined]
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from harness.api import Batch, Classifier, Method, Task
@@ -17,9 +15,12 @@ from harness.engine.backbones import create_backbone
 from harness.engine.compiling import COMPILE, compiled
 from harness.engine.job import StageJob
 from harness.engine.parallel import forward_pass, micro_batches, with_synchronised_batchnorm
+from harness.engine.pretrained import load_backbone
 from harness.engine.ranks import Ranks
 from harness.engine.seeding import seed_for
+from harness.engine.tuning import Average, by_layer, make_optimizer, recompute_activations
 from harness.feed.parts import LoadedPart
+from harness.spec.pretrained import find
 from harness.spec.stage_recipe import Augment
 from harness.splits.splits import Split
 from harness.toolbox.heads import initialise
@@ -50,7 +51,7 @@ class Network:
     ) -> None:
         self._job, self._split, self._data, self._device = job, split, data, device
         torch.manual_seed(seed_for(job.seed, "backbone"))
-        backbone, feature_dim = create_backbone(job.backbone, tuple(split.image_shape))  # type: ignore[arg-type]
+        backbone, feature_dim = self._build_backbone()
         self.method = self._build_method(feature_dim)
         torch.manual_seed(seed_for(job.seed, job.stage, "head"))
         self.model = self.method.build(backbone, job.stage)
@@ -71,6 +72,18 @@ class Network:
         self.kept_features: dict[tuple[str, bool], list[Tensor]] = {}
         self._train_features: Tensor | None = None
         torch.manual_seed(seed_for(job.seed, job.stage, *ranks.noise("forward")))  # dropout and the like
+
+    def _build_backbone(self) -> tuple[nn.Module, int]:
+        recipe, shape = self._job.recipe, self._split.image_shape
+        name, wanted = self._job.backbone, self._job.pretrained
+        file = find(wanted)
+        tag = wanted if file is None else ""
+        backbone, feature_dim = create_backbone(name, tuple(shape), recipe.drop_path, tag)  # type: ignore[arg-type]
+        if file is not None:
+            load_backbone(backbone, file, name)
+        if recipe.gradient_checkpointing:
+            recompute_activations(backbone, name)
+        return backbone, feature_dim
 
     def _build_method(self, feature_dim: int) -> Method:
         counts = torch.tensor(self._split.class_counts, device=self._device)
@@ -96,7 +109,7 @@ class Network:
 
     def _build_optimizer(self) -> None:
         recipe = self._job.recipe
-        groups = self.method.param_groups(self.model, self._job.stage)
+        groups = by_layer(self.method.param_groups(self.model, self._job.stage), self.model, recipe)
         self._lr_scales = [group.pop("lr_scale", 1.0) for group in groups]
         tuned = {parameter for group in groups for parameter in group["params"]}
         for parameter in self.model.parameters():
@@ -104,26 +117,13 @@ class Network:
         self.frozen_backbone = not any(parameter in tuned for parameter in self.model.backbone.parameters())
         self.fixed_features = self.frozen_backbone and recipe.frozen_bn == "eval"
         self._tuned = [parameter for group in groups for parameter in group["params"]]  # in their order: norms add up
-        self.optimizer = self._make_optimizer(groups)
+        self.optimizer = make_optimizer(groups, recipe, self._device)
+        self.average_weights = Average(self.model, recipe.ema)
         # BatchNorm that is not tuned does not go on counting, unless the recipe says so.
         norms = [module for module in self.model.modules() if isinstance(module, _BatchNorm)]
         own = {norm: list(norm.parameters(recurse=False)) for norm in norms}
         still = recipe.frozen_bn == "eval"
         self._still = [norm for norm in norms if still and own[norm] and not tuned.intersection(own[norm])]
-
-    def _make_optimizer(self, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
-        recipe = self._job.recipe
-        if recipe.optimizer != "sgd":
-            options = {"lr": recipe.lr, "weight_decay": recipe.weight_decay, "momentum": recipe.momentum}
-            return create_optimizer_v2(groups, opt=recipe.optimizer, **options)  # type: ignore[arg-type]
-        return torch.optim.SGD(
-            groups,
-            lr=recipe.lr,
-            momentum=recipe.momentum,
-            weight_decay=recipe.weight_decay,
-            nesterov=recipe.nesterov,
-            fused=self._device.type == "cuda",  # one kernel for all parameters
-        )
 
     def _check_hooks(self) -> None:
         """Refuses overrides that would never be called."""
@@ -134,6 +134,9 @@ class Network:
                     "harness/api.py",
                     agreed=True,
                 )
+        own_loss = type(self.method).loss is not Method.loss or type(self.method).step_loss is not Method.step_loss
+        if self._job.recipe.label_smoothing and own_loss:
+            raise RunFailed(f"label_smoothing: '{self.method.name}' has a loss of its own", agreed=True)
         if type(self.model).forward is not Classifier.forward:
             raise RunFailed(
                 f"`build` of '{self.method.name}' gives a network with a forward of its own, which is never called: "
@@ -169,6 +172,7 @@ class Network:
         if self._job.recipe.clip_grad:
             torch.nn.utils.clip_grad_norm_(self._tuned, self._job.recipe.clip_grad)
         self.optimizer.step()
+        self.average_weights.update()
 
     def __call__(self, images: Tensor) -> Tensor:
         """Logits of images in a training step (`harness.api.StepModel`)."""
@@ -253,7 +257,7 @@ class Network:
     def _frozen_features(self, images: Tensor) -> Tensor:
         """Of a frozen backbone; those of training images are computed once where they are the same in every epoch."""
         recipe, batch = self._job.recipe, self.batch
-        kept = self.fixed_features and recipe.augment == Augment() and recipe.mixup_alpha == 0
+        kept = self.fixed_features and recipe.augment == Augment() and recipe.mixup_alpha == recipe.cutmix_alpha == 0
         if kept and batch is not None and images is batch.images:
             if self._train_features is None:
                 self._train_features = torch.cat(list(self.part_features("train", range(len(self._data["train"])))))

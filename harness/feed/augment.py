@@ -76,6 +76,13 @@ MAGNITUDES = {
     "solarize": (256.0, 0.0, 0.0),  # grey level from which a value is inverted
 }
 JITTER = ("brightness", "contrast", "color")
+# RandAugment's operations (Cubuk et al., NeurIPS 2020), of which the first does nothing, with their parameters at the
+# largest of 30 bins, as in torchvision; those between are equally far apart. "": there is none.
+RAND_OPERATIONS = ("", "shear_x", "shear_y", "translate_x", "translate_y", "rotate", *JITTER, "sharpness", "posterize",
+    "solarize", "autocontrast", "equalize")  # fmt: skip
+RAND_MAGNITUDES = MAGNITUDES | {"shear_x": (0.0, -0.3, 0.3), "rotate": (0.0, -30.0, 30.0)}
+RAND_BINS = 30
+ERASED_AREA, ERASED_RATIO = (0.02, 1 / 3), (0.3, 10 / 3)  # as in timm and torchvision
 # Principal components of ImageNet's RGB values on the scale 0 to 1, a column each, and their eigenvalues, as Torch's
 # ResNet training handed them on.
 COMPONENTS = ((-0.5675, 0.7192, 0.4009), (-0.5808, -0.0045, -0.8140), (-0.5836, -0.6948, 0.4203))
@@ -98,6 +105,7 @@ class AugmentPlan:
     light: Tensor | None  # (n, 3) grey levels that are added to red, green and blue
     centre: Tensor | None  # (n, 2) row and column of the centre of Cutout's square
     cutout: int  # side of that square
+    erased: Tensor | None  # (n, 4) top, left, bottom and right of the rectangle that is painted black
     seed: Tensor | None = None  # (n,) on the host: images that are read from files draw their crop and flip from it
 
     def __len__(self) -> int:
@@ -126,8 +134,9 @@ def check_channels(augment: Augment, channels: int) -> None:
     Raises:
         UserError: colours of images that are neither RGB nor grey, or lighting of images that are not RGB.
     """
-    if (augment.auto_augment != "none" or augment.color_jitter) and channels not in (1, 3):
-        raise UserError(f"augment: auto_augment and color_jitter need images of 1 or 3 channels, found {channels}")
+    if (augment.auto_augment != "none" or augment.color_jitter or augment.rand_augment) and channels not in (1, 3):
+        keys = "auto_augment, rand_augment and color_jitter"
+        raise UserError(f"augment: {keys} need images of 1 or 3 channels, found {channels}")
     if augment.lighting and channels != 3:
         raise UserError(f"augment: lighting needs RGB images, found images with {channels} channel(s)")
 
@@ -147,8 +156,11 @@ def draw_augment(augment: Augment, count: int, image_shape: Sequence[int], rng: 
     steps = [(np.zeros((count, 0), np.int64), np.zeros((count, 0), np.float32))]
     if augment.auto_augment == "cifar10":
         steps.append(_draw_policy(count, of_policy))
+    if augment.rand_augment:
+        steps.append(_draw_rand_augment(augment, count, of_policy))
     if augment.color_jitter:
         steps.append(_draw_jitter(augment.color_jitter, count, of_jitter))
+    erased = _draw_erased(augment.random_erasing, count, image_shape, rng) if augment.random_erasing else None
     code = torch.from_numpy(np.concatenate([codes for codes, _ in steps], 1))
     return AugmentPlan(
         shift=torch.from_numpy(shift),
@@ -160,6 +172,7 @@ def draw_augment(augment: Augment, count: int, image_shape: Sequence[int], rng: 
         light=torch.from_numpy(_draw_light(augment.lighting, count, of_light)) if augment.lighting else None,
         centre=torch.from_numpy(of_cutout.integers(0, image_shape[:2], (count, 2))) if augment.cutout else None,
         cutout=augment.cutout,
+        erased=None if erased is None else torch.from_numpy(erased),
     )
 
 
@@ -188,6 +201,29 @@ def _parameters(name: str, level: int) -> tuple[float, float]:
     return (round(negative), round(positive)) if name == "posterize" else (negative, positive)
 
 
+def _draw_rand_augment(augment: Augment, count: int, rng: np.random.Generator) -> tuple[Integers, Floats]:
+    """Codes and parameters of the operations of each image, drawn with replacement, and a sign for each."""
+    level = augment.rand_augment / RAND_BINS
+    table = [RAND_MAGNITUDES.get(name, (0.0, 0.0, 0.0)) for name in RAND_OPERATIONS]
+    values = np.array([[start + level * (end - start) for end in ends] for start, *ends in table], np.float32)
+    values[RAND_OPERATIONS.index("posterize")] = round(8 - 4 * level)
+    codes = np.array([CODES.get(name, 0) for name in RAND_OPERATIONS])
+    chosen, sign = (rng.integers(0, many, (count, augment.rand_operations)) for many in (len(codes), 2))
+    return codes[chosen], values[chosen, sign]
+
+
+def _draw_erased(probability: float, count: int, image_shape: Sequence[int], rng: np.random.Generator) -> Integers:
+    """Rectangles by the rule of timm's RandomErasing: of ten random sizes the first that fits; an empty one else."""
+    (own,), shape = rng.spawn(1), np.array(image_shape[:2])
+    sizes, fits = _random_sizes(count, image_shape, ERASED_AREA, ERASED_RATIO, own)
+    fits &= (sizes < shape).all(-1)
+    size = np.take_along_axis(sizes, fits.argmax(1)[:, None, None], 1)[:, 0]
+    happens: npt.NDArray[np.bool_] = fits.any(1) & (own.random(count) < probability)
+    size = np.where(happens[:, None], size, 0)
+    corner = own.integers(0, shape - size + 1)
+    return np.concatenate([corner, corner + size], 1)
+
+
 def _draw_jitter(strength: float, count: int, rng: np.random.Generator) -> tuple[Integers, Floats]:
     """Codes and factors of three operations an image, each once, in random order."""
     order = rng.permuted(np.tile([CODES[name] for name in JITTER], (count, 1)), axis=1)
@@ -203,16 +239,29 @@ def _draw_light(std: float, count: int, rng: np.random.Generator) -> Floats:
 def _draw_boxes(count: int, image_shape: Sequence[int], rng: np.random.Generator) -> Integers:
     """Boxes by the rule of torchvision's RandomResizedCrop: of ten random sizes the first that fits."""
     height, width = image_shape[:2]
-    area = height * width * rng.uniform(*CROP_AREA, (count, CROP_TRIES))
-    narrow, wide = np.log(CROP_RATIO)
+    sizes, fits = _random_sizes(count, image_shape, CROP_AREA, CROP_RATIO, rng)
+    size = np.take_along_axis(sizes, fits.argmax(1)[:, None, None], 1)[:, 0]
+    fitting = np.asarray(fits.any(1))[:, None]
+    size = np.where(fitting, size, np.array(_largest_box(height, width)))
+    free = np.array((height, width)) - size
+    corner = np.where(fitting, rng.integers(0, free + 1), free // 2)
+    return np.concatenate([corner, size], 1)
+
+
+def _random_sizes(
+    count: int,
+    image_shape: Sequence[int],
+    areas: tuple[float, float],
+    ratios: tuple[float, float],
+    rng: np.random.Generator,
+) -> tuple[Integers, npt.NDArray[np.bool_]]:
+    """Ten random heights and widths an image, shape (n, 10, 2), and which of them fit into it, shape (n, 10)."""
+    height, width = image_shape[:2]
+    area = height * width * rng.uniform(*areas, (count, CROP_TRIES))
+    narrow, wide = np.log(ratios)
     ratio = np.exp(rng.uniform(narrow, wide, (count, CROP_TRIES)))
     sizes = np.rint(np.stack([np.sqrt(area / ratio), np.sqrt(area * ratio)], -1)).astype(np.int64)
-    fits = ((sizes > 0) & (sizes <= (height, width))).all(-1)
-    size = np.take_along_axis(sizes, fits.argmax(1)[:, None, None], 1)[:, 0]
-    size = np.where(fits.any(1)[:, None], size, np.array(_largest_box(height, width)))
-    free = np.array((height, width)) - size
-    corner = np.where(fits.any(1)[:, None], rng.integers(0, free + 1), free // 2)
-    return np.concatenate([corner, size], 1)
+    return sizes, ((sizes > 0) & (sizes <= (height, width))).all(-1)
 
 
 def _largest_box(height: int, width: int) -> tuple[int, int]:
@@ -265,6 +314,8 @@ def apply_plan(images: Tensor, plan: AugmentPlan, *, operations: bool = True) ->
         images = apply_operations(images, plan.code, plan.value, plan.host_code)
     if plan.light is not None:
         images = images + plan.light[:, :, None, None]
+    if plan.erased is not None:
+        images = images * ~inside(plan.erased, images)
     return images if plan.centre is None else cut_out(images, plan.centre, plan.cutout)
 
 
@@ -303,6 +354,18 @@ def cut_out(images: Tensor, centre: Tensor, side: int) -> Tensor:
         side: in pixels.
     """
     start = centre - side // 2
-    rows, cols = (torch.arange(n, device=images.device) - start[:, i : i + 1] for i, n in enumerate(images.shape[2:]))
-    inside = ((rows >= 0) & (rows < side))[:, :, None] & ((cols >= 0) & (cols < side))[:, None]
-    return images * ~inside[:, None]
+    return images * ~inside(torch.cat([start, start + side], 1), images)
+
+
+def inside(box: Tensor, images: Tensor) -> Tensor:
+    """Which pixels of the images (n, channels, H, W) lie in their boxes (n, 4): top, left, bottom and right, the last
+    two not included. Shape (n, 1, H, W)."""
+    top, left, bottom, right = box[:, :, None].unbind(1)
+    rows, cols = (torch.arange(size, device=images.device) for size in images.shape[2:])
+    return (((rows >= top) & (rows < bottom))[:, :, None] & ((cols >= left) & (cols < right))[:, None])[:, None]
+
+
+def pasted(images: Tensor, others: Tensor, box: Tensor, mixed: Tensor) -> Tensor:
+    """The images with the box, shape (4,), of the others; `mixed` where the box is empty, without asking the device."""
+    there = torch.where((box[2:] > box[:2]).all(), images, mixed)
+    return torch.where(inside(box[None], images), others, there)

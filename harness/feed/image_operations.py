@@ -41,6 +41,11 @@ def translate_y(images: Tensor, share: Tensor) -> Tensor:
     return _nearest(images, rows, pixel_centres(width, images))
 
 
+def shear_x(images: Tensor, slope: Tensor) -> Tensor:
+    """Rows moved left by `slope` times their distance from the top edge, as `shear_y` moves columns."""
+    return shear_y(images.mT, slope).mT
+
+
 def shear_y(images: Tensor, slope: Tensor) -> Tensor:
     """Columns moved up by `slope` times their distance from the left edge; bicubic as Pillow's, grey moves in.
 
@@ -123,7 +128,7 @@ OPERATIONS: dict[str, Operation] = {
     function.__name__: function
     for function in (
         *(rotate, translate_x, translate_y, shear_y, brightness, color, contrast, sharpness),
-        *(posterize, solarize, autocontrast, equalize, invert),
+        *(posterize, solarize, autocontrast, equalize, invert, shear_x),
     )
 }
 CODES = {name: code for code, name in enumerate(OPERATIONS, 1)}

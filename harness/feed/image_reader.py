@@ -50,21 +50,23 @@ class ImageReader:
     Args:
         shape: height, width (equal) and channels (1 or 3) of what comes out.
         augment: whose crop and flip training images get.
+        interpolation: how images are resized, antialiased.
 
     Raises:
         UserError: images of another shape.
     """
 
-    def __init__(self, shape: Sequence[int], augment: Augment) -> None:
+    def __init__(self, shape: Sequence[int], augment: Augment, interpolation: str = "bilinear") -> None:
         height, width, self.channels = shape
         if height != width or self.channels not in (1, 3):
             raise UserError(f"image files become square images of 1 or 3 channels, not {height}x{width}x{shape[2]}")
         self.side, self.short_side = height, round(height * SHORT_SIDE)
-        resized = v2.Compose([v2.Resize(self.short_side, antialias=True), v2.CenterCrop(self.side)])
+        how = v2.InterpolationMode(interpolation)
+        resized = v2.Compose([v2.Resize(self.short_side, how, antialias=True), v2.CenterCrop(self.side)])
         self.test: v2.Transform = resized
         steps: list[v2.Transform] = [resized]
         if augment.resized_crop:
-            steps = [v2.RandomResizedCrop(self.side, antialias=True)]
+            steps = [v2.RandomResizedCrop(self.side, interpolation=how, antialias=True)]
         if augment.crop_padding:
             steps.append(v2.RandomCrop(self.side, padding=augment.crop_padding))
         if augment.flip:

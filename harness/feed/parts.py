@@ -35,7 +35,9 @@ def make_parts(
     pool, parts = None, dict[str, LoadedPart]()
     for name, some in images.items():
         if isinstance(some, ImageFiles):
-            pool = pool or ImagePool(ImageReader(split.image_shape, augment), default_workers(device), batch_size)
+            pool = pool or ImagePool(
+                ImageReader(split.image_shape, augment, some.interpolation), default_workers(device), batch_size
+            )
             parts[name] = StreamingPart(some, split, device, pool)
         else:
             parts[name] = ResidentPart(some, split, device, augment if name != "test" else Augment())

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -23,6 +24,7 @@ class EpochPlan:
     augment: AugmentPlan  # of each position
     mixup: Tensor  # (positions,) mixup weight lambda, one value for each batch
     partner: Tensor  # (positions,) position *in the batch* of the mixup partner
+    cut: Tensor | None = None  # (positions, 4) CutMix: top, left, bottom, right of what comes from the partner
 
 
 def plan_epoch(
@@ -33,6 +35,7 @@ def plan_epoch(
     augment: Augment,
     image_shape: Sequence[int],
     mixup_alpha: float,
+    cutmix_alpha: float = 0.0,
     device: torch.device,
     from_files: bool = False,
     drop_last: bool = False,
@@ -40,7 +43,7 @@ def plan_epoch(
     """Draws an epoch's augmentation and mixup for the given order of images.
 
     Mixup: lambda ~ Beta(alpha, alpha), one value a batch, partner = a random permutation of the same batch
-    (Zhang et al., ICLR 2018); alpha 0 means none.
+    (Zhang et al., ICLR 2018); alpha 0 means none. CutMix has draws of its own.
 
     Args:
         image_shape: height, width, channels.
@@ -59,5 +62,36 @@ def plan_epoch(
         mixup, partner = np.ones(count, dtype=np.float32), np.concatenate([np.arange(size) for size in sizes])
     if from_files:
         drawn = dataclasses.replace(drawn, seed=torch.from_numpy(rng.integers(0, 2**63 - 1, count)))
+    cut = None
+    if cutmix_alpha > 0:
+        mixup, partner, cut = _draw_cutmix(sizes, cutmix_alpha, mixup, partner, image_shape, rng.spawn(1)[0])
     there = [torch.from_numpy(np.ascontiguousarray(array)).to(device) for array in (order, mixup, partner)]
-    return EpochPlan(there[0], drawn.to(device), *there[1:])
+    cut = cut if cut is None else cut.to(device)
+    return EpochPlan(there[0], drawn.to(device), mixup=there[1], partner=there[2], cut=cut)
+
+
+def _draw_cutmix(
+    sizes: Sequence[int],
+    alpha: float,
+    mixup: npt.NDArray[np.float32],
+    partner: npt.NDArray[np.int64],
+    image_shape: Sequence[int],
+    rng: np.random.Generator,
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64], Tensor]:
+    """Shares, partners and boxes where batches get CutMix (Yun et al., ICCV 2019), by coin where they have mixup.
+
+    A box has 1 - lambda of the area, lambda ~ Beta(alpha, alpha), around a random centre; what sticks out is cut off,
+    and the share is corrected by it.
+    """
+    size, chosen = np.array(image_shape[:2]), np.ones(len(sizes), dtype=bool)
+    if bool((mixup < 1).any()):
+        chosen = rng.random(len(sizes)) < 0.5
+    half = size * np.sqrt(1 - rng.beta(alpha, alpha, len(sizes)))[:, None] / 2
+    centre = rng.integers(0, size, (len(sizes), 2))
+    start, end = (np.clip(np.rint(edge), 0, size).astype(np.int64) for edge in (centre - half, centre + half))
+    box = np.where(chosen[:, None], np.concatenate([start, end], 1), 0)
+    share = 1 - (end - start).prod(1) / size.prod()
+    others = np.concatenate([rng.permutation(count) for count in sizes])
+    where = np.repeat(chosen, sizes)
+    shares = np.where(where, np.repeat(share, sizes), mixup).astype(np.float32)
+    return shares, np.where(where, others, partner), torch.from_numpy(np.repeat(box, sizes, axis=0))

@@ -3,25 +3,28 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 import numpy as np
 import torch
+from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as kernels
 
 from harness.base.errors import UserError
 from harness.base.progress import counted
-from harness.reading.dataset import AnyImages, Encoded, Images
+from harness.reading.dataset import AnyImages, Encoded, ImageFiles, Images
 from harness.reading.decoding import WORKERS, decode_resized
 from harness.splits.splits import Split
 
 AT_ONCE = 1000  # images: what is resized at a time stays small beside the set
 
 
-def resized(split: Split, images: Mapping[str, AnyImages], size: int) -> tuple[Split, Mapping[str, AnyImages]]:
-    """The images at `size` x `size` pixels (bilinear, antialiased), and the split with that shape; 0 changes nothing.
+def resized(
+    split: Split, images: Mapping[str, AnyImages], size: int, interpolation: str = "bilinear"
+) -> tuple[Split, Mapping[str, AnyImages]]:
+    """The images at `size` x `size` pixels (antialiased), and the split with that shape; 0 changes nothing.
 
     Images that stay files are read at that size later. The split keeps its id and its sha256, which say which images it
     is made of.
@@ -30,40 +33,63 @@ def resized(split: Split, images: Mapping[str, AnyImages], size: int) -> tuple[S
         UserError: images that are not square.
     """
     height, width, channels = split.image_shape
-    if not size or size == height == width:
-        return split, images
-    if height != width:
+    if not size:
+        size = height
+    elif height != width:
         raise UserError(f"image_size {size}: only square images can be resized, these are {height} x {width}")
     found: dict[str, AnyImages] = {}
     for part, some in images.items():
-        if isinstance(some, Images) and some.pixels.shape[1] != size:
-            some = Images(_resize(some.pixels, size), some.labels)
+        if isinstance(some, ImageFiles):
+            some = dataclasses.replace(some, interpolation=interpolation)
+        elif some.pixels.shape[1] != size:
+            some = Images(_resize(some.pixels, size, interpolation), some.labels)
         found[part] = some
-    return dataclasses.replace(split, image_shape=[size, size, channels]), found
+    shape = split.image_shape if size == height else [size, size, channels]
+    return dataclasses.replace(split, image_shape=shape), found
 
 
-def from_users_files(parts: Mapping[str, AnyImages], size: int) -> Mapping[str, AnyImages]:
+def normalised(split: Split, mean: Sequence[float], std: Sequence[float]) -> Split:
+    """The split with these statistics of its channels; empty ones change nothing. Grey images have their mean.
+
+    Raises:
+        UserError: as many values as there are channels are wanted.
+    """
+    if not mean:
+        return split
+    channels = split.image_shape[2]
+    if channels == 1:
+        mean, std = [sum(mean) / len(mean)], [sum(std) / len(std)]
+    if len(mean) != channels or len(std) != channels:
+        raise UserError(f"mean {list(mean)} and std {list(std)}: images have {channels} channels")
+    return dataclasses.replace(split, mean=list(mean), std=list(std))
+
+
+def from_users_files(
+    parts: Mapping[str, AnyImages], size: int, interpolation: str = "bilinear"
+) -> Mapping[str, AnyImages]:
     """A user's own images, decoded from their files at that size instead of enlarged; 0 changes nothing."""
     found: dict[str, AnyImages] = {}
     for part, some in parts.items():
         files = some.encoded if isinstance(some, Images) and size not in (0, some.pixels.shape[1]) else None
-        found[part] = Images(_decode(files, size), some.labels, files) if files else some
+        found[part] = Images(_decode(files, size, interpolation), some.labels, files) if files else some
     return found
 
 
-def _decode(files: Encoded, size: int) -> np.ndarray:
+def _decode(files: Encoded, size: int, interpolation: str) -> np.ndarray:
     pixels = np.empty((len(files), size, size, 3), np.uint8)
     with ThreadPoolExecutor(WORKERS) as pool:
-        read = pool.map(partial(decode_resized, side=size), (files.file(i).data for i in range(len(files))))
+        one = partial(decode_resized, side=size, interpolation=interpolation)
+        read = pool.map(one, (files.file(i).data for i in range(len(files))))
         for i, image in enumerate(counted(read, f"decoding at {size} pixels", len(files))):
             pixels[i] = image
     return pixels
 
 
-def _resize(pixels: np.ndarray, size: int) -> np.ndarray:
+def _resize(pixels: np.ndarray, size: int, interpolation: str) -> np.ndarray:
     smaller = np.empty((len(pixels), size, size, pixels.shape[-1]), np.uint8)
     for start in range(0, len(pixels), AT_ONCE):
         where = slice(start, start + AT_ONCE)
         batch = torch.from_numpy(np.array(pixels[where])).permute(0, 3, 1, 2)
-        smaller[where] = kernels.resize(batch, [size, size], antialias=True).permute(0, 2, 3, 1).numpy()
+        found = kernels.resize(batch, [size, size], InterpolationMode(interpolation), antialias=True)
+        smaller[where] = found.permute(0, 2, 3, 1).numpy()
     return smaller

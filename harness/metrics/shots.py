@@ -1,4 +1,4 @@
-"""Many-, medium- and few-shot classes: named policies, and accuracy by group."""
+"""Many-, medium- and few-shot classes: named policies, and accuracy by group. The F1 score."""
 
 from __future__ import annotations
 
@@ -23,13 +23,9 @@ def _inclusive(counts: Counts) -> npt.NDArray[np.int64]:
 
 
 def _thirds(counts: Counts) -> npt.NDArray[np.int64]:
-    classes = len(counts)
-    by_count = np.argsort(-counts, kind="stable")
-    groups = np.empty(classes, dtype=np.int64)
-    for group, (start, stop) in enumerate(
-        [(0, classes // 3), (classes // 3, 2 * classes // 3), (2 * classes // 3, classes)]
-    ):
-        groups[by_count[start:stop]] = group
+    groups, by_count = np.empty(len(counts), dtype=np.int64), np.argsort(-counts, kind="stable")
+    for group, classes in enumerate(np.split(by_count, [len(counts) // 3, 2 * len(counts) // 3])):
+        groups[classes] = group
     return groups
 
 
@@ -102,3 +98,13 @@ def shot_accuracy(
     for group in GROUPS:
         result[group] = _mean([a for a, g in zip(accuracies, groups, strict=True) if g == group])
     return result
+
+
+def macro_f1(predictions: npt.ArrayLike, targets: npt.ArrayLike, num_classes: int) -> float:
+    """Mean over the classes that have a test image of 2 TP / (2 TP + FP + FN), as a fraction."""
+    predicted, target = np.asarray(predictions), np.asarray(targets)
+    hits = np.bincount(target[predicted == target], minlength=num_classes)
+    chosen = np.bincount(predicted, minlength=num_classes)
+    truth = np.bincount(target, minlength=num_classes)
+    present = truth > 0
+    return float(np.mean(2 * hits[present] / (chosen + truth)[present]))

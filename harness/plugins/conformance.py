@@ -138,13 +138,21 @@ def at_logits(method: Method, stage: Any, target: Tensor, seed: int) -> tuple[St
     return step, torch.rand(like.shape, dtype=torch.float64, generator=generator) * 2 - 1
 
 
-@pytest.mark.parametrize("name", METHODS)
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Each test is about a method, or about one of its own stages; all but the import needs one that imports."""
+    if metafunc.function.__module__ != __name__:  # of a module that takes these tests over, and has others
+        return
+    if "stage" in metafunc.fixturenames:
+        metafunc.parametrize(("name", "stage"), STAGES)
+    elif "name" in metafunc.fixturenames:
+        metafunc.parametrize("name", METHODS if metafunc.function is test_imports else SOUND)
+
+
 def test_imports(name: str) -> None:
     """`method.py` imports and holds a subclass of Method with the folder's name."""
     get_method(name)
 
 
-@pytest.mark.parametrize("name", SOUND)
 def test_folder_is_complete(name: str) -> None:
     """The folder holds `method.py` and `recipes.yaml`; a `claims.yaml`, where there is one, is sound."""
     plugin = get_plugin(name)
@@ -153,7 +161,6 @@ def test_folder_is_complete(name: str) -> None:
     assert len((plugin.folder / "method.py").read_text().splitlines()) <= 160, "a method reads like its paper"
 
 
-@pytest.mark.parametrize("name", SOUND)
 def test_every_recipe_of_every_variant_resolves(name: str) -> None:
     for variant in ["", *variants(get_plugin(name), "common", "mnist5k")]:
         entry = parse_entry(f"{name}{'-' + variant if variant else ''}@common")
@@ -162,12 +169,10 @@ def test_every_recipe_of_every_variant_resolves(name: str) -> None:
         assert ("finetune" in cell.stages) == (cell.recipe.finetune is not None)
 
 
-@pytest.mark.parametrize("name", SOUND)
-def test_is_in_the_default_suite(name: str) -> None:
-    assert f"{name}@common" in [str(entry) for entry in entries_for(read_suites()["default"], "mnist5k")]
+def test_is_in_the_suite_of_all_methods(name: str) -> None:
+    assert f"{name}@common" in [str(entry) for entry in entries_for(read_suites()["mnist5k-all"], "mnist5k")]
 
 
-@pytest.mark.parametrize(("name", "stage"), STAGES)
 @pytest.mark.parametrize("classes", [2, 10, 100, 1000])
 def test_loss_and_gradients_are_finite(name: str, stage: Any, classes: int) -> None:
     """Large features, a batch that misses most classes, a class of one image."""
@@ -185,7 +190,6 @@ def test_loss_and_gradients_are_finite(name: str, stage: Any, classes: int) -> N
     assert bool(torch.isfinite(given.grad).all())
 
 
-@pytest.mark.parametrize(("name", "stage"), STAGES)
 def test_gradient_is_the_derivative(name: str, stage: Any) -> None:
     """By finite differences in float64, through head and loss; of a network of its own in a random direction."""
     target = torch.tensor([0, 1, 2, 3, 0, 0])
@@ -200,7 +204,6 @@ def test_gradient_is_the_derivative(name: str, stage: Any) -> None:
     assert torch.autograd.gradcheck(loss, given, fast_mode=builds(method) or not has_loss(method))
 
 
-@pytest.mark.parametrize(("name", "stage"), STAGES)
 def test_uniform_class_counts_tell_no_classes_apart(name: str, stage: Any) -> None:
     """With equal counts the loss is a softmax loss without favourites: renaming the classes does not change it.
 
@@ -224,7 +227,6 @@ def test_uniform_class_counts_tell_no_classes_apart(name: str, stage: Any) -> No
 
 
 @pytest.mark.parametrize("epoch", [0, 99])
-@pytest.mark.parametrize(("name", "stage"), STAGES)
 def test_loss_of_a_batch_is_that_of_its_shares(name: str, stage: Any, epoch: int) -> None:
     """By the number of their images: so processes can share a batch. Class weights want `step.relative_weight`.
 
@@ -258,7 +260,6 @@ def test_loss_of_a_batch_is_that_of_its_shares(name: str, stage: Any, epoch: int
     torch.testing.assert_close(torch.stack(losses).sum() / len(target), whole, rtol=tolerance, atol=0)
 
 
-@pytest.mark.parametrize(("name", "stage"), STAGES)
 def test_loss_compiles_as_one_graph(name: str, stage: Any) -> None:
     """`torch.compile` takes it without a graph break, with the same value; or `not_compiled` says why not."""
     method = make(name, [50, 20, 5, 2])
@@ -278,14 +279,12 @@ def test_loss_compiles_as_one_graph(name: str, stage: Any) -> None:
     torch.testing.assert_close(compiled(logits, target), loss, rtol=1e-12, atol=0)
 
 
-@pytest.mark.parametrize(("name", "stage"), STAGES)
 def test_loss_keeps_the_dtype_of_the_logits(name: str, stage: Any) -> None:
     for dtype in (torch.float32, torch.float64):
         method = make(name, [9, 4, 1])
         assert loss_of(method, inputs(method, 4, dtype), torch.tensor([0, 1, 2, 0]), stage)[0].dtype == dtype
 
 
-@pytest.mark.parametrize(("name", "stage"), STAGES)
 def test_sampler_gives_one_epoch_of_valid_indices(name: str, stage: Any) -> None:
     labels = np.repeat(np.arange(4), [30, 9, 3, 1])
     first, *others = make(name, [30, 9, 3, 1]).views(labels, stage)
@@ -340,7 +339,6 @@ def _run(name: str, folder: Path, small: tuple[Split, dict[str, Images]], precis
     return run
 
 
-@pytest.mark.parametrize("name", SOUND)
 def test_same_seed_same_bits_also_after_a_kill_in_the_middle_of_an_epoch(
     name: str, small_split: tuple[Split, dict[str, Images]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -367,7 +365,6 @@ def test_same_seed_same_bits_also_after_a_kill_in_the_middle_of_an_epoch(
             assert (tmp_path / "whole" / stage / file).read_bytes() == (tmp_path / "parts" / stage / file).read_bytes()
 
 
-@pytest.mark.parametrize("name", SOUND)
 def test_class_quantities_are_one_number_a_class(
     name: str, small_split: tuple[Split, dict[str, Images]], tmp_path: Path
 ) -> None:
@@ -379,14 +376,12 @@ def test_class_quantities_are_one_number_a_class(
     assert all(values.shape == (4,) and np.isfinite(values).all() for values in quantities.values())
 
 
-@pytest.mark.parametrize("name", SOUND)
 def test_runs_in_bfloat16(name: str, small_split: tuple[Split, dict[str, Images]], tmp_path: Path) -> None:
     """The backbone may run in half precision; head and loss get float32."""
     run = _run(name, tmp_path, small_split, precision="bfloat16")
     assert np.isfinite(run.history.loss).all()
 
 
-@pytest.mark.parametrize("name", SOUND)
 def test_inference_logits_have_a_column_for_each_class(name: str) -> None:
     method = make(name, [9, 4, 1])
     stage = method.stages_of(method.params)[-1]
@@ -395,7 +390,6 @@ def test_inference_logits_have_a_column_for_each_class(name: str) -> None:
     assert logits.shape == (5, 3)
 
 
-@pytest.mark.parametrize("name", SOUND)
 def test_params_are_frozen_plain_values(name: str) -> None:
     """They go into hashes and records."""
     params = get_method(name).Params()

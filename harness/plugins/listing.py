@@ -28,7 +28,7 @@ def items(what: str, *, check: bool = False) -> list[dict[str, str]]:
         "suites": _suites,
     }
     found = lookup("list", what, listings)()
-    return [{"name": name, "description": text} for name, text in sorted(found.items())]
+    return [{"name": name, "description": text} for name, text in found.items()]
 
 
 def _methods(check: bool) -> dict[str, str]:
@@ -59,11 +59,13 @@ def _backbones() -> dict[str, str]:
     import harness.engine.backbones as ours
 
     registered = {name for name in dir(ours) if timm.is_model(name)}
-    return {name: "registered by this project" if name in registered else "timm" for name in timm.list_models()}
+    return dict.fromkeys(sorted(registered), "of this project") | {
+        name: "timm" for name in timm.list_models() if name not in registered
+    }
 
 
 def _suites() -> dict[str, str]:
-    return {name: _suite(suite) for name, suite in read_suites().items()}
+    return {name: _suite(suite) for name, suite in sorted(read_suites().items())}
 
 
 def _suite(suite: Suite) -> str:

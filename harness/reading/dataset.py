@@ -62,6 +62,7 @@ class ImageFiles:
     labels: npt.NDArray[np.int64]  # (N,)
     identities: tuple[str, ...] | None = None
     upright: bool = False
+    interpolation: str = "bilinear"  # how they are resized
 
     def __post_init__(self) -> None:
         if len(self.names) != len(self.labels) or len(self.identities or self.names) != len(self.names):

@@ -51,10 +51,10 @@ def decode_image(data: bytes, shape: tuple[int, int, int]) -> Pixels:
     return read_image(data, convert)
 
 
-def decode_resized(data: bytes | memoryview, side: int) -> Pixels:
+def decode_resized(data: bytes | memoryview, side: int, interpolation: str = "bilinear") -> Pixels:
     """RGB pixels of a user's image of any size, shape (side, side, 3), turned upright by its EXIF orientation.
 
-    Its short side is resized (bilinear, antialiased), and its centre cut out.
+    Its short side is resized (antialiased), and its centre cut out.
 
     Raises:
         ValueError: the bytes are no readable image, or one with more than `MAX_PIXELS`, before or after it is resized.
@@ -68,7 +68,7 @@ def decode_resized(data: bytes | memoryview, side: int) -> Pixels:
             raise ValueError(
                 f"it has {rgb.width} x {rgb.height} pixels; the limit is {MAX_PIXELS}, also once it is resized"
             )
-        rgb = rgb.resize((width, height), Image.Resampling.BILINEAR)
+        rgb = rgb.resize((width, height), Image.Resampling[interpolation.upper()])
         left, top = (width - side) // 2, (height - side) // 2
         return np.asarray(rgb.crop((left, top, left + side, top + side)), dtype=np.uint8)
 

@@ -17,7 +17,7 @@ import numpy as np
 from harness.base.errors import UserError
 from harness.base.files import sha256_json
 from harness.metrics.shots import POLICIES, group_sizes
-from harness.records.evaluate import score_epoch, spans
+from harness.records.evaluate import score_epoch, spans, split_facts
 from harness.records.evidence import Evidence, evidence_path, read_evidence
 from harness.records.schema import HEADLINE, Record, Scores
 from harness.splits.splits import Split
@@ -74,18 +74,7 @@ def _recipe_faults(record: Record) -> Iterator[str]:
 
 
 def _split_faults(record: Record, evidence: Evidence | None, split: Split) -> Iterator[str]:
-    facts = {
-        "split": split.id,
-        "split_sha256": split.sha256,
-        "dataset": split.dataset,
-        "profile": split.profile,
-        "imbalance_factor": split.imbalance_factor,
-        "subset_rule": split.subset_rule,
-        "class_counts": split.class_counts,
-        "test_images": sum(split.test.class_counts),
-        "val_images": sum(split.val.class_counts),
-    }
-    for name, value in facts.items():
+    for name, value in split_facts(split).items():
         if getattr(record, name) != value:
             yield f"{name} is {_short(getattr(record, name))}, split {split.id} has {_short(value)}"
     if evidence is not None and not np.array_equal(evidence.targets, split.test.targets()):
@@ -102,15 +91,10 @@ def _score_faults(record: Record, evidence: Evidence) -> Iterator[str]:
         yield f"its evidence names a class beyond its {classes}"
         return
     for rule, scores in scored.items():
-        anew = score_epoch(
-            evidence.predictions[rule],
-            evidence.targets,
-            record.class_counts,
-            epoch=scores.epoch,
-            ece=scores.ece,  # neither this nor top-5 follows from predicted classes
-            top5=scores.top5,
-            policy=record.shot_policy,
-        )
+        # What does not follow from predicted classes is taken over.
+        measured = {"epoch": scores.epoch, "ece": scores.ece, "top5": scores.top5}
+        predictions = evidence.predictions[rule]
+        anew = score_epoch(predictions, evidence.targets, record.class_counts, record.shot_policy, **measured)
         for field in fields(Scores):
             stated, found = getattr(scores, field.name), getattr(anew, field.name)
             if not _same(stated, found):

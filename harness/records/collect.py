@@ -67,7 +67,9 @@ def collect(*roots: Path) -> Collected:
     for path in record_paths(*roots):
         try:
             record = read_record(path)
-            _check_name(path, record)
+            named = re.fullmatch(r"seed(\d+)", path.stem)
+            if named and int(named[1]) != record.seed:
+                raise UserError(f"{path}: this is the record of seed {record.seed}; it lies under another name")
             if lacking := _checked(path, record):
                 collected.unchecked.append((path, lacking))
             collected.records.append((path, record))
@@ -99,10 +101,6 @@ def _checked(path: Path, record: Record) -> str:
         raise UserError(f"{path}: {fault}")
     if record.status != "ok" or (evidence and split):
         return ""
-    return "its evidence is missing" if evidence is None else f"its split {record.split_sha256[:8]} is not here"
-
-
-def _check_name(path: Path, record: Record) -> None:
-    named = re.fullmatch(r"seed(\d+)", path.stem)
-    if named and int(named[1]) != record.seed:
-        raise UserError(f"{path}: this is the record of seed {record.seed}; it lies under another name")
+    if evidence is None:
+        return "its evidence is missing, so no score could be computed anew"
+    return f"its split {record.split_sha256[:8]} is not here to compare its labels with"

@@ -12,9 +12,8 @@ import numpy.typing as npt
 
 from harness.base.errors import UserError
 from harness.base.files import read_json, stamped, unstamped, write_json
-from harness.metrics.f1 import macro_f1
 from harness.metrics.selection import SELECTION_RULES
-from harness.metrics.shots import DEFAULT_POLICY, group_sizes, per_class_accuracy, shot_accuracy
+from harness.metrics.shots import DEFAULT_POLICY, group_sizes, macro_f1, per_class_accuracy, shot_accuracy
 from harness.records.arrays import Arrays, write_arrays
 from harness.records.evidence import evidence_path, gather
 from harness.records.history import read_history
@@ -111,25 +110,32 @@ def _score(split: Split, info: RunInfo, stem: Path, seed: int, policy: str) -> t
         )
     results, evidence = _results(split, info, stem.with_suffix(".npz"), policy) if info.status == "ok" else ({}, {})
     epochs = [int(epoch) for epoch in evidence["epochs"]] if evidence else []
-    two_stages = "finetune" in info.stages
     record = Record(
-        **vars(info),
+        **(vars(info) | split_facts(split)),
         schema=SCHEMA,
-        dataset=split.dataset,
-        profile=split.profile,
-        imbalance_factor=split.imbalance_factor,
-        subset_rule=split.subset_rule,
-        class_counts=split.class_counts,
-        test_images=sum(split.test.class_counts),
-        val_images=sum(split.val.class_counts),
         backbone=info.recipe.get("backbone", ""),
-        stage1_selection="last" if two_stages else None,
+        stage1_selection="last" if "finetune" in info.stages else None,
         shot_policy=policy,
         groups=group_sizes(split.class_counts, policy),
         results=results,
         evaluated_epochs=spans(epochs),
     )
     return record, evidence
+
+
+def split_facts(split: Split) -> dict[str, Any]:
+    """What a record says of its split."""
+    return {
+        "split": split.id,
+        "split_sha256": split.sha256,
+        "dataset": split.dataset,
+        "profile": split.profile,
+        "imbalance_factor": split.imbalance_factor,
+        "subset_rule": split.subset_rule,
+        "class_counts": split.class_counts,
+        "test_images": sum(split.test.class_counts),
+        "val_images": sum(split.val.class_counts),
+    }
 
 
 def spans(epochs: Sequence[int]) -> str:
@@ -159,42 +165,29 @@ def _results(split: Split, info: RunInfo, path: Path, policy: str) -> tuple[dict
         raise UserError(f"{path}: predictions do not fit split {split.id}; run its stage again")
     if max(part.max(initial=0) for part in (history["test"], history["val"])) >= split.num_classes:
         raise UserError(f"{path}: predictions of classes that split {split.id} does not have; run its stage again")
-    rows = {rule: choose(history["test"], test, history["val"], val) for rule, (_, choose) in SELECTION_RULES.items()}
-    applicable = {rule: row for rule, row in rows.items() if row is not None}
-    results = dict.fromkeys(rows) | {
-        rule: score_epoch(
-            history["test"][row],
-            test,
-            split.class_counts,
-            epoch=int(history["epochs"][row]),
-            ece=float(history["ece"][row]),
-            top5=float(history["top5"][row]) if "top5" in history else None,
-            policy=policy,
-        )
-        for rule, row in applicable.items()
-    }
-    return results, gather(history, applicable, test, val)
+    results: dict[str, Scores | None] = dict.fromkeys(SELECTION_RULES)
+    rows = {}
+    for rule, (_, choose) in SELECTION_RULES.items():
+        if (row := choose(history["test"], test, history["val"], val)) is not None:
+            measured: dict[str, Any] = {name: history[name][row].item() for name in ("ece", "top5") if name in history}
+            measured["epoch"] = int(history["epochs"][row])
+            results[rule] = score_epoch(history["test"][row], test, split.class_counts, policy, **measured)
+            rows[rule] = row
+    return results, gather(history, rows, test, val)
 
 
 def score_epoch(
-    predictions: Classes,
-    targets: Classes,
-    class_counts: Sequence[int],
-    *,
-    epoch: int,
-    ece: float,
-    top5: float | None = None,
-    policy: str = DEFAULT_POLICY,
+    predictions: Classes, targets: Classes, class_counts: Sequence[int], policy: str = DEFAULT_POLICY, **measured: Any
 ) -> Scores:
-    """The scores of an epoch's predictions on the test part; `class_counts` are those of the training images."""
+    """The scores of an epoch's predictions on the test part; `class_counts` are those of the training images.
+
+    Args:
+        measured: what predicted classes do not tell: `epoch`, `ece`, and `top5` where it is known.
+    """
     groups: dict[str, Any] = shot_accuracy(predictions, targets, class_counts, policy)
+    f1 = macro_f1(predictions, targets, len(class_counts))
     return Scores(
-        epoch=epoch,
-        **groups,
-        macro_f1=macro_f1(predictions, targets, len(class_counts)),
-        ece=ece,
-        per_class=per_class_accuracy(predictions, targets, len(class_counts)),
-        top5=top5,
+        **groups, **measured, macro_f1=f1, per_class=per_class_accuracy(predictions, targets, len(class_counts))
     )
 
 

@@ -34,7 +34,6 @@ CURVES = ("loss", "learning_rate", "epochs", "test", "val")
 class Evidence:
     """What is known of a run beyond its record."""
 
-    run_key: str
     targets: npt.NDArray[np.integer]
     predictions: dict[str, npt.NDArray[np.integer]]  # by selection rule, (N,)
     curves: dict[str, npt.NDArray[np.floating]]  # loss, learning_rate, epochs, test, val
@@ -97,13 +96,10 @@ def read_evidence(path: Path, record: Record) -> Evidence | None:
     with read_arrays(path, "evidence", "run `ltbench evaluate` of its cell again") as arrays:
         found = str(arrays["run_key"])
         rows = dict(zip(arrays["rules"].tolist(), arrays["row"].tolist(), strict=True))
-        evidence = Evidence(
-            found,
-            arrays["targets"],
-            {rule: arrays["predictions"][row] for rule, row in rows.items()},
-            {name: arrays[name] for name in CURVES},
-            {name.removeprefix(CLASS): values for name, values in arrays.items() if name.startswith(CLASS)},
-        )
+        predictions = {rule: arrays["predictions"][row] for rule, row in rows.items()}
+        curves = {name: arrays[name] for name in CURVES}
+        quantities = {name.removeprefix(CLASS): of for name, of in arrays.items() if name.startswith(CLASS)}
+        evidence = Evidence(arrays["targets"], predictions, curves, quantities)
         _check(evidence)
     if found != record.run_key:
         raise UserError(f"{path}: evidence of run {found}, its record is of run {record.run_key}")

@@ -74,14 +74,12 @@ def _check(record: Record, path: Path, their_splits: Path, our_splits: Path) -> 
     split = read_split(ours if ours.is_file() else their_splits / f"{record.split}.json")
     if (split.id, split.sha256, split.class_counts) != (record.split, record.split_sha256, record.class_counts):
         raise UserError(f"{path}: measured on split {record.split_sha256}, {split.id} has {split.sha256} here")
-    code = {entry.method: record.code_version}
-    runs = (
-        run_info(
-            cell, split, record.seed, cell.stages[-1], spread, {cell.first_stage.name: version} | code, record.recipe
-        )
-        for version in versions_of(cell.first_stage.name, known)
-    )
-    if not any((record.stage1_key, record.run_key) == (run.stage1_key, run.run_key) for run in runs):
+    for version in versions_of(cell.first_stage.name, known):
+        codes = {cell.first_stage.name: version, entry.method: record.code_version}
+        run = run_info(cell, split, record.seed, cell.stages[-1], spread, codes, record.recipe)
+        if (record.stage1_key, record.run_key) == (run.stage1_key, run.run_key):
+            break
+    else:
         raise UserError(f"{path}: another run key than this checkout's: its first stage was trained with other code")
     read_checked(path, record, split)
     if not ours.is_file():

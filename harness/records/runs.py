@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from harness.base import config
 from harness.base.files import read_json, sha256_json, stamped, unstamped, write_json
-from harness.records.schema import Failure
 from harness.spec.entries import Entry
 from harness.spec.provenance import code_version
 from harness.spec.registry import get_plugin
@@ -23,29 +22,43 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
+class Failure:
+    """Why a run has no result, and where it stopped."""
+
+    reason: str
+    epoch: int | None = None
+    step: int | None = None
+
+
+@dataclass(frozen=True)
 class RunInfo:
     """Identity and outcome of one run: the same bytes for the same run."""
 
     method: str
-    variant: str
+    variant: str  # "" is the method's default
     track: str
     seed: int
     split: str
     split_sha256: str
     stages: list[str]
-    recipe: dict[str, Any]
+    recipe: dict[str, Any]  # resolved: backbone, precision, params, train, finetune
     recipe_sha256: str
-    stage1_key: str
+    stage1_key: str  # run key of the first stage, shared by every method that starts from it
     run_key: str
     code_version: str
-    status: Literal["ok", "failed", "skipped"] = "ok"
+    status: Literal["ok", "failed", "skipped"]
     failure: Failure | None = None
-    notes: tuple[str, ...] = config.later(())  # what a reader of its numbers must know: of its data, of its batches
+    notes: tuple[str, ...] = config.later(())  # what a reader must know: images that parts share, classes not tested
+
+    @property
+    def entry(self) -> str:
+        """method[-variant]@track, the name of a row."""
+        return str(Entry(self.method, self.variant, self.track))
 
     @property
     def title(self) -> str:
         """For messages."""
-        return f"{Entry(self.method, self.variant, self.track)} on {self.split}, seed {self.seed}"
+        return f"{self.entry} on {self.split}, seed {self.seed}"
 
     def failed(
         self,
@@ -117,9 +130,7 @@ def run_info(
     second = {"stage1": first_key, "code": own_code, "method": cell.method.name, "recipe": recipe}
     own = stage == "train"
     return RunInfo(
-        method=cell.method.name,
-        variant=cell.entry.variant,
-        track=cell.entry.track,
+        **vars(cell.entry),
         seed=seed,
         split=split.id,
         split_sha256=split.sha256,
@@ -129,4 +140,5 @@ def run_info(
         stage1_key=first_key,
         run_key=first_key if own else sha256_json(second)[:16],
         code_version=own_code,
+        status="ok",
     )

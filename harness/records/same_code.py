@@ -37,21 +37,17 @@ def read_same_code(path: Path = SAME_CODE) -> dict[str, dict[str, str]]:
     return dict(value)
 
 
-def measured_the_same(version: str, current: str, known: dict[str, dict[str, str]]) -> str | None:
-    """On what the version measured the same as the current one, in any number of steps; None where not known."""
-    suites: dict[str, None] = {}
+def measured_the_same(version: str, current: str, known: dict[str, dict[str, str]]) -> bool:
+    """Whether the version is known to measure the same as the current one, in any number of steps."""
     seen = set()
-    while version != current:
-        if version not in known or version in seen:
-            return None
+    while version != current and version in known and version not in seen:
         seen.add(version)
-        suites[known[version]["on"]] = None
         version = known[version]["now"]
-    return ", ".join(suites)
+    return version == current
 
 
 def versions_of(method: str, known: dict[str, dict[str, str]]) -> list[str]:
     """This checkout's code version of a method, then the older ones that measured the same."""
     current = code_version(get_plugin(method).folder)
     older = [version for version, to in known.items() if to["method"] == method]
-    return [current, *(version for version in older if measured_the_same(version, current, known) is not None)]
+    return [current, *(version for version in older if measured_the_same(version, current, known))]

@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
 
 from harness.base import config
 from harness.base.errors import UserError
 from harness.base.files import read_json, stamped, unstamped, write_json
 from harness.metrics.selection import SELECTION_RULES
-from harness.spec.entries import Entry
+from harness.records.runs import RunInfo
 
 SCHEMA = 1
 HEADLINE = "last"  # the selection rule that every finished run has, and that tables lead with
@@ -41,48 +40,24 @@ class Scores:
                 raise ValueError(f"a score must be a fraction from 0 to 1, found {value}")
 
 
-@dataclass(frozen=True)
-class Failure:
-    """Why a run has no result, and where it stopped."""
-
-    reason: str
-    epoch: int | None = None
-    step: int | None = None
-
-
-@dataclass(frozen=True)
-class Record:
+@dataclass(frozen=True, kw_only=True)
+class Record(RunInfo):
     """Everything that a number in a table rests on."""
 
     schema: int
-    status: Literal["ok", "failed", "skipped"]
     dataset: str
-    split: str
-    split_sha256: str
     profile: str
     imbalance_factor: float
     subset_rule: str
     class_counts: list[int]  # training images of each class
     test_images: int
     val_images: int
-    method: str
-    variant: str  # "" is the method's default
-    track: str
-    recipe: dict[str, Any]  # resolved: backbone, precision, params, train, finetune
-    recipe_sha256: str
     backbone: str
-    seed: int
-    stages: list[str]
     stage1_selection: str | None  # which epoch of stage 1 the second stage started from; None with one stage
-    stage1_key: str  # run key of the first stage, shared by every method that starts from it
-    run_key: str
-    code_version: str
     shot_policy: str
     groups: dict[str, int]  # number of classes in many, medium, few
     results: dict[str, Scores | None] = field(default_factory=dict)  # selection rule -> scores; None: not applicable
     evaluated_epochs: str = ""  # those that best_val and best_test chose among, e.g. "10-160 by 10, 161-200"
-    failure: Failure | None = None
-    notes: tuple[str, ...] = config.later(())  # what a reader must know: images that parts share, classes not tested
 
     def __post_init__(self) -> None:
         if not 1 <= self.imbalance_factor < float("inf"):
@@ -98,11 +73,6 @@ class Record:
                 found = len(scores.per_class)
                 raise ValueError(f"{rule} has {found} class accuracies for {len(self.class_counts)} classes")
 
-    @property
-    def entry(self) -> str:
-        """method[-variant]@track, the name of a row."""
-        return str(Entry(self.method, self.variant, self.track))
-
 
 def read_record(path: Path) -> Record:
     """A record from its file.
@@ -114,10 +84,8 @@ def read_record(path: Path) -> Record:
     if not isinstance(stored, dict) or not isinstance(stored.get("schema"), int):
         raise UserError(f"{path}: not a record (no schema number)")
     value = {key: item for key, item in stored.items() if key != "sha256"}
-    if value["schema"] > SCHEMA:
-        raise UserError(f"{path}: written by a later version (schema {value['schema']}, this one knows {SCHEMA})")
-    if value["schema"] < SCHEMA:
-        raise UserError(f"{path}: schema {value['schema']} is unknown")
+    if value["schema"] != SCHEMA:
+        raise UserError(f"{path}: written by another version (schema {value['schema']}, this one knows {SCHEMA})")
     record = config.build(Record, value, str(path))
     if "sha256" not in stored:
         raise UserError(f"{path}: has no sha256 over its content, so nobody can tell whether it was edited")

@@ -16,7 +16,7 @@ COLUMNS = (
     "dataset", "split", "imbalance_factor", "track", "method", "variant", "backbone", "seed", "selection", "status",
     "epoch", "all", "macro", "many", "medium", "few", "macro_f1", "ece", "top5", "shot_policy", "profile",
     "subset_rule", "stages", "stage1_selection", "reason", "split_sha256", "recipe_sha256", "stage1_key", "run_key",
-    "code_version", "record",
+    "code_version", "notes", "record",
 )  # fmt: skip
 
 
@@ -28,7 +28,7 @@ def rows(collected: Collected) -> list[dict[str, Any]]:
     table = []
     for path, record in collected.records:
         common = {column: getattr(record, column, None) for column in COLUMNS}
-        common |= {"stages": "+".join(record.stages), "record": path.as_posix()}
+        common |= {"stages": "+".join(record.stages), "notes": "; ".join(record.notes), "record": path.as_posix()}
         common["reason"] = record.failure.reason if record.failure else None
         applicable = [(rule, scores) for rule in SELECTION_RULES if (scores := record.results.get(rule))]
         for rule, scores in applicable:

@@ -13,7 +13,7 @@ from typing import Any, Final, Literal, NamedTuple, get_args
 from harness.metrics.shots import GROUPS
 from harness.reporting.claims import NOT_STATED, TRACK, Claim
 from harness.reporting.drawer import ResolveRecipe, differing
-from harness.reporting.effects import t_quantile
+from harness.reporting.significance import t_quantile
 from harness.reporting.summary import Row, Section, Stat
 
 # Backbones whose printed name differs from the one that builds them; both without punctuation.
@@ -138,7 +138,8 @@ class MeasuredRows:
 
 def _measured(claim: Claim, measured: Sequence[Beside], known: str | None) -> Comparison:
     row, stat, delta = measured[0]
-    reach = _reach(stat)  # the published value is within the tolerance, or in the t-interval of the measured mean
+    # The published value is within the tolerance, or in the t-interval of the measured mean; one seed has none.
+    reach = 0.0 if stat.std is None else t_quantile(stat.n) * stat.std / math.sqrt(stat.n)
     agrees = abs(delta) <= max(TOLERANCE, reach) + ROUNDING
     marks = [f"measured at {claim.rule}", *_marks(claim, row)]
     if len(measured) > 1:
@@ -151,13 +152,6 @@ def _measured(claim: Claim, measured: Sequence[Beside], known: str | None) -> Co
     status: Status = "reproduced" if agrees else "differs"
     reason = "" if agrees else known or UNEXPLAINED
     return Comparison(claim, status, reason, tuple(measured), tuple(marks), row.key)
-
-
-def _reach(stat: Stat) -> float:
-    """Half the t-interval of the mean; 0 for one seed, which has none."""
-    if stat.std is None:
-        return 0.0
-    return t_quantile(stat.n) * stat.std / math.sqrt(stat.n)
 
 
 def _marks(claim: Claim, row: Row) -> Iterator[str]:

@@ -19,8 +19,8 @@ from harness.base.files import write_text
 from harness.metrics.selection import SELECTION_RULES
 from harness.records.schema import HEADLINE
 from harness.reporting import tables
-from harness.reporting.effects import Effect
 from harness.reporting.figures import pictures
+from harness.reporting.significance import Effect
 from harness.reporting.studies import ENOUGH, SCORES, Contrast, MeasuredContrast, Study, StudyResult, number, ranked
 from harness.reporting.summary import Section
 from harness.reporting.tables import Cell, Value
@@ -39,16 +39,14 @@ def refresh(text: str, sections: Sequence[Section], studies: Sequence[StudyResul
     Raises:
         UserError: no such table, selection rule or study, or no block at all.
     """
-    tables_by_name = {section.slug: section for section in sections}
-    studies_by_id = {result.study.id: result for result in studies}
 
     def inside(block: str) -> str:
         match block.split():
             case ["table", name, rule]:
                 lookup("selection rule", rule, SELECTION_RULES, where=where)
-                return brief(lookup("table", name, tables_by_name, where=where), rule)
+                return brief(lookup("table", name, {one.slug: one for one in sections}, where=where), rule)
             case ["study", name]:
-                return study(lookup("study", name, studies_by_id, where=where))
+                return study(lookup("study", name, {one.study.id: one for one in studies}, where=where))
             case ["findings"]:
                 return findings(studies)
         expected = "<!-- table NAME RULE -->, <!-- study ID --> or <!-- findings -->"
@@ -124,12 +122,10 @@ def refresh_files(
     paths: Sequence[Path], sections: Sequence[Section], studies: Sequence[StudyResult] = ()
 ) -> list[Path]:
     """Refreshes each file; returns those that changed. Nothing is written if one of them has a mistake."""
-    texts = {}
-    for path in paths:
-        try:
-            texts[path] = path.read_text(encoding="utf-8")
-        except OSError as error:
-            raise UserError(f"{path}: cannot be read: {error.strerror}") from None
+    try:
+        texts = {path: path.read_text(encoding="utf-8") for path in paths}
+    except OSError as error:
+        raise UserError(f"{error.filename}: cannot be read: {error.strerror}") from None
     fresh = {path: refresh(text, sections, studies, str(path)) for path, text in texts.items()}
     changed = [path for path in paths if fresh[path] != texts[path]]
     for path in changed:

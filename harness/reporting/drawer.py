@@ -28,7 +28,7 @@ COSTS = {
 }
 LONGEST = 200
 TIERS: dict[Tier, str] = {
-    "reported": "reported: its scores could not be computed anew",
+    "reported": "reported: its evidence or its split is not here, so the check is not complete",
     "recomputed": "recomputed: every score from its predictions",
     "re-run": "re-run: a maintainer measured this run again",
 }

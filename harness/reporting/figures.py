@@ -11,7 +11,7 @@ from html import escape
 from pathlib import Path
 
 from harness.base.files import write_text
-from harness.reporting.effects import Effect
+from harness.reporting.significance import Effect
 from harness.reporting.studies import SCORES, MeasuredContrast, StudyResult
 
 MOST_LINES = 6  # rows of a picture, the first ones; more cannot be told apart by colour

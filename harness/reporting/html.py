@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import json
-from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -41,18 +38,17 @@ class Across(NamedTuple):
     ranks: list[tuple[str, float]]
 
 
-@dataclass(frozen=True)
-class Page:
+class Page(NamedTuple):
     """Everything on the page."""
 
     sections: list[Section]
-    papers: list[FilledTable] = field(default_factory=list)
-    methods: list[MethodView] = field(default_factory=list)
-    studies: list[StudyResult] = field(default_factory=list)
-    speed: Sequence[SpeedReport] = ()
-    left_out: list[tuple[str, str]] = field(default_factory=list)  # file, reason
-    across: Across | str = ""  # methods over all data sets, or why that is not shown
-    weights: list[WeightsRecord] = field(default_factory=list)
+    papers: list[FilledTable]
+    methods: list[MethodView]
+    studies: list[StudyResult]
+    speed: list[SpeedReport]
+    left_out: list[tuple[str, str]]  # file, reason
+    across: Across | str  # methods over all data sets, or why that is not shown
+    weights: list[WeightsRecord]
 
 
 def render(page: Page) -> str:
@@ -64,6 +60,8 @@ def render(page: Page) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    # What is embedded as JSON cannot end its element or open a comment: `tojson` escapes what could.
+    environment.policies["json.dumps_kwargs"] = {"sort_keys": True, "separators": (",", ":"), "allow_nan": False}
     style, script, findings = _style(), _script(), ranked(page.studies)
     return environment.get_template("leaderboard.html.j2").render(
         page=page,
@@ -83,7 +81,7 @@ def render(page: Page) -> str:
         style=style,
         script=script,
         hashes=(_csp_hash(style), _csp_hash(script)),
-        number_text=_cell, percent=_percent, cost=_cost, data=_data, embed=embed, pictures=pictures, flat=drawer.flat,
+        number_text=_cell, percent=_percent, cost=_cost, data=_data, pictures=pictures, flat=drawer.flat,
         facts=drawer.facts, header=tables.header, published=tables.published, seeds=tables.seeds, difference=number,
         common_marks=common_marks, commands=commands,
     )  # fmt: skip
@@ -107,12 +105,6 @@ def _script() -> Markup:
 def _csp_hash(text: str) -> str:
     """The page's policy admits this text and no other, so no text from a record can ever run."""
     return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}"
-
-
-def embed(value: Any) -> Markup:
-    """JSON for a script element: nothing in it can end the element or open a comment."""
-    text = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)  # ASCII only
-    return Markup(text.replace("&", r"\u0026").replace("<", r"\u003c").replace(">", r"\u003e"))  # noqa: S704
 
 
 def _cell(stat: Stat | None, *, signed: bool = False) -> tuple[str, str]:
@@ -174,9 +166,9 @@ def _series(row: Row, order: list[int], index: int) -> dict[str, Any]:
             rule: {key: _cell(stats[key]) if stats[key] else None for key in COMPARED}
             for rule, stats in row.stats.items()
         },
-        "curves": {name: _curve(curve, 1 if name == "loss" else 100) for name, curve in row.seen.curves.items()},
-        "quantities": {name: [values[c] for c in order] for name, values in row.seen.quantities.items()},
-        "confusions": row.seen.confusions,
+        "curves": {name: _curve(curve, 1 if name == "loss" else 100) for name, curve in row.curves.items()},
+        "quantities": {name: [values[c] for c in order] for name, values in row.quantities.items()},
+        "confusions": row.confusions,
     }
 
 

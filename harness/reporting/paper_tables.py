@@ -17,6 +17,7 @@ from harness.metrics.shots import GROUPS
 from harness.reporting.claims import SELECTIONS, Card, Claim, one_of
 from harness.reporting.comparison import STATUSES, Comparison, MeasuredRows, Status, backbone_identity, dataset_identity
 from harness.reporting.inputs import Named, read_lists
+from harness.weights.catalogue import Weights
 from harness.weights.record import WeightsRecord
 
 PAPERS = Path(__file__).parent / "papers"
@@ -143,6 +144,8 @@ def fill(
 ) -> list[FilledTable]:
     """Puts the claims into the tables' cells, and beside each what was measured, and what published weights score.
 
+    Rows that hold no number (their method or card is not here) and empty tables are left out.
+
     Raises:
         UserError: more than one claim fits a cell.
     """
@@ -154,7 +157,8 @@ def fill(
     reasons = {card.name: card.reason for card in cards}
 
     def cell(table: PaperTable, line: TableRow, column: Column) -> Comparison | None:
-        candidates = owned[line.method, line.card]
+        card = line.card or (None if owned[line.method, None] else line.method)  # a method that is not here has a card
+        candidates = owned[None, card] if card else owned[line.method, None]
         found = [claim for claim in candidates if table.has(claim) and line.has(claim) and column.has(claim)]
         if len(found) > 1:
             fitting = (f"{c.value} ({', '.join(filter(None, (c.location, c.selection, c.note)))})" for c in found)
@@ -162,45 +166,34 @@ def fill(
             raise UserError(f"{where}: {len(found)} claims fit: {'; '.join(fitting)}")
         if not found:
             return None
-        if line.card:
-            answer = Comparison(found[0], "reported only", reasons[line.card])
+        if card:
+            answer = Comparison(found[0], "reported only", reasons[card])
         else:
             answer = rows.beside(found[0], line.measured_as.get(found[0].dataset), line.known or table.known)
         return replace(answer, weights=mark(found[0], weights))
 
     filled = []
     for table in tables:
-        lines = ((line, tuple(cell(table, line, column) for column in table.columns)) for line in table.rows)
-        filled.append(FilledTable(table, tuple(FilledRow(*line) for line in lines)))
+        lines = (FilledRow(line, tuple(cell(table, line, column) for column in table.columns)) for line in table.rows)
+        if kept := tuple(line for line in lines if any(line.cells)):
+            filled.append(FilledTable(table, kept))
     return filled
-
-
-def present(tables: Iterable[FilledTable]) -> list[FilledTable]:
-    """The tables without rows that hold no number (their method or card is not here), and without empty tables."""
-    kept = (replace(table, rows=tuple(row for row in table.rows if any(row.cells))) for table in tables)
-    return [table for table in kept if table.rows]
 
 
 def mark(claim: Claim, records: Sequence[WeightsRecord]) -> str:
     """What published weights score where a claim is about such weights. It never changes the status of the claim."""
     marks = []
-    for record in records:
+    about = [one for one in records if _setting(claim) == _setting(one.weights) and not claim.variant]
+    for record in about:
         methods = {result.method: result for result in reversed(record.results)}  # the first one of a method counts
-        result = methods.get(claim.method) if _are_of(claim, record) and not claim.variant else None
+        result = methods.get(claim.method) if claim.group == "all" or claim.shot_policy == record.shot_policy else None
         value = getattr(result.scores, claim.group) if result else None
         if value is not None:
             marks.append(f"published weights score {100 * value:.2f} ({record.source.repository or record.name})")
     return "; ".join(marks)
 
 
-def _are_of(claim: Claim, record: WeightsRecord) -> bool:
-    """Whether a claim is about such weights: data, tail, network, length of training and choice of the epoch."""
-    one = record.weights
-    return (
-        dataset_identity(claim.dataset) == dataset_identity(one.dataset)
-        and claim.imbalance_factor == one.imbalance_factor
-        and backbone_identity(claim.backbone) == backbone_identity(one.backbone)
-        and claim.epochs == (one.epochs or None)
-        and claim.selection == one.selection
-        and (claim.group == "all" or claim.shot_policy == record.shot_policy)
-    )
+def _setting(of: Claim | Weights) -> tuple[object, ...]:
+    """Data, tail, network, length of training and choice of the epoch."""
+    data, network = dataset_identity(of.dataset), backbone_identity(of.backbone)
+    return data, of.imbalance_factor, network, of.epochs or None, of.selection

@@ -17,15 +17,12 @@ from harness.records.collect import Collected
 from harness.records.evidence import Evidence, evidence_path, read_evidence
 from harness.records.same_code import measured_the_same, read_same_code
 from harness.records.schema import HEADLINE, Record
-from harness.reporting import html, tables
-from harness.reporting.claims import Card, Claim, load_cards
+from harness.reporting import figures, html, paper_tables, tables
+from harness.reporting.claims import Card, Claim, load_cards, load_claims, load_shipped_cards
 from harness.reporting.comparison import MeasuredRows, in_order
 from harness.reporting.drawer import RecipeValues, ResolveRecipe
-from harness.reporting.figures import write_figures
 from harness.reporting.inputs import readable
 from harness.reporting.methods import method_views
-from harness.reporting.paper_tables import fill, load_tables, present
-from harness.reporting.published import load_claims, read_published
 from harness.reporting.significance import critical_difference
 from harness.reporting.speed import FOLDER as BENCHES
 from harness.reporting.speed import read_speed
@@ -77,7 +74,7 @@ def sources() -> Sources:
     folders = {name: plugin.folder for name, plugin in find_plugins().items()}
     current = {name: code_version(folder) for name, folder in folders.items()}
     benches, weights = sorted(BENCHES.glob("*.json")), sorted(WEIGHTS.glob("*.json"))
-    claims, cards = load_claims(folders), read_published().cards
+    claims, cards = load_claims(folders), load_shipped_cards(folders)
     return Sources(claims, folders, current, recipe_now, cards, benches=benches, weights=weights)
 
 
@@ -102,14 +99,15 @@ def build_report(collected: Collected, out: Path, sources: Sources) -> Path:
     weights.sort(key=lambda record: (-record.weights.imbalance_factor, record.name))  # long-tailed ones first
     speed, useless = readable(sources.benches, read_speed)
     left_out = sorted([*ranked.left_out, *((label(path), label(why)) for path, why in [*damaged, *unread, *useless])])
-    papers = present(fill(load_tables(sources.folders), sources.claims, cards, rows, weights))
+    described = paper_tables.load_tables(sources.folders)
+    papers = paper_tables.fill(described, sources.claims, cards, rows, weights)
     in_cells = {cell.claim: cell for table in papers for cell in table.cells}
     comparisons = [in_cells.get(claim) or rows.beside(claim) for claim in in_order(sources.claims)]
     methods = method_views(sections, comparisons, sources.folders, sources.resolve)
     page = html.render(html.Page(sections, papers, methods, studies, speed, left_out, _across(sections), weights))
     for name, text in tables.all_files(sections, comparisons, papers).items():
         _write(out / "tables" / name, text)
-    write_figures(studies, out / "figures")
+    figures.write_figures(studies, out / "figures")
     _write(out / "leaderboard.html", page)
     return out / "leaderboard.html"
 
@@ -147,17 +145,11 @@ def ranked_sections(collected: Collected, current: Mapping[str, str] | None = No
             return None
 
     same = read_same_code() if current else {}
-    lacking = {path: f"reported only: {reason}" for path, reason in collected.unchecked}
-    runs = [
-        RunResult(
-            label(path),
-            r,
-            collected.costs(path),
-            "; ".join(filter(None, (lacking.get(path), _note(r, current, same)))),
-            collected.tier(path),
-        )
-        for path, r in collected.records
-    ]
+    lacking = {path: f"not fully checked: {reason}" for path, reason in collected.unchecked}
+    runs = []
+    for path, record in collected.records:
+        note = "; ".join(filter(None, (lacking.get(path), _note(record, current, same))))
+        runs.append(RunResult(label(path), record, collected.costs(path), note, collected.tier(path)))
     return Ranked([with_evidence(section, read) for section in summarize(runs)], left_out, read)
 
 

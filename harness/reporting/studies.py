@@ -11,17 +11,17 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final, TypeAlias, get_args
+from typing import Final, TypeAlias, get_args
 
 import numpy as np
-import numpy.typing as npt
 
 from harness.base.errors import unknown
 from harness.metrics.selection import SELECTION_RULES
 from harness.metrics.shots import GROUPS, group_of_class
 from harness.records.schema import HEADLINE
-from harness.reporting.effects import Effect, Verdict, effect
+from harness.reporting.drawer import differing
 from harness.reporting.inputs import Named, read_lists
+from harness.reporting.significance import Classes, Effect, RunsOfRow, Verdict, effect
 from harness.reporting.summary import Row, Section, in_all
 from harness.reporting.tables import percent
 from harness.reporting.views import ReadEvidence, correct_at, evidence_of
@@ -34,8 +34,6 @@ BOUND: Final = re.compile(r"(above|below) (-?\d+(?:\.\d+)?)")
 
 # Recipe keys that no method decides and no study here varies. (The length of a second stage is the method's own.)
 CONDITIONS: Final = ("backbone", "image_size", "precision", "train.epochs", "train.iterations", "train.batch_size")
-
-Bits: TypeAlias = dict[int, npt.NDArray[np.bool_]]
 
 
 @dataclass(frozen=True)
@@ -257,20 +255,12 @@ def _row(name: str, section: Section) -> Row:
 
 def _check_conditions(row: Row, against: Row) -> None:
     """Two rows of a table must share more than its split and track."""
-    for name in CONDITIONS:
-        one, other = (_look_up(rows.first.recipe, name) for rows in (row, against))
-        if one != other:
+    for name, one, other in differing(row.first.recipe, against.first.recipe):
+        if name in CONDITIONS:
             raise MissingError(f"not comparable: {name} is {one} in {row.name}, {other} in {against.name}")
 
 
-def _look_up(recipe: Mapping[str, Any], name: str) -> Any:
-    """None where the recipe does not say it."""
-    for key in name.split("."):
-        recipe = recipe.get(key) or {}
-    return recipe
-
-
-def _correct(row: Row, rule: str, read: ReadEvidence) -> tuple[Bits, npt.NDArray[np.integer[Any]]]:
+def _correct(row: Row, rule: str, read: ReadEvidence) -> tuple[RunsOfRow, Classes]:
     """By seed, and the classes of the test images."""
     evidence = evidence_of(row, read)
     bits = correct_at(rule, evidence)
@@ -305,5 +295,5 @@ def _holds(found: Effect | None, claim: str) -> bool:
 def _quantities(study: Study, section: Section) -> Iterator[tuple[str, list[float]]]:
     for name in study.quantity_rows:
         rows = [row for row in section.rows if row.name == name]
-        if len(rows) == 1 and study.quantity in rows[0].seen.quantities:
-            yield name, rows[0].seen.quantities[study.quantity]
+        if len(rows) == 1 and study.quantity in rows[0].quantities:
+            yield name, rows[0].quantities[study.quantity]

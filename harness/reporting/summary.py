@@ -16,6 +16,7 @@ from harness.metrics.selection import SELECTION_RULES
 from harness.metrics.shots import GROUPS
 from harness.records.check import Tier
 from harness.records.schema import HEADLINE, Record, Scores
+from harness.spec.recipes import overrides_between
 
 RULES = tuple(SELECTION_RULES)
 
@@ -59,7 +60,7 @@ class RunResult:
 
 PROTOCOL = (
     "dataset", "imbalance_factor", "split", "track", "profile", "subset_rule", "split_sha256", "class_counts",
-    "val_images", "test_images", "shot_policy", "group_sizes",
+    "val_images", "test_images", "shot_policy", "group_sizes", "pretrained",
 )  # fmt: skip
 """What two numbers must share to stand in one column."""
 
@@ -74,21 +75,11 @@ class Curve:
 
 
 @dataclass(frozen=True)
-class Seen:
-    """What the evidence beside a row's runs says. Everything is empty for runs without evidence."""
-
-    interval: tuple[float, float] | None = None  # of the accuracy at `last`, over images and seeds
-    p: dict[str, float] = field(default_factory=dict)
-    """Selection rule -> p against the leader of the row's tie group (for a leader: of the group above), after Holm."""
-    curves: dict[str, Curve] = field(default_factory=dict)  # loss, test, val
-    quantities: dict[str, list[float]] = field(default_factory=dict)  # mean over seeds of each class, in class order
-    confusions: list[tuple[int, list[tuple[int, float]]]] = field(default_factory=list)
-    """The rarest classes, each with the classes that its test images are taken for and their shares, at `last`."""
-
-
-@dataclass(frozen=True)
 class Row:
-    """The runs of one entry under one recipe, each seed once."""
+    """The runs of one entry under one recipe, each seed once.
+
+    From `interval` on it is what the evidence beside the runs says; empty for runs without evidence.
+    """
 
     name: str  # entry without its track
     runs: tuple[RunResult, ...]  # by seed
@@ -102,7 +93,13 @@ class Row:
     Rows that paired tests cannot tell from the best of their group share its rank. Where no predictions are stored to
     test with, the mean accuracy over all images decides, and equal means share a rank.
     """
-    seen: Seen = Seen()
+    interval: tuple[float, float] | None = None  # of the accuracy at `last`, over images and seeds
+    p: dict[str, float] = field(default_factory=dict)
+    """Selection rule -> p against the leader of the row's tie group (for a leader: of the group above), after Holm."""
+    curves: dict[str, Curve] = field(default_factory=dict)  # loss, test, val
+    quantities: dict[str, list[float]] = field(default_factory=dict)  # mean over seeds of each class, in class order
+    confusions: list[tuple[int, list[tuple[int, float]]]] = field(default_factory=list)
+    """The rarest classes, each with the classes that its test images are taken for and their shares, at `last`."""
 
     @property
     def first(self) -> Record:
@@ -247,6 +244,7 @@ def _protocol(record: Record) -> tuple[Any, ...]:
     """The values of a record under the names in `PROTOCOL`."""
     sizes = tuple(record.groups.get(group, 0) for group in GROUPS)
     values = vars(record) | {"class_counts": tuple(record.class_counts), "group_sizes": sizes}
+    values["pretrained"] = str(record.recipe.get("pretrained", ""))
     return tuple(values[name] for name in PROTOCOL)
 
 
@@ -300,20 +298,28 @@ def _rows(runs: list[RunResult]) -> tuple[Row, ...]:
 def _placed(rows: list[Row]) -> Iterable[Row]:
     """The rows with their labels, and with ranks by mean accuracy."""
     names = Counter(row.name for row in rows)
-    means = {rule: [row.mean(rule) for row in rows] for rule in RULES}
+    means = {rule: [mean for row in rows if (mean := row.mean(rule)) is not None] for rule in RULES}
     seen: Counter[str] = Counter()
     for row in rows:
-        label = f"{row.name} ({row.first.recipe_sha256[:8]})" if names[row.name] > 1 else row.name
+        own = {rule: row.mean(rule) for rule in RULES}
+        label = f"{row.name} ({_told_apart(row, rows)})" if names[row.name] > 1 else row.name
         seen[label] += 1
         yield replace(
             row,
             label=label if seen[label] == 1 else f"{label} #{seen[label]}",
-            ranks={rule: _rank(row.mean(rule), of_all) for rule, of_all in means.items()},
+            ranks={
+                rule: None if mean is None else 1 + sum(other > mean for other in means[rule])
+                for rule, mean in own.items()
+            },
         )
 
 
-def _rank(mean: float | None, of_all: list[float | None]) -> int | None:
-    return None if mean is None else 1 + sum(other > mean for other in of_all if other is not None)
+def _told_apart(row: Row, rows: list[Row]) -> str:
+    """What of its recipe tells a row from others of its name, as on the command line; else the recipe's hash."""
+    recipe = row.first.recipe
+    items = [item for o in rows if o.name == row.name for item in overrides_between(o.first.recipe, recipe)]
+    items = [item for item in dict.fromkeys(items) if not item.startswith("finetune.") or item[9:] not in items]
+    return ", ".join([*items[:2], *(["..."] if items[2:] else [])]).replace('"', "") or row.first.recipe_sha256[:8]
 
 
 def _headline_order(row: Row) -> tuple[float, str, str]:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import sys
 from dataclasses import replace
 
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from harness.base.errors import UserError, lookup, unknown
+from harness.base.screen import console, table
 from harness.metrics.selection import SELECTION_RULES
 from harness.records.collect import Collected
 from harness.records.schema import Record
@@ -17,7 +17,6 @@ from harness.reporting import tables
 from harness.reporting.report import ranked_sections
 from harness.reporting.summary import Section
 from harness.reporting.tables import Value
-from harness.spec.entries import parse_entry
 
 FORMATS = ("table", "md", "csv")
 
@@ -39,16 +38,14 @@ def show(collected: Collected, suite: str, selection: str, form: str) -> None:
     if form == "csv":
         print(tables.leaderboard_csv(sections, selection), end="")
         return
-    console = Console()
-    if not console.is_terminal:  # a file or a pipe has no width; rich would take 80 columns
-        console = Console(width=160)
+    screen = console()
     for section in sections:
         if form == "md":
             print(tables.markdown(section, selection))
         else:
-            console.print(_table(section, selection))
+            screen.print(_table(section, selection))
             for note in tables.notes(section):
-                console.print(note, markup=False, highlight=False)
+                screen.print(note, markup=False, highlight=False)
     for _, reason in left_out[len(collected.left_out) :]:  # those of `collect` have been named
         print(f"left out: {reason}", file=sys.stderr)
 
@@ -57,20 +54,11 @@ def _belongs(record: Record, suite: str) -> bool:
     from harness.spec.suites import entries_for, get_suite
 
     wanted = get_suite(suite)
-    if record.split not in wanted.splits:
-        return False
-    try:
-        return parse_entry(record.entry) in entries_for(wanted, record.dataset)
-    except UserError:  # of a method that is no longer here
-        return False
+    return record.split in wanted.splits and record.entry in map(str, entries_for(wanted, record.dataset))
 
 
 def _table(section: Section, rule: str) -> Table:
-    table = Table(title=Text(tables.caption(section, rule)), title_justify="left")
     head, *rows = (line[:2] + line[3:] for line in tables.lines(section, rule))  # no room for the backbone
-    for title in head:
-        table.add_column(str(title), justify="left" if title == "Method" else "right")
-    for row in rows:
-        values = (Value(" ".join(one.split())) if isinstance(one, str) else one for one in row)
-        table.add_row(*(Text(text, style="bold" if best else "") for text, best in values))
-    return table
+    values = [[Value(" ".join(one.split())) if isinstance(one, str) else one for one in row] for row in rows]
+    texts = ([Text(text, style="bold" if best else "") for text, best in row] for row in values)
+    return table(tables.caption(section, rule), map(str, head), texts, words=("Method",))

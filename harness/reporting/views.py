@@ -13,7 +13,7 @@ import numpy.typing as npt
 from harness.records.evidence import Evidence
 from harness.records.schema import HEADLINE
 from harness.reporting.significance import bootstrap_interval, pair_matrix, tie_groups
-from harness.reporting.summary import Curve, Row, RunResult, Section, Seen
+from harness.reporting.summary import Curve, Row, RunResult, Section
 
 MOST_PAIRS = 40  # rows of a table up to which every pair of them is tested for the compare view
 TAIL = 10  # rarest classes whose confusions are shown
@@ -36,15 +36,16 @@ def with_evidence(section: Section, read: ReadEvidence) -> Section:
     for i, row in enumerate(section.rows):
         evidence = list(found[i].values())
         tied = {name: by_row[i] for name, by_row in ties.items() if i in by_row}
-        seen = Seen(
+        seen = replace(
+            row,
+            ranks=row.ranks | {name: tied[name][0] if name in tied else None for name in ties},
             interval=intervals.get(i),
             p={name: p for name, (_, p) in tied.items() if not math.isnan(p)},
             curves=_curves(evidence),
             quantities=_quantities(evidence, len(section.protocol.class_counts)),
             confusions=_confusions(evidence, section.protocol.class_counts),
         )
-        ranks = {name: tied[name][0] if name in tied else None for name in ties}
-        rows.append(replace(row, ranks={**row.ranks, **ranks}, seen=seen))
+        rows.append(seen)
     return replace(section, rows=tuple(rows), pairs=_pairs(bits) if len(bits) <= MOST_PAIRS else None)
 
 

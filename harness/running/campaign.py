@@ -8,7 +8,6 @@ A failed run becomes a record that says so and holds up nothing; the next call t
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 from multiprocessing.connection import Connection
 from pathlib import Path
 
@@ -17,7 +16,7 @@ from harness.base.files import locked
 from harness.base.processes import Exited, Pool
 from harness.base.progress import Reporter, Sender, reporter
 from harness.records.runs import RunInfo
-from harness.running.plans import Outcome, Plan, Run, Settings, do, fail, make_plan, slots, workplace
+from harness.running.plans import Outcome, Run, Settings, do, fail, make_plan, slots, workplace
 from harness.running.status import Tracker
 from harness.running.sweep.contract import only_one
 
@@ -38,10 +37,27 @@ def campaign(suite: str, budget: float, settings: Settings) -> Outcome:
         plan = make_plan(suite, settings)
         total, devices = plan.left, slots(settings)[: plan.left]
         tracker = Tracker(settings.out, suite, plan, len(devices))
-        workers = _Workers(pool, settings.out, devices, progress, tracker)
-        while (plan.ready or workers.busy) and time.monotonic() < until:
-            workers.start(plan)
-            for run, outcome in workers.finished(until):
+
+        def hire(device: str) -> Connection:
+            return pool.start(work, settings.out, device, devices.count(device))
+
+        idle, busy = {hire(device): device for device in devices}, dict[Connection, tuple[str, Run]]()
+        while (plan.ready or busy) and time.monotonic() < until:
+            while plan.ready and idle:
+                (worker, device), run = idle.popitem(), plan.take()
+                worker.send(run)
+                busy[worker] = device, run
+                tracker.started(run)
+            for worker, message in pool.heard(max(0.0, until - time.monotonic())):
+                device, run = busy[worker]
+                if not isinstance(message, RunInfo | Exited):
+                    message(_Watched(run, progress, tracker))
+                    continue
+                del busy[worker]
+                if isinstance(message, Exited):  # it died: its run has failed, and another takes its place
+                    idle[hire(device)], outcome = device, fail(run, settings.out, message.cause)
+                else:
+                    idle[worker], outcome = device, message
                 plan.finished(run)
                 tracker.finished(run, outcome)
                 if run.stage != "train":
@@ -65,42 +81,6 @@ class _Watched(Reporter):
         """Shown and counted."""
         self._progress.epoch(what, done, total, detail)
         self._tracker.epoch(self._run, done, total)
-
-
-class _Workers:
-    """Worker processes, each waiting for runs."""
-
-    def __init__(self, pool: Pool, out: Path, devices: list[str], progress: Reporter, tracker: Tracker) -> None:
-        self._pool, self._out, self._progress, self._tracker = pool, out, progress, tracker
-        self._at_once = {device: devices.count(device) for device in devices}
-        self._devices: dict[Connection, str] = {}
-        self.busy: dict[Connection, Run] = {}
-        for device in devices:
-            self._hire(device)
-
-    def _hire(self, device: str) -> None:
-        self._devices[self._pool.start(work, self._out, device, self._at_once[device])] = device
-
-    def start(self, plan: Plan) -> None:
-        """Gives each idle worker a run."""
-        for worker in self._devices.keys() - self.busy.keys():
-            if plan.ready:
-                run = plan.take()
-                worker.send(run)
-                self.busy[worker] = run
-                self._tracker.started(run)
-
-    def finished(self, until: float) -> Iterator[tuple[Run, RunInfo]]:
-        """Waits for news, and gives the runs that are over with how they ended."""
-        for worker, message in self._pool.heard(max(0.0, until - time.monotonic())):
-            run = self.busy[worker]
-            if isinstance(message, RunInfo):
-                yield self.busy.pop(worker), message
-            elif isinstance(message, Exited):  # it died: its run has failed, and another takes its place
-                self._hire(self._devices.pop(worker))
-                yield self.busy.pop(worker), fail(run, self._out, message.cause)
-            else:
-                message(_Watched(run, self._progress, self._tracker))
 
 
 def work(connection: Connection, out: Path, device: str, at_once: int) -> None:

@@ -26,7 +26,7 @@ from harness.records.runs import RunInfo, stage_files, write_run_info
 from harness.records.schema import Record, read_record
 from harness.spec.entries import Entry, parse_entry
 from harness.spec.provenance import code_version
-from harness.spec.recipes import Cell, resolve
+from harness.spec.recipes import Cell, overrides_between, resolve
 from harness.spec.registry import get_plugin
 from harness.spec.spread import ONE_PROCESS, Spread, spread_of
 from harness.spec.suites import RECORDS, SPLITS, check_cell, failed_cells, parse_seeds
@@ -105,6 +105,7 @@ def _record_unresolved(asked: StageRequest, entry: Entry, seeds: Sequence[int], 
             stage1_key="",
             run_key="",
             code_version="",
+            status="ok",
         )
         files = stage_files(asked.out, seed)
         for path in files.values():
@@ -199,10 +200,13 @@ def measure_again(path: Path, out: Path | None, device: str) -> Path:
             f"measure it again with `ltbench train` (and `finetune`) {spread.options}"
         )
     cell = resolve(entry, dataset.name)
+    if changes := overrides_between(cell.recipe.as_dict(), record.recipe):
+        cell = resolve(entry, dataset.name, changes)
+        print(f"note: {path}: not this checkout's recipe of {entry}, but with --set {' --set '.join(changes)}")
     if cell.recipe.sha256() != record.recipe_sha256:
         raise UserError(
-            f"{path}: its recipe {record.recipe_sha256[:8]} is not this checkout's of {entry} "
-            "(a run with --set or --backbone cannot be reproduced from its record alone)"
+            f"{path}: its recipe {record.recipe_sha256[:8]} is not this checkout's of {entry}, nor can --set make it; "
+            "check out the commit that measured it (`commit` in its .run.json), and try again there"
         )
     out = out or Path("runs/reproduced") / record.run_key
     marker = out / "reproducing.json"
@@ -292,7 +296,7 @@ def retry(suite: str) -> int:
     """Forces the DVC stages of failed cells, then brings the rest up to date; returns the exit code."""
     failed = _failed_cells(suite)
     if not failed:
-        print("no failed cells")
+        print(f"no failed cells in {RECORDS}; runs and campaigns of your own go on with the same command")
         return 0
     for stage, reason in failed:
         print(f"{stage}: {reason}")

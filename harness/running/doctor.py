@@ -4,23 +4,26 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from harness.base.errors import UserError
+from harness.datasets._walk import FaultsError
 from harness.metrics.shots import group_sizes
 from harness.reading.dataset import Dataset, ImageFiles
 from harness.reading.decoding import image_size
 from harness.spec.entries import Entry
 from harness.spec.recipes import Cell, resolve
 from harness.splits import store
-from harness.splits.notes import EFFECTS, counted, data_notes, named, shared_images
+from harness.splits.notes import counted, data_notes
 from harness.splits.split_names import name_split
 from harness.splits.splits import Split, build_split
 from harness.splits.verify import verify
 
 ROWS = 8  # classes that are shown: the largest and the smallest of many
 FAULTS = 5  # damaged files that are shown
+ALL_FAULTS = 50  # other faults that are shown
+LONG = 600  # seconds of a run for one seed, beyond which a way to shorten it is named
 SAMPLE = 2000  # images, evenly spaced, whose headers are read for their sizes
 FEW_TESTS = 10  # test images of a class, below which its accuracy moves in steps of more than ten points
 PROBE, PATIENCE = 8, 3.0  # images of the first timed step; seconds that a step of a whole batch may take to be timed
@@ -30,6 +33,7 @@ PROBE, PATIENCE = 8, 3.0  # images of the first timed step; seconds that a step 
 class Findings:
     """What was found: lines to read, what stops a run, and what a person should know or do."""
 
+    name: str  # of the data set
     facts: list[tuple[str, str]] = field(default_factory=list)  # what, text
     stops: list[str] = field(default_factory=list)
     hints: list[str] = field(default_factory=list)
@@ -42,43 +46,86 @@ class Findings:
 
 
 def examine(
-    dataset: Dataset, entry: Entry, factor: float | None, backbone: str | None, device: str, *, quick: bool
+    name: str,
+    entry: Entry,
+    *,
+    holdout: float = 0.0,
+    factor: float | None = None,
+    backbone: str | None = None,
+    overrides: Sequence[str] = (),
+    device: str = "auto",
+    quick: bool = False,
 ) -> Findings:
     """Looks at a data set as a run of `entry` would use it.
 
     Args:
-        factor: imbalance factor, as `ltbench run` takes it.
+        name: of the data set; like all that follow, as `ltbench run` takes it.
+        holdout: share of each class that becomes the test part, where there is none.
+        factor: imbalance factor.
         backbone: instead of the recipe's.
+        overrides: `key=value` items of the recipe.
         device: where a step is timed.
         quick: of images that stay files, look only whether they are there.
+
+    Raises:
+        UserError: there is no such data set, or it cannot be taken for one.
     """
-    found = Findings([("data set", f"{dataset.name}: {dataset.title}")])
+    try:
+        dataset = store.get_dataset(name, holdout=holdout)
+    except FaultsError as error:
+        more = [f"{len(error.faults) - ALL_FAULTS} more"] if error.faults[ALL_FAULTS:] else []
+        return Findings(name, stops=[*error.faults[:ALL_FAULTS], *more], hints=["mend these, then look again"])
+    found = Findings(dataset.name, [("data set", f"{dataset.name}: {dataset.title}")])
     found.hints += dataset.passed_over
+    cell = _look_at_recipe(dataset, entry, overrides, backbone, found)
     if not store.is_here(dataset):
         found.hints.append(f"nothing of it is here yet; to look at it, first: {store.bringing_command(dataset)}")
         return found
-    _look_at_files(dataset, found, quick)
-    split = None if found.stops else _look_at_split(dataset, factor, found)
-    if split:
-        _look_at_training(dataset, split, entry, backbone, device, found)
+    split = _look_at_split(dataset, factor, found) if _look_at_files(dataset, found, quick) else None
+    if split and cell:
+        _look_at_training(dataset, split, cell, device, found)
     return found
 
 
-def _look_at_files(dataset: Dataset, found: Findings, quick: bool) -> None:
+def _look_at_recipe(
+    dataset: Dataset, entry: Entry, overrides: Sequence[str], backbone: str | None, found: Findings
+) -> Cell | None:
+    from harness.engine.backbones import create_backbone
+
+    try:
+        cell = resolve(entry, dataset.name, overrides, backbone)
+        create_backbone(cell.recipe.backbone, _shape(cell, dataset.image_shape))
+    except UserError as error:
+        found.stops.append(str(error))
+        return None
+    return cell
+
+
+def _shape(cell: Cell, shape: Sequence[int]) -> tuple[int, int, int]:
+    """Height, width and channels of what is trained on."""
+    size = cell.recipe.image_size
+    return (size or shape[0], size or shape[1], shape[2])
+
+
+def _look_at_files(dataset: Dataset, found: Findings, quick: bool) -> bool:
+    """Whether all of them can be read."""
     report = verify(dataset, quick=quick)
     found.facts.append(("images", ", ".join(f"{count} {part}" for part, count in report.images.items()) or "none"))
     for kind, faults in (("missing", report.missing), ("damaged", report.damaged)):
         found.stops += [f"{kind}: {fault}" for fault in faults[:FAULTS]]
         if faults[FAULTS:]:
             found.stops.append(f"{kind}: {len(faults) - FAULTS} more; all of them: ltbench verify {dataset.name}")
-    if not report.sound:
+    readable = not (report.missing or report.damaged)
+    if not readable:
         found.hints.append("mend or remove what is missing or damaged, then look again")
+    found.hints += [f"in more than one class: {files}; remove it from all but the right one" for files in report.torn]
     if report.duplicates_in_train:
         found.hints.append(
             f"training images that are copies of others: {report.duplicates_in_train}; each counts on its own"
         )
     if dataset.listed is not None:
         _look_at_own(dataset, dataset.listed()["train"], found)
+    return readable
 
 
 def _look_at_own(dataset: Dataset, train: ImageFiles, found: Findings) -> None:
@@ -91,15 +138,6 @@ def _look_at_own(dataset: Dataset, train: ImageFiles, found: Findings) -> None:
     if small := sum(side < target for side in sides):
         looked = f"{small} of {len(sides)} training images"
         found.hints.append(f"{looked} have a short side below {target} pixels and are enlarged")
-    labels: dict[str, set[int]] = {}
-    for sha, label in zip(train.identities or (), train.labels.tolist(), strict=True):
-        labels.setdefault(sha, set()).add(label)
-    if torn := [some for some in labels.values() if len(some) > 1]:
-        classes = named([dataset.class_names[label] for label in sorted(torn[0])])
-        found.hints.append(f"training images that more than one class has: {len(torn)}, e.g. {classes}")
-    for pair, count in shared_images(dataset).items():
-        if count:
-            found.hints.append(f"{counted(count, 'different image')}: {EFFECTS[pair]}; remove from one of the two")
 
 
 def _look_at_split(dataset: Dataset, factor: float | None, found: Findings) -> Split | None:
@@ -114,7 +152,7 @@ def _look_at_split(dataset: Dataset, factor: float | None, found: Findings) -> S
     found.facts += _class_table(split)
     groups = ", ".join(f"{size} {group}" for group, size in group_sizes(counts).items())
     found.facts.append(("groups", f"{groups} (classes with more than 100, 20 to 100, fewer than 20 training images)"))
-    found.hints += [note for note in data_notes(split, dataset) if "images stand in" not in note]  # said above
+    found.hints += data_notes(split, dataset)
     if 0 < (fewest := min((n for n in tests if n), default=0)) < FEW_TESTS:
         found.hints.append(
             f"{counted(fewest, 'test image')} of a class: its accuracy moves in steps of {100 / fewest:.0f} points"
@@ -136,28 +174,30 @@ def _class_table(split: Split) -> Iterator[tuple[str, str]]:
         yield "" if c != order[0] else "classes", text if c >= 0 else f"... {len(order) - len(shown) + 1} more"
 
 
-def _look_at_training(
-    dataset: Dataset, split: Split, entry: Entry, backbone: str | None, device: str, found: Findings
-) -> None:
+def _look_at_training(dataset: Dataset, split: Split, cell: Cell, device: str, found: Findings) -> None:
     try:
-        cell = resolve(entry, dataset.name, (), backbone)
-        count = sum(split.class_counts)
-        stage = cell.recipe.train.for_images(count)
-        steps = len(stage.batches(count))
         seconds, whole = seconds_a_step(cell, split, device)
     except UserError as error:
         found.stops.append(str(error))
         return
-    side = cell.recipe.image_size or split.image_shape[0]
-    recipes = dataset.recipes_of or dataset.name
-    found.facts.append(
-        (
-            "recipe",
-            f"{entry} of {recipes}: {cell.recipe.backbone}, {side} x {side} pixels, batches of {stage.batch_size}",
-        )
-    )
-    length = f"{steps} an epoch, {stage.epochs} epochs: {_duration(seconds * steps * stage.epochs)} a seed"
-    found.facts.append(("a step", f"{'' if whole else 'about '}{seconds:.2g} s without reading images; {length}"))
+    count, recipe, total = sum(split.class_counts), cell.recipe, 0.0
+    side, _, _ = _shape(cell, split.image_shape)
+    used = f"{recipe.backbone}, {side} x {side} pixels, batches of {recipe.train.batch_size}"
+    found.facts.append(("recipe", f"{cell.entry} of {dataset.recipes_of or dataset.name}: {used}"))
+    found.facts.append(("a step", f"{'' if whole else 'about '}{seconds:.2g} s without reading images"))
+    for what, given in (("stage 1", recipe.train), ("stage 2", recipe.finetune)):
+        if given:
+            stage = given.for_images(count)
+            steps = len(stage.batches(count))
+            lasts = seconds * steps * stage.epochs * stage.batch_size / recipe.train.batch_size
+            most = "at most " if given is recipe.finetune else ""  # as if it tuned the whole network
+            length = f"{steps} steps an epoch, {stage.epochs} epochs"
+            found.facts.append((what, f"{length}: {most}{_duration(lasts)} a seed"))
+            total += lasts
+    if total > LONG:
+        both = "epochs=5" + (" --set finetune.epochs=5" if recipe.finetune else "")
+        smaller = "a smaller network (--backbone resnet18) or smaller images (--set image_size=64)"
+        found.hints.append(f"to shorten a run: --set {both}, {smaller}")
 
 
 def seconds_a_step(cell: Cell, split: Split, device: str) -> tuple[float, bool]:
@@ -170,13 +210,13 @@ def seconds_a_step(cell: Cell, split: Split, device: str) -> tuple[float, bool]:
     from harness.engine.backbones import create_backbone
     from harness.engine.device import pick_device
 
-    place, side = pick_device(device), cell.recipe.image_size or split.image_shape[0]
-    network, width = create_backbone(cell.recipe.backbone, (side, side, split.image_shape[2]))
+    place, shape = pick_device(device), _shape(cell, split.image_shape)
+    network, width = create_backbone(cell.recipe.backbone, shape)
     model = nn.Sequential(network, nn.Linear(width, split.num_classes)).to(place)
     optimiser = optim.SGD(model.parameters(), lr=0.0)
 
     def timed(count: int) -> float:
-        images = rand(count, split.image_shape[2], side, side, device=place)
+        images = rand(count, shape[2], *shape[:2], device=place)
         started = time.monotonic()
         optimiser.zero_grad()
         loss = model(images).logsumexp(1).mean()

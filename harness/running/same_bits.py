@@ -25,7 +25,7 @@ from safetensors import safe_open
 
 from harness.base.errors import UserError, unknown
 from harness.base.files import PACKAGE, sha256_bytes, write_json
-from harness.base.git import git, unpack
+from harness.base.git import unpack
 from harness.records.evidence import evidence_path
 from harness.records.same_code import SAME_CODE, read_same_code
 from harness.records.schema import Record, read_record, record_paths
@@ -34,7 +34,7 @@ from harness.spec.suites import SUITES_FILE, entries_for, get_suite
 from harness.splits import store
 from harness.splits.split_names import parse_split_name
 
-ROOT = PACKAGE.parent
+ROOT, CODE = PACKAGE.parent, (PACKAGE.name, "methods")
 # Long enough for warm-up, the last fifth (where schedules fall and LDAM re-weights) and a second epoch of stage 2.
 SHORT = ("recipe.epochs=5", "recipe.warmup_epochs=2")
 SECOND = ("recipe.finetune.epochs=2", "recipe.finetune.warmup_epochs=0")  # of a second stage that trains
@@ -91,8 +91,8 @@ def compare_with(revision: str, suite: str = "", path: Path = SAME_CODE) -> Comp
     """
     with tempfile.TemporaryDirectory(prefix="ltbench-same-bits-") as name:
         before, now = Path(name) / "before", Path(name) / "now"
-        _unpack(revision, before)
-        for part in (PACKAGE.name, "methods"):
+        unpack(revision, before, *CODE, where=ROOT)
+        for part in CODE:
             shutil.copytree(ROOT / part, now / part, ignore=shutil.ignore_patterns("__pycache__"))
         parts = tuple(part for part in PARTS if suite in ("", part.suite))
         if not parts:
@@ -134,11 +134,6 @@ def _differences(run: str, before: Outcome | None, now: Outcome | None) -> list[
             return [f"{run}: nothing to compare ({status[0]}: {status[1]})"]
     names = sorted({*before.facts, *now.facts})
     return [f"{run}: {name} differs" for name in names if before.facts.get(name) != now.facts.get(name)]
-
-
-def _unpack(revision: str, folder: Path) -> None:
-    commit = git("rev-parse", "--verify", "--end-of-options", f"{revision}^{{commit}}", where=ROOT).decode().strip()
-    unpack(commit, folder, PACKAGE.name, "methods", where=ROOT)
 
 
 def _measure(tree: Path, parts: Sequence[Trial]) -> dict[str, Outcome]:

@@ -28,10 +28,11 @@ from harness.engine.job import StageJob
 from harness.engine.loop import StageRun
 from harness.engine.ranks import ALONE, Ranks
 from harness.engine.side_by_side import Task, run_side_by_side, workers_for
-from harness.feed.resize import from_users_files, resized
+from harness.feed.resize import from_users_files, normalised, resized
 from harness.reading.dataset import AnyImages
 from harness.records.history import read_history
 from harness.records.runs import RunInfo, read_run_info, run_info, stage_files, write_run_info
+from harness.spec.pretrained import start_notes
 from harness.spec.provenance import machine
 from harness.spec.recipes import Cell
 from harness.spec.spread import KEY, ONE_PROCESS, Spread, spread_of
@@ -111,7 +112,10 @@ def _run_cell(
     if left:
         with place.ranks.machine_by_machine():
             shaped, images = _images(cell, stage, split)
-        notes = tuple(data_notes(split, store.get_dataset(split.dataset)))
+        notes = (
+            *data_notes(split, store.get_dataset(split.dataset)),
+            *start_notes(cell.recipe.pretrained, split.dataset),
+        )
         for note in notes if place.ranks.first else ():
             place.reporter.note(f"note: {note}")
         left = [dataclasses.replace(info, notes=notes) for info in left]
@@ -136,13 +140,14 @@ def _images(cell: Cell, stage: Stage, split: Split) -> tuple[Split, Mapping[str,
     dataset = store.get_dataset(split.dataset)
     parts = store.load(dataset)
     if dataset.listed is not None:
-        parts = from_users_files(parts, cell.recipe.image_size)
+        parts = from_users_files(parts, cell.recipe.image_size, cell.recipe.interpolation)
     chosen = select(split, parts)
     rule = cell.recipe.finetune.redraw if stage == "finetune" and cell.recipe.finetune else ""
     if rule:
         name = str(dataclasses.replace(parse_split_name(split.id), rule=rule))
         chosen["train"] = select(build_split(name, store.find(dataset), parts), parts)["train"]
-    return resized(split, chosen, cell.recipe.image_size)
+    shaped, images = resized(split, chosen, cell.recipe.image_size, cell.recipe.interpolation)
+    return normalised(shaped, cell.recipe.mean, cell.recipe.std), images
 
 
 def _scratch(place: Workplace, info: RunInfo) -> Path:
@@ -252,8 +257,10 @@ def _job(cell: Cell, stage: Stage, info: RunInfo, start: dict[str, torch.Tensor]
     params = cell.first_stage_params if first else cell.recipe.params
     recipe = cell.recipe.train if first else cell.recipe.finetune
     assert recipe is not None
-    backbone, precision = cell.recipe.backbone, cell.recipe.precision
-    return StageJob(stage, method, params, recipe, backbone, precision, info.seed, info.run_key, start, spread)
+    whole, run = cell.recipe, (info.seed, info.run_key)
+    return StageJob(
+        stage, method, params, recipe, whole.backbone, whole.precision, *run, start, spread, whole.pretrained
+    )
 
 
 def _first_stage_weights(folder: Path, info: RunInfo) -> dict[str, torch.Tensor]:

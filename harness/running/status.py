@@ -19,6 +19,7 @@ from harness.running.plans import Plan, Run
 from harness.spec.provenance import git_commit
 
 PROGRESS = "progress.json"
+STATES = f"{SCRATCH}/*/resume.pt"
 EVERY = 1.0  # seconds: the file is not written more often than that
 
 
@@ -103,7 +104,7 @@ def save(progress: Progress, out: Path, folder: Path) -> list[Path]:
                 f"{shown(folder)}: has {kept.made} records, the campaign in {shown(out)} {progress.made}; "
                 "bring it back first (cp -r), or remove it"
             )
-    patterns = ("splits/*.json", "records/**/seed*", f"{SCRATCH}/*/resume.pt")
+    patterns = ("splits/*.json", "records/**/seed*", STATES)
     found = [path for pattern in patterns for path in out.glob(pattern)]
     wanted = dict.fromkeys([out / PROGRESS, *found, *(out / name for name in progress.needed)])
     if folder.is_dir():
@@ -186,12 +187,8 @@ class Tracker:
         return round(passes * self._progress.seconds_per_pass / self._progress.workers / 3600, 2)
 
     def _needed(self) -> list[str]:
-        """Resume states of what is under way; files of finished first stages that others still wait for."""
-        states = [
-            self._out / SCRATCH / f"{run.run_key}-{device}" / "resume.pt"
-            for run in self._running
-            for device in ("cpu", "cuda")
-        ]
+        """Resume states of what is not over; files of finished first stages that others still wait for."""
+        states = sorted(self._out.glob(STATES))
         unfinished = [run for run in (*self._running, *self._plan.waiting) if run.stage != "train"]
         firsts = sorted({(self._plan.folders[run].first, run.seed) for run in unfinished})
         files = [path for folder, seed in firsts for path in stage_files(folder, seed).values()]

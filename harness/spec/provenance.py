@@ -6,12 +6,13 @@ import ast
 import importlib.metadata
 import os
 import platform
-import subprocess
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+from harness.base.errors import UserError
 from harness.base.files import PACKAGE, sha256_bytes, sha256_json
+from harness.base.git import git
 
 CODE = (
     "api.py",
@@ -106,15 +107,10 @@ def _version(name: str) -> str | None:
 @cache
 def git_commit() -> str | None:
     """The commit of the working tree, with "+" when tracked code differs from it; None without git."""
+    here = PACKAGE.parent
     try:
-        commit = _git("rev-parse", "--short=12", "HEAD")
-        changed = _git("status", "--porcelain", "--untracked-files=no", "--", "harness", "methods")
-    except (OSError, subprocess.CalledProcessError):
+        commit = git("rev-parse", "--short=12", "HEAD", where=here).decode().strip()
+        changed = git("status", "--porcelain", "--untracked-files=no", "--", "harness", "methods", where=here)
+    except UserError:
         return None
     return commit + ("+" if changed else "")
-
-
-def _git(*arguments: str) -> str:
-    command = ["git", *arguments]
-    result = subprocess.run(command, capture_output=True, text=True, check=True, cwd=PACKAGE.parent)  # noqa: S603
-    return result.stdout.strip()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import json
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from harness.base import config
 from harness.base.errors import UserError, unknown
 from harness.base.files import sha256_json
 from harness.spec.entries import Entry
+from harness.spec.pretrained import PINNED, pinned, timm_config
 from harness.spec.recipe_layers import (
     Layers,
     files,
@@ -44,6 +46,15 @@ class Recipe:
     params: Any  # the method's own Params
     train: StageRecipe
     finetune: StageRecipe | None
+    pretrained: str = config.later("")  # weights that the backbone starts from: `harness.spec.pretrained`
+    mean: tuple[float, ...] = config.later(())  # of each channel; empty: the split's
+    std: tuple[float, ...] = config.later(())
+    interpolation: Literal["bilinear", "bicubic"] = config.later("bilinear")
+
+    @property
+    def start(self) -> dict[str, Any]:
+        """What the backbone starts from and sees, where that is not the usual: for identities."""
+        return {name: value for name, value in self.as_dict().items() if name in START}
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, as records hold them."""
@@ -54,6 +65,7 @@ class Recipe:
         return sha256_json(self.as_dict())
 
 
+START = ("pretrained", "mean", "std", "interpolation")
 RENAMED = {"cos_start0": "cosine_epoch", "cos_start1": "cosine_epoch_to_0", "warm_cos": "cosine_epoch_to_0"}
 """Schedules, by the names that recipes once had for them."""
 
@@ -67,6 +79,27 @@ def migrated(recorded: Mapping[str, Any]) -> dict[str, Any]:
             renamed = {"schedule": RENAMED.get(schedule, schedule)} if isinstance(schedule, str) else {}
             found[stage] = config.without_later(StageRecipe, {**value, **renamed})
     return found
+
+
+def overrides_between(here: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
+    """The `key=value` items of `--set` that make one recipe, as `Recipe.as_dict` gives it, the other."""
+    top = {key for key in wanted if key not in ("train", "finetune", "params")}
+    found = [("", {key: here.get(key) for key in top}, {key: wanted[key] for key in top})]
+    found += [(prefix, here.get(key) or {}, wanted.get(key) or {}) for prefix, key in SECTIONS]
+    changed = {key for _, one, other in found[:2] for key in other if one.get(key) != other[key]}
+    return [
+        f"{prefix}{key}={json.dumps(value)}"
+        for prefix, one, other in found
+        for key, value in sorted(other.items())
+        if one.get(key) != value or (prefix == "finetune." and key in changed)  # it would follow the first stage
+    ]
+
+
+SECTIONS = (
+    ("", "train"),
+    ("finetune.", "finetune"),
+    ("params.", "params"),
+)  # of keys on the command line, and in recipes
 
 
 @dataclass(frozen=True)
@@ -89,6 +122,7 @@ class Cell:
             "image_size": self.recipe.image_size,
             "precision": self.recipe.precision,
             "recipe": config.as_dict(self.recipe.train),
+            **self.recipe.start,
         }
 
 
@@ -193,7 +227,7 @@ def _check_layer(method: type[Method], layer: Mapping[str, Any], where: str) -> 
 
 
 def _build(params: Any, stages: tuple[Stage, ...], values: dict[str, Any], where: str) -> Recipe:
-    extras = ("backbone", "image_size", "precision", "params", "finetune")
+    extras = ("backbone", "image_size", "precision", "params", "finetune", *START)
     first = {key: value for key, value in values.items() if key not in extras}
     if not values.get("backbone"):
         raise UserError(f"{where}: key 'backbone' is missing")
@@ -210,4 +244,28 @@ def _build(params: Any, stages: tuple[Stage, ...], values: dict[str, Any], where
     size = values.get("image_size", 0)
     if size < 0:
         raise UserError(f"{where}: image_size must be at least 0, found {size}")
-    return Recipe(values["backbone"], size, values.get("precision", "float32"), params, train, finetune)
+    values = {**values, "image_size": size} | _start(values, where)
+    start = {key: values[key] for key in START if key in values}
+    return Recipe(
+        values["backbone"], values["image_size"], values.get("precision", "float32"), params, train, finetune, **start
+    )
+
+
+def _start(values: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """The weights to start from, pinned, and how images must look for them by timm, where nothing else is set."""
+    given: dict[str, Any] = {key: values[key] for key in START if values.get(key)}
+    given |= {key: tuple(given[key]) for key in ("mean", "std") if key in given}
+    if ("mean" in given) != ("std" in given):
+        raise UserError(f"{where}: mean and std belong together; give both or neither")
+    if not all(value > 0 for value in given.get("std", ())):
+        raise UserError(f"{where}: std must be above 0, found {values['std']}")
+    if "pretrained" not in given:
+        return given
+    given["pretrained"] = pinned(given["pretrained"], values["backbone"], where)
+    if PINNED.fullmatch(given["pretrained"]):
+        return given
+    theirs = timm_config(values["backbone"], given["pretrained"], where)
+    found: dict[str, Any] = {"mean": tuple(theirs["mean"]), "std": tuple(theirs["std"])}
+    found["interpolation"] = "bicubic" if theirs["interpolation"] == "bicubic" else "bilinear"
+    size = {} if values.get("image_size") else {"image_size": theirs["input_size"][-1]}
+    return {**found, **size, **given}

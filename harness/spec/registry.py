@@ -130,13 +130,12 @@ def own_stages(name: str) -> list[Stage]:
 
 
 def _check_params(method: type[Method], plugin: Plugin) -> None:
+    reason = "" if dataclasses.is_dataclass(method.Params) else "it lacks the decorator @dataclass(frozen=True)"
     try:
-        usable = dataclasses.is_dataclass(method.Params) and bool(typing.get_type_hints(method.Params) or True)
+        typing.get_type_hints(method.Params)
     except NameError as error:
-        usable, reason = False, str(error)
-    else:
-        reason = "it lacks the decorator @dataclass(frozen=True)"
-    if not usable:
+        reason = str(error)
+    if reason:
         raise UserError(f"{shown(plugin.folder / 'method.py')}: Params of '{method.name}' cannot be read: {reason}")
 
 

@@ -14,7 +14,8 @@ from harness.base import config
 from harness.base.errors import unknown
 from harness.toolbox.schedules import SCHEDULES, Steps, batch_sizes, share, whole_epochs
 
-AT_LEAST_1 = {"batch_size", "eval_every"}
+AT_LEAST_1 = {"batch_size", "eval_every", "rand_operations"}
+BELOW_1 = ("ema", "label_smoothing", "drop_path")
 
 
 def _check_numbers(values: Any, prefix: str = "") -> None:
@@ -39,6 +40,10 @@ class Augment:
             0: none. RGB or grey images.
         lighting: standard deviation of AlexNet's PCA lighting noise; 0: none. RGB images.
         cutout: side in pixels of the square that is painted black at a random place; 0: none.
+        rand_augment: magnitude of RandAugment, a bin from 1 to 30 as torchvision counts them; 0: none. RGB or grey
+            images; not together with `auto_augment`.
+        rand_operations: how many operations RandAugment does to an image, at least 1.
+        random_erasing: probability that a rectangle of random size and shape is painted black; 0: none.
     """
 
     crop_padding: int = 0
@@ -48,9 +53,19 @@ class Augment:
     color_jitter: float = 0.0
     lighting: float = 0.0
     cutout: int = 0
+    rand_augment: int = config.later(0)
+    rand_operations: int = config.later(2)
+    random_erasing: float = config.later(0.0)
 
     def __post_init__(self) -> None:
         _check_numbers(self, "augment.")
+        if self.rand_augment > 30 or self.random_erasing > 1:
+            found = f"{self.rand_augment} and {self.random_erasing}"
+            raise ValueError(
+                f"augment.rand_augment must be at most 30, augment.random_erasing at most 1, found {found}"
+            )
+        if self.rand_augment and self.auto_augment != "none":
+            raise ValueError("either augment.rand_augment or augment.auto_augment must be off")
         if self.crop_padding and self.resized_crop:
             raise ValueError(f"either augment.crop_padding ({self.crop_padding}) or augment.resized_crop must be off")
 
@@ -100,6 +115,18 @@ class StageRecipe:
         clip_grad: largest norm of all gradients of a step together, at least 0; 0: no limit.
         strong_augment: augmentation of a second view, for methods that ask for a strong one; it must crop as
             `augment` does. Its keys are below. None: the same as `augment`.
+        layer_decay: learning rate of a layer of the backbone as a share of the next one's, above 0 and at most 1; the
+            layers are timm's, and the head has the full rate.
+        decay_all: whether weight decay holds for norms, biases and what timm's model exempts, too.
+        label_smoothing: part of each label that is spread over all classes, below 1; for methods that train with plain
+            cross-entropy.
+        ema: decay of a moving average of the weights, below 1. The averaged weights are evaluated, saved and handed to
+            a second stage; a note says what the raw ones score. 0: none.
+        drop_path: rate of stochastic depth, below 1, where timm's network has it.
+        gradient_checkpointing: compute activations again in the backward pass instead of keeping them: less memory,
+            more time. Not for networks with BatchNorm, whose statistics would move twice.
+        cutmix_alpha: alpha of CutMix's Beta(alpha, alpha), at least 0; 0: none. With mixup as well, each batch gets one
+            of the two, with equal chances.
     """
 
     epochs: int
@@ -125,6 +152,13 @@ class StageRecipe:
     optimizer: str = config.later("sgd")
     clip_grad: float = config.later(0.0)
     strong_augment: Augment | None = field(default=None, metadata={"later": True})
+    layer_decay: float = config.later(1.0)
+    decay_all: bool = config.later(True)
+    label_smoothing: float = config.later(0.0)
+    ema: float = config.later(0.0)
+    drop_path: float = config.later(0.0)
+    gradient_checkpointing: bool = config.later(False)
+    cutmix_alpha: float = config.later(0.0)
 
     def __post_init__(self) -> None:
         if isinstance(self.schedule, str) and self.schedule not in SCHEDULES:
@@ -143,6 +177,11 @@ class StageRecipe:
             raise ValueError("nesterov needs a momentum above 0")
         if self.strong_augment is not None and self.strong_augment.crop != self.augment.crop:
             raise ValueError("strong_augment must crop as augment does (crop_padding, resized_crop)")
+        if not 0 < self.layer_decay <= 1:
+            raise ValueError(f"layer_decay must be above 0 and at most 1, found {self.layer_decay}")
+        for name in BELOW_1:
+            if getattr(self, name) >= 1:
+                raise ValueError(f"{name} must be below 1, found {getattr(self, name)}")
         if self.eval_all_after > 1:
             raise ValueError(f"eval_all_after must be a share of the epochs from 0 to 1, found {self.eval_all_after}")
 
@@ -178,6 +217,13 @@ class Layer(StageRecipe):
         image_size: side in pixels of what is trained on; a user's own images, and those that stay files, may have any
             size and shape, others must be square; 0: as they are.
         precision: arithmetic of the backbone; head and loss are never below float32.
+        pretrained: weights that the backbone starts from: one of timm's tags for it (`augreg_in21k`), or a file
+            (safetensors, or one of torch's that holds plain tensors), by its path or by its name in `weights/` of the
+            data folder; a recipe keeps the file's sha256. Empty: random weights.
+        mean: mean of each channel that images are normalised by, for pixels from 0 to 1. Empty: that of the
+            pretrained weights where timm knows it, else the split's.
+        std: standard deviation of each channel; as `mean`.
+        interpolation: how images are resized; with timm's weights, where it is not given, as their training did.
         params: the method's own hyper-parameters, the fields of its `Params`.
         finetune: keys of the second stage; those that are missing are the first stage's.
     """
@@ -185,6 +231,10 @@ class Layer(StageRecipe):
     backbone: str = ""
     image_size: int = 0
     precision: Literal["float32", "bfloat16"] = "float32"
+    pretrained: str = ""
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
+    interpolation: Literal["", "bilinear", "bicubic"] = ""
     params: dict[str, Any] = field(default_factory=dict)
     finetune: dict[str, Any] = field(default_factory=dict)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -40,6 +40,7 @@ class Suite:
 
     Attributes:
         entries: one a line, or several in brackets, which are a group.
+        without: methods that `*` leaves out.
         order: how a campaign goes through them: so that one cell after the other is complete; or `listed`, group by
             group, and within a group seed by seed.
     """
@@ -48,6 +49,7 @@ class Suite:
     entries: list[str | list[str]]
     seeds: list[int] = field(default_factory=lambda: [0, 1, 2])
     order: Literal["cells", "listed"] = "cells"
+    without: list[str] = field(default_factory=list)
 
     @property
     def groups(self) -> list[list[str]]:
@@ -73,7 +75,9 @@ def get_suite(name: str) -> Suite:
 
 
 def entries_for(suite: Suite, dataset: str) -> dict[Entry, int]:
-    """The suite's entries that have a recipe for the data set, with their group; `*` stands for each method found.
+    """The suite's entries that have a recipe for the data set, with their group.
+
+    `*` stands for each method found, but for those in `without`.
 
     A method whose recipes cannot be read counts as one that has a recipe: it becomes a failed row, not a hole.
     """
@@ -83,7 +87,7 @@ def entries_for(suite: Suite, dataset: str) -> dict[Entry, int]:
         for text in texts:
             if text.startswith("*@"):
                 track = parse_entry(f"{available_methods()[0]}@{text[2:]}", where=where).track
-                entries = [Entry(name, "", track) for name in available_methods()]
+                entries = [Entry(name, "", track) for name in available_methods() if name not in suite.without]
                 entries = [entry for entry in entries if _may_run(entry, dataset)]
             else:
                 entries = [parse_entry(text, where=where)]
@@ -98,87 +102,73 @@ def _may_run(entry: Entry, dataset: str) -> bool:
         return True
 
 
-@dataclass(frozen=True)
-class GridCell:
-    """A cell of the grid, with the entry whose stage-1 folder it uses: its own, or one that it shares.
-
-    A cell of one stage that shares it has a second DVC stage all the same: it takes the first one's results over.
-    """
-
-    split: str
-    entry: Entry
-    owner: Entry
-    two_stages: bool
-    broken: bool = False  # cannot be resolved
-
-    @property
-    def key(self) -> str:
-        """Name of the cell's DVC stages."""
-        return _key(self.split, self.entry)
-
-    def folder(self, stage: Stage) -> Path:
-        """Where a stage's results lie."""
-        return RUNS / self.split / (self.owner if stage == "train" else self.entry).path / stage
-
-
 def _key(split: str, entry: Entry) -> str:
+    """Name of a cell's DVC stages."""
     return f"{split}.{str(entry).replace('@', '.')}"
 
 
-def suite_cells(name: str, resolve: Resolve = resolve) -> list[GridCell]:
-    """The suite's cells. A second stage uses the folder of an equal first stage, wherever one is.
-
-    A cell that cannot be resolved (its method does not import, its recipe has a mistake) stays in the grid: its train
-    stage will record the reason.
-    """
-    suite, cells = get_suite(name), []
-    for split in suite.splits:
-        dataset = parse_split_name(split, where=shown(SUITES_FILE)).dataset
-        resolved: dict[Entry, Cell] = {}
-        for entry in entries_for(suite, dataset):
-            try:
-                resolved[entry] = resolve(entry, dataset)
-            except UserError as error:
-                print(f"will fail: {error}", file=sys.stderr)
-                cells.append(GridCell(split, entry, entry, two_stages=False, broken=True))
-        for entry, cell in resolved.items():
-            owner = _owner(cell, list(resolved.values()))
-            cells.append(GridCell(split, entry, owner, "finetune" in cell.stages or owner != entry))
-    return cells
+def _folder(split: str, entry: Entry, stage: Stage) -> str:
+    """Where a stage's results lie."""
+    return (RUNS / split / entry.path / stage).as_posix()
 
 
-def _owner(cell: Cell, others: list[Cell]) -> Entry:
+def _cells(suite: Suite, dataset: str, resolve: Resolve) -> dict[Entry, Cell | None]:
+    """The suite's cells on a data set; None for one that cannot be resolved."""
+    found: dict[Entry, Cell | None] = {}
+    for entry in entries_for(suite, dataset):
+        try:
+            found[entry] = resolve(entry, dataset)
+        except UserError as error:
+            print(f"will fail: {error}", file=sys.stderr)
+            found[entry] = None
+    return found
+
+
+def _owner(cell: Cell, others: Iterable[Cell | None]) -> Entry:
     """The entry whose first stage is this cell's: the plain method's own if that is among them."""
     identity = sha256_json(cell.first_stage_identity())
-    same = [other for other in others if sha256_json(other.first_stage_identity()) == identity]
+    same = [other for other in others if other and sha256_json(other.first_stage_identity()) == identity]
     plain = [other for other in same if other.entry.method == cell.first_stage.name and not other.entry.variant]
     return (plain or same)[0].entry
 
 
-def grid(name: str = "default", cells: Sequence[GridCell] | None = None) -> dict[str, Any]:
-    """What `dvc.yaml` expands: the suite's splits, and one item for each stage of each cell."""
-    suite = get_suite(name)
-    seeds = ",".join(map(str, suite.seeds))
-    result: dict[str, Any] = {"suite": name, "splits": {}, "train": {}, "finetune": {}, "evaluate": {}}
+def grid(name: str = "default") -> dict[str, Any]:
+    """What `dvc.yaml` expands: the suite's splits, and one item for each stage of each cell.
+
+    A second stage uses the folder of an equal first stage, wherever one is. A cell of one stage that shares its first
+    one has a second DVC stage all the same: it takes the first one's results over.
+    """
+    return _grid(name, resolve)[0]
+
+
+def _grid(name: str, resolve: Resolve) -> tuple[dict[str, Any], list[str]]:
+    """The grid, and the keys of its cells that cannot be resolved (a method does not import, a recipe has a mistake).
+
+    They stay in the grid: their train stage will record the reason.
+    """
+    suite, broken = get_suite(name), list[str]()
+    result: dict[str, Any] = {"suite": name, **{part: {} for part in PARTS}}
     for split in suite.splits:
-        parsed = parse_split_name(split)
+        parsed = parse_split_name(split, where=shown(SUITES_FILE))
         if str(parsed) != split:  # a path (`folder:...`), which a shell would read in its own way
             raise UserError(f"{shown(SUITES_FILE)}: split '{split}' of suite '{name}': write it as {parsed}")
-        dataset = parsed.dataset
-        result["splits"][split] = {"dataset": dataset, "module": module_name(dataset)}
-    for item in suite_cells(name) if cells is None else cells:
-        common = {"split": item.split, "dataset": result["splits"][item.split]["dataset"], "seeds": seeds}
-        shared, own = common | {"entry": str(item.owner)}, common | {"entry": str(item.entry)}
-        first = last = item.folder("train").as_posix()
-        recipe = recipe_file(item.split, item.owner, "train").as_posix()
-        result["train"][_key(item.split, item.owner)] = shared | {"recipe": recipe, "out": first}
-        if item.two_stages:
-            last = item.folder("finetune").as_posix()
-            recipe = recipe_file(item.split, item.entry, "finetune").as_posix()
-            result["finetune"][item.key] = own | {"recipe": recipe, "first": first, "out": last}
-        out = (RECORDS / item.split / item.entry.path).as_posix()
-        result["evaluate"][item.key] = own | {"first": first, "last": last, "out": out}
-    return result
+        result["splits"][split] = {"dataset": parsed.dataset, "module": module_name(parsed.dataset)}
+        common = {"split": split, "dataset": parsed.dataset, "seeds": ",".join(map(str, suite.seeds))}
+        cells = _cells(suite, parsed.dataset, resolve)
+        for entry, cell in cells.items():
+            key, own = _key(split, entry), common | {"entry": str(entry)}
+            owner = _owner(cell, cells.values()) if cell else entry
+            first = last = _folder(split, owner, "train")
+            recipe = recipe_file(split, owner, "train").as_posix()
+            result["train"][_key(split, owner)] = common | {"entry": str(owner), "recipe": recipe, "out": first}
+            if cell and ("finetune" in cell.stages or owner != entry):
+                last = _folder(split, entry, "finetune")
+                recipe = recipe_file(split, entry, "finetune").as_posix()
+                result["finetune"][key] = own | {"recipe": recipe, "first": first, "out": last}
+            out = (RECORDS / split / entry.path).as_posix()
+            result["evaluate"][key] = own | {"first": first, "last": last, "out": out}
+            broken += [] if cell else [key]
+    return result, broken
 
 
 def grid_text() -> str:
@@ -204,9 +194,8 @@ def check_grid(name: str, resolve: Resolve = resolve) -> None:
     Raises:
         UserError: they differ, so DVC would leave out a stage, or run one that no recipe has any more.
     """
-    there, cells = read_grid(name), suite_cells(name, resolve)
-    now = grid(name, cells)
-    for key in (cell.key for cell in cells if cell.broken and cell.key in there["evaluate"]):
+    there, (now, broken) = read_grid(name), _grid(name, resolve)
+    for key in (key for key in broken if key in there["evaluate"]):
         for part in ("train", "finetune", "evaluate"):
             now[part].pop(key, None)
             now[part] |= {key: there[part][key]} if key in there[part] else {}
@@ -230,7 +219,7 @@ def check_cell(cell: Cell, split: str, out: Path) -> None:
     item = read_grid("default")["evaluate"].get(_key(split, cell.entry))
     if item is None:  # DVC has no stage for it
         return
-    shares = Path(item["first"]) != GridCell(split, cell.entry, cell.entry, two_stages=False).folder("train")
+    shares = item["first"] != _folder(split, cell.entry, "train")
     if (item["last"] != item["first"]) != (shares or "finetune" in cell.stages):
         raise _stale(f"{cell.entry} on {split} has {' and '.join(cell.stages)} in its recipe, other stages here")
 

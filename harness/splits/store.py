@@ -219,15 +219,20 @@ def locate(dataset: Dataset) -> Path:
     Raises:
         UserError: not fetched yet, a file missing, or a file whose hash is wrong; with the command that repairs it.
     """
+    for path, fault in file_faults(dataset):
+        raise UserError(f"{path}: {fault}")
+    return folder_of(find(dataset))
+
+
+def file_faults(dataset: Dataset) -> Iterator[tuple[Path, str]]:
+    """The data set's files that are missing or whose hash is wrong, with what to do."""
     form = find(dataset)
-    folder = folder_of(form)
     for name, pin in form.files.items():
-        path = folder / name
+        path = folder_of(form) / name
         if not path.is_file():
-            raise UserError(f"{path}: missing ({pins.expected(pin)}); to bring it here: {bringing_command(dataset)}")
-        if fault := pins.wrong(path, pin):
-            raise UserError(f"{path}: wrong content: {fault}; to repair it: {bringing_command(dataset, repair=True)}")
-    return folder
+            yield path, f"missing ({pins.expected(pin)}); to bring it here: {bringing_command(dataset)}"
+        elif fault := pins.wrong(path, pin):
+            yield path, f"wrong content: {fault}; to repair it: {bringing_command(dataset, repair=True)}"
 
 
 def bringing_command(dataset: Dataset, *, repair: bool = False) -> str:

@@ -1,29 +1,40 @@
 """Checks that a data set is complete: every fault is listed, none stops the check, and nothing is extracted.
 
-Missing and damaged files make a data set unsound. Images that stand twice in the training set, or in both training and
-test set, are reported too, but are no fault of the copy: published data sets have some (CIFAR-100 has 14 and 10).
+Missing and damaged files make a data set unsound, and so does an image in two classes of a user's own. Images that are
+twice in the training set, or in two parts, are reported too, but are no fault of the copy: published data sets have
+some (CIFAR-100 has 14 in train and 10 in train and test).
 """
 
 from __future__ import annotations
 
-from collections import Counter
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 from harness.base.errors import UserError
 from harness.base.files import sha256_bytes
 from harness.base.progress import counted
-from harness.reading import pins
+from harness.datasets._walk import first
 from harness.reading.archives import MAX_MEMBER, read_members
-from harness.reading.dataset import AnyImages, Dataset, ImageFiles
+from harness.reading.dataset import PARTS, AnyImages, Dataset, ImageFiles
 from harness.reading.decoding import SUFFIXES, WORKERS, Inspection, inspect
 from harness.reading.identity import image_hash
 from harness.splits import store
+from harness.splits.notes import NAMED, copies
 from harness.splits.splits import ordered
 
 SHOWN = 20  # faults that are printed of each kind; the manifest has all of them
+RARE = (
+    "in_train_and_val",
+    "in_val_and_test",
+    "torn",
+    "copies",
+    "with_more_frames",
+    "turned",
+)  # left out if there are none
 ARCHIVES = (".zip", ".tar", ".xz", ".gz", ".bz2")
 
 
@@ -39,32 +50,38 @@ class Report:
     sha256: dict[str, str] = field(default_factory=dict)  # part -> over the images' identities, as splits have it
     duplicates_in_train: int | None = None  # images beyond the first of their kind; None: not looked for
     in_train_and_test: int | None = None  # different images that both parts have
+    in_train_and_val: int | None = None
+    in_val_and_test: int | None = None
+    torn: list[str] = field(default_factory=list)  # a user's images in more than one class: all files of each
+    copies: list[str] = field(default_factory=list)  # others that are there more than once: all files of each
     with_more_frames: int = 0  # image files with frames or pages after the first, which is the one that is used
-    turned: int = (
-        0  # a user's images that are stored turned or mirrored, and are turned upright by their EXIF orientation
-    )
+    turned: int = 0  # a user's images that are stored turned or mirrored; their EXIF orientation turns them upright
 
     @property
     def sound(self) -> bool:
-        """Whether nothing is missing or damaged."""
-        return not self.missing and not self.damaged
+        """Whether nothing is missing, damaged, or in two classes of a user's own."""
+        return not (self.missing or self.damaged or self.torn)
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, for the manifest."""
-        rare = [name for name in ("with_more_frames", "turned") if not getattr(self, name)]
-        return {name: value for name, value in asdict(self).items() if name not in rare} | {"sound": self.sound}
+        values = {name: value for name, value in asdict(self).items() if value or name not in RARE}
+        return values | {"sound": self.sound}
 
     def lines(self) -> list[str]:
         """The report as text."""
         lines = []
-        for kind, faults in (("missing", self.missing), ("damaged", self.damaged)):
-            lines += [f"{kind}: {fault}" for fault in faults[:SHOWN]]
-            lines += [f"{kind}: {len(faults) - SHOWN} more"] if len(faults) > SHOWN else []
+        faults = {"missing": self.missing, "damaged": self.damaged, "in more than one class": self.torn}
+        for kind, found in (faults | {"copies": self.copies}).items():
+            lines += [f"{kind}: {one}" for one in found[:SHOWN]]
+            lines += [f"{kind}: {len(found) - SHOWN} more"] if len(found) > SHOWN else []
         counts = ", ".join(f"{count} {part}" for part, count in self.images.items()) or "none"
-        verdict = "sound" if self.sound else f"{len(self.missing)} missing, {len(self.damaged)} damaged"
+        verdict = ", ".join(f"{len(found)} {kind}" for kind, found in faults.items() if found) or "sound"
         twice = ""
         if self.duplicates_in_train is not None:
-            twice = f"; duplicates: {self.duplicates_in_train} in train, {self.in_train_and_test} in train and test"
+            shared = {"train": self.duplicates_in_train} | {
+                f"{one} and {other}": getattr(self, f"in_{one}_and_{other}") for one, other in combinations(PARTS, 2)
+            }
+            twice = "; duplicates: " + ", ".join(f"{n} in {where}" for where, n in shared.items() if n is not None)
         if self.with_more_frames:
             lines.append(f"{self.with_more_frames} images have several frames or pages; the first one is used")
         if self.turned:
@@ -79,17 +96,12 @@ def verify(dataset: Dataset, *, quick: bool = False) -> Report:
         dataset: one that has been brought here, or a user's own.
         quick: of data that does not fit into memory, look only whether the files are there.
     """
-    form = store.find(dataset)
-    report = Report(dataset.name, str(store.folder_of(form)))
-    for name, pin in form.files.items():
-        path = store.folder_of(form) / name
-        if not path.is_file():
-            report.missing.append(f"{path} ({pins.expected(pin)}); to bring it here: {store.bringing_command(dataset)}")
-        elif fault := pins.wrong(path, pin):
-            report.damaged.append(
-                f"{path}: wrong content: {fault}; to repair it: {store.bringing_command(dataset, repair=True)}"
-            )
-            report.damaged += archive_faults(path)
+    report = Report(dataset.name, str(store.folder_of(store.find(dataset))))
+    for path, fault in store.file_faults(dataset):
+        if path.is_file():
+            report.damaged += [f"{path}: {fault}", *archive_faults(path)]
+        else:
+            report.missing.append(f"{path}: {fault}")
     if report.sound:
         _check_images(dataset, report, quick)
     return report
@@ -131,9 +143,20 @@ def _check_images(dataset: Dataset, report: Report, quick: bool) -> None:
         if part not in hashes:
             hashes[part] = _hashes(images, report, quick)
     if report.sound and all(len(found) == report.images[part] for part, found in hashes.items()):
-        train, test = Counter(hashes["train"]), set(hashes["test"])
-        report.duplicates_in_train = sum(train.values()) - len(train)
-        report.in_train_and_test = len(train.keys() & test)
+        _compare(dataset, report, hashes)
+
+
+def _compare(dataset: Dataset, report: Report, hashes: Mapping[str, list[str]]) -> None:
+    """Notes which images are there more than once; of a user's own, in which files."""
+    report.duplicates_in_train = len(hashes["train"]) - len(set(hashes["train"]))
+    for one, other in combinations(PARTS, 2):
+        if one in hashes and other in hashes:
+            setattr(report, f"in_{one}_and_{other}", len({*hashes[one]} & {*hashes[other]}))
+    for files in copies(dataset).values():
+        if len({label for _, label in files}) > 1:
+            report.torn.append(first([f"{name} ('{label}')" for name, label in files], NAMED))
+        else:
+            report.copies.append(first([name for name, _ in files], NAMED))
 
 
 def _hashes(images: AnyImages, report: Report, quick: bool) -> list[str]:

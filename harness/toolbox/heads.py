@@ -71,6 +71,18 @@ class ExpertHeads(nn.Module):
         return self.scale * torch.stack([head(one) for head, one in own], dim=1)
 
 
+class ScaledLinear(nn.Linear):
+    """z_c = f_c (w_c . h + b_c): one learned scale for each class of a linear head, bias included. Starts at 1."""
+
+    def __init__(self, feature_dim: int, num_classes: int) -> None:
+        super().__init__(feature_dim, num_classes)
+        self.class_scale = nn.Parameter(torch.ones(num_classes))
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Features (B, d) -> logits (B, C)."""
+        return self.class_scale * super().forward(features)
+
+
 def initialise(head: nn.Module, how: str) -> None:
     """Gives the linear layers of a fresh head the weights that a recipe asks for.
 

@@ -11,7 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from harness.toolbox.samplers import effective_number_weights
+from harness.base.errors import unknown
+from harness.toolbox.samplers import class_balanced_weights, effective_number_weights
 
 
 def check_batch(logits: Tensor, target: Tensor, class_counts: Tensor | Sequence[int] | None = None) -> None:
@@ -40,8 +41,21 @@ def check_batch(logits: Tensor, target: Tensor, class_counts: Tensor | Sequence[
         raise ValueError(f"class_counts must be at least 0, found {float(counts.min()):g}")
 
 
+def log_prior(class_counts: Tensor | Sequence[int], like: Tensor, power: float = 1.0) -> Tensor:
+    """power * log n_c in the dtype and on the device of `like`, shape (C,); -inf for a class without an image.
+
+    With power 0 it is 0 for every class.
+    """
+    return torch.as_tensor(class_counts).to(like).pow(power).log()
+
+
 def balanced_softmax_loss(
-    logits: Tensor, target: Tensor, class_counts: Tensor | Sequence[int], reduction: str = "mean"
+    logits: Tensor,
+    target: Tensor,
+    class_counts: Tensor | Sequence[int],
+    reduction: str = "mean",
+    *,
+    prior_power: float = 1.0,
 ) -> Tensor:
     """Balanced Softmax (Ren et al., NeurIPS 2020, eq. 4): CE(z + log n, y).
 
@@ -50,17 +64,30 @@ def balanced_softmax_loss(
         target: y, shape (B,).
         class_counts: n, training images of each class, shape (C,). A class without an image gets no probability.
         reduction: "mean", "sum" or "none".
+        prior_power: p of CE(z + p log n, y); 1/4 follows from the paper's bound on the margins (eq. 10).
 
     Raises:
         ValueError: see `check_batch`.
     """
     check_batch(logits, target, class_counts)
-    return F.cross_entropy(logits + torch.as_tensor(class_counts).to(logits).log(), target, reduction=reduction)
+    return F.cross_entropy(logits + log_prior(class_counts, logits, prior_power), target, reduction=reduction)
+
+
+def focal_term(values: Tensor, gamma: float) -> Tensor:
+    """(1 - e^-v)^gamma v of each value v >= 0: with cross-entropies the focal loss of each image, p = e^-v.
+
+    1 - p and its gradient stay exact where p rounds to 1.
+    """
+    return (-torch.expm1(-values)).clamp_min(torch.finfo(values.dtype).tiny).pow(gamma).mul(values)
 
 
 def class_balanced_loss_weights(class_counts: Tensor | Sequence[int], beta: float) -> Tensor:
     """Weights (1-beta)/(1-beta^n_c), rescaled so that they sum to C (Cui et al., CVPR 2019, eq. 4). Shape (C,)."""
-    weights = effective_number_weights(class_counts, beta)
+    return summing_to_classes(effective_number_weights(class_counts, beta))
+
+
+def summing_to_classes(weights: Tensor) -> Tensor:
+    """Class weights (C,) rescaled so that they sum to C: equal ones become 1."""
     return weights * len(weights) / weights.sum()
 
 
@@ -73,3 +100,25 @@ def ldam_margins(class_counts: Tensor | Sequence[int], largest: float) -> Tensor
 def with_margin(logits: Tensor, target: Tensor, margins: Tensor) -> Tensor:
     """Logits (B, C), those of the targets lowered by the margins (C,) of their classes."""
     return logits - margins.to(logits) * F.one_hot(target, logits.shape[1])
+
+
+CLASS_WEIGHTS = ("none", "inverse", "class_balanced")
+
+
+def make_class_weights(name: str, class_counts: Tensor | Sequence[int], beta: float = 0.9999) -> Tensor:
+    """Class weights in a loss by name, shape (C,); they sum to C.
+
+    Args:
+        name: "none", 1 for every class; "inverse", proportional to 1/n_c; "class_balanced", by the effective number.
+        beta: of "class_balanced".
+
+    Raises:
+        UserError: no such weights.
+    """
+    if name == "none":
+        return torch.ones_like(torch.as_tensor(class_counts), dtype=torch.float64)
+    if name == "inverse":
+        return summing_to_classes(class_balanced_weights(class_counts))
+    if name == "class_balanced":
+        return class_balanced_loss_weights(class_counts, beta)
+    raise unknown("class weights", name, CLASS_WEIGHTS)

@@ -40,6 +40,26 @@ def class_balanced_weights(class_counts: Tensor | Sequence[int]) -> Tensor:
     return _weights(1 / _counts(class_counts).clamp_min(1), class_counts)
 
 
+def power_weights(class_counts: Tensor | Sequence[int], power: float) -> Tensor:
+    """Weight of one sample of each class, n_c^(power - 1): class c is drawn in proportion to n_c^power. Shape (C,).
+
+    1 is instance-balanced, 1/2 square-root sampling (Kang et al., ICLR 2020, eq. 1), 0 class-balanced. A class without
+    an image has weight 0.
+    """
+    return _weights(_counts(class_counts).clamp_min(1).pow(power - 1), class_counts)
+
+
+def progressive_probabilities(class_counts: Tensor | Sequence[int], epoch: int, epochs: int) -> Tensor:
+    """Probability of each class in an epoch (from 0) of progressively balanced sampling, float64, shape (C,).
+
+    (1 - l) n_c / N + l / C with l = epoch / (epochs - 1): the data's own in the first epoch, uniform over the classes
+    that have an image in the last and from then on (Kang et al., ICLR 2020, eq. 2).
+    """
+    counts, share = _counts(class_counts), min(1.0, epoch / max(epochs - 1, 1))
+    there = (counts > 0).double()
+    return (1 - share) * counts / counts.sum() + share * there / there.sum()
+
+
 def effective_number_weights(class_counts: Tensor | Sequence[int], beta: float) -> Tensor:
     """Weight of one sample of each class by the effective number, (1-beta)/(1-beta^n_c). Shape (C,).
 
@@ -90,6 +110,8 @@ class Sampler:
         labels: class of each training image, shape (N,).
         num_classes: C.
     """
+
+    epochs = 1  # of the stage; the loop sets it before the first order
 
     def __init__(self, labels: Order, num_classes: int) -> None:
         self.labels, self.num_classes = labels, num_classes
@@ -171,7 +193,37 @@ class ClassAwareSampler(Sampler):
         self._queues = {int(c): queue.numpy() for c, queue in state["queues"].items()}
 
 
-SAMPLERS = ("instance_balanced", "class_aware", "class_balanced", "effective_number", "cben")
+class ProgressiveSampler(ClassAwareSampler):
+    """N draws a class at a time, from the data's own class shares to uniform ones (`progressive_probabilities`).
+
+    Kang et al., ICLR 2020. Within a class it is the next image of the class's shuffled cycle, which goes on across
+    epochs.
+    """
+
+    def __init__(self, labels: Order, num_classes: int) -> None:
+        super().__init__(labels, num_classes, k=1)
+        self._counts, self._epoch = np.bincount(labels, minlength=num_classes), 0
+
+    def order(self, rng: np.random.Generator) -> Order:
+        """Indices of one epoch's images, shape (N,)."""
+        shares = progressive_probabilities(torch.from_numpy(self._counts), self._epoch, self.epochs).numpy()
+        classes = rng.choice(self.num_classes, size=len(self.labels), p=shares)
+        self._epoch += 1
+        return np.concatenate([self._next(int(c), rng) for c in classes])
+
+    def state_dict(self) -> dict[str, Any]:
+        """The unfinished cycles, and which epoch is next."""
+        return {**super().state_dict(), "epoch": self._epoch}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Takes them back."""
+        super().load_state_dict(state)
+        self._epoch = state["epoch"]
+
+
+SAMPLERS = (
+    "instance_balanced", "class_aware", "class_balanced", "effective_number", "cben", "square_root", "progressive",
+)  # fmt: skip
 
 
 def make_sampler(
@@ -198,4 +250,8 @@ def make_sampler(
         return WeightedSampler(labels, num_classes, effective_number_weights(counts, beta))
     if name == "cben":
         return WeightedSampler(labels, num_classes, cben_weights(counts, beta, beta_b))
+    if name == "square_root":
+        return WeightedSampler(labels, num_classes, power_weights(counts, 0.5))
+    if name == "progressive":
+        return ProgressiveSampler(labels, num_classes)
     raise unknown("sampler", name, SAMPLERS)

@@ -53,7 +53,7 @@ class Steps:
     Attributes:
         milestones: shares of the epochs, rising; at 0.8 of 200 epochs the 161st is the first with the new factor.
         factors: one for each milestone, from 0 to 1, each times the recipe's learning rate.
-        warmup_from: factor at which linear warm-up sets out, from 0 to 1; its first epoch is one step further.
+        warmup_from: factor, from 0 to 1, from which the warm-up rises to 1.
     """
 
     milestones: tuple[float, ...]
@@ -65,8 +65,10 @@ class Steps:
             raise ValueError(f"{len(self.milestones)} milestones must have as many factors, found {len(self.factors)}")
         if not all(a < b for a, b in pairwise((0.0, *self.milestones, 1.0))):
             raise ValueError(f"milestones must be shares of the epochs between 0 and 1, rising: {self.milestones}")
-        if not all(0 <= factor <= 1 for factor in (*self.factors, self.warmup_from)):
-            raise ValueError(f"factors must lie between 0 and 1, found {self.factors}, {self.warmup_from=}")
+        if not all(0 <= factor <= 1 for factor in self.factors):
+            raise ValueError(f"factors must lie between 0 and 1, found {self.factors}")
+        if not 0 <= self.warmup_from <= 1:
+            raise ValueError(f"warmup_from must lie between 0 and 1, found {self.warmup_from}")
 
     def factor(self, epoch: int, epochs: int, warmup: int) -> float:
         """The factor in an epoch, counted from 0."""

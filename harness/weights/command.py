@@ -7,13 +7,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from harness.base import config
 from harness.base.errors import UserError, lookup
 from harness.base.files import sha256_file
+from harness.base.screen import console, table
 from harness.metrics.shots import GROUPS
 from harness.weights.catalogue import Printed, Weights, catalogue, check_file, fetch, get_weights
 from harness.weights.record import WeightsRecord, write_weights_record
@@ -78,10 +78,7 @@ def score(name: str, file: Path | None, facts: Mapping[str, Any], mirror: Path |
 
     record, targets, predictions = scored(*requested(name, file, facts, mirror), pick_device(device))
     path = write_weights_record(out, record, targets, predictions)
-    console = Console()
-    if not console.is_terminal:  # a file or a pipe has no width; rich would take 80 columns
-        console = Console(width=160)
-    console.print(_table(record))
+    console().print(_table(record))
     print(path)
     return path
 
@@ -95,15 +92,12 @@ def printed(numbers: list[Printed]) -> str:
 def _table(record: WeightsRecord) -> Table:
     one = record.weights
     title = f"{record.name} on {_data(one)} (top-1, %; epoch chosen by: {one.selection})"
-    table = Table(title=Text(title), title_justify="left")
     groups = GROUPS if record.grouped else ()
-    table.add_column("Method")
-    for column in ("all", *(f"{group} ({record.groups[group]})" for group in groups), "ECE"):
-        table.add_column(column, justify="right")
-    table.add_column("published")
+    rows: list[list[str | Text]] = []
+    head = ("Method", "all", *(f"{group} ({record.groups[group]})" for group in groups), "ECE", "published")
     for at, result in enumerate(record.results):
         scores = result.scores
         values = [scores.all, *(getattr(scores, group) for group in groups), scores.ece]
         cells = ["-" if value is None else f"{100 * value:.2f}" for value in values]
-        table.add_row(record.label(at), *cells, Text("" if at else printed(one.published)))
-    return table
+        rows.append([record.label(at), *cells, Text("" if at else printed(one.published))])
+    return table(title, head, rows, words=("Method", "published"))

@@ -18,6 +18,7 @@ from harness.base.files import sha256_file
 from harness.engine.evaluation import Evaluation
 from harness.engine.job import StageJob
 from harness.engine.network import Network
+from harness.engine.pretrained import match
 from harness.engine.ranks import ALONE
 from harness.feed.parts import closing, make_parts
 from harness.metrics.shots import DEFAULT_POLICY, group_sizes
@@ -31,7 +32,6 @@ from harness.splits import store
 from harness.splits.splits import SCHEMA as SPLIT_SCHEMA
 from harness.splits.splits import Split, ordered, take
 from harness.weights.catalogue import Normalisation, Weights, catalogue
-from harness.weights.matching import match
 from harness.weights.record import SCHEMA, Classes, Result, WeightsRecord
 
 UNTRAINED = StageRecipe(epochs=0, batch_size=1, lr=0.0, weight_decay=0.0)

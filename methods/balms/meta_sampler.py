@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from harness.api import StepContext
+
 
 def draw_slots(
     log_psi: Tensor, labels: Tensor, slots: int, generator: torch.Generator | None = None, chunk: int = 1 << 25
@@ -47,3 +49,13 @@ def inner_gradient(residual: Tensor, features: Tensor, grad_weight: Tensor, grad
         rate: derivative of the inner step by its gradient, the learning rate (times 1 + mu with Nesterov).
     """
     return -(rate / len(residual)) * (residual * (features @ grad_weight.T + grad_bias)).sum(1)
+
+
+def stepped(parameter: Tensor, gradient: Tensor, step: StepContext) -> Tensor:
+    """The parameter after the optimiser's next step: momentum buffer, weight decay and rate included."""
+    group = step.optimizer.param_groups[0]
+    gradient = gradient + group["weight_decay"] * parameter
+    buffer = step.optimizer.state[parameter].get("momentum_buffer")
+    velocity = gradient if buffer is None else group["momentum"] * buffer + gradient
+    velocity = gradient + group["momentum"] * velocity if group["nesterov"] else velocity
+    return parameter - step.learning_rate * velocity

@@ -10,10 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from harness.api import Batch, Classifier, Method, Sampler, Stage, StepContext, StepModel, View
-from harness.toolbox.losses import balanced_softmax_loss
+from harness.api import Batch, Classifier, Method, Sampler, Stage, StepContext, StepModel, View, later
+from harness.toolbox.losses import balanced_softmax_loss, log_prior
 from harness.toolbox.samplers import make_sampler
-from methods.balms.meta_sampler import draw_slots, inner_gradient
+from methods.balms.meta_sampler import draw_slots, inner_gradient, stepped
 
 __all__ = ["BALMS", "balanced_softmax_loss", "draw_slots", "inner_gradient"]
 
@@ -36,6 +36,9 @@ class BALMS(Method):
         """initial_power a: psi starts at p^-a / (min + max of it), p_c = n_c / N; 0 is instance-balanced.
 
         sampler: the learned one, or a fixed one in its place, to be held against it.
+        prior_power p: of the loss CE(z + p log n, y); 0 is softmax cross-entropy, 1/4 the paper's other form.
+        reweight: psi weighs the losses of instance-balanced draws instead of drawing. Our reading of the paper's "Meta
+            Reweighter", which is not released; psi starts at 1/2, so the real step is half as long at first.
         """
 
         meta_learning_rate: float = 0.01
@@ -44,8 +47,14 @@ class BALMS(Method):
         initial_power: float = 0.0
         meta_source: Literal["train", "val"] = "train"
         sampler: Literal["meta", "class_balanced", "class_aware", "instance_balanced"] = "meta"
+        prior_power: float = later(1.0)
+        reweight: bool = later(False)
 
         def __post_init__(self) -> None:
+            if not 0 <= self.prior_power < float("inf"):
+                raise ValueError(f"prior_power must be at least 0, found {self.prior_power}")
+            if self.reweight and self.sampler != "meta":
+                raise ValueError(f"reweight learns weights in the place of rates; sampler is {self.sampler}, not meta")
             if not 0 <= self.adam_beta2 < 1:
                 raise ValueError(f"adam_beta2 must lie in [0, 1), found {self.adam_beta2}")
             if not self.meta_learning_rate > 0 or self.meta_batch_size < 1:
@@ -76,7 +85,7 @@ class BALMS(Method):
 
     def choose(self, index: Tensor, step: StepContext) -> Tensor:
         """Draws with replacement, slots independent, an image of class c at rate psi_c / sum of all images' psi."""
-        if not self.meta:
+        if not self.meta or self.params.reweight:
             return index
         log_psi = F.logsigmoid(self.omega.detach())
         chosen, self.weight, self.class_share = draw_slots(log_psi, self.labels, len(index), step.generator)
@@ -93,10 +102,11 @@ class BALMS(Method):
     def _meta_step(self, model: StepModel, features: Tensor, views: tuple[Batch, ...], step: StepContext) -> None:
         """Inner step of the head, meta loss on the balanced batch, closed form back to omega."""
         head, target, meta = step.model.head, views[0].target, views[1]
-        prior = self.task.class_counts.to(features).log()
+        prior = log_prior(self.task.class_counts, features, self.params.prior_power)
         residual = F.softmax(head(features) + prior, dim=1) - F.one_hot(target, len(prior)).to(features)
-        weight = self._stepped(head.weight, model.average(residual.T @ features / len(target)), step)
-        bias = self._stepped(head.bias, model.average(residual.mean(0)), step)
+        weighted = self._psi(target)[:, None].to(residual) * residual if self.params.reweight else residual
+        weight = stepped(head.weight, model.average(weighted.T @ features / len(target)), step)
+        bias = stepped(head.bias, model.average(weighted.mean(0)), step)
 
         held_out = model.extract(meta.images)
         error = F.softmax(held_out @ weight.T + bias, dim=1) - F.one_hot(meta.target, len(prior)).to(features)
@@ -107,27 +117,30 @@ class BALMS(Method):
         self.omega.grad = model.average(self._to_omega(by_slot, target)).to(self.omega)
         self.adam.step()
 
-    def _stepped(self, parameter: Tensor, gradient: Tensor, step: StepContext) -> Tensor:
-        """The parameter after the optimiser's next step: momentum buffer, weight decay and rate included."""
-        group = step.optimizer.param_groups[0]
-        gradient = gradient + group["weight_decay"] * parameter
-        buffer = step.optimizer.state[parameter].get("momentum_buffer")
-        velocity = gradient if buffer is None else group["momentum"] * buffer + gradient
-        velocity = gradient + group["momentum"] * velocity if group["nesterov"] else velocity
-        return parameter - step.learning_rate * velocity
-
     def _to_omega(self, by_slot: Tensor, target: Tensor) -> Tensor:
-        """ds_b / domega_c = q_b (1 - psi_c) (1[c = y_b] - share of class c in slot b)."""
+        """ds_b / domega_c = q_b (1 - psi_c) (1[c = y_b] - share of class c in slot b); of a weight, its own."""
+        if self.params.reweight:
+            psi = torch.sigmoid(self.omega).to(by_slot)
+            return psi * (1 - psi) * torch.zeros_like(psi).index_add_(0, target, by_slot)
         chosen = F.one_hot(target, len(self.omega)).to(self.class_share)
         return (1 - torch.sigmoid(self.omega)) * ((by_slot * self.weight)[:, None] * (chosen - self.class_share)).sum(0)
 
     def loss(self, logits: Tensor, target: Tensor, step: StepContext) -> Tensor:
-        """Mean Balanced Softmax loss, with the counts of the training part."""
-        return balanced_softmax_loss(logits, target, self.task.class_counts)
+        """Mean Balanced Softmax loss, with the counts of the training part; times psi where it is a weight."""
+        counts, power = self.task.class_counts, self.params.prior_power
+        if not self.params.reweight:
+            return balanced_softmax_loss(logits, target, counts, prior_power=power)
+        losses = balanced_softmax_loss(logits, target, counts, "none", prior_power=power)
+        return (self._psi(target).to(losses) * losses).mean()
+
+    def _psi(self, target: Tensor) -> Tensor:
+        """The learned number of each image's class, fixed."""
+        return torch.sigmoid(self.omega.detach())[target]
 
     def class_quantities(self, model: Classifier) -> dict[str, Tensor]:
-        """The rates psi_c at which the sampler ended as well."""
-        learned = {"sampling rate": torch.sigmoid(self.omega.detach())} if self.meta else {}
+        """The rates (or weights) psi_c at which training ended as well."""
+        name = "loss weight" if self.params.reweight else "sampling rate"
+        learned = {name: torch.sigmoid(self.omega.detach())} if self.meta else {}
         return {**super().class_quantities(model), **learned}
 
     def state_dict(self) -> dict[str, Any]:

@@ -4,20 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from harness.api import Method, StepContext
-from harness.toolbox.losses import check_batch
+from harness.toolbox.losses import check_batch, focal_term
 
 
 def focal_loss(logits: Tensor, target: Tensor, gamma: float) -> Tensor:
     """Mean of (1 - p)^gamma CE with p the target's probability, the gradient going through p. Logits (B, C)."""
     check_batch(logits, target)
-    ce = F.cross_entropy(logits, target, reduction="none")
-    # p = exp(-CE) rounds to 1 for easy images; expm1 keeps 1 - p, and its gradient, exact there.
-    return (-torch.expm1(-ce)).clamp_min(torch.finfo(ce.dtype).tiny).pow(gamma).mul(ce).mean()
+    return focal_term(F.cross_entropy(logits, target, reduction="none"), gamma).mean()
 
 
 class Focal(Method):

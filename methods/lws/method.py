@@ -2,26 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import numpy as np
-import torch
-from torch import Tensor, nn
+from torch import nn
 
-from harness.api import Classifier, Method, Sampler, Stage
+from harness.api import Classifier, Method, Sampler, Stage, later
+from harness.toolbox.heads import ScaledLinear
 from harness.toolbox.samplers import ClassAwareSampler
-
-
-class ScaledLinear(nn.Linear):
-    """z_c = f_c (w_c . h + b_c): one learned scale for each class of a linear head, bias included. Starts at 1."""
-
-    def __init__(self, feature_dim: int, num_classes: int) -> None:
-        super().__init__(feature_dim, num_classes)
-        self.class_scale = nn.Parameter(torch.ones(num_classes))
-
-    def forward(self, features: Tensor) -> Tensor:
-        """Features (B, d) -> logits (B, C)."""
-        return self.class_scale * super().forward(features)
 
 
 class LWS(Method):
@@ -30,6 +19,17 @@ class LWS(Method):
     name = "lws"
     stages = ("train", "finetune")
     first_stage = "ce"
+
+    @dataclass(frozen=True)
+    class Params:
+        """first_stage: cross-entropy with or without mixup."""
+
+        first_stage: Literal["ce", "ce_mixup"] = later("ce")
+
+    @classmethod
+    def first_stage_of(cls, params: Any) -> str:
+        """As the params say."""
+        return str(params.first_stage)
 
     def head(self, stage: Stage) -> nn.Module:
         """Stage 1's linear head with a scale for each class."""

@@ -18,12 +18,14 @@ from harness.base.errors import UserError
 from harness.base.files import sha256_bytes, sha256_file
 from harness.datasets import _folder
 from harness.datasets._folder import hold_out
+from harness.datasets._walk import FaultsError
 from harness.reading.dataset import Dataset, Images
 from harness.records.schema import Record, read_record
 from harness.splits import store
 from harness.splits.notes import data_notes
 from harness.splits.split_names import name_split, parse_split_name
 from harness.splits.splits import Split, _by_size, build_split, select
+from harness.splits.verify import verify
 from tests.data import made
 
 Counts = Mapping[str, int]
@@ -197,12 +199,12 @@ def test_case_b_what_is_passed_over_is_counted_and_named_and_junk_is_not(here: P
     for name in ("a/1.raw", "a/2.RAW", "b/notes.txt", "b/LICENSE", "b/.hidden.png", "a/Thumbs.db", "a/.DS_Store"):
         (root / "train" / name).write_bytes(b"x")
     os.mkfifo(root / "train" / "c" / "pipe.png")
-    (root / "valid").mkdir()
+    (root / "spare").mkdir()
     (root / "train" / "cover.png").write_bytes(b"x")
     assert opened(root).passed_over == (
         "passed over: 2 x .raw (train/a/1.raw, train/a/2.RAW)",
         "passed over: 1 x .txt (train/b/notes.txt)",
-        "passed over: 1 x beside train, val and test (valid)",
+        "passed over: 1 x beside train, val and test (spare)",
         "passed over: 1 x no file (train/c/pipe.png)",
         "passed over: 1 x outside of the class folders (train/cover.png)",
         "passed over: 1 x without a suffix (train/b/LICENSE)",
@@ -225,6 +227,65 @@ def test_case_b_links_that_lead_in_a_circle_are_an_error(here: Path) -> None:
     (root / "train" / "a" / "on").symlink_to(here / "p")
     with pytest.raises(UserError, match="a link to a folder that it lies in"):
         opened(root)
+
+
+def test_case_b_all_faults_are_found_at_once(here: Path) -> None:
+    root = base(here / "mine")
+    (root / "train" / "empty").mkdir()
+    (root / "test" / "other").mkdir()
+    for part in ("train", "test"):
+        (root / part / "a" / "x.png").symlink_to("gone")
+    (root / "train" / "b" / "loop").symlink_to("..")
+    with pytest.raises(UserError, match=r"\(and 4 more faults: ltbench doctor\)") as caught:
+        opened(root)
+    assert isinstance(caught.value, FaultsError)
+    found = "\n".join(caught.value.faults)
+    for fault in (
+        "train/a/x.png: a link to gone", "test/a/x.png: a link to gone", "loop: a link to a folder that it lies in",
+        "test/other: a class that train/ has not", "train: no image of class 'empty'; every class needs one",
+    ):  # fmt: skip
+        assert fault in found
+
+
+@pytest.mark.parametrize("name", ["x.heic", "x.jpg"])
+def test_case_b_photos_as_phones_write_them_are_refused_before_anything_is_read(
+    here: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    root = base(here / "mine")
+    for folder in ("train/a", "test/b"):
+        (root / folder / name).write_bytes(b"\0\0\0\x18ftypheic" + bytes(50))
+    monkeypatch.setattr(_folder, "sha256_file", lambda path: pytest.fail("read as a whole"))
+    files = f"test/b/{name}, train/a/{name}"
+    with pytest.raises(UserError, match=rf"mine: 2 x HEIC \({files}\), which is not supported; save them as JPEG$"):
+        opened(root)
+
+
+@pytest.mark.parametrize(
+    ("names", "holdout", "told"),
+    [
+        (("training", "testing"), 0.2, "'testing' to 'test', 'training' to 'train'"),
+        (("training", "testing"), 0.0, "'testing' to 'test', 'training' to 'train'"),
+        (("Train", "TEST"), 0.0, "'TEST' to 'test', 'Train' to 'train'"),
+        (("train", "test", "valid"), 0.0, "'valid' to 'val'"),
+        (("train", "test", "Validation"), 0.0, "'Validation' to 'val'"),
+        (("train", "test_set"), 0.2, "'test_set' to 'test'"),
+    ],
+)
+def test_case_q_parts_under_other_names_are_no_classes(
+    here: Path, names: tuple[str, ...], holdout: float, told: str
+) -> None:
+    root = fill(here / "mine", **{name: {"a": 3, "b": 3} for name in names})
+    with pytest.raises(UserError, match=f"parts are called train, val and test; rename {told}, or else remove it"):
+        opened(root, holdout)
+    for name in names:
+        listed(root, **{name: "path,label\n"})
+    with pytest.raises(UserError, match=f"parts are called train, val and test; rename {told}, or else remove it"):
+        opened(f"list:{root}", holdout)
+
+
+def test_case_q_one_class_may_be_called_like_a_part(here: Path) -> None:
+    root = fill(here / "mine", **{".": {"training": 4, "rest": 4}})
+    assert opened(root, 0.5).class_names == ("rest", "training")
 
 
 # ---- E, F: names -----------------------------------------------------------------------------------------------------
@@ -288,11 +349,19 @@ def test_case_g_unequal_classes_from_the_largest_to_the_smallest(here: Path) -> 
 
 def test_case_g_the_head_is_as_large_as_the_tail_allows(here: Path) -> None:
     root = fill(here / "mine", train={"a": 4, "b": 20, "c": 3}, test={"a": 1, "b": 1, "c": 1})
-    assert drawn(opened(root), 4).class_counts == [4, 9, 2]  # a head of 10 would need 5 of a
-    note = "imbalance factor 20, where 100 was asked for: the largest class has 20 images"
-    split = drawn(opened(root), 100)
-    assert split.class_counts == [2, 20, 1]
-    assert data_notes(split, opened(root)) == [note]
+    for factor, counts, note in (
+        (4, [4, 9, 2], "imbalance factor 4.5, where 4 was asked for: 9 to 2 images of a class"),  # 10 would need 5 of a
+        (100, [2, 20, 1], "imbalance factor 20, where 100 was asked for: 20 to 1 images of a class"),
+    ):
+        split = drawn(opened(root), factor)
+        assert (split.class_counts, data_notes(split, opened(root))) == (counts, [note])
+
+
+def test_case_g_data_that_are_more_unbalanced_than_was_asked_for(here: Path) -> None:
+    root = fill(here / "mine", train={"a": 30, "b": 1}, test={"a": 1, "b": 1})
+    note = "imbalance factor 19, where 10 was asked for: 19 to 1 images of a class"
+    split = drawn(opened(root), 10)
+    assert (split.class_counts, data_notes(split, opened(root))) == ([19, 1], [note])
 
 
 @given(st.lists(st.integers(1, 60), min_size=2, max_size=6), st.floats(1, 200))
@@ -322,6 +391,27 @@ def test_case_h_val_is_a_copy_of_test_and_shares_images_with_train(here: Path) -
         "1 different image: training images stand in the test part, so test scores are too high",
         f"7 different images: test images stand in the validation part, {spoilt}",
     ]
+
+
+def test_case_h_verify_names_the_files_of_images_that_are_there_twice(here: Path) -> None:
+    root = base(here / "mine")
+    fill(root, 5, val={"a": 2})
+    for one, other in (("train/a/0", "train/b/x"), ("train/a/1", "train/a/y"), ("test/b/0", "val/a/z")):
+        shutil.copyfile(root / f"{one}.png", root / f"{other}.png")
+    shutil.copyfile(root / "train/c/0.png", root / "val/a/0.png")
+    _folder._scan.cache_clear()
+    report = verify(opened(root))
+    assert not report.sound
+    twice = "duplicates: 2 in train, 1 in train and val, 0 in train and test, 1 in val and test"
+    assert report.lines() == [
+        "in more than one class: train/a/0.png ('a'), train/b/x.png ('b')",
+        "in more than one class: train/c/0.png ('c'), val/a/0.png ('a')",
+        "in more than one class: val/a/z.png ('a'), test/b/0.png ('b')",
+        "copies: train/a/1.png, train/a/y.png",
+        f"{report.dataset}: 3 in more than one class in {root}; images: 26 train, 3 val, 6 test; {twice}",
+    ]
+    split = drawn(opened(root))
+    assert "3 different images in more than one class, e.g. in 2 classes ('a', 'b')" in data_notes(split, opened(root))
 
 
 def test_case_h_only_training_images_that_are_used_count(here: Path) -> None:
@@ -450,6 +540,24 @@ def test_case_s_lists_with_windows_line_ends_a_byte_order_mark_and_spaces(here: 
     assert parse_split_name(f"list:{root}-lt-if2").imbalance_factor == 2
 
 
+def test_case_s_lists_with_tabs(here: Path) -> None:
+    root = pictures(here / "mine")
+    rows = "".join(f"my pics/x {i}.png\t{'ab'[i % 2]}, c\n" for i in range(4))
+    listed(root, train=f"path\tlabel\n{rows}", test=f"path\tlabel\n{rows}")
+    assert opened(f"list:{root}").class_names == ("a, c", "b, c")
+
+
+def test_case_s_all_faults_of_lists_are_found_at_once(here: Path) -> None:
+    root = pictures(here / "mine")
+    rows = "path,label\nmy pics/x 0.png,a\nmy pics/x 1.png,b\n"
+    listed(root, train=f"{rows}gone.png,a\n,b\n", test=f"{rows}my pics/x 2.png,c\n")
+    with pytest.raises(FaultsError) as caught:
+        opened(f"list:{root}")
+    told = ("train.csv, line 4: no such file", "train.csv, line 5: path or label", "test.csv, line 4: a class that")
+    for fault, words in zip(caught.value.faults, told, strict=True):
+        assert words in fault
+
+
 def test_case_s_labels_that_are_numbers_stand_in_their_order(here: Path) -> None:
     root = pictures(here / "mine")
     train = "path,label\n" + "".join(f"my pics/x {i}.png,{label}\n" for i, label in enumerate((10, 9, 2)))
@@ -469,8 +577,8 @@ def test_case_s_a_list_without_a_test_part_is_held_out(here: Path) -> None:
 def test_case_s_other_lists_are_named_and_one_that_cannot_be_read_is_an_error(here: Path) -> None:
     root = pictures(here / "mine")
     rows = "path,label\nmy pics/x 0.png,a\nmy pics/x 1.png,b\n"
-    listed(root, train=rows, test=rows, validation=rows)
-    line = "passed over: 1 x lists beside train.csv, val.csv and test.csv (validation.csv)"
+    listed(root, train=rows, test=rows, all=rows)
+    line = "passed over: 1 x lists beside train.csv, val.csv and test.csv (all.csv)"
     assert opened(f"list:{root}").passed_over == (line,)
     (root / "val.csv").symlink_to("gone")
     with pytest.raises(OSError, match=r"No such file .*val.csv"):  # the command line makes one line of it

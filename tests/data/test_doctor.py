@@ -46,7 +46,6 @@ SMALL = ("--backbone", "resnet8_cifar")
 def test_what_a_person_reads(root: Path, ltbench: Call) -> None:
     code, out, _ = ltbench("doctor", f"folder:{root}", *SMALL, "--device", "cpu")
     name = store.get_dataset(f"folder:{root}").name
-    step, rest = r"\d\S* s without reading images", "1 an epoch, 200 epochs: about .* a seed"
     expected = [
         f"data set  {name}: mine \\(own folder, 32 pixels, turned upright\\)",
         "images    24 train, 6 test",
@@ -57,7 +56,8 @@ def test_what_a_person_reads(root: Path, ltbench: Call) -> None:
         "          c       4 train     0 val     2 test",
         "groups    0 many, 0 medium, 3 few .*",
         "recipe    ce@common of cifar10: resnet8_cifar, 32 x 32 pixels, batches of 128",
-        f"a step    {step}; {rest}",
+        r"a step    \d\S* s without reading images",
+        "stage 1   1 steps an epoch, 200 epochs: about .* a seed",
         "note      2 test images of a class: its accuracy moves in steps of 50 points",
         "note      no validation part: there will be no best_val, the last epoch counts",
         f"next      ltbench run --dataset {name} --method ce --backbone resnet8_cifar",
@@ -79,12 +79,13 @@ def test_what_a_person_should_know(root: Path, ltbench: Call) -> None:
     for line in (
         r"passed over: 1 x \.txt \(train/a/note\.txt\)",
         "training images that are copies of others: 1; each counts on its own",
+        r"in more than one class: train/a/0.png \('a'\), train/b/x.png \('b'\); remove it from all but the right one",
         "1 of 26 training images have a short side below 32 pixels and are enlarged",
-        r"training images that more than one class has: 1, e.g. 2 classes \('a', 'b'\)",
-        "1 different image: training images stand in the validation part, so best_val is no honest choice; remove .*",
-        "4 different images: test images stand in the validation part, so best_val is no honest choice; remove .*",
+        r"1 different image in more than one class, e.g. in 2 classes \('a', 'b'\)",
+        "1 different image: training images stand in the validation part, so best_val is no honest choice",
+        "4 different images: test images stand in the validation part, so best_val is no honest choice",
         r"no test images: 1 class \('c'\); left out of every test score",
-        "imbalance factor 13, where 30 was asked for: the largest class has 13 images",
+        "imbalance factor 13, where 30 was asked for: 13 to 1 images of a class",
     ):
         assert re.search(f"^note      {line}$", out, re.MULTILINE), line
     assert "short sides 8 to 32" in out
@@ -111,7 +112,7 @@ def _nothing(root: Path) -> None:
         (_damaged, SMALL, r"damaged: .*2.png: .*\n(.*\n)*STOP      damaged: 2 more; all of them: ltbench verify"),
         (_dead_link, SMALL, "x.png: a link to gone"),
         (_nothing, ("--backbone", "resnet9_cifa"), "STOP      no backbone is named"),
-        (_nothing, ("--backbone", "vit_tiny_patch16_224"), "STOP      backbone 'vit_tiny_patch16_224' does not accept"),
+        (_nothing, ("--backbone", "swin_tiny_patch4_window7_224"), "STOP      backbone 'swin_tiny_.*does not accept"),
         (_nothing, ("--method", "nothing"), "no method is named"),
         (_nothing, ("--imbalance-factor", "0.5"), "STOP .*the imbalance factor must be a number of at least 1"),
     ],
@@ -127,6 +128,44 @@ def test_what_a_run_refuses_the_doctor_refuses(
     method = () if "--method" in options else ("--method", "ce")
     code, _, err = ltbench("run", "--dataset", f"folder:{root}", *method, *options)
     assert code == 2
+
+
+def test_all_that_stops_a_run_is_listed_at_once(root: Path, ltbench: Call) -> None:
+    _dead_link(root)
+    (root / "train/empty").mkdir()
+    (root / "train/b/x.jpg").write_bytes(b"\0\0\0\x18ftypheic" + bytes(50))
+    code, out, err = ltbench("doctor", f"folder:{root}")
+    assert code == 2
+    assert err == f"error: folder:{root}: a run would refuse it (3 times STOP above)\n"
+    stops = [line for line in out.splitlines() if line.startswith("STOP")]
+    for line, words in zip(stops, ("a link to gone", "no image of class 'empty'", "1 x HEIC"), strict=True):
+        assert words in line
+    (root / "train/a/x.png").unlink()
+    (root / "train/b/x.jpg").unlink()
+    (root / "train/empty").rmdir()
+    _damaged(root)
+    _, out, _ = ltbench("doctor", f"folder:{root}", "--backbone", "resnet9_cifa")
+    assert re.search("STOP +no backbone is named(.*\n)+STOP +damaged: ", out)
+
+
+def test_the_recipe_is_that_of_the_run_and_both_stages_count(
+    root: Path, ltbench: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(doctor, "seconds_a_step", lambda *_: (2.0, True))
+    changes = ("--set", "epochs=7", "--set", "batch_size=8", "--set", "finetune.batch_size=16")
+    call = ("doctor", f"folder:{root}", *SMALL, "--method", "crt", *changes)
+    code, out, _ = ltbench(*call, "--set", "finetune.epochs=9")
+    assert code == 0
+    assert "batches of 8\n" in out
+    assert "stage 1   3 steps an epoch, 7 epochs: about 42 s a seed\n" in out
+    assert "stage 2   2 steps an epoch, 9 epochs: at most about 72 s a seed\n" in out  # 2 * 9 steps of 2 * 2 s
+    assert "to shorten a run" not in out
+    assert out.endswith(f"--backbone resnet8_cifar {' '.join(changes)} --set finetune.epochs=9\n")
+    code, out, _ = ltbench(*call, "--set", "finetune.epochs=90")
+    assert "note      to shorten a run: --set epochs=5 --set finetune.epochs=5, a smaller network" in out
+    code, out, _ = ltbench("doctor", f"folder:{root}", "--set", "epoch=5")
+    assert code == 2
+    assert "STOP      --set epoch=5: unknown key 'epoch'" in out
 
 
 def test_of_many_classes_the_largest_and_the_smallest_are_shown(tmp_path: Path, ltbench: Call) -> None:

@@ -247,7 +247,7 @@ def test_verify_lists_every_damaged_image(root: Path) -> None:
 
 def test_verify_reports_duplicates(root: Path) -> None:
     fill(root, 40)
-    for copy in ("train/emu/copy.png", "train/dog/copy.png", "test/cat/copy.png"):
+    for copy in ("train/cat/copy.png", "train/cat/deep.png", "test/cat/copy.png"):
         shutil.copyfile(root / "train/cat/0.png", root / copy)
     report = verify(opened(root))
     assert report.sound

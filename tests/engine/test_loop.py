@@ -431,14 +431,14 @@ def test_a_step_of_its_own_is_the_usual_one_up_to_rounding(
 
 
 class Views(Plain):
-    """Looks at three batches."""
+    """Looks at four batches, the last two of one sampler."""
 
     name = "views"
     seen: ClassVar[list[tuple[Batch, ...]]] = []
 
     def views(self, labels: np.ndarray, stage: Stage) -> tuple[View, ...]:
-        others = View(augment="none"), View(ClassAwareSampler(labels, self.task.num_classes, k=2), augment="strong")
-        return View(self.sampler(labels, stage)), *others
+        second = ClassAwareSampler(labels, self.task.num_classes, k=2)
+        return View(self.sampler(labels, stage)), View(augment="none"), View(second, augment="strong"), View(second)
 
     def step_loss(self, model: StepModel, views: tuple[Batch, ...], step: StepContext) -> torch.Tensor:
         self.seen.append(views)
@@ -451,7 +451,9 @@ def test_views_are_batches_of_their_own(tiny_split: Split, tiny_images: ImagesBy
     recipe = {"augment": Augment(2, True), "strong_augment": Augment(2, True, cutout=4), "epochs": 2}
     finish(job(Views, **recipe), tiny_split, tiny_images, tmp_path / "whole")
     whole, steps = list(Views.seen), len(Views.seen)
-    for first, plain, other in whole:
+    for first, plain, other, again in whole:
+        assert torch.equal(other.index, again.index)
+        assert not torch.equal(other.images, again.images)
         assert torch.equal(first.index, plain.index)
         assert not torch.equal(first.images, plain.images)
         assert torch.equal(first.target, plain.target)
@@ -459,7 +461,7 @@ def test_views_are_batches_of_their_own(tiny_split: Split, tiny_images: ImagesBy
         assert torch.equal(other.target, torch.from_numpy(tiny_images["train"].labels)[other.index])
         black = (0 - torch.tensor(tiny_split.mean)) / torch.tensor(tiny_split.std)
         assert bool((other.images == black.view(1, 3, 1, 1)).all(1).flatten(1).any(1).all()), "Cutout in each image"
-    assert any(not torch.equal(first.index, other.index) for first, _, other in whole)
+    assert any(not torch.equal(first.index, other.index) for first, _, other, _ in whole)
 
     Views.seen.clear()
     with pytest.MonkeyPatch.context() as patch:

@@ -42,6 +42,16 @@ def test_a_record_is_measured_again_to_the_same_bytes(record: Path, capsys: pyte
     assert again.with_suffix(".npz").read_bytes() == record.with_suffix(".npz").read_bytes()
 
 
+def test_a_run_of_ones_own_with_set_and_backbone(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    changes = ["epochs=2", "lr=1e-05", "finetune.epochs=1", "params.temperature=2.5"]
+    cells.run_alone("tiny", parse_entry("toy@common"), "1", Path("out"), 10.0, changes, "resnet20_cifar", "cpu")
+    record = next(Path("out/records").rglob("seed1.json"))
+    cells.reproduce(record, Path("again"), "cpu")
+    out = capsys.readouterr().out
+    assert "not this checkout's recipe of toy@common, but with --set backbone=" in out
+    assert "every number is the same" in out
+
+
 def test_a_number_that_differs_is_named(record: Path) -> None:
     results = json.loads(record.read_text())["results"]
     results["last"]["all"] = 0.125

@@ -114,6 +114,9 @@ CASES: dict[str, StageJob] = {
     "LDAM, last batch smaller than the number of ranks": dataclasses.replace(
         job(LDAM, batch_size=23, lr=0.01), params=REWEIGHTED
     ),
+    "averaged weights, CutMix, layers": job(
+        Balanced, batch_size=14, mixup_alpha=0.5, cutmix_alpha=1.0, ema=0.9, layer_decay=0.7, decay_all=False
+    ),
     "MaxNorm": job(WB, "finetune", batch_size=16, weight_decay=0.1),
 }
 

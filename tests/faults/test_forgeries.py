@@ -256,7 +256,9 @@ def test_a_record_without_evidence_is_not_imported_and_shown_as_unchecked(
     figures["no evidence"] = "refused; among the records shown as unchecked"
     evidence_path(seed_file(0, campaign)).unlink()
     assert "evidence seed0.npz is missing" in imported(campaign).refused[0]
-    assert collect(campaign / "records").unchecked == [(seed_file(0, campaign), "its evidence is missing")]
+    assert collect(campaign / "records").unchecked == [
+        (seed_file(0, campaign), "its evidence is missing, so no score could be computed anew")
+    ]
 
 
 def test_an_edited_record_without_its_hash_is_refused(campaign: Path, figures: dict[str, str]) -> None:

@@ -374,6 +374,7 @@ def test_what_is_needed_and_how_long_it_takes(tmp_path: Path, monkeypatch: pytes
     for path in stage_files(plan.folders[run].first, run.seed).values():
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
+    state.unlink()
     plan.finished(run)
     tracker.finished(run, OK)
     assert len(status.read_progress("one", out).needed) == 4, "cross-entropy's record and tau-normalisation wait for it"

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harness.reporting.effects import effect
+from harness.reporting.significance import effect
 
 TARGETS = np.repeat(np.arange(4), 50)
 

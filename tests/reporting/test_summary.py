@@ -92,6 +92,25 @@ def test_another_recipe_is_another_row_with_a_mark() -> None:
     assert one.first.recipe_sha256 != two.first.recipe_sha256
     for row in (one, two):
         assert row.marks == (f"recipe {row.first.recipe_sha256[:8]}, one of 2 recipes of this entry",)
+    assert f"{one.name} (lr=1.0)" in {one.label, two.label}
+
+
+def test_rows_of_one_entry_are_told_apart_by_what_was_set() -> None:
+    base = {
+        "backbone": "resnet8",
+        "train": {"epochs": 2, "lr": 0.1},
+        "finetune": {"epochs": 2, "lr": 1.0},
+        "params": {},
+    }
+    longer = base | {key: base[key] | {"epochs": 9} for key in ("train", "finetune")}  # type: ignore[operator]
+    other = base | {"backbone": "resnet18", "params": {"k": 3}}
+
+    def labels(*recipes: dict[str, Any]) -> list[str]:
+        return sorted(row.label.removeprefix(row.name) for row in rows(*(make_record(recipe=one) for one in recipes)))
+
+    assert labels(base, longer) == [" (epochs=2)", " (epochs=9)"]
+    assert labels(base, base | {"backbone": "resnet18"}) == [" (backbone=resnet18)", " (backbone=resnet8)"]
+    assert " (backbone=resnet18, epochs=2, ...)" in labels(longer, other)
 
 
 def test_another_stage_1_is_another_row_with_a_mark() -> None:

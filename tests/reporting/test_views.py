@@ -20,7 +20,7 @@ def test_rows_that_no_test_tells_apart_share_a_rank(measured: Collected) -> None
     (section,), left_out, _ = ranked_sections(measured)
     assert [row.name for row in section.rows] == ["balanced_softmax", "crt", "ce"]
     assert [row.ranks["last"] for row in section.rows] == [1, 1, 3]
-    assert section.rows[2].seen.p["last"] < 0.001
+    assert section.rows[2].p["last"] < 0.001
     assert left_out == []
 
 
@@ -29,22 +29,22 @@ def test_intervals_hold_the_mean(measured: Collected) -> None:
     for row in section.rows:
         stat = row.stats["last"]["all"]
         assert stat is not None
-        assert row.seen.interval is not None
-        assert row.seen.interval[0] < stat.mean < row.seen.interval[1]
+        assert row.interval is not None
+        assert row.interval[0] < stat.mean < row.interval[1]
 
 
 def test_curves_are_means_over_seeds(measured: Collected) -> None:
     (section,), *_ = ranked_sections(measured)
-    loss = section.rows[0].seen.curves["loss"]
+    loss = section.rows[0].curves["loss"]
     assert (loss.epochs, loss.mean) == ([1, 2, 3], pytest.approx([2.0, 1.1, 0.5]))
     assert loss.std == pytest.approx([0, 0.1, 0])
-    assert "val" not in section.rows[0].seen.curves
+    assert "val" not in section.rows[0].curves
 
 
 def test_class_quantities_and_confusions(measured: Collected) -> None:
     (section,), *_ = ranked_sections(measured)
-    assert section.rows[0].seen.quantities["weight norm"][0] == 2
-    rarest, taken_for = section.rows[2].seen.confusions[0]
+    assert section.rows[0].quantities["weight norm"][0] == 2
+    rarest, taken_for = section.rows[2].confusions[0]
     assert rarest == 9
     assert taken_for == [(0, 0.5), (9, 0.5)]
 
@@ -60,7 +60,7 @@ def test_pairs_are_symmetric(measured: Collected) -> None:
 def test_without_evidence_the_mean_decides() -> None:
     (section,), *_ = ranked_sections(collected(make_record("ce", 0, 0.7), make_record("crt", 0, 0.8)))
     assert [row.ranks["last"] for row in section.rows] == [1, 2]
-    assert section.rows[0].seen.interval is None
+    assert section.rows[0].interval is None
     assert section.pairs == [[None, None], [None, None]]
 
 

@@ -1,4 +1,4 @@
-"""A run that takes milliseconds: `fake.py ROOT KEY WHAT`; its result is ROOT/records/KEY.json.
+"""A run that takes milliseconds: `main(ROOT, KEY, WHAT)`; its result is ROOT/records/KEY.json.
 
 ROOT/starts.txt has a line for each start of each run; ROOT/overlaps.txt one for each start while the same run was on.
 """
@@ -7,7 +7,6 @@ import fcntl
 import json
 import os
 import signal
-import sys
 import time
 from pathlib import Path
 
@@ -19,15 +18,15 @@ def append(path: Path, text: str) -> None:
 
 
 def ancestor(generations: int) -> int:
-    """1 is the attempt that started this command, 2 the process of the engine that started the attempt."""
+    """0 is this attempt, 1 the process of the engine that started it."""
     process = os.getpid()
     for _ in range(generations):
         process = int(Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[1])
     return process
 
 
-def main() -> int:
-    root, key, what = Path(sys.argv[1]), sys.argv[2], sys.argv[3]
+def main(folder: str, key: str, what: str) -> int:
+    root = Path(folder)
     busy = os.open(root / f"busy-{key}", os.O_WRONLY | os.O_CREAT, 0o644)
     try:
         fcntl.flock(busy, fcntl.LOCK_EX | fcntl.LOCK_NB)  # until this process ends
@@ -37,8 +36,7 @@ def main() -> int:
     first = (root / "starts.txt").read_text().split().count(key) == 1
     if what.startswith("killed") and first:
         os.kill(ancestor(int(what[-1])), signal.SIGKILL)
-        os.read(0, 1)  # it ends with the attempt that started it, like every command of a sweep
-        return 1
+        time.sleep(60)  # it ends with the process that started it
     if what.startswith("says "):
         name = what.removeprefix("says ")
         print(f"{name}={os.environ.get(name)}")
@@ -62,6 +60,3 @@ def main() -> int:
         (root / f"records/{key}.tmp").write_text(json.dumps({"key": key}))
         (root / f"records/{key}.tmp").replace(root / f"records/{key}.json")
     return 0
-
-
-sys.exit(main())

@@ -14,14 +14,12 @@ from harness.running.sweep.local import LocalExecutor
 from harness.running.sweep.ray_tasks import RayExecutor
 from harness.running.sweep.slurm_jobs import SlurmExecutor, parse_options
 
-FAKE = Path(__file__).with_name("fake.py")
 QUICK = Rules(attempts=3, back_off=0.05)
 
 
 def spec(root: Path, key: str, what: str = "works", after: str = "") -> Spec:
     """A fake run."""
-    argv = (sys.executable, "-S", str(FAKE), str(root), key, what)
-    return Spec(key, argv, (f"records/{key}.json",), after)
+    return Spec(key, ("tests.sweep.fake:main", str(root), key, what), (f"records/{key}.json",), after)
 
 
 def open_fake_executor(name: str, root: Path, address: str = "") -> Executor:

@@ -113,11 +113,11 @@ def test_the_last_line_is_of_the_last_attempt(tmp_path: Path) -> None:
     assert last_line(tmp_path) == "", "it was killed before it said anything"
 
 
-@pytest.mark.parametrize("who", ["command", "attempt", "engine"])
+@pytest.mark.parametrize("who", ["attempt", "engine"])
 def test_a_worker_killed_with_sigkill_is_tried_again(executor: Executor, name: str, tmp_path: Path, who: str) -> None:
     if (name, who) == ("local", "engine"):
         pytest.skip("the engine of local runs is the head")
-    what = f"killed {('command', 'attempt', 'engine').index(who)}"
+    what = f"killed {('attempt', 'engine').index(who)}"
     summary = drive(tmp_path, executor, [spec(tmp_path, "victim", what), spec(tmp_path, "bystander")])
     assert sorted(summary.done) == ["bystander", "victim"]
     assert starts(tmp_path).count("victim") == 2
@@ -175,8 +175,8 @@ def test_a_run_whose_files_its_followers_cannot_use_is_made_again(executor: Exec
     (tmp_path / "weights").write_text("dam")
     drive(tmp_path, executor, [first])
     followers = [spec(tmp_path, f"follower{number}", "reads weights", "first") for number in range(2)]
-    mended = (*first.argv[:-1], "writes weights")
-    summary = drive(tmp_path, executor, [dataclasses.replace(first, argv=mended), *followers])
+    mended = (*first.call[:-1], "writes weights")
+    summary = drive(tmp_path, executor, [dataclasses.replace(first, call=mended), *followers])
     assert sorted(summary.done) == ["first", "follower0", "follower1"]
     assert (summary.skipped, summary.failed) == ([], {})
     assert starts(tmp_path).count("first") >= 2

@@ -9,11 +9,10 @@ import pytest
 from harness.records.schema import read_record, write_record
 from harness.running import campaign
 from harness.running.plans import Outcome, Settings, make_plan
-from harness.running.sweep import one
 from harness.running.sweep.contract import OTHER_RUN, Spec, damaged, is_done, write_done
 from harness.running.sweep.executors import Options, Share
 from harness.running.sweep.head import Rules
-from harness.running.sweep.suite import specs_of, sweep
+from harness.running.sweep.suite import specs_of, sweep, work
 from harness.spec import suites
 from tests.factories import make_record
 
@@ -80,7 +79,7 @@ def test_a_run_of_other_code_than_planned_is_not_done(
     out = tmp_path / "out"
     specs = {run.stage: spec for spec, run in specs_of(make_plan("two", Settings(out)), out, Share("cpu"))}
     monkeypatch.setattr("harness.records.runs.code_version", lambda _folder: "of another checkout")
-    assert one.main(specs[stage].argv[3:]) == OTHER_RUN, "which makes no first stage again"
+    assert work(*specs[stage].call[1:]) == OTHER_RUN, "which makes no first stage again"
     assert "but the code, recipe or split here makes it" in capsys.readouterr().err
     assert not (out / "records").exists()
 

@@ -17,7 +17,7 @@ from PIL import Image, ImageEnhance, ImageOps
 from scipy import stats
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
-from torchvision.transforms import InterpolationMode, RandomResizedCrop
+from torchvision.transforms import InterpolationMode, RandAugment, RandomResizedCrop
 from torchvision.transforms.v2 import functional as reference
 
 from harness.base.errors import UserError
@@ -27,14 +27,18 @@ from harness.feed.augment import (
     EIGENVALUES,
     OPERATIONS,
     POLICY,
+    RAND_OPERATIONS,
     AugmentPlan,
     _parameters,
     apply_operations,
+    apply_plan,
     check_channels,
     cut_out,
     draw_augment,
+    pasted,
     resized_crop,
 )
+from harness.feed.plans import EpochPlan, plan_epoch
 from harness.spec.stage_recipe import Augment
 
 EVERYTHING = Augment(resized_crop=True, flip=True, auto_augment="cifar10", color_jitter=0.4, lighting=0.1, cutout=5)
@@ -97,6 +101,7 @@ def pillow(name: str, image: Image.Image, value: float) -> Image.Image:
         "rotate": lambda: image.rotate(value, fillcolor=grey),
         "translate_x": lambda: affine(1, 0, value * image.width, 0, 1, 0),
         "translate_y": lambda: affine(1, 0, 0, 0, 1, value * image.height),
+        "shear_x": lambda: affine(1, value, 0, 0, 1, 0, how=Image.Resampling.BICUBIC),
         "shear_y": lambda: affine(1, 0, 0, value, 1, 0, how=Image.Resampling.BICUBIC),
         "posterize": lambda: ImageOps.posterize(image, int(value)),
         "solarize": lambda: ImageOps.solarize(image, value),  # type: ignore[arg-type]
@@ -108,7 +113,7 @@ def pillow(name: str, image: Image.Image, value: float) -> Image.Image:
 
 
 @pytest.mark.parametrize("shape", [(32, 32, 3), (24, 40, 3), (24, 40)], ids=["square", "wide", "grey"])
-@pytest.mark.parametrize(("name", "value"), [*in_policy(), ("solarize", 256.0), ("posterize", 8.0)])
+@pytest.mark.parametrize(("name", "value"), [*in_policy(), ("solarize", 256.0), ("posterize", 8.0), ("shear_x", 0.09)])
 def test_operations_equal_pillows(name: str, value: float, shape: tuple[int, ...]) -> None:
     pictures = [picture(shape, seed) for seed in range(6)]
     found = OPERATIONS[name](batch_of(*pictures), torch.full((6,), value))
@@ -405,10 +410,13 @@ def apply_all(images: Tensor, plan: AugmentPlan) -> Tensor:
 
 def test_nothing_waits_for_the_device() -> None:
     images = batch_of(*(picture((8, 8, 3), seed) for seed in range(1500)))
-    plan = draw(EVERYTHING, 1500, (8, 8, 3))
-    assert set(plan.code[:, :2].unique().tolist()) == set(range(len(OPERATIONS) + 1))
+    other = dataclasses.replace(EVERYTHING, auto_augment="none", rand_augment=9, random_erasing=0.5)
+    plans = [draw(augment, 1500, (8, 8, 3)) for augment in (EVERYTHING, other)]
+    assert {code for plan in plans for code in plan.code[:, :2].unique().tolist()} == set(range(len(OPERATIONS) + 1))
     with NoWaiting():
-        apply_all(images, plan)
+        for plan in plans:
+            apply_plan(apply_all(images, plan), plan, operations=False)
+        pasted(images, images, torch.tensor([1, 2, 5, 6]), images)
 
 
 @pytest.mark.gpu
@@ -426,6 +434,85 @@ def test_nothing_waits_for_a_gpu_and_it_gives_the_same_images() -> None:
     assert float(differs.float().mean()) < 0.002
 
 
+# ---- RandAugment, random erasing, CutMix -----------------------------------------------------------------------------
+
+
+def test_rand_augment_draws_each_operation_alike_with_torchvisions_magnitudes() -> None:
+    plan = draw(Augment(rand_augment=9, rand_operations=3))
+    assert plan.code.shape == (DRAWS, 3)
+    counts = np.array([int((plan.code == CODES.get(name, 0)).sum()) for name in RAND_OPERATIONS])
+    assert stats.chisquare(counts).pvalue > 1e-4
+    space = RandAugment(num_ops=1, magnitude=9)._augmentation_space(31, (32, 32))
+    names = {"brightness": "Brightness", "color": "Color", "rotate": "Rotate", "shear_x": "ShearX"}
+    for name, theirs in names.items():
+        found = plan.value[plan.code == CODES[name]].unique()
+        start = 0.0 if name in ("rotate", "shear_x") else 1.0
+        magnitude = float(space[theirs][0][9])
+        torch.testing.assert_close(found, torch.tensor([start - magnitude, start + magnitude]))
+    assert plan.value[plan.code == CODES["posterize"]].unique().tolist() == [int(space["Posterize"][0][9])]
+
+
+def test_random_erasing_paints_the_wanted_share_of_images_with_boxes_of_the_wanted_sizes() -> None:
+    plan = draw(Augment(random_erasing=0.25))
+    assert plan.erased is not None
+    size = (plan.erased[:, 2:] - plan.erased[:, :2]).double()
+    happens = size.prod(1) > 0
+    assert float(happens.double().mean()) == pytest.approx(0.25, abs=0.012)
+    area, ratio = size[happens].prod(1) / 32**2, size[happens, 0] / size[happens, 1]
+    assert 0.015 < float(area.min()) < 0.03
+    assert 0.29 < float(area.max()) < 0.36
+    assert 0.25 < float(ratio.min()) < float(ratio.max()) < 4
+    assert int(plan.erased.min()) >= 0
+    assert int(plan.erased.max()) <= 32
+    images = batch_of(*(picture((32, 32, 3), seed) for seed in range(20))).clamp(1)
+    black = (apply_plan(images, plan[:20]) == 0).all(1)
+    assert torch.equal(black.sum((1, 2)), size[:20].prod(1).long())
+
+
+def test_the_new_draws_leave_the_others_as_they_are() -> None:
+    one = draw(Augment(crop_padding=4, flip=True, color_jitter=0.4, cutout=5), 100)
+    other = draw(Augment(crop_padding=4, flip=True, color_jitter=0.4, cutout=5, random_erasing=0.5), 100)
+    assert_same(one, dataclasses.replace(other, erased=None))
+
+
+def epoch(cutmix: float, mixup: float = 0.0, seed: int = 0) -> EpochPlan:
+    how: dict[str, Any] = {"augment": Augment(flip=True), "image_shape": (32, 32, 3), "device": torch.device("cpu")}
+    rng = np.random.default_rng(seed)
+    return plan_epoch(np.arange(8000), 8, rng, mixup_alpha=mixup, cutmix_alpha=cutmix, **how)
+
+
+def test_cutmix_shares_are_the_areas_that_stay() -> None:
+    plan = epoch(1.0)
+    assert plan.cut is not None
+    area = (plan.cut[:, 2:] - plan.cut[:, :2]).prod(1) / 32**2
+    torch.testing.assert_close(plan.mixup, (1 - area).float())
+    one_a_batch = plan.cut.view(1000, 8, 4)
+    assert torch.equal(one_a_batch, one_a_batch[:, :1].expand(-1, 8, -1))
+    assert torch.equal(plan.partner.view(1000, 8).sort(1).values, torch.arange(8).expand(1000, 8))
+    without = epoch(0.0)
+    assert_same(plan.augment, without.augment)
+    assert without.cut is None
+    assert bool((without.mixup == 1).all())
+
+
+def test_with_both_half_of_the_batches_get_cutmix_and_the_rest_are_as_with_mixup_alone() -> None:
+    both, alone = epoch(1.0, 0.4), epoch(0.0, 0.4)
+    assert both.cut is not None
+    cut = (both.cut.view(1000, 8, 4)[:, 0, 2:] > 0).any(1)
+    assert 430 < int(cut.sum()) < 570
+    rest = ~cut.repeat_interleave(8)
+    assert torch.equal(both.mixup[rest], alone.mixup[rest])
+    assert torch.equal(both.partner[rest], alone.partner[rest])
+
+
+def test_pasting_takes_the_box_from_the_others() -> None:
+    images, others = torch.zeros(2, 3, 8, 8), torch.ones(2, 3, 8, 8)
+    found = pasted(images, others, torch.tensor([2, 3, 6, 8]), images + 9)
+    assert torch.equal(found[:, :, 2:6, 3:], others[:, :, 2:6, 3:])
+    assert float(found.sum()) == 2 * 3 * 4 * 5
+    assert torch.equal(pasted(images, others, torch.zeros(4, dtype=torch.long), images + 9), images + 9)
+
+
 # ---- recipes -------------------------------------------------------------------------------------------------------
 
 
@@ -437,6 +524,10 @@ def test_nothing_waits_for_a_gpu_and_it_gives_the_same_images() -> None:
         ({"color_jitter": math.inf}, "augment.color_jitter must be a number of at least 0, found inf"),
         ({"lighting": math.nan}, "augment.lighting must be a number of at least 0, found nan"),
         ({"crop_padding": 4, "resized_crop": True}, "either augment.crop_padding"),
+        ({"rand_augment": 31}, "augment.rand_augment must be at most 30"),
+        ({"random_erasing": 1.5}, "augment.random_erasing at most 1, found 0 and 1.5"),
+        ({"rand_operations": 0}, "augment.rand_operations must be a number of at least 1"),
+        ({"rand_augment": 9, "auto_augment": "cifar10"}, "either augment.rand_augment or augment.auto_augment"),
     ],
 )
 def test_values_out_of_their_domain_are_refused(values: dict[str, Any], message: str) -> None:

@@ -13,7 +13,12 @@ from harness.engine.backbones import PaddedShortcutBlock, create_backbone
 
 @pytest.mark.parametrize(
     ("name", "size", "parameters", "features"),
-    [("resnet32_cifar", 32, 463_504, 64), ("resnet10", 64, 4_905_792, 512), ("resnet34_cifar", 32, 21_276_992, 512)],
+    [
+        ("resnet32_cifar", 32, 463_504, 64),
+        ("resnet32_cifar_two_block", 32, 463_504 + 73_984, 128),
+        ("resnet10", 64, 4_905_792, 512),
+        ("resnet34_cifar", 32, 21_276_992, 512),
+    ],
 )
 def test_published_sizes(name: str, size: int, parameters: int, features: int) -> None:
     model, dim = create_backbone(name, (size, size, 3))
@@ -37,6 +42,24 @@ def test_cifar_family(depth: int) -> None:
     assert model.forward_features(torch.zeros(1, 1, 32, 32)).shape == (1, 64, 8, 8)
     model.reset_classifier(0)
     assert model(torch.zeros(2, 1, 28, 28)).shape == (2, 64)
+
+
+def test_two_last_blocks_stand_side_by_side() -> None:
+    """The first 64 features are those of the first one alone."""
+    both = timm.create_model("resnet32_cifar_two_block", num_classes=10).eval()
+    alone = timm.create_model("resnet32_cifar", num_classes=0).eval()
+    named = {name.replace("layer3.4.0.", "layer3.4."): value for name, value in both.state_dict().items()}
+    assert set(named) - set(alone.state_dict()) >= {"layer3.4.1.conv1.weight", "fc.weight"}
+    alone.load_state_dict({name: value for name, value in named.items() if name in alone.state_dict()})
+    images = torch.randn(2, 3, 32, 32)
+    with torch.no_grad():
+        assert both(images).shape == (2, 10)
+        both.reset_classifier(0)
+        found = both(images)
+        assert torch.equal(found[:, :64], alone(images))
+    assert not torch.equal(found[:, :64], found[:, 64:])
+    weight = both.layer3[4][1].conv2.weight
+    assert float(weight.detach().std()) == pytest.approx((2 / (64 * 9)) ** 0.5, rel=0.03)
 
 
 def test_cifar_initialisation_is_kaiming_normal() -> None:

@@ -62,6 +62,32 @@ def assert_one_error(outcome: Outcome, *parts: str) -> None:
         assert part in outcome.err
 
 
+def test_what_is_no_option_may_be_a_key_of_recipes(ltbench: Command) -> None:
+    run = ("run", "--dataset", "mnist5k", "--method", "ce")
+    for words in (("--epochs", "5"), ("--epochs=5",)):
+        assert_one_error(ltbench(*run, *words), "--epochs", "'epochs' is a key of recipes: --set epochs=5\n")
+    assert_one_error(ltbench("doctor", "mnist5k", "--batch-size", "8"), "--set batch_size=8\n")
+    assert "--set" not in ltbench(*run, "--unheard-of", "5").err
+    assert "--set" not in ltbench("show", "--epochs", "5").err
+
+
+def test_records_of_own_runs_are_pointed_to(ltbench: Command) -> None:
+    assert_one_error(ltbench("show"), "results/records: no such folder", "or name folders: runs/records")
+    for name in ("results/records", "runs/records"):
+        Path(name).mkdir(parents=True)
+    assert "from results/records and results/imported; for your own runs name their folder: runs/records" in (
+        ltbench("show").err
+    )
+    assert ltbench("show", "runs/records").err.count("runs/records;") == 0
+
+
+def test_backbones_of_this_project_come_first(ltbench: Command) -> None:
+    lines = ltbench("list", "backbones").out.splitlines()
+    own = [line for line in lines if line.endswith("of this project")]
+    assert len(own) > 3
+    assert lines[: len(own)] == sorted(own)
+
+
 # ---- help and lists ------------------------------------------------------------------------------------------------
 
 
@@ -91,7 +117,9 @@ def test_version(ltbench: Command) -> None:
     [("methods", "balanced_softmax"), ("datasets", "mnist5k"), ("backbones", "resnet32_cifar"), ("suites", "default")],
 )
 def test_lists(ltbench: Command, what: str, name: str) -> None:
-    lines = ltbench("list", what).out.splitlines()
+    listed = ltbench("list", what)
+    lines = listed.out.splitlines()
+    assert ("random weights unless a recipe says `pretrained`" in listed.err) == (what == "backbones")
     assert any(line.split()[0] == name for line in lines)
     items = json.loads(ltbench("list", what, "--json").out)
     assert name in [item["name"] for item in items]

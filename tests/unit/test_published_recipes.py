@@ -171,7 +171,7 @@ def test_every_second_stage_of_mnist5k_that_trains_has_30_epochs() -> None:
         for entry, name in CASES
         if name == "mnist5k" and (cell := resolve(entry, name)).recipe.finetune
     }
-    assert {epochs for _, epochs in found} == {0, 30}
+    assert {epochs for method, epochs in found if method != "ncm"} == {0, 30}  # two passes, where nothing is trained
     assert {method for method, epochs in found if epochs} >= {"balms", "crt", "gcl", "lws", "tvmf", "wcdas"}
 
 

@@ -42,6 +42,16 @@ def test_steps_at_200_epochs(factors: tuple[float, float]) -> None:
     assert found == pytest.approx(expected)
 
 
+def test_steps_whose_warm_up_starts_at_a_third() -> None:
+    """BBN's, at 200 epochs and rate 0.2, as De-confound-TDE runs it."""
+    steps = Steps((0.595, 0.795), (0.01, 0.0001), warmup_from=1 / 3)
+    expected = {1: 0.2 * 7 / 15, 4: 0.2 * 13 / 15, 5: 0.2, 119: 0.2, 120: 2e-3, 159: 2e-3, 160: 2e-5, 200: 2e-5}
+    found = {e: learning_rate(steps, 0.2, epoch=e - 1, epochs=200, warmup=5) for e in expected}
+    assert found == pytest.approx(expected)
+    with pytest.raises(ValueError, match="warmup_from must lie between 0 and 1, found 2"):
+        Steps((0.5,), (0.1,), warmup_from=2)
+
+
 @given(st.integers(1, 400), st.integers(0, 9))
 def test_steps_scale_with_the_number_of_epochs(epochs: int, warmup: int) -> None:
     rates = [learning_rate(GCL, 1.0, epoch=epoch, epochs=epochs, warmup=warmup) for epoch in range(epochs)]

@@ -20,9 +20,11 @@ from harness.splits.split_names import parse_split_name
 ROOT = Path(__file__).parents[2]
 
 
-def test_case_j_a_pretrained_tag_is_refused() -> None:
+def test_case_j_a_tag_in_the_backbones_name_is_refused() -> None:
     """It would train from scratch under the name of ImageNet weights."""
-    with pytest.raises(UserError, match=r"'a1_in1k' names pretrained weights.*say resnet18$"):
+    with pytest.raises(
+        UserError, match=r"'a1_in1k' names pretrained weights; say backbone resnet18, pretrained a1_in1k$"
+    ):
         create_backbone("resnet18.a1_in1k", (32, 32, 3))
     with pytest.raises(UserError, match="no backbone is named"):
         create_backbone("resnet18000.a1_in1k", (32, 32, 3))

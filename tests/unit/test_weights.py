@@ -22,6 +22,7 @@ from harness.api import Classifier
 from harness.base.errors import UserError
 from harness.base.files import sha256_bytes, sha256_file
 from harness.engine.backbones import create_backbone
+from harness.engine.pretrained import match, read_tensors
 from harness.reading.identity import identities_by_class
 from harness.reading.profiles import exponential_class_counts
 from harness.spec.entries import parse_entry
@@ -29,7 +30,6 @@ from harness.spec.recipes import resolve
 from harness.splits import store
 from harness.weights import catalogue as module
 from harness.weights.catalogue import Weights, catalogue
-from harness.weights.matching import match, read_tensors
 from harness.weights.record import read_weights_record
 
 SHAPE, CLASSES, BACKBONE = (8, 8, 3), 4, "resnet8_cifar"

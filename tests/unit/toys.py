@@ -80,6 +80,7 @@ def make_run_info(split: Split, **overrides: Any) -> RunInfo:
         "stage1_key": "k" * 16,
         "run_key": "k" * 16,
         "code_version": "c" * 16,
+        "status": "ok",
     }
     return RunInfo(**(values | overrides))
 

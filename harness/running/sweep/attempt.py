@@ -1,14 +1,14 @@
 """One attempt at a run: `python -m harness.running.sweep.attempt FOLDER`, the same under every executor.
 
-It holds the folder's lock while the command runs, so that a run submitted twice is done once: the second attempt waits,
-finds `DONE`, and ends. It dies with the process that started it, and takes the command along; should it be killed
-itself, the command still holds the lock until it ends.
+It holds the folder's lock while it is at work, so that a run submitted twice is done once: the second attempt waits,
+finds `DONE`, and ends. It dies with the process that started it.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
+import pkgutil
 import signal
 import subprocess
 import sys
@@ -19,7 +19,7 @@ from harness.base.errors import UserError
 from harness.base.processes import die_with_stdin
 from harness.running.sweep.contract import ATTEMPT, is_done, only_one, read_spec, write_done
 
-INCOMPLETE = 4  # exit code: the command ended well without its output
+INCOMPLETE = 4  # exit code: the work ended well without its output
 
 
 def start(folder: Path, environment: Mapping[str, str] | None = None) -> subprocess.Popen[bytes]:
@@ -35,32 +35,25 @@ def supervise(folder: str) -> int:
 
 
 def run(folder: Path) -> int:
-    """Does the run unless it is done; returns the exit code."""
+    """Does the run unless it is done; returns the exit code. From then on, what this process prints is in the log."""
     root, key = folder.parent.parent, folder.name
     with contextlib.suppress(PermissionError):  # a group of its own already
         os.setsid()  # Ctrl-C is the head's, which then closes our standard input
-    die_with_stdin(lambda: os.killpg(0, signal.SIGKILL))  # with the command and all that it has started
+    die_with_stdin(lambda: os.killpg(0, signal.SIGKILL))  # with all that it has started
     spec = read_spec(folder)
-    with only_one(root, key) as lock, open(folder / "log.txt", "ab") as log:
+    with only_one(root, key), open(folder / "log.txt", "ab") as log:
         if is_done(root, key):
             return 0
-        log.write(f"{ATTEMPT}\n".encode())
-        log.flush()
-        with subprocess.Popen(  # noqa: S603
-            spec["argv"],
-            cwd=spec["cwd"],
-            env=os.environ | spec["environment"],
-            stdin=subprocess.PIPE,
-            stdout=log,
-            stderr=log,
-            pass_fds=[lock.fileno()],
-        ) as process:
-            code = process.wait()
-        if code:
-            return code if code > 0 else 128 - code
-        missing = write_done(root, key, spec["outputs"], spec["byproducts"])
-        if missing:
-            log.write(f"{missing}\n".encode())
+        for stream in (sys.stdout, sys.stderr):
+            os.dup2(log.fileno(), stream.fileno())
+        print(ATTEMPT, flush=True)
+        os.chdir(spec["cwd"])
+        os.environ |= spec["environment"]
+        work, *arguments = spec["call"]
+        if code := pkgutil.resolve_name(work)(*arguments):
+            return int(code)
+        if missing := write_done(root, key, spec["outputs"], spec["byproducts"]):
+            print(missing)
             return INCOMPLETE
     return 0
 
@@ -69,7 +62,7 @@ def main() -> int:
     """The command line: one folder."""
     try:
         return run(Path(sys.argv[1]))
-    except (UserError, OSError) as error:
+    except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
 

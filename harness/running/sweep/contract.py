@@ -1,7 +1,7 @@
-"""What every executor agrees on: a run is a command with a key, and a folder that ends with the file `DONE`.
+"""What every executor agrees on: a run is a call with a key, and a folder that ends with the file `DONE`.
 
 The folder is `<root>/sweep/<key>`: `spec.json` (what to run), `log.txt` (what its attempts printed), `lock`, `DONE`.
-The last is written in one step once the command has ended well and its first output is there; it names the outputs (a
+The last is written in one step once the call has ended well and its first output is there; it names the outputs (a
 record and its evidence, say) with their size and sha256. Whether a run is done is asked of the disk, not of an engine.
 """
 
@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, TextIO
+from typing import Any, Protocol
 
 from harness.base.errors import UserError
 from harness.base.files import locked, read_json, sha256_file, write_json
@@ -21,7 +21,7 @@ from harness.base.files import locked, read_json, sha256_file, write_json
 FOLDER, DONE = "sweep", "DONE"
 MISSING, DAMAGED = "missing", "damaged since its run ended"
 ATTEMPT = "--- attempt ---"  # in the log, at the start of each
-UNUSABLE = 2  # exit code: the command cannot use its files or data, perhaps those of its first stage
+UNUSABLE = 2  # exit code: the run cannot use its files or data, perhaps those of its first stage
 OTHER_RUN = 5  # exit code: with the code or data of this machine it would be another run than planned
 FAILED = 3  # exit code: the failure is the result; another attempt would end the same way
 KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.@+-]{0,199}")
@@ -33,8 +33,8 @@ class Spec:
 
     Attributes:
         key: names its folder; the same key is the same run.
-        argv: the command, never read by a shell. It copes with being killed and started again, and ends when its
-            standard input does: its attempt has died.
+        call: `module:function` and its arguments; what it returns is the exit code. It copes with being killed and
+            started again.
         outputs: files under the root; the first must be there in the end, the others may.
         after: key of a run that has to end before this one starts, well or not.
         length: the longest go first.
@@ -43,7 +43,7 @@ class Spec:
     """
 
     key: str
-    argv: tuple[str, ...]
+    call: tuple[str, ...]
     outputs: tuple[str, ...]
     after: str = ""
     title: str = ""
@@ -86,22 +86,17 @@ def folder_of(root: Path, key: str) -> Path:
     return root / FOLDER / key
 
 
-def only_one(root: Path, key: str) -> AbstractContextManager[TextIO]:
+def only_one(root: Path, key: str) -> AbstractContextManager[None]:
     """Holds the run's lock; waits while somebody else has it, on this machine or another."""
     return locked(folder_of(root, key), "lock", wait=True)
 
 
 def write_spec(root: Path, spec: Spec) -> None:
     """Writes down what an attempt needs."""
-    value = {
-        "key": spec.key,
-        "argv": list(spec.argv),
-        "outputs": list(spec.outputs),
-        "byproducts": list(spec.byproducts),
-        "cwd": str(Path.cwd()),
-        # A worker of a cluster has the environment of whoever started it, with other threads or other data perhaps.
-        "environment": {name: value for name, value in os.environ.items() if name.startswith("LTBENCH_")},
-    }
+    # A worker of a cluster has the environment of whoever started it, with other threads or other data perhaps.
+    settings = {name: value for name, value in os.environ.items() if name.startswith("LTBENCH_")}
+    value = {name: getattr(spec, name) for name in ("key", "call", "outputs", "byproducts")}
+    value |= {"cwd": str(Path.cwd()), "environment": settings}
     write_json(folder_of(root, spec.key) / "spec.json", value)
 
 

@@ -173,5 +173,5 @@ class Head:
         said = last_line(folder_of(self._root, ended.key))
         if ended.code == FAILED:
             return said or "it failed"
-        how = Exited(128 - ended.code if ended.code > 128 else ended.code).cause  # of a command that a signal ended
+        how = Exited(ended.code).cause
         return f"{how}: {said}" if said else how

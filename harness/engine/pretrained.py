@@ -1,14 +1,16 @@
-"""Weights of other code bases onto our networks, without a table of names: read as data only, matched one to one."""
+"""Weights from outside onto our networks, without a table of names: read as data only, matched one to one."""
 
 from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from harness.api import Classifier
@@ -16,6 +18,7 @@ from harness.base.errors import UserError
 from harness.engine.backbones import create_backbone
 
 LEFT_OUT = "num_batches_tracked"  # older files have none, and inference does not use it
+PREFIXES = ("module.", "backbone.", "model.")  # that wrappers put before each name
 WRAPPER = "state_dict"  # key under which training scripts keep the network
 
 
@@ -26,8 +29,12 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         UserError: unreadable, asks for code, or holds no tensors by name.
     """
     try:
+        if path.suffix == ".safetensors":
+            return {key: tensor for key, tensor in load_file(path).items() if _last(key) != LEFT_OUT}
         with warnings.catch_warnings(action="ignore"):  # of the pickle's protocol, say
             value: Any = torch.load(path, map_location="cpu", weights_only=True)
+    except SafetensorError as error:
+        raise UserError(f"{path}: not a safetensors file, or damaged ({error})") from None
     except Exception as error:  # damaged files raise nearly anything
         text = " ".join(str(error).split()) or type(error).__name__
         if asked := re.search(r"GLOBAL (\S+) was not an allowed", text):
@@ -52,20 +59,57 @@ def match(path: Path, backbone: str, image_shape: tuple[int, int, int], num_clas
     network, feature_dim = create_backbone(backbone, image_shape)
     bias = bool(theirs) and _last(theirs[-1][0]) == "bias"
     model = Classifier(network, nn.Linear(feature_dim, num_classes, bias=bias))
-    ours = [(key, tensor) for key, tensor in model.state_dict().items() if _last(key) != LEFT_OUT]
+    ours = list(model.state_dict().items())
+    return _paired(theirs, ours, str(path), backbone, f"; the data set has {num_classes} classes")
+
+
+def load_backbone(network: nn.Module, path: Path, name: str) -> None:
+    """Gives a network without head the weights of a file, whose own head is left out.
+
+    Tensors are matched by name, after a prefix that all of the file's have in common; where the names are of another
+    code base, by the rule of `match`.
+
+    Raises:
+        UserError: as `match`.
+    """
+    ours, theirs = network.state_dict(), read_tensors(path)
+    prefix = next((some for some in PREFIXES if theirs and all(key.startswith(some) for key in theirs)), "")
+    named = {key.removeprefix(prefix): tensor for key, tensor in theirs.items()}
+    wanted = [key for key in ours if _last(key) != LEFT_OUT]
+    if set(wanted) <= set(named):
+        pairs = [(key, named[key]) for key in wanted]
+        head = [key for key in named if key not in ours]
+    else:
+        pairs = list(theirs.items())[: len(wanted)] if _is_head(list(theirs)[len(wanted) :]) else list(theirs.items())
+        head = []
+    if not _is_head(head):
+        raise UserError(f"{path}: '{head[0]}' has no place in {name}, and is no head: not the weights of this network")
+    network.load_state_dict(ours | _paired(pairs, list(ours.items()), str(path), name))
+
+
+def _is_head(keys: Sequence[str]) -> bool:
+    """Whether these are one linear layer, or nothing."""
+    return len(keys) <= 2 and {_last(key) for key in keys} <= {"weight", "bias"}
+
+
+def _paired(
+    theirs: Sequence[tuple[str, Tensor]], ours: Sequence[tuple[str, Tensor]], where: str, name: str, head: str = ""
+) -> dict[str, Tensor]:
+    """Their tensors under our names, in float32; order, shape and last name part agree one to one."""
+    ours = [(key, tensor) for key, tensor in ours if _last(key) != LEFT_OUT]
     for place, ((their, found), (our, wanted)) in enumerate(zip(theirs, ours, strict=False), start=1):
         if _last(their) != _last(our) or found.shape != wanted.shape:
-            classes = f"; the data set has {num_classes} classes" if our.startswith("head.") else ""
+            classes = head if our.startswith("head.") else ""
             raise UserError(
-                f"{path}: tensor {place} is '{their}' {tuple(found.shape)}, where {backbone} has '{our}' "
+                f"{where}: tensor {place} is '{their}' {tuple(found.shape)}, where {name} has '{our}' "
                 f"{tuple(wanted.shape)}{classes}: not the weights of this network"
             )
         if found.layout != torch.strided or not found.is_floating_point() or not torch.isfinite(found).all():
-            raise UserError(f"{path}: '{their}' holds values that are not finite numbers")
+            raise UserError(f"{where}: '{their}' holds values that are not finite numbers")
     if len(theirs) != len(ours):
         which = theirs[len(ours)][0] if len(theirs) > len(ours) else ours[len(theirs)][0]
         raise UserError(
-            f"{path}: {len(theirs)} tensors, where {backbone} has {len(ours)}; the first without a partner is '{which}'"
+            f"{where}: {len(theirs)} tensors, where {name} has {len(ours)}; the first without a partner is '{which}'"
         )
     return {our: found.float() for (our, _), (_, found) in zip(ours, theirs, strict=True)}
 

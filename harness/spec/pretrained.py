@@ -1,0 +1,91 @@
+"""Weights that a run starts from, as a recipe names them: a file, known by its hash, or a tag of timm's."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+from harness.base.errors import UserError, unknown
+from harness.base.files import sha256_file
+from harness.splits import store
+
+SUFFIXES = (".safetensors", ".pt", ".pth", ".th", ".tar", ".bin")
+PINNED = re.compile(r"(?P<name>\S+) sha256:(?P<sha256>[0-9a-f]{64})")
+_given = dict[str, Path]()  # where this process was told that a file lies
+
+
+def pinned(value: str, backbone: str, where: str) -> str:
+    """What a recipe's hash is taken over: a tag as it is, a file as `NAME sha256:HEX`, wherever it lies.
+
+    Raises:
+        UserError: no such file, or timm has no such tag for the backbone.
+    """
+    if not value or PINNED.fullmatch(value):
+        return value
+    if not value.endswith(SUFFIXES):
+        timm_config(backbone, value, where)
+        return value
+    path = _looked_up(value)
+    if path is None:
+        raise UserError(f"{where}: pretrained: {value}: missing, here and in {_weights_folder()}")
+    found = f"{path.name} sha256:{sha256_file(path)}"
+    _given[found] = path
+    return found
+
+
+def find(value: str) -> Path | None:
+    """The file of a pinned value; None for a tag.
+
+    Raises:
+        UserError: it is not here, or has another hash.
+    """
+    parts = PINNED.fullmatch(value)
+    if parts is None:
+        return None
+    path = _given.get(value) or _looked_up(parts["name"])
+    if path is None:
+        raise UserError(f"pretrained: {parts['name']}: missing; put it into {_weights_folder()}")
+    if (found := sha256_file(path)) != parts["sha256"]:
+        raise UserError(f"pretrained: {path}: another file: expected sha256 {parts['sha256']}, found {found}")
+    return path
+
+
+def start_notes(value: str, dataset: str) -> list[str]:
+    """What a reader of a run that starts from these weights must know."""
+    if not value:
+        return []
+    name = value.partition(" ")[0]
+    notes = [f"starts from pretrained weights ({name}): the images that those were trained on are not counted here"]
+    if re.search(r"(^|[_.-])(in1k|in12k|in21k|in22k|imagenet)", name) and "imagenet" in dataset:
+        notes.append(f"{name}: trained on ImageNet, of which the images of {dataset} are a part")
+    return notes
+
+
+def timm_config(backbone: str, tag: str, where: str) -> dict[str, Any]:
+    """What timm says of the weights: image size, mean, standard deviation, interpolation.
+
+    Raises:
+        UserError: it knows no such tag.
+    """
+    import timm  # slow to import
+
+    known = [name.partition(".")[2] for name in timm.list_pretrained(f"{backbone}.*")]
+    if tag not in known:
+        if not known:
+            raise UserError(f"{where}: pretrained: timm has no weights for '{backbone}'; name a file ({SUFFIXES[0]})")
+        raise unknown(f"weights of '{backbone}'", tag, known, where=f"{where}: pretrained")
+    found = timm.get_pretrained_cfg(f"{backbone}.{tag}")
+    assert found is not None
+    return dict(found.to_dict())
+
+
+def _looked_up(name: str) -> Path | None:
+    """A file by its path, or by its name in the folders of weights."""
+    mirror = store.default_mirror()
+    folders = [Path(), _weights_folder(), *((mirror, mirror / "weights", mirror.parent / "weights") if mirror else ())]
+    return next((folder / name for folder in folders if (folder / name).is_file()), None)
+
+
+def _weights_folder() -> Path:
+    return store.data_root() / "weights"

@@ -57,18 +57,6 @@ class NormedHead(nn.Module):
         return cosine_similarity(features, self.weight)
 
 
-class ScaledLinear(nn.Linear):
-    """z_c = f_c (w_c . h + b_c): one learned scale for each class of a linear head, bias included. Starts at 1."""
-
-    def __init__(self, feature_dim: int, num_classes: int) -> None:
-        super().__init__(feature_dim, num_classes)
-        self.class_scale = nn.Parameter(torch.ones(num_classes))
-
-    def forward(self, features: Tensor) -> Tensor:
-        """Features (B, d) -> logits (B, C)."""
-        return self.class_scale * super().forward(features)
-
-
 class ExpertHeads(nn.Module):
     """A head of scaled cosines for each expert: features (B, E, d) -> logits (B, E, C) = s cos (RIDE, SADE)."""
 
@@ -81,6 +69,18 @@ class ExpertHeads(nn.Module):
         """Logits of each expert, shape (B, E, C)."""
         own = zip(self.heads, features.unbind(1), strict=True)
         return self.scale * torch.stack([head(one) for head, one in own], dim=1)
+
+
+class ScaledLinear(nn.Linear):
+    """z_c = f_c (w_c . h + b_c): one learned scale for each class of a linear head, bias included. Starts at 1."""
+
+    def __init__(self, feature_dim: int, num_classes: int) -> None:
+        super().__init__(feature_dim, num_classes)
+        self.class_scale = nn.Parameter(torch.ones(num_classes))
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Features (B, d) -> logits (B, C)."""
+        return self.class_scale * super().forward(features)
 
 
 def initialise(head: nn.Module, how: str) -> None:

@@ -91,6 +91,17 @@ def summing_to_classes(weights: Tensor) -> Tensor:
     return weights * len(weights) / weights.sum()
 
 
+def ldam_margins(class_counts: Tensor | Sequence[int], largest: float) -> Tensor:
+    """m_c proportional to n_c^(-1/4), the rarest class's being `largest` (LDAM, eq. 13). Shape (C,)."""
+    inverse = torch.as_tensor(class_counts).double().clamp_min(1).pow(-0.25)
+    return largest * inverse / inverse.max()
+
+
+def with_margin(logits: Tensor, target: Tensor, margins: Tensor) -> Tensor:
+    """Logits (B, C), those of the targets lowered by the margins (C,) of their classes."""
+    return logits - margins.to(logits) * F.one_hot(target, logits.shape[1])
+
+
 CLASS_WEIGHTS = ("none", "inverse", "class_balanced")
 
 
@@ -111,14 +122,3 @@ def make_class_weights(name: str, class_counts: Tensor | Sequence[int], beta: fl
     if name == "class_balanced":
         return class_balanced_loss_weights(class_counts, beta)
     raise unknown("class weights", name, CLASS_WEIGHTS)
-
-
-def ldam_margins(class_counts: Tensor | Sequence[int], largest: float) -> Tensor:
-    """m_c proportional to n_c^(-1/4), the rarest class's being `largest` (LDAM, eq. 13). Shape (C,)."""
-    inverse = torch.as_tensor(class_counts).double().clamp_min(1).pow(-0.25)
-    return largest * inverse / inverse.max()
-
-
-def with_margin(logits: Tensor, target: Tensor, margins: Tensor) -> Tensor:
-    """Logits (B, C), those of the targets lowered by the margins (C,) of their classes."""
-    return logits - margins.to(logits) * F.one_hot(target, logits.shape[1])

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from harness.api import Batch, Method, Stage, StepContext, StepModel, View
 from harness.toolbox.heads import NormedHead
 from harness.toolbox.losses import balanced_softmax_loss, class_balanced_loss_weights, ldam_margins, with_margin
-from harness.toolbox.mixing import box_mask, cutmix_box
+from harness.toolbox.mixing import cutmix_mask
 from harness.toolbox.samplers import WeightedSampler, class_balanced_weights
 
 
@@ -89,8 +89,8 @@ class CMO(Method):
         height, width = images.shape[-2:]
         draws = torch.rand(4, generator=generator, dtype=torch.float64, device=images.device)
         centre = ((draws[0] * height).floor(), (draws[1] * width).floor())
-        box = cutmix_box(height, width, draws[2], centre)
-        return box_mask(height, width, box, images.device) & (draws[3] < float(self.params.probability))
+        mask = cutmix_mask(draws[2], centre, (height, width), "truncate")
+        return mask & (draws[3] < float(self.params.probability))
 
     def image_losses(self, logits: Tensor, target: Tensor, model: StepModel, step: StepContext) -> Tensor:
         """Of each image, shape (B,), with the weight of its class relative to the batch's mean weight."""

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from harness.api import Batch, Classifier, Method, Sampler, Stage, StepContext, StepModel, View
 from harness.toolbox.losses import check_batch
-from harness.toolbox.mixing import box_mask, cutmix_box
+from harness.toolbox.mixing import cutmix_mask
 from harness.toolbox.samplers import WeightedSampler, power_weights
 
 
@@ -130,8 +130,7 @@ class GLMC(Method):
         )
         height, width = first.images.shape[-2:]
         centre = ((row * height).floor(), (column * width).floor())
-        box = cutmix_box(height, width, share, centre, round_up=True)
-        pasted = box_mask(height, width, box, share.device)
+        pasted = cutmix_mask(share, centre, (height, width), "ceil")
         mixup = share * first.images + (1 - share) * second.images
         cutmix = torch.where(pasted, second_again.images, again.images)
 

@@ -17,7 +17,6 @@ from harness.engine.backbones import create_backbone
 from harness.plugins.conformance import Whole
 from harness.spec.registry import get_method
 from harness.toolbox.losses import class_balanced_loss_weights, ldam_margins
-from harness.toolbox.mixing import box_mask, cutmix_box
 from harness.toolbox.networks import Branched, cut_off, renewed, with_experts
 from harness.toolbox.samplers import class_balanced_weights
 from harness.toolbox.schedules import Steps
@@ -340,18 +339,6 @@ def test_ride_has_experts() -> None:
 
 
 # ---- CMO and Remix ---------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("case", cases("cutmix_box"))
-def test_cutmix_box(case: dict[str, Any]) -> None:
-    side, given = case["params"]["size"], case["inputs"]
-    row, column = f64(given["center"])
-    round_up = case["params"]["rounding"] == "ceil"
-    box = cutmix_box(side, side, f64(given["lambda"]), (row, column), round_up=round_up)
-    expected = case["box_rows_then_columns"]
-    assert [[int(bound) for bound in bounds] for bounds in box] == [expected["rows"], expected["columns"]]
-    mask = box_mask(side, side, box, torch.device("cpu"))
-    assert 1 - float(mask.double().mean()) == case["lambda_by_area"]
 
 
 @pytest.mark.parametrize("case", cases("power_sampler"))

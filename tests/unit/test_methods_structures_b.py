@@ -20,7 +20,7 @@ from harness.spec.recipes import resolve
 from harness.spec.registry import get_method
 from harness.toolbox.contrastive import KeyQueue, follow_, supervised_contrastive_loss
 from harness.toolbox.losses import balanced_softmax_loss, class_balanced_loss_weights
-from harness.toolbox.mixing import box_mask, cutmix_box
+from harness.toolbox.mixing import cutmix_mask
 from harness.toolbox.samplers import power_weights
 from harness.toolbox.schedules import learning_rate
 from methods.bcl.method import balanced_contrastive_loss
@@ -103,10 +103,6 @@ def size(module: torch.nn.Module) -> int:
 
 
 # ---- distillation ----------------------------------------------------------------------------------------------------
-
-
-def cutmix_mask(keep: Tensor, centre: tuple[Tensor, Tensor], size: tuple[int, int], rounding: str) -> Tensor:
-    return box_mask(*size, cutmix_box(*size, keep, centre, round_up=rounding == "ceil"), keep.device)
 
 
 @pytest.mark.parametrize("case", cases("dive_loss"))

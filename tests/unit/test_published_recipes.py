@@ -165,11 +165,11 @@ def test_variants_of_wcdas_differ_in_the_one_thing_they_are_named_for() -> None:
         assert scaled == replace(plain, params=replace(plain.params, initial_scale=30.0))
 
 
-def test_every_second_stage_of_mnist5k_that_trains_has_30_epochs() -> None:
+def test_every_second_stage_of_mnist5k_that_trains_a_head_has_30_epochs() -> None:
     found = {
         (entry.method, cell.recipe.finetune.epochs)
         for entry, name in CASES
-        if name == "mnist5k" and (cell := resolve(entry, name)).recipe.finetune
+        if name == "mnist5k" and entry.method != "dive" and (cell := resolve(entry, name)).recipe.finetune
     }
     assert {epochs for method, epochs in found if method != "ncm"} == {0, 30}  # two passes, where nothing is trained
     assert {method for method, epochs in found if epochs} >= {"balms", "crt", "gcl", "lws", "tvmf", "wcdas"}
@@ -207,3 +207,12 @@ def test_a_recorded_recipe_is_read_under_todays_names() -> None:
     assert migrated({**now, "finetune": None})["finetune"] is None
     other = {**now, "train": {**now["train"], "head_init": "kaiming_normal"}}
     assert migrated(other) == other
+
+
+def test_a_student_is_trained_as_long_as_its_teacher() -> None:
+    students = [(entry, name) for entry, name in CASES if entry.method == "dive"]
+    assert {entry.track for entry, _ in students} == set(TRACKS)
+    for entry, name in students:
+        student, teacher = recipe(entry, name).finetune, recipe(entry, name).train
+        assert student is not None
+        assert replace(student, eval_every=teacher.eval_every) == teacher, (entry, name)

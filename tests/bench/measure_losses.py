@@ -22,7 +22,16 @@ from tests.bench.timing import SUBJECT, interleaved, ratio, timed
 MOST_IMAGES = {10: 5000, 100: 500, 1000: 1280}  # of a class, in CIFAR-10, CIFAR-100 and ImageNet-LT
 HOOKS = ("choose", "step_loss", "after_step")
 BROKEN = broken_methods()
-CASES = [(name, stage) for name in available_methods() if name not in BROKEN for stage in own_stages(name)]
+
+
+def is_head_and_loss(name: str) -> bool:
+    """Whether these two are what the method adds: no network or steps of its own, which only whole runs can time."""
+    method = get_method(name)
+    return method.build is Method.build and (method.loss is not Method.loss or method.step_loss is Method.step_loss)
+
+
+MEASURED = [name for name in available_methods() if name not in BROKEN and is_head_and_loss(name)]
+CASES = [(name, stage) for name in MEASURED for stage in own_stages(name)]
 
 
 class Subject:

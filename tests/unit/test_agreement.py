@@ -109,5 +109,5 @@ def test_the_committed_results_can_be_put_back(checkout: Path) -> None:
 
 def test_without_a_repository_it_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(UserError, match=r"^git archive .*not a git repository"):
+    with pytest.raises(UserError, match=r"^git rev-parse .*not a git repository"):
         committed.compare_with_committed()

@@ -61,7 +61,7 @@ def test_case_i_top_5_from_100_classes_on(classes: int, monkeypatch: pytest.Monk
     targets = np.random.default_rng(0).integers(0, classes, 60)
     targets[:20] = logits[:20].numpy().argsort(1)[:, -3]  # a third of them is third
     evaluation = object.__new__(Evaluation)
-    monkeypatch.setattr(Evaluation, "_predict", lambda *_: logits, raising=True)
+    monkeypatch.setattr(Evaluation, "_averaged", lambda *_: logits, raising=True)
     test = SimpleNamespace(targets=lambda: targets)
     monkeypatch.setattr(evaluation, "_split", SimpleNamespace(num_classes=classes, test=test), raising=False)
     monkeypatch.setattr(evaluation, "_job", SimpleNamespace(recipe=SimpleNamespace(epochs=1)), raising=False)

@@ -245,7 +245,10 @@ def test_gcl_heads_of_stage_2() -> None:
     torch.testing.assert_close(scaled.inference(model(features), "finetune"), 30 * cosines(features))
     (group,) = scaled.param_groups(model, "finetune")
     assert [tuple(p.shape) for p in group["params"]] == [(3,)]
-    target, step = torch.tensor([0, 1, 2, 0, 1]), cast(StepContext, SimpleNamespace(stage="finetune"))
+    target, step = (
+        torch.tensor([0, 1, 2, 0, 1]),
+        cast(StepContext, SimpleNamespace(stage="finetune", label_smoothing=0.0)),
+    )
     assert torch.equal(scaled.loss(model(features), target, step), F.cross_entropy(model(features), target))
 
 

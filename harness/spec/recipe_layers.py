@@ -49,6 +49,7 @@ class MethodFile:
     params: dict[str, Any] = field(default_factory=dict)
     variants: dict[str, Any] = field(default_factory=dict)
     tracks: dict[str, Any] = field(default_factory=dict)
+    listed_only: bool = False  # no shared recipe will do: only data sets under `tracks` have one
 
 
 def read_method_file(plugin: Plugin) -> MethodFile:
@@ -84,7 +85,8 @@ def has_recipe(entry: Entry, dataset: str) -> bool:
     shared = _section(entry.track)
     for track in taken:
         _check_dataset_names(_mapping(file.tracks[track], f"{path}: tracks.{track}"), shared, f"{path}: tracks.{track}")
-    return dataset in shared or any(dataset in (file.tracks[track] or {}) for track in taken)
+    own = any(dataset in (file.tracks[track] or {}) for track in taken)
+    return own or (dataset in shared and not file.listed_only)
 
 
 def _check_dataset_names(own: dict[str, Any], shared: dict[str, Any], where: str) -> None:

@@ -78,7 +78,7 @@ def train(tiny_split: Split, tiny_images: ImagesByPart, tmp_path: Path, monkeypa
 
 def job(name: str, stage: Stage, spread: Spread = ONE_PROCESS) -> StageJob:
     """The stage with its common recipe, or that of cRT, but for its length; a stage of no epochs is given some."""
-    common = "common" in read_method_file(get_plugin(name)).tracks
+    common = not read_method_file(get_plugin(name)).listed_only
     recipe = resolve(parse_entry(f"{name if common else 'crt'}@common"), "mnist5k").recipe
     params = recipe.params if common else get_method(name).Params()
     own = recipe.train if stage == "train" else recipe.finetune

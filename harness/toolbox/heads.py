@@ -57,6 +57,18 @@ class NormedHead(nn.Module):
         return cosine_similarity(features, self.weight)
 
 
+class ScaledCosine(NormedHead):
+    """s cos(h, w_c) with a fixed s."""
+
+    def __init__(self, feature_dim: int, num_classes: int, scale: float) -> None:
+        super().__init__(feature_dim, num_classes)
+        self.scale = scale
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Features (B, d) -> logits (B, C)."""
+        return self.scale * super().forward(features)
+
+
 class ExpertHeads(nn.Module):
     """A head of scaled cosines for each expert: features (B, E, d) -> logits (B, E, C) = s cos (RIDE, SADE)."""
 

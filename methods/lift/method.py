@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from harness.api import Batch, Classifier, Method, Stage, StepContext, StepModel, second_stage
 from harness.toolbox.class_means import ClassMeans
-from harness.toolbox.heads import cosine_similarity
+from harness.toolbox.heads import ScaledCosine
 from harness.toolbox.losses import check_batch
 from methods.lift.tuners import attach, bottleneck, is_transformer
 
@@ -26,19 +26,6 @@ def lift_loss(logits: Tensor, target: Tensor, class_counts: Tensor, tau: float =
     check_batch(logits, target, class_counts)
     counts = class_counts.double()
     return F.cross_entropy(logits + (tau * (counts / counts.sum()).clamp_min(1e-12).log()).to(logits), target)
-
-
-class ScaledCosine(nn.Module):
-    """s cos(h, w_c) with a fixed s."""
-
-    def __init__(self, feature_dim: int, num_classes: int, scale: float) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(F.normalize(torch.empty(num_classes, feature_dim).uniform_(-1, 1), dim=1))
-        self.scale = scale
-
-    def forward(self, features: Tensor) -> Tensor:
-        """Features (B, d) -> logits (B, C)."""
-        return self.scale * cosine_similarity(features, self.weight)
 
 
 class LIFT(Method):
@@ -60,7 +47,6 @@ class LIFT(Method):
         """
 
         scale: float = 25.0
-        class_means: bool = True
         tuning: Literal[
             "auto", "adaptformer", "adapter", "lora", "prompts", "deep_prompts", "norm", "bias", "none", "full"
         ] = second_stage("auto")
@@ -133,7 +119,7 @@ class LIFT(Method):
     @torch.no_grad()
     def on_epoch_end(self, step: StepContext) -> None:
         """Stage 1: a class's weight vector is its mean feature, of length 1; one without an image keeps its start."""
-        if step.stage == "train" and self.params.class_means:
+        if step.stage == "train":
             means, head = self.means, step.model.head
             found = F.normalize(means.of_classes, dim=1).to(head.weight)
             head.weight.copy_(torch.where((means.seen > 0)[:, None], found, head.weight))

@@ -29,10 +29,9 @@ class Adapter(nn.Module):
         for still in (self.down.bias, self.up.weight, self.up.bias):
             nn.init.zeros_(still)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Any:
         """(B, tokens, width) -> the same shape."""
-        added: Tensor = self.scale * self.up(F.relu(self.down(self.ln(x))))
-        return added
+        return self.scale * self.up(F.relu(self.down(self.ln(x))))
 
 
 class AdaptFormer(Adapter):
@@ -47,11 +46,10 @@ class AdaptFormer(Adapter):
         """Keeps u until the MLP is done."""
         self.input = given[0]
 
-    def add(self, module: nn.Module, given: Any, output: Tensor) -> Tensor:
+    def add(self, module: nn.Module, given: Any, output: Tensor) -> Any:
         """To the MLP's output."""
         u, self.input = self.input, torch.empty(0)
-        added: Tensor = output + self(u)
-        return added
+        return output + self(u)
 
 
 class Behind(Adapter):
@@ -61,10 +59,9 @@ class Behind(Adapter):
         super().__init__(width, hidden, scaled=False)
         block.mlp.register_forward_hook(self.add)
 
-    def add(self, module: nn.Module, given: Any, output: Tensor) -> Tensor:
+    def add(self, module: nn.Module, given: Any, output: Tensor) -> Any:
         """To the MLP's output."""
-        added: Tensor = output + self(output)
-        return added
+        return output + self(output)
 
 
 class LowRank(nn.Module):
@@ -113,10 +110,8 @@ class Prompts(nn.Module):
 
 def is_transformer(network: Any) -> bool:
     """Whether it is a plain transformer of timm, to whose blocks these can attach."""
-    blocks = getattr(network, "blocks", None)
-    return isinstance(blocks, nn.Sequential) and all(
-        hasattr(block, "attn") and hasattr(block, "mlp") for block in blocks
-    )
+    blocks = list(getattr(network, "blocks", ()))
+    return bool(blocks) and all(hasattr(block, "attn") and hasattr(block, "mlp") for block in blocks)
 
 
 def attach(network: Any, kind: str, size: int) -> nn.ModuleList:

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from harness.api import Batch, Classifier, Method, Stage, StepContext, StepModel
+from harness.toolbox.class_means import ClassMeans
 
 
 class NearestMean(nn.Module):
@@ -68,20 +69,16 @@ class NCM(Method):
         return [{"params": [model.head.weight], "lr_scale": 0.0, "weight_decay": 0.0}]
 
     def on_stage_start(self, model: Classifier, stage: Stage) -> None:
-        """Sums of each class (C, d) and its images (C,), of the running epoch."""
-        self.sums = torch.zeros_like(model.head.weight, dtype=torch.float64, requires_grad=False)
-        self.seen = self.sums.new_zeros(len(self.sums))
+        """The sums of the running epoch."""
+        self.means = ClassMeans(self.task.num_classes, self.task.feature_dim, self.task.class_counts.device)
 
     def step_loss(self, model: StepModel, views: tuple[Batch, ...], step: StepContext) -> Tensor:
         """Adds a batch to the sums; the loss is cross-entropy of the scores, for the log alone."""
-        features, logits = model.embed(views[0].images)
-        target = F.one_hot(views[0].target, len(self.sums)).to(self.sums)
-        head, h = step.model.head, features.detach()
-        g = (h if step.epoch == 0 else head.transform(h)).to(self.sums)
+        (features, logits), target = model.embed(views[0].images), views[0].target
+        g = features if step.epoch == 0 else step.model.head.transform(features)
         whole = len(target if step.classes is None else step.classes)  # images of all processes
-        self.sums += whole * model.average(target.T @ g / len(target))
-        self.seen += whole * model.average(target.mean(0))
-        return F.cross_entropy(logits, views[0].target)
+        self.means.add(g, target, model.average, whole)
+        return F.cross_entropy(logits, target)
 
     @torch.no_grad()
     def on_epoch_end(self, step: StepContext) -> None:
@@ -90,16 +87,15 @@ class NCM(Method):
         if step.epochs < 2:
             raise ValueError(f"ncm takes two passes over the training images, found finetune.epochs {step.epochs}")
         if step.epoch == 0:
-            head.mean.copy_(self.sums.sum(0) / self.seen.sum())
+            head.mean.copy_(self.means.of_all)
         else:
-            head.weight.copy_(self.sums / self.seen[:, None])
-        self.sums.zero_()
-        self.seen.zero_()
+            head.weight.copy_(self.means.of_classes)
+        self.means.clear()
 
     def state_dict(self) -> dict[str, Any]:
         """The running sums."""
-        return {"sums": self.sums, "seen": self.seen}
+        return self.means.state_dict()
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Takes them back."""
-        self.sums, self.seen = state["sums"].to(self.sums), state["seen"].to(self.seen)
+        self.means.load_state_dict(state)

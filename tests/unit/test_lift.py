@@ -26,7 +26,8 @@ from harness.spec.entries import parse_entry
 from harness.spec.recipes import resolve
 from harness.spec.stage_recipe import Augment, StageRecipe
 from harness.splits.splits import Split
-from methods.lift.method import LIFT, ScaledCosine, lift_loss
+from harness.toolbox.heads import ScaledCosine
+from methods.lift.method import LIFT, lift_loss
 from methods.lift.tuners import Adapter, LowRank, Prompts, attach, bottleneck
 
 CASES = json.loads((Path(__file__).parents[1] / "golden" / "lift.json").read_text())["cases"]

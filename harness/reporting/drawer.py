@@ -18,6 +18,7 @@ COSTS = {
     "wall_seconds": "Wall time (s)",
     "images_per_second": "Images/s",
     "peak_memory_mb": "Peak memory (MB)",
+    "trained_parameters": "Trained parameters",
     "threads": "Threads",
     "runs_at_once": "Runs at once",
     "compiled": "Compiled",

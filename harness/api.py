@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from harness.base.config import later
+from harness.base.errors import RunFailed
 from harness.toolbox.samplers import Sampler
 
 Stage = Literal["train", "finetune"]
@@ -25,6 +26,7 @@ __all__ = [
     "Batch",
     "Classifier",
     "Method",
+    "RunFailed",
     "Sampler",
     "Stage",
     "StepContext",

@@ -80,6 +80,11 @@ class CifarResNet(nn.Module):
                 nn.init.kaiming_normal_(module.weight)
 
     @staticmethod
+    def group_matcher(coarse: bool = False) -> dict[str, Any]:
+        """What timm takes for layers: the stem, and each block."""
+        return {"stem": r"^(?:conv1|bn1)", "blocks": r"^layer(\d+)" if coarse else r"^layer(\d+)\.(\d+)"}
+
+    @staticmethod
     def _layer(inputs: int, outputs: int, blocks: int, stride: int) -> nn.Sequential:
         first = PaddedShortcutBlock(inputs, outputs, stride)
         return nn.Sequential(first, *(PaddedShortcutBlock(outputs, outputs, 1) for _ in range(blocks - 1)))
@@ -223,6 +228,8 @@ def _with_weights(name: str, options: dict[str, Any]) -> nn.Module:
     """A model with timm's pretrained weights, from its cache or the network."""
     try:
         return timm.create_model(name, pretrained=True, **options)
+    except (TypeError, AssertionError):  # of options
+        raise
     except Exception as error:  # of the network, the hub's library, a damaged cache
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise UserError(
@@ -261,6 +268,8 @@ def create_backbone(
         with torch.no_grad():
             features = model(torch.zeros(2, channels, height, width))
     except (RuntimeError, AssertionError, ValueError, TypeError, IndexError) as error:
+        if "drop_path_rate" in str(error):
+            raise UserError(f"backbone '{name}' has no stochastic depth (drop_path)") from None
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise UserError(
             f"backbone '{name}' does not accept {height}x{width} images with {channels} channels: {reason}"

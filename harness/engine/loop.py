@@ -133,7 +133,8 @@ class StageRun:
             self.costs.images += len(plan.order[where])
             if self.step < len(batches):
                 self._maybe_checkpoint()
-        self.method.on_epoch_end(self.step_context)
+        with self.network.average_weights.taking_over():
+            self.method.on_epoch_end(self.step_context)
 
     def _train_step(self, plan: EpochPlan, where: slice, steps: int) -> None:
         step, network, weight = self.step_context, self.network, self.ranks.weight(where)
@@ -149,6 +150,7 @@ class StageRun:
                 losses.append(self._backward((part, *views[1:]), share))
         network.update()
         self.method.after_step(step)
+        network.average_weights.update()
         self.losses.append(losses[0] if len(losses) == 1 else torch.stack(losses).sum())
 
     def _backward(self, views: tuple[Batch, ...], share: float) -> Tensor:
@@ -227,9 +229,12 @@ class StageRun:
         }
 
     def _state_of_rank(self) -> dict[str, Any]:
-        buffers = saved_buffers(self.model) if self.ranks.world > 1 else {}  # statistics of this rank's images
+        several, average = self.ranks.world > 1, self.network.average_weights.module
+        buffers = saved_buffers(self.model) if several else {}  # statistics of this rank's images
+        averaged = saved_buffers(average) if several and average else {}
         return {
             "buffers": {name: buffer.cpu() for name, buffer in buffers.items()},
+            "average": {name: buffer.cpu() for name, buffer in averaged.items()},
             "losses": [loss.cpu() for loss in self.losses],
             "generator": self.generator.get_state(),
             "rng": torch.get_rng_state(),
@@ -249,7 +254,7 @@ class StageRun:
         self.history, self.costs = History(**arrays), Costs(**state["costs"])
         self.model.load_state_dict(state["model"] | own["buffers"])
         self.network.optimizer.load_state_dict(state["optimizer"])
-        self.network.average_weights.load_state_dict(state["average"])
+        self.network.average_weights.load_state_dict(state["average"] | own["average"])
         self.method.load_state_dict(state["method"])
         self.batches.load_state_dict(state)
         self.generator.set_state(own["generator"])

@@ -55,7 +55,10 @@ class Network:
         self.method = self._build_method(feature_dim)
         torch.manual_seed(seed_for(job.seed, job.stage, "head"))
         self.model = self.method.build(backbone, job.stage)
-        initialise(self.model.head, job.recipe.head_init)
+        for name, part in self.model.named_children():
+            if name != "backbone":
+                initialise(part, job.recipe.head_init, split.num_classes)
+        self._check_pretrained()
         self._load_first_stage()
         self.model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         if job.spread.sync_bn:
@@ -81,9 +84,25 @@ class Network:
         backbone, feature_dim = create_backbone(name, tuple(shape), recipe.drop_path, tag)  # type: ignore[arg-type]
         if file is not None:
             load_backbone(backbone, file, name)
+        if wanted:
+            self._loaded = {key: value.clone() for key, value in backbone.named_parameters()}
         if recipe.gradient_checkpointing:
             recompute_activations(backbone, name)
         return backbone, feature_dim
+
+    def _check_pretrained(self) -> None:
+        """Refuses a method that makes parts of a pretrained network anew: its row would name weights that it lost."""
+        if not self._job.pretrained:
+            return
+        loaded = list(self._loaded.values())
+        for name, parameter in self.model.backbone.named_parameters():
+            alike = [value for value in loaded if value.shape == parameter.shape]
+            if parameter.ndim > 1 and not any(torch.equal(parameter, value) for value in alike):
+                raise RunFailed(
+                    f"pretrained: '{self.method.name}' makes '{name}' of its network anew, so it would not start from "
+                    f"{self._job.pretrained.partition(' ')[0]}",
+                    agreed=True,
+                )
 
     def _build_method(self, feature_dim: int) -> Method:
         counts = torch.tensor(self._split.class_counts, device=self._device)
@@ -114,7 +133,7 @@ class Network:
         tuned = {parameter for group in groups for parameter in group["params"]}
         for parameter in self.model.parameters():
             parameter.requires_grad_(parameter in tuned)
-        self.frozen_backbone = not any(parameter in tuned for parameter in self.model.backbone.parameters())
+        self.frozen_backbone = tuned <= set(self.model.head.parameters())
         self.fixed_features = self.frozen_backbone and recipe.frozen_bn == "eval"
         self._tuned = [parameter for group in groups for parameter in group["params"]]  # in their order: norms add up
         self.optimizer = make_optimizer(groups, recipe, self._device)
@@ -147,9 +166,6 @@ class Network:
                     "harness/api.py",
                     agreed=True,
                 )
-        own_loss = type(self.method).loss is not Method.loss or type(self.method).step_loss is not Method.step_loss
-        if self._job.recipe.label_smoothing and own_loss:
-            raise RunFailed(f"label_smoothing: '{self.method.name}' has a loss of its own", agreed=True)
         if type(self.model).forward is not Classifier.forward:
             raise RunFailed(
                 f"`build` of '{self.method.name}' gives a network with a forward of its own, which is never called: "
@@ -185,7 +201,6 @@ class Network:
         if self._job.recipe.clip_grad:
             torch.nn.utils.clip_grad_norm_(self._tuned, self._job.recipe.clip_grad)
         self.optimizer.step()
-        self.average_weights.update()
 
     def __call__(self, images: Tensor) -> Tensor:
         """Logits of images in a training step (`harness.api.StepModel`)."""

@@ -73,6 +73,8 @@ def load_backbone(network: nn.Module, path: Path, name: str) -> None:
         UserError: as `match`.
     """
     ours, theirs = network.state_dict(), read_tensors(path)
+    inside = {key: value for key, value in theirs.items() if key.startswith("backbone.")}
+    theirs = inside or theirs  # a network with its head beside it, as this project saves it
     prefix = next((some for some in PREFIXES if theirs and all(key.startswith(some) for key in theirs)), "")
     named = {key.removeprefix(prefix): tensor for key, tensor in theirs.items()}
     wanted = [key for key in ours if _last(key) != LEFT_OUT]

@@ -24,9 +24,14 @@ def by_layer(groups: Groups, model: Classifier, recipe: StageRecipe) -> Groups:
 
     The layers are timm's. What lies outside the backbone has the full rate, and a method's own `weight_decay` and
     `lr_scale` hold for what is left of its group.
+
+    Raises:
+        UserError: a network whose layers are not known.
     """
     if recipe.decay_all and recipe.layer_decay == 1:
         return groups
+    if recipe.layer_decay < 1 and not hasattr(model.backbone, "group_matcher"):
+        raise UserError(f"layer_decay: {type(model.backbone).__name__} does not say what its layers are")
     exempt: set[str] = getattr(model.backbone, "no_weight_decay", set)()
     marks = dict[nn.Parameter, tuple[float, bool]]()
     for layer in param_groups_layer_decay(model.backbone, 1.0, exempt, layer_decay=recipe.layer_decay):
@@ -98,6 +103,17 @@ class Average:
         """After a step."""
         if self._ema is not None:
             self._ema.update(self._model)
+
+    @contextmanager
+    def taking_over(self) -> Iterator[None]:
+        """What is written into the model meanwhile, outside of the optimizer's steps, is not averaged but copied."""
+        before = {} if self._ema is None else {name: value.clone() for name, value in self._model.state_dict().items()}
+        yield
+        if self._ema is not None:
+            averaged = self._ema.module.state_dict()
+            for name, value in self._model.state_dict().items():
+                if not torch.equal(value, before[name]):
+                    averaged[name].copy_(value)
 
     @contextmanager
     def in_place(self) -> Iterator[None]:

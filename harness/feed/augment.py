@@ -158,14 +158,14 @@ def draw_augment(augment: Augment, count: int, image_shape: Sequence[int], rng: 
     steps = [(np.zeros((count, 0), np.int64), np.zeros((count, 0), np.float32))]
     if augment.auto_augment == "cifar10":
         steps.append(_draw_policy(count, of_policy))
-    if augment.rand_augment:
-        steps.append(_draw_rand_augment(augment, count, of_policy))
     if augment.color_jitter:
         steps.append(_draw_jitter(augment, count, of_jitter))
     if augment.grey:
         steps.append(_draw_one("color", augment.grey, (0.0, 0.0), count, of_grey))
     if augment.blur:
         steps.append(_draw_one("blur", augment.blur, BLUR, count, of_blur))
+    if augment.rand_augment:
+        steps.append(_draw_rand_augment(augment, count, of_policy))
     erased = _draw_erased(augment.random_erasing, count, image_shape, rng) if augment.random_erasing else None
     code = torch.from_numpy(np.concatenate([codes for codes, _ in steps], 1))
     return AugmentPlan(

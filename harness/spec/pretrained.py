@@ -11,7 +11,7 @@ from harness.base.files import sha256_file
 from harness.splits import store
 
 SUFFIXES = (".safetensors", ".pt", ".pth", ".th", ".tar", ".bin")
-PINNED = re.compile(r"(?P<name>\S+) sha256:(?P<sha256>[0-9a-f]{64})")
+PINNED = re.compile(r"(?P<name>.+) sha256:(?P<sha256>[0-9a-f]{64})")
 _given = dict[str, Path]()  # where this process was told that a file lies
 
 
@@ -55,8 +55,10 @@ def start_notes(value: str, dataset: str) -> list[str]:
     """What a reader of a run that starts from these weights must know."""
     if not value:
         return []
-    name = value.partition(" ")[0]
+    name = value.rpartition(" sha256:")[0] or value
     notes = [f"starts from pretrained weights ({name}): the images that those were trained on are not counted here"]
+    if PINNED.fullmatch(value):
+        notes[0] += "; what they were is not known here"
     if re.search(r"(^|[_.-])(in1k|in12k|in21k|in22k|imagenet)", name) and "imagenet" in dataset:
         notes.append(f"{name}: trained on ImageNet, of which the images of {dataset} are a part")
     return notes

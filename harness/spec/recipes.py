@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
+import math
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -151,6 +152,7 @@ def resolve(entry: Entry, dataset: str, overrides: Sequence[str] = (), backbone:
     what = f"recipe of {entry} on {given} ({files(layers)})"
     recipe = _build(params, stages, merged(layers), what)
     _check_optimizers(recipe, method, first_stage, what)
+    _check_smoothing(recipe, method, first_stage, what)
     first_params = _first_stage_params(entry, dataset, params, first_stage)
     return Cell(entry, recipe, method, first_stage, first_params, stages)
 
@@ -169,6 +171,16 @@ def _check_optimizers(recipe: Recipe, method: type[Method], first_stage: type[Me
         for owner in owners:
             if key and owner.only_sgd:
                 raise UserError(f"{where}: {key} {getattr(stage, key)}: not with '{owner.name}': {owner.only_sgd}")
+
+
+def _check_smoothing(recipe: Recipe, method: type[Method], first_stage: type[Method], where: str) -> None:
+    """Refuses label smoothing where a method has a loss of its own, which knows nothing of it."""
+    from harness.api import Method as Plain  # slow to import
+
+    for stage, owner in ((recipe.train, first_stage), (recipe.finetune, method)):
+        own = owner.loss is not Plain.loss or owner.step_loss is not Plain.step_loss
+        if stage is not None and stage.label_smoothing and own:
+            raise UserError(f"{where}: label_smoothing: '{owner.name}' has a loss of its own")
 
 
 def _shortened_warmup(own: Layers, given: Layers, shared: Layers) -> Layers:
@@ -240,8 +252,9 @@ def _build(params: Any, stages: tuple[Stage, ...], values: dict[str, Any], where
     size = values.get("image_size", 0)
     if size < 0:
         raise UserError(f"{where}: image_size must be at least 0, found {size}")
-    values = {**values, "image_size": size} | _start(values, where)
-    start = {key: values[key] for key in START if key in values}
+    found = _start(values, where)
+    values = {**values, "image_size": size, **found}
+    start = {key: found[key] for key in START if key in found}
     return Recipe(
         values["backbone"], values["image_size"], values.get("precision", "float32"), params, train, finetune, **start
     )
@@ -250,9 +263,11 @@ def _build(params: Any, stages: tuple[Stage, ...], values: dict[str, Any], where
 def _start(values: Mapping[str, Any], where: str) -> dict[str, Any]:
     """The weights to start from, pinned, and how images must look for them by timm, where nothing else is set."""
     given: dict[str, Any] = {key: values[key] for key in START if values.get(key)}
-    given |= {key: tuple(given[key]) for key in ("mean", "std") if key in given}
+    given |= {key: tuple(map(float, given[key])) for key in ("mean", "std") if key in given}
     if ("mean" in given) != ("std" in given):
         raise UserError(f"{where}: mean and std belong together; give both or neither")
+    if not all(math.isfinite(value) for value in (*given.get("mean", ()), *given.get("std", ()))):
+        raise UserError(f"{where}: mean and std must be finite numbers, found {values['mean']} and {values['std']}")
     if not all(value > 0 for value in given.get("std", ())):
         raise UserError(f"{where}: std must be above 0, found {values['std']}")
     if "pretrained" not in given:

@@ -18,6 +18,7 @@ AT_LEAST_1 = {"batch_size", "eval_every", "rand_operations"}
 AT_MOST = {
     "rand_augment": 30, "random_erasing": 1, "crop_area": 1, "jitter_share": 1, "hue": 0.5, "grey": 1, "blur": 1,
 }  # fmt: skip
+NEEDS = {"hue": (0, "color_jitter"), "jitter_share": (1, "color_jitter"), "crop_area": (0.08, "resized_crop")}
 BELOW_1 = ("ema", "label_smoothing", "drop_path")
 
 
@@ -43,9 +44,6 @@ class Augment:
             0: none. RGB or grey images.
         lighting: standard deviation of AlexNet's PCA lighting noise; 0: none. RGB images.
         cutout: side in pixels of the square that is painted black at a random place; 0: none.
-        rand_augment: magnitude of RandAugment, a bin from 1 to 30 as torchvision counts them; 0: none. RGB or grey
-            images; not together with `auto_augment`.
-        rand_operations: how many operations RandAugment does to an image, at least 1.
         random_erasing: probability that a rectangle of random size and shape is painted black; 0: none.
         crop_area: smallest share of the image that `resized_crop` cuts out, at most 1.
         jitter_share: share of the images that `color_jitter` changes, at most 1.
@@ -53,6 +51,9 @@ class Augment:
         grey: share of the images that become grey, at most 1; after the jitter.
         blur: share of the images that are blurred, at most 1, by a Gaussian with a standard deviation of 0.1 to 2
             pixels; after `grey`.
+        rand_augment: magnitude of RandAugment, a bin from 1 to 30 as torchvision counts them; 0: none. RGB or grey
+            images; not together with `auto_augment`; after `blur`.
+        rand_operations: how many operations RandAugment does to an image, at least 1.
     """
 
     crop_padding: int = 0
@@ -76,6 +77,9 @@ class Augment:
         for name, most in AT_MOST.items():
             if getattr(self, name) > most:
                 raise ValueError(f"augment.{name} must be at most {most}, found {getattr(self, name)}")
+        for name, (least, needs) in NEEDS.items():
+            if getattr(self, name) != least and not getattr(self, needs):
+                raise ValueError(f"augment.{name} does nothing without augment.{needs}")
         if self.rand_augment and self.auto_augment != "none":
             raise ValueError("either augment.rand_augment or augment.auto_augment must be off")
         if self.crop_padding and self.resized_crop:

@@ -95,8 +95,8 @@ class ScaledLinear(nn.Linear):
         return self.class_scale * super().forward(features)
 
 
-def initialise(head: nn.Module, how: str) -> None:
-    """Gives the linear layers of a fresh head the weights that a recipe asks for.
+def initialise(head: nn.Module, how: str, num_classes: int) -> None:
+    """Gives the linear layers that a fresh head ends in the weights that a recipe asks for.
 
     Args:
         how: "default", torch's uniform distribution; or "kaiming_normal", standard deviation sqrt(2 / d), as the
@@ -104,7 +104,7 @@ def initialise(head: nn.Module, how: str) -> None:
     """
     if how == "kaiming_normal":
         for module in head.modules():
-            if type(module) is nn.Linear:
+            if isinstance(module, nn.Linear) and module.out_features == num_classes:
                 nn.init.kaiming_normal_(module.weight)
 
 

@@ -91,6 +91,12 @@ def summing_to_classes(weights: Tensor) -> Tensor:
     return weights * len(weights) / weights.sum()
 
 
+def inverse_prior(prior: Tensor) -> Tensor:
+    """The prior's values in reverse: the rarest class gets the largest. Ties keep the order of classes. Shape (C,)."""
+    order = prior.argsort(stable=True)
+    return torch.empty_like(prior).scatter(0, order, prior[order.flip(0)])
+
+
 def ldam_margins(class_counts: Tensor | Sequence[int], largest: float) -> Tensor:
     """m_c proportional to n_c^(-1/4), the rarest class's being `largest` (LDAM, eq. 13). Shape (C,)."""
     inverse = torch.as_tensor(class_counts).double().clamp_min(1).pow(-0.25)

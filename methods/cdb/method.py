@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from harness.api import Batch, Classifier, Method, Sampler, Stage, StepContext, StepModel, View
+from harness.api import Batch, Classifier, Method, RunFailed, Sampler, Stage, StepContext, StepModel, View
 from harness.toolbox.losses import check_batch, summing_to_classes
 
 
@@ -86,13 +86,13 @@ class CDB(Method):
         """Mean of w_y CE over the images that are trained on.
 
         Raises:
-            ValueError: images held out would be mixed into others.
+            RunFailed: images held out would be mixed into others.
         """
         check_batch(logits, target)
         assert step.batch is not None
         weights = self.class_weights.to(logits)
         if self.params.held_out and step.batch.other is not None and self.params.source == "train":
-            raise ValueError(f"held_out must be 0 with mixup, found {self.params.held_out}")
+            raise RunFailed(f"held_out must be 0 with mixup and CutMix, found {self.params.held_out}", agreed=True)
         losses = weights[target] * F.cross_entropy(logits, target, reduction="none")
         losses = losses * self.trained.to(logits)[step.batch.index]
         if self.params.mean == "plain":

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from harness.api import Batch, Classifier, Method, Sampler, Stage, StepContext, StepModel, View
+from harness.api import Batch, Classifier, Method, RunFailed, Sampler, Stage, StepContext, StepModel, View
 from harness.toolbox.losses import check_batch
 from harness.toolbox.mixing import cutmix_mask
 from harness.toolbox.samplers import WeightedSampler, power_weights
@@ -123,7 +123,7 @@ class GLMC(Method):
         """One ratio l ~ Beta(1, 1) mixes images and labels, also where CutMix's box was clipped (as published)."""
         network, (first, again, second, second_again) = cast(TwoHeads, step.model), views
         if first.other is not None:
-            raise ValueError("glmc mixes images itself; mixup_alpha must be 0")
+            raise RunFailed("glmc mixes images itself; mixup_alpha and cutmix_alpha must be 0", agreed=True)
         share, row, column = (
             torch.rand((), generator=step.generator, device=first.images.device, dtype=first.images.dtype)
             for _ in range(3)

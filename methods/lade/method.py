@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from harness.api import Method, Stage, StepContext
-from harness.toolbox.losses import check_batch
+from harness.toolbox.losses import check_batch, inverse_prior
 
 OFFSET = 1e-9  # of the released code, on priors
 
@@ -109,5 +109,5 @@ class LADE(Method):
     def inference(self, logits: Tensor, stage: Stage) -> Tensor:
         """Logits under the test images' prior."""
         own = self.prior.to(logits)
-        priors = {"uniform": torch.full_like(own, 1 / len(own)), "train": own, "reversed": own.flip(0)}
+        priors = {"uniform": torch.full_like(own, 1 / len(own)), "train": own, "reversed": inverse_prior(own)}
         return prior_shift(logits, priors[self.params.target_prior], None if self.params.form == "lade" else own)

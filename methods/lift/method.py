@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from harness.api import Batch, Classifier, Method, Stage, StepContext, StepModel, second_stage
+from harness.api import Batch, Classifier, Method, RunFailed, Stage, StepContext, StepModel, second_stage
 from harness.toolbox.class_means import ClassMeans
 from harness.toolbox.heads import ScaledCosine
 from harness.toolbox.losses import check_batch
@@ -108,6 +108,8 @@ class LIFT(Method):
         loss = super().step_loss(model, views, step)
         if step.stage == "train":
             assert step.features is not None
+            if views[0].other is not None:
+                raise RunFailed("lift takes class means of images as they are: no mixing in stage 1", agreed=True)
             whole = len(views[0].target if step.classes is None else step.classes)
             self.means.add(step.features, views[0].target, model.average, whole)
         return loss

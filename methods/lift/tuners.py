@@ -126,6 +126,10 @@ def attach(network: Any, kind: str, size: int) -> nn.ModuleList:
     """
     if not is_transformer(network):
         raise ValueError(f"{kind} attaches to the blocks of timm's transformers; {type(network).__name__} has none")
+    plain = (nn.Identity, type(None))
+    named = ("ls1", "ls2", "drop_path1", "drop_path2")
+    if not all(isinstance(getattr(block, name, None), plain) for block in network.blocks for name in named):
+        raise ValueError(f"{kind} attaches to plain blocks, without layer scale and stochastic depth (drop_path)")
     if "prompts" in kind and network.global_pool != "token":
         raise ValueError(f"{kind} need the features of a class token, found those of '{network.global_pool}'")
     width, blocks = network.embed_dim, list(network.blocks)

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from harness.api import Batch, Classifier, Method, Stage, StepContext, StepModel
+from harness.api import Batch, Classifier, Method, RunFailed, Stage, StepContext, StepModel
 from harness.toolbox.class_means import ClassMeans
 
 
@@ -74,6 +74,10 @@ class NCM(Method):
 
     def step_loss(self, model: StepModel, views: tuple[Batch, ...], step: StepContext) -> Tensor:
         """Adds a batch to the sums; the loss is cross-entropy of the scores, for the log alone."""
+        if views[0].other is not None:
+            raise RunFailed(
+                "ncm takes class means of images as they are; mixup_alpha and cutmix_alpha must be 0", agreed=True
+            )
         (features, logits), target = model.embed(views[0].images), views[0].target
         g = features if step.epoch == 0 else step.model.head.transform(features)
         whole = len(target if step.classes is None else step.classes)  # images of all processes
@@ -85,7 +89,7 @@ class NCM(Method):
         """The first epoch gives the mean of all features, later ones the class means."""
         head = step.model.head
         if step.epochs < 2:
-            raise ValueError(f"ncm takes two passes over the training images, found finetune.epochs {step.epochs}")
+            raise RunFailed(f"ncm takes two passes over the training images, found finetune.epochs {step.epochs}")
         if step.epoch == 0:
             head.mean.copy_(self.means.of_all)
         else:

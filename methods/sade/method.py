@@ -14,15 +14,10 @@ from torch import Tensor, nn
 
 from harness.api import Classifier, Method, Stage, StepContext
 from harness.toolbox.heads import ExpertHeads
+from harness.toolbox.losses import inverse_prior
 from harness.toolbox.networks import with_experts
 
 EXPERTS, EPSILON = 3, 1e-9
-
-
-def inverse_prior(prior: Tensor) -> Tensor:
-    """The prior's values in reverse: the rarest class gets the largest. Ties keep the order of classes. Shape (C,)."""
-    order = prior.argsort(stable=True)
-    return torch.empty_like(prior).scatter(0, order, prior[order.flip(0)])
 
 
 def expert_shifts(class_counts: Tensor, tau: float) -> Tensor:

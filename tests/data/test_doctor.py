@@ -112,7 +112,7 @@ def _nothing(root: Path) -> None:
         (_damaged, SMALL, r"damaged: .*2.png: .*\n(.*\n)*STOP      damaged: 2 more; all of them: ltbench verify"),
         (_dead_link, SMALL, "x.png: a link to gone"),
         (_nothing, ("--backbone", "resnet9_cifa"), "STOP      no backbone is named"),
-        (_nothing, ("--backbone", "swin_tiny_patch4_window7_224"), "STOP      backbone 'swin_tiny_.*does not accept"),
+        (_nothing, ("--backbone", "vit_tiny_patch16_224", "--set", "image_size=40"), "does not accept 40x40 images"),
         (_nothing, ("--method", "nothing"), "no method is named"),
         (_nothing, ("--imbalance-factor", "0.5"), "STOP .*the imbalance factor must be a number of at least 1"),
     ],

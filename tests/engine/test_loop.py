@@ -390,7 +390,7 @@ def test_a_linear_head_starts_as_the_recipe_says(
 def test_heads_of_cosines_keep_their_own_start() -> None:
     for head in (NormedHead(8, 3), CosineHead(8, 3)):
         before = head.weight.detach().clone()
-        initialise(head, "kaiming_normal")
+        initialise(head, "kaiming_normal", 4)
         assert torch.equal(head.weight, before)
 
 

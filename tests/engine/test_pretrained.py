@@ -14,7 +14,7 @@ from PIL import Image
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from harness.base.errors import UserError
+from harness.base.errors import RunFailed, UserError
 from harness.base.files import sha256_file
 from harness.engine.backbones import create_backbone
 from harness.feed.resize import normalised, resized
@@ -23,6 +23,7 @@ from harness.reporting.summary import PROTOCOL, _protocol
 from harness.spec.entries import parse_entry
 from harness.spec.pretrained import start_notes
 from harness.spec.recipes import Recipe, resolve
+from harness.spec.registry import get_method
 from harness.splits.splits import Split
 from tests.engine.test_tuning import Plain
 from tests.engine.toys import job, start
@@ -72,6 +73,32 @@ def test_a_run_starts_from_a_files_weights_and_a_fresh_head(
             torch.testing.assert_close(value, state[key], rtol=0, atol=0)
     assert torch.equal(run.model.head.weight, scratch.model.head.weight)
     assert not torch.equal(run.model.backbone.conv1.weight, scratch.model.backbone.conv1.weight)  # type: ignore[union-attr]
+
+
+def test_a_method_that_makes_parts_anew_does_not_take_them(
+    tiny_split: Split, tiny_images: ImagesByPart, tmp_path: Path
+) -> None:
+    """Its row would name weights that it lost."""
+    torch.save(weights(), tmp_path / "w.pth")
+    wanted = recipe(f"pretrained={tmp_path / 'w.pth'}").pretrained
+    for method in (get_method("bbn"), get_method("ride")):
+        stage_job = dataclasses.replace(job(method), pretrained=wanted)
+        with pytest.raises(
+            RunFailed, match=rf"pretrained: '{method.name}' makes .* anew, so it would not start from w"
+        ):
+            start(stage_job, tiny_split, tiny_images, tmp_path / method.name)
+
+
+def test_a_network_of_this_project_with_its_head_is_taken(
+    tiny_split: Split, tiny_images: ImagesByPart, tmp_path: Path
+) -> None:
+    run = start(job(Plain), tiny_split, tiny_images, tmp_path / "run")
+    state = {name: value.contiguous() for name, value in run.model.state_dict().items()}
+    save_file(state, tmp_path / "our own.safetensors")
+    wanted = recipe(f"pretrained={tmp_path / 'our own.safetensors'}").pretrained
+    assert wanted.startswith("our own.safetensors sha256:")
+    other = start(dataclasses.replace(job(Plain, seed=4), pretrained=wanted), tiny_split, tiny_images, tmp_path / "b")
+    torch.testing.assert_close(other.model.backbone.state_dict(), run.model.backbone.state_dict(), rtol=0, atol=0)
 
 
 class Code:
@@ -146,6 +173,7 @@ def test_images_look_as_the_weights_want_unless_the_recipe_says_otherwise() -> N
         (["pretrained=in1k"], "timm has no weights for 'resnet8_cifar'; name a file"),
         (["mean=[0.5, 0.5, 0.5]"], "mean and std belong together"),
         (["mean=[0.5]", "std=[0]"], "std must be above 0"),
+        (["mean=[.nan]", "std=[1]"], "mean and std must be finite numbers"),
     ],
 )
 def test_what_a_recipe_cannot_mean_is_refused(overrides: list[str], message: str) -> None:
@@ -205,7 +233,8 @@ def test_notes_say_what_else_was_seen() -> None:
     assert start_notes("augreg_in21k", "tiny-imagenet-lt")[1] == (
         "augreg_in21k: trained on ImageNet, of which the images of tiny-imagenet-lt are a part"
     )
-    assert len(start_notes("cifar.pth sha256:ab", "tiny-imagenet-lt")) == 1
+    (unknown,) = start_notes(f"some.pth sha256:{'a' * 64}", "tiny-imagenet-lt")
+    assert unknown.endswith("what they were is not known here")
 
 
 def test_normalisation_and_interpolation_reach_the_images(tiny_split: Split, tiny_images: ImagesByPart) -> None:

@@ -10,9 +10,8 @@ import numpy as np
 import pytest
 import timm
 import torch
-import torch.nn.functional as F
 from timm.optim import param_groups_layer_decay  # type: ignore[attr-defined]
-from torch import Tensor, nn
+from torch import nn
 
 from harness.api import Classifier, Method, StepContext
 from harness.base.errors import RunFailed, UserError
@@ -20,6 +19,8 @@ from harness.base.progress import Reporter
 from harness.engine.backbones import create_backbone
 from harness.engine.tuning import by_layer
 from harness.reading.dataset import Images
+from harness.spec.entries import parse_entry
+from harness.spec.recipes import resolve
 from harness.spec.stage_recipe import Augment
 from harness.splits.splits import Split
 from tests.engine.toys import RECIPE, Killed, finish, job, kill_after, results, start
@@ -133,6 +134,28 @@ def test_every_parameter_stays_in_one_group_and_none_is_cut_without_need() -> No
 # ---- averaged weights --------------------------------------------------------------------------------------------
 
 
+class Writes(Plain):
+    """Writes into the head once an epoch, as methods do that learn nothing, and after each step."""
+
+    def after_step(self, step: StepContext) -> None:
+        with torch.no_grad():
+            step.model.head.weight.clamp_(-0.01, 0.01)
+
+    def on_epoch_end(self, step: StepContext) -> None:
+        with torch.no_grad():
+            step.model.head.bias.fill_(float(step.epoch + 7))
+
+
+def test_what_a_method_writes_itself_is_in_the_average(
+    tiny_split: Split, tiny_images: ImagesByPart, tmp_path: Path
+) -> None:
+    run = finish(job(Writes, epochs=2, ema=0.9), tiny_split, tiny_images, tmp_path)
+    module = run.network.average_weights.module
+    assert module is not None
+    assert bool((module.head.bias == 8.0).all())  # type: ignore[union-attr,operator]
+    assert not bool((module.head.weight == run.model.head.weight).all())  # type: ignore[union-attr]
+
+
 class Kept(Plain):
     """Keeps the weights after each step."""
 
@@ -164,15 +187,9 @@ def test_averaged_weights_are_evaluated_and_saved(tiny_split: Split, tiny_images
 # ---- what is refused ---------------------------------------------------------------------------------------------
 
 
-class OwnLoss(Plain):
-    def loss(self, logits: Tensor, target: Tensor, step: StepContext) -> Tensor:
-        return F.cross_entropy(2 * logits, target)
-
-
 @pytest.mark.parametrize(
     ("stage_job", "message"),
     [
-        (job(OwnLoss, label_smoothing=0.1), "label_smoothing: 'plain' has a loss of its own"),
         (job(Plain, drop_path=0.1), r"resnet8_cifar has no stochastic depth \(drop_path\)"),
         (job(Plain, gradient_checkpointing=True), "backbone 'resnet8_cifar' has BatchNorm"),
     ],
@@ -182,6 +199,13 @@ def test_what_cannot_be_done_is_refused(
 ) -> None:
     with pytest.raises((RunFailed, UserError), match=message):
         start(stage_job, tiny_split, tiny_images, tmp_path)
+
+
+@pytest.mark.parametrize("entry", ["focal@common", "disalign@common", "tde@common"])
+def test_label_smoothing_is_refused_where_a_method_has_a_loss_of_its_own(entry: str) -> None:
+    with pytest.raises(UserError, match=rf"label_smoothing: '{entry.partition('@')[0]}' has a loss of its own"):
+        resolve(parse_entry(entry), "mnist5k", ["label_smoothing=0.1"])
+    assert resolve(parse_entry("crt@common"), "mnist5k", ["label_smoothing=0.1"]).recipe.train.label_smoothing == 0.1
 
 
 @pytest.mark.parametrize(

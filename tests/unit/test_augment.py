@@ -590,6 +590,8 @@ def test_pasting_takes_the_box_from_the_others() -> None:
         ({"crop_area": 1.5}, "augment.crop_area must be at most 1, found 1.5"),
         ({"hue": 0.6}, "augment.hue must be at most 0.5, found 0.6"),
         ({"crop_padding": 4, "resized_crop": True}, "either augment.crop_padding"),
+        ({"hue": 0.1}, "augment.hue does nothing without augment.color_jitter"),
+        ({"crop_area": 0.5}, "augment.crop_area does nothing without augment.resized_crop"),
         ({"rand_augment": 31}, "augment.rand_augment must be at most 30, found 31"),
         ({"random_erasing": 1.5}, "augment.random_erasing must be at most 1, found 1.5"),
         ({"rand_operations": 0}, "augment.rand_operations must be a number of at least 1"),

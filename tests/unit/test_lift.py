@@ -21,6 +21,7 @@ from harness.engine.backbones import create_backbone
 from harness.engine.checkpoint import load_weights
 from harness.engine.job import StageJob
 from harness.engine.loop import StageRun
+from harness.engine.seeding import seed_for
 from harness.reading.dataset import Images
 from harness.spec.entries import parse_entry
 from harness.spec.recipes import resolve
@@ -250,6 +251,14 @@ def test_only_what_is_tuned_moves(tuning: Any, first: StageRun, larger: Any, tmp
         assert named > {"head.weight"}
         assert all("blocks" in name for name in named - {"head.weight"})
         assert all("norm" in name if tuning == "norm" else name.endswith("bias") for name in named - {"head.weight"})
+    torch.manual_seed(seed_for(0, "finetune", "head"))
+    fresh = LIFT(tuned.method.task, params).build(create_backbone("vit_tiny_patch16_224", (16, 16, 3))[0], "finetune")
+    began = {name: value for name, value in fresh.state_dict().items() if name.startswith("tuner.")}
+    learned = {
+        name for name, value in tuned.model.state_dict().items() if name in began and not value.equal(began[name])
+    }
+    assert learned >= {name for name in began if name.endswith(("up.weight", "b", "prompt"))}
+    assert tuned.network.frozen_backbone == (tuning == "none")
     if tuning in TUNINGS[:5]:
         assert named == {"head.weight", *(name for name in named if name.startswith("tuner."))}
         assert len(named) > 1

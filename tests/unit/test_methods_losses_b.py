@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from harness.api import Batch, Method, StepContext, Task
-from harness.base.errors import UserError
+from harness.base.errors import RunFailed, UserError
 from harness.plugins.conformance import Whole
 from harness.toolbox.losses import CLASS_WEIGHTS, balanced_softmax_loss, make_class_weights
 from methods.cdb.method import CDB, difficulty_weights, dynamic_tau
@@ -347,7 +347,7 @@ def test_cdb_does_not_train_on_what_it_judges_by() -> None:
     assert method.accuracy.tolist() == [1, 0, 0]
     assert method.class_weights.tolist() == [0, 1.5, 1.5]
     step.batch = Batch(images.images, images.target, images.index, images.target, 0.5)
-    with pytest.raises(ValueError, match="held_out must be 0 with mixup"):
+    with pytest.raises(RunFailed, match="held_out must be 0 with mixup"):
         method.loss(logits, images.target, step)
 
 

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from harness.api import Batch, Classifier, Method, StepContext, Task
+from harness.base.errors import RunFailed
 from harness.plugins.conformance import Whole, inputs, loss_in, prepared
 from harness.spec.entries import parse_entry
 from harness.spec.recipes import resolve
@@ -441,7 +442,7 @@ def test_glmc_refuses_mixup_on_top() -> None:
     method = method_of("glmc")
     step = prepared(method, "train")
     batch = Batch(inputs(method, 6), TARGET, torch.arange(6), other=TARGET, share=0.5)
-    with pytest.raises(ValueError, match="mixup_alpha"):
+    with pytest.raises(RunFailed, match="mixup_alpha"):
         method.step_loss(Whole(step), (batch,) * 4, step)
 
 

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from harness.api import Batch, Classifier, StepContext, Task
 from harness.base import config
+from harness.base.errors import RunFailed
 from harness.base.progress import Reporter
 from harness.plugins.conformance import Whole
 from harness.reading.dataset import Images
@@ -321,7 +322,7 @@ def test_one_pass_is_refused() -> None:
     method = NCM(TASK, NCM.Params())
     model = Classifier(nn.Identity(), method.head("finetune"))
     method.on_stage_start(model, "finetune")
-    with pytest.raises(ValueError, match="two passes"):
+    with pytest.raises(RunFailed, match="two passes"):
         method.on_epoch_end(a_step(model, epochs=1))
 
 

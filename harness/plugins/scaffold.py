@@ -14,7 +14,7 @@ from harness.base.errors import UserError
 from harness.base.files import read_json, write_text
 from harness.spec.registry import NAME, available_methods, get_method
 
-SUITE = Path(__file__).with_name("conformance.py")
+SUITE = Path(__file__).parents[2] / "tests" / "conformance" / "suite.py"  # of a clone
 
 TEMPLATE = Path(__file__).with_name("template")  # <file>.txt each, with CLASS, NAME and TITLE in it
 
@@ -45,9 +45,11 @@ def check(name: str) -> int:
     """Runs the conformance suite on one method; returns the exit code.
 
     Raises:
-        UserError: no such method, it does not import, or pytest is not installed.
+        UserError: no such method, it does not import, or pytest or the suite is not here.
     """
     get_method(name)
+    if not SUITE.is_file():
+        raise UserError(f"{SUITE}: no conformance suite here; run check-method in a clone of the repository")
     try:
         import pytest  # noqa: F401
     except ImportError:

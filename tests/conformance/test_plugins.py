@@ -50,7 +50,7 @@ def test_they_conform() -> None:
     """The suite also asks for the same bits after a kill in the middle of an epoch, in both stages."""
     environment = os.environ | {"LTBENCH_CHECK_METHOD": ",".join(AT_LEAST), "PYTHONPATH": f"{PLUGINS}:{ROOT}"}
     command = [sys.executable, "-m", "pytest", "-q", "--no-header", "-p", "no:cacheprovider", "-rs"]
-    command += [str(ROOT / "harness/plugins/conformance.py")]
+    command += [str(ROOT / "tests/conformance/suite.py")]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout
     assert "compares the images of a batch with each other" in done.stdout, "what a method declares is named"

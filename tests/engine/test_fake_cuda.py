@@ -26,7 +26,6 @@ from harness.api import Method, Stage, StepContext
 from harness.engine import loop
 from harness.engine.job import StageJob
 from harness.engine.loop import StageRun
-from harness.plugins.conformance import STAGES
 from harness.reading.dataset import Images
 from harness.spec.entries import parse_entry
 from harness.spec.recipe_layers import read_method_file
@@ -35,6 +34,7 @@ from harness.spec.registry import get_method, get_plugin
 from harness.spec.spread import ONE_PROCESS, Spread
 from harness.spec.stage_recipe import Augment
 from harness.splits.splits import Split
+from tests.conformance.suite import STAGES
 from tests.engine import fake_cuda, toys
 from tests.engine.fake_cuda import DEVICE, PretendedCuda, WaitError
 

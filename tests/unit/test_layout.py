@@ -22,7 +22,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("engine",),  # the loop
     ("bench", "weights"),
     ("reporting",),
-    ("plugins", "running"),  # the conformance suite; stages, cells, campaigns, sweeps
+    ("plugins", "running"),  # for authors of methods; stages, cells, campaigns, sweeps
     ("cli",),
 )
 LOOSE = {"__init__.py", "__main__.py", "api.py", "cli.py"}  # besides the YAML that users edit

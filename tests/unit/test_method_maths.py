@@ -15,7 +15,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from harness.api import Batch, Classifier, StepContext, Task
-from harness.plugins.conformance import Whole
 from harness.toolbox.heads import CosineHead, cosine_similarity
 from harness.toolbox.losses import ldam_margins
 from methods.balms.method import BALMS, draw_slots
@@ -23,6 +22,7 @@ from methods.focal.method import focal_loss
 from methods.gcl.method import CLOUD_SIZES, GCL, cloud_size, gcl_loss
 from methods.wcdas.method import WCDAS, WCDASHead, wrapped_cauchy_density
 from methods.weight_balancing.method import class_balanced_loss, max_norm_, max_norm_radius, tau_normalize
+from tests.conformance.suite import Whole
 
 GOLDEN = json.loads((Path(__file__).parents[1] / "golden/losses.json").read_text())
 SHARED = {name: torch.tensor(GOLDEN[name], dtype=torch.float64) for name in ("features", "weight", "logits", "cosine")}

@@ -13,7 +13,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from harness.api import Batch, Task
-from harness.plugins.conformance import Whole, inputs, loss_in, prepared
 from harness.spec.entries import Entry
 from harness.spec.recipes import resolve
 from harness.toolbox.heads import ScaledLinear
@@ -22,6 +21,7 @@ from methods.disalign.method import AlignedCosine, AlignedLinear, Alignment, Dis
 from methods.mislas.method import MiSLAS, label_smoothing, smoothed_cross_entropy
 from methods.seesaw.method import Seesaw, seesaw_loss
 from methods.tde.method import TDE, CausalHead
+from tests.conformance.suite import Whole, inputs, loss_in, prepared
 
 GOLDEN = json.loads((Path(__file__).parents[1] / "golden/losses_a.json").read_text())
 COUNTS = torch.tensor(GOLDEN["class_counts"])

@@ -14,13 +14,13 @@ from torch import Tensor, nn
 
 from harness.api import Batch, Method, StepContext, Task
 from harness.base.errors import RunFailed, UserError
-from harness.plugins.conformance import Whole
 from harness.toolbox.losses import CLASS_WEIGHTS, balanced_softmax_loss, make_class_weights
 from methods.cdb.method import CDB, difficulty_weights, dynamic_tau
 from methods.equalization.method import Equalization, equalization_loss
 from methods.ib.method import InfluenceBalanced, ib_loss
 from methods.lade.method import LADE, prior_shift, ratio_regulariser
 from methods.vs.method import VS, vs_adjustment
+from tests.conformance.suite import Whole
 
 GOLDEN = json.loads((Path(__file__).parents[1] / "golden/losses_b.json").read_text())
 

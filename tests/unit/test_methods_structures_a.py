@@ -14,7 +14,6 @@ from torch import Tensor
 from harness.api import Batch, Method, StepContext, Task
 from harness.base.errors import RunSkipped
 from harness.engine.backbones import create_backbone
-from harness.plugins.conformance import Whole
 from harness.spec.registry import get_method
 from harness.toolbox.losses import class_balanced_loss_weights, inverse_prior, ldam_margins
 from harness.toolbox.networks import Branched, cut_off, renewed, with_experts
@@ -25,6 +24,7 @@ from methods.remix.method import label_share
 from methods.ride.losses import class_temperatures, divergence, individual_loss
 from methods.ride.routing import RoutedHeads, routed_logits, router_loss, router_target
 from methods.sade.method import expert_shifts
+from tests.conformance.suite import Whole
 
 GOLDEN = json.loads((Path(__file__).parents[1] / "golden/structures_a.json").read_text())
 COUNTS = [40, 18, 8, 4]

@@ -15,7 +15,6 @@ from torch import Tensor
 
 from harness.api import Batch, Classifier, Method, StepContext, Task
 from harness.base.errors import RunFailed
-from harness.plugins.conformance import Whole, inputs, loss_in, prepared
 from harness.spec.entries import parse_entry
 from harness.spec.recipes import resolve
 from harness.spec.registry import get_method
@@ -30,6 +29,7 @@ from methods.glmc.method import consistency_loss, glmc_loss, mixed_loss
 from methods.gpaco.method import gpaco_loss
 from methods.hybrid_sc.method import prototypical_contrastive_loss
 from methods.paco.method import paco_loss
+from tests.conformance.suite import Whole, inputs, loss_in, prepared
 
 Loss = Callable[..., Tensor]
 GOLDEN = json.loads((Path(__file__).parents[1] / "golden/structures_b.json").read_text())

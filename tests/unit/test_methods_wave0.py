@@ -20,7 +20,6 @@ from harness.api import Batch, Classifier, StepContext, Task
 from harness.base import config
 from harness.base.errors import RunFailed
 from harness.base.progress import Reporter
-from harness.plugins.conformance import Whole
 from harness.reading.dataset import Images
 from harness.spec.entries import parse_entry
 from harness.spec.recipes import resolve
@@ -41,6 +40,7 @@ from methods.lws.method import LWS
 from methods.ncm.method import NCM
 from methods.resampling.method import Resampling
 from methods.reweighting.method import Reweighting
+from tests.conformance.suite import Whole
 from tests.engine.toys import Killed, finish, job, kill_after, results, start
 
 GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "wave0.json").read_text())

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from harness.base.errors import UserError, reason
+from harness.datasets._rows import Row, classify
 from harness.datasets._walk import Found, check_parts, class_name
 from harness.reading.dataset import PARTS
 
@@ -33,7 +34,7 @@ def read_lists(root: Path, *, parts_of_its_own: bool) -> Found:
     check_parts(root, sorted(path.stem for path in root.glob("*.[cC][sS][vV]")))
     if not parts_of_its_own and (root / "test.csv").exists():
         raise UserError(f"{root / 'test.csv'}: there is a list of test images; leave out --holdout")
-    rows: dict[str, list[tuple[str | None, str, int]]] = {}
+    rows: dict[str, list[Row]] = {}
     found = Found([])
     for part in PARTS:
         path = root / f"{part}.csv"
@@ -42,23 +43,13 @@ def read_lists(root: Path, *, parts_of_its_own: bool) -> Found:
         elif part == "train" or (part == "test" and parts_of_its_own):
             hint = "list:DIR needs train.csv and test.csv with the columns path,label"
             raise UserError(f"{path}: no such file; {hint}; without test.csv, --holdout 0.2 sets some images aside")
-    names = {label for _, label, _ in rows["train"]}
-    if len(names) < 2:
-        found.faults.append(f"{root / 'train.csv'}: has {len(names)} classes, at least 2 are needed")
-    numbers = all(name.isascii() and name.isdecimal() for name in names)
-    found.class_names = sorted(names, key=int) if numbers else sorted(names)
-    labels = {name: label for label, name in enumerate(found.class_names)}
-    for part, listed in rows.items():
-        unknown = [(label, line) for _, label, line in listed if label not in labels]
-        found.faults += [f"{root / part}.csv, line {n}: a class that train.csv has not: '{x}'" for x, n in unknown]
-        found.files[part] = [(name, labels[label]) for name, label, _ in listed if name and label in labels]
+    classify(found, rows, root, train="train.csv")
     others = [path.name for path in root.glob("*.csv") if path.stem not in PARTS]
     found.skipped |= {"lists beside train.csv, val.csv and test.csv": others} if others else {}
     return found
 
 
-def _checked(path: Path, root: Path, faults: list[str]) -> list[tuple[str | None, str, int]]:
-    """(file, label, line) of each row; None for a file that is not there."""
+def _checked(path: Path, root: Path, faults: list[str]) -> list[Row]:
     seen: dict[str, tuple[str, int]] = {}
     found = []
     for written, label, line in _rows(path, faults):
@@ -68,7 +59,7 @@ def _checked(path: Path, root: Path, faults: list[str]) -> list[tuple[str | None
             faults.append(f"{path}, line {line}: no such file: '{written}' (paths are relative to {root})")
         elif other != label:
             faults.append(f"{path}, line {line}: '{written}' is '{label}' here and '{other}' in line {first}")
-        found.append((name, label, line))
+        found.append(Row(name, label, f"{path}, line {line}"))
     if not found:
         faults.append(f"{path}: lists no images")
     return found

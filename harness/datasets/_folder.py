@@ -1,4 +1,4 @@
-"""folder:PATH and list:DIR: the user's own images, from `train/<class>/...` and `test/<class>/...`, or from CSV lists.
+"""The user's own images: folders `train/<class>/...`, lists, shards, annotations; each form has a reader beside this.
 
 JPEG, PNG, WebP, BMP, TIFF or GIF, of any size (grey becomes RGB), turned upright by their EXIF orientation. The median
 short side of the training images decides what they are trained as: below 48 pixels as 32x32 images with CIFAR's
@@ -18,7 +18,7 @@ import re
 import statistics
 import time
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -27,16 +27,28 @@ from pathlib import Path
 import numpy as np
 
 from harness.base.errors import UserError
-from harness.base.files import read_json, sha256_file, sha256_json, stamped, unstamped, write_json
+from harness.base.files import read_json, sha256_bytes, sha256_file, sha256_json, stamped, unstamped, write_json
 from harness.base.progress import counted
+from harness.datasets._coco import read_coco
 from harness.datasets._csv_lists import read_lists
+from harness.datasets._forms import KINDS
+from harness.datasets._huggingface import read_huggingface
 from harness.datasets._lists import IMAGENET_MEAN, IMAGENET_STD
-from harness.datasets._walk import FaultsError, Found, kinds, plain, walk
+from harness.datasets._walk import FaultsError, Found, file_facts, kinds, plain, walk
+from harness.datasets._webdataset import read_webdataset
 from harness.reading.archives import MAX_MEMBER, EncodedImage
 from harness.reading.dataset import PARTS, Dataset, ImageFiles, Images
 from harness.reading.decoding import BRANDS, WORKERS, decode_images, decode_resized, image_size
+from harness.reading.pieces import Piece, Place, read_bytes
 
-KINDS = {"folder": walk, "list": read_lists}
+READERS: dict[str, Callable[..., Found]] = {
+    "folder": walk,
+    "list": read_lists,
+    "hf": read_huggingface,
+    "wds": read_webdataset,
+    "coco": read_coco,
+}
+CHOICES = {"hf": "columns", "wds": "label"}  # of what stands behind "#" in PATH, where it is no part of a folder's name
 SAMPLE = 1000  # training images, evenly spaced, whose headers are read for the median short side
 COLUMNS = ((48, 32, "cifar10"), (112, 64, "tiny-imagenet-lt"))  # below this short side: pixels, whose recipes
 LARGE, LARGE_RECIPES = 224, "imagenet-lt"
@@ -50,14 +62,23 @@ Files = dict[str, list[tuple[str, int, str]]]  # part -> (name relative to the r
 class Source:
     """Where a user's images are, and how they become parts."""
 
-    kind: str  # a key of `KINDS`
+    kind: str  # a key of `READERS`
     root: Path
     holdout: float  # share of each class that becomes the test part; 0: there is one
+    choice: str = ""  # what holds image and label, where that is not clear
 
     @property
     def pointer(self) -> dict[str, object]:
         """What is kept of it under the data set's name."""
-        return {"kind": self.kind, "path": str(self.root)} | ({"holdout": self.holdout} if self.holdout else {})
+        more = {"holdout": self.holdout, "choice": self.choice}
+        return {"kind": self.kind, "path": str(self.root)} | {key: value for key, value in more.items() if value}
+
+    def found(self, cache: Path) -> Found:
+        """What its reader finds; `cache` is a folder for what cannot be read where it lies."""
+        more: dict[str, object] = {CHOICES[self.kind]: self.choice} if self.kind in CHOICES else {}
+        if self.kind == "hf":
+            more["cache"] = cache
+        return READERS[self.kind](self.root, parts_of_its_own=not self.holdout, **more)
 
 
 @dataclass(frozen=True)
@@ -68,6 +89,7 @@ class Scan:
     class_names: tuple[str, ...]
     files: Files
     passed_over: tuple[str, ...]
+    pieces: Mapping[str, Piece]
     fingerprint: str  # of parts, classes and images, whatever the files are called
     short_side: float  # median of the training images, in pixels
 
@@ -83,7 +105,7 @@ class Scan:
 
 
 def open_folder(name: str, data_root: Path, holdout: float = 0.0) -> Dataset:
-    """The data set of `folder:PATH` or `list:DIR`, or of the name that such a one has got.
+    """The data set of `folder:PATH`, `list:DIR`, ..., or of the name that such a one has got.
 
     Args:
         name: either.
@@ -95,14 +117,17 @@ def open_folder(name: str, data_root: Path, holdout: float = 0.0) -> Dataset:
     """
     kind, colon, path = name.partition(":")
     if colon:
-        source = Source(kind, _resolved(path), holdout)
+        choice = ""
+        if kind in CHOICES and "#" in path and not _resolved(path).is_dir():
+            path, _, choice = path.rpartition("#")
+        source = Source(kind, _resolved(path), holdout, choice)
         scan = _scan(source, data_root)
         own = _known_name(scan, data_root)
         pointer = _pointer(data_root, own)
         if not pointer.is_file() or read_json(pointer, "place of a folder") != source.pointer:
             write_json(pointer, source.pointer)  # the path that was given last
         return _dataset(scan, own)
-    if not re.fullmatch(r"(folder|list)-[a-z0-9_]+-[0-9a-f]{8}", name) or not _pointer(data_root, name).is_file():
+    if not re.fullmatch(r"[a-z]+-[a-z0-9_]+-[0-9a-f]{8}", name) or not _pointer(data_root, name).is_file():
         raise UserError(f"no {kind.partition('-')[0]} is known as '{name}' here; {_to_make_known(name)}")
     source = _remembered(_pointer(data_root, name), name)
     if holdout not in (0.0, source.holdout):
@@ -146,7 +171,9 @@ def _remembered(pointer: Path, name: str) -> Source:
     place = read_json(pointer, "place of a folder")
     match place:
         case {"path": str(path)} if place.get("kind", "folder") in KINDS and 0 <= place.get("holdout", 0.0) < 1:
-            return Source(place.get("kind", "folder"), Path(path), place.get("holdout", 0.0))
+            return Source(
+                place.get("kind", "folder"), Path(path), place.get("holdout", 0.0), str(place.get("choice", ""))
+            )
     raise UserError(f"{pointer}: damaged; to make it anew: ltbench fetch {name.partition('-')[0]}:PATH")
 
 
@@ -155,15 +182,15 @@ def _scan(source: Source, data_root: Path) -> Scan:
     root = source.root
     if not 0 <= source.holdout < 1:
         raise UserError(f"--holdout {source.holdout:g}: a share between 0 and 1, e.g. 0.2")
-    found = KINDS[source.kind](root, parts_of_its_own=not source.holdout)
+    found = source.found(data_root / ".cache")
     hashes = _hashes(root, found, data_root)
     files = {part: [(name, label, hashes[name]) for name, label in listed] for part, listed in found.files.items()}
     if source.holdout:
         files = hold_out(files, source.holdout)
     if not files["test"]:
         raise UserError(f"{root / 'test' if not source.holdout else root}: no image is left to test with")
-    train = [name for name, _, _ in files["train"]]
-    sizes = [image_size(root / name) for name in train[:: -(-len(train) // SAMPLE)]]
+    train = [found.place(root, name) for name, _, _ in files["train"]]
+    sizes = [image_size(place) for place in train[:: -(-len(train) // SAMPLE)]]
     sides = [min(size) for size in sizes if size]
     if not sides:
         raise UserError(f"{root}: none of its training images can be read")
@@ -173,6 +200,7 @@ def _scan(source: Source, data_root: Path) -> Scan:
         tuple(found.class_names),
         files,
         found.passed_over,
+        found.pieces,
         sha256_json([source.kind, found.class_names, content])[:8],
         statistics.median(sides),
     )
@@ -211,11 +239,12 @@ def _hashes(root: Path, found: Found, data_root: Path) -> dict[str, str]:
         known = unstamped(read_json(place, "list of hashes"), place)["files"]
     except (UserError, KeyError):  # missing, or damaged: made anew
         known = {}
-    facts = {name: _facts(root / name) for listed in found.files.values() for name, _ in listed}
+    places = {name: found.place(root, name) for listed in found.files.values() for name, _ in listed}
+    facts = {name: _facts(place) for name, place in places.items()}
     wanted = [name for name in facts if known.get(plain(name), [])[:-1] != facts[name]]
-    if faults := [*found.faults, *_refused(root, {name: facts[name][0] for name in wanted})]:
+    if faults := [*found.faults, *_refused(root, {name: (places[name], facts[name][0]) for name in wanted})]:
         raise FaultsError(faults)
-    started, read = time.time_ns(), lambda name: sha256_file(root / name)
+    started, read = time.time_ns(), lambda name: _sha256(places[name])
     with ThreadPoolExecutor(WORKERS) as pool:
         new = dict(zip(counted(wanted, "reading images"), pool.map(read, wanted), strict=True))
     hashes = {name: new.get(name) or str(known[plain(name)][-1]) for name in facts}
@@ -226,20 +255,24 @@ def _hashes(root: Path, found: Found, data_root: Path) -> dict[str, str]:
     return hashes
 
 
-def _facts(path: Path) -> list[int]:
-    """What changes when a file does: bytes, times of the last change of content and of anything, place on the disk."""
-    facts = path.stat()
-    return [facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns, facts.st_ino]
+def _facts(place: Place) -> list[int]:
+    """What changes when an image file does; its size in bytes comes first."""
+    if isinstance(place, Piece):
+        return [place.size, *file_facts(place.file)[1:], place.start]
+    return file_facts(place)
 
 
-def _refused(root: Path, sizes: dict[str, int]) -> Iterator[str]:
-    """What is wrong with files that can be refused before they are read as a whole."""
+def _sha256(place: Place) -> str:
+    return sha256_bytes(read_bytes(place).tobytes()) if isinstance(place, Piece) else sha256_file(Path(place))
+
+
+def _refused(root: Path, files: dict[str, tuple[Place, int]]) -> Iterator[str]:
+    """What is wrong with files, given with their bytes, that can be refused before they are read as a whole."""
     foreign = defaultdict[str, list[str]](list)
-    for name, size in sizes.items():
+    for name, (place, size) in files.items():
         if size > MAX_MEMBER:
             yield f"{root / name}: has {size} bytes, {MAX_MEMBER} are allowed"
-        with open(root / name, "rb") as file:
-            start = file.read(12)
+        start = read_bytes(place, 12).tobytes()
         if start[4:8] == b"ftyp" and (brand := BRANDS.get(start[8:])):
             foreign[brand].append(plain(name))
     for line in kinds(foreign):
@@ -275,9 +308,9 @@ def _dataset(scan: Scan, name: str) -> Dataset:
 def _decode(scan: Scan, folder: Path) -> dict[str, Images]:
     side, count = scan.column[0], sum(map(len, scan.files.values()))
     images = (
-        EncodedImage(name, part, label, (scan.root / name).read_bytes())
-        for part, files in scan.files.items()
-        for name, label, _ in files
+        EncodedImage(files.names[i], part, label, read_bytes(files.place(i)).tobytes())
+        for part, files in _listed(scan).items()
+        for i, label in enumerate(files.labels.tolist())
     )
     return decode_images(images, scan.root, lambda data: decode_resized(data, side), keep_files=True, count=count)
 
@@ -288,5 +321,6 @@ def _listed(scan: Scan, _folder: Path | None = None) -> dict[str, ImageFiles]:
     for part in PARTS:
         if part in scan.files:
             names, labels, hashes = zip(*scan.files[part], strict=True) if scan.files[part] else ((), (), ())
-            found[part] = ImageFiles(scan.root, names, np.array(labels, dtype=np.int64), hashes, upright=True)
+            classes = np.array(labels, dtype=np.int64)
+            found[part] = ImageFiles(scan.root, names, classes, hashes, upright=True, pieces=scan.pieces)
     return found

@@ -14,6 +14,7 @@ from pathlib import Path
 from harness.base.errors import UserError, printable
 from harness.reading.dataset import PARTS
 from harness.reading.decoding import FORMATS, SUFFIXES
+from harness.reading.pieces import Piece, Place
 
 JUNK = {"thumbs.db", "ehthumbs.db", "desktop.ini", "__macosx"}  # besides what is hidden; never worth a word
 NAMED = 3  # files that are named of each kind that is passed over
@@ -37,6 +38,11 @@ class Found:
     files: dict[str, list[tuple[str, int]]] = field(default_factory=dict)  # part -> (name, class), sorted
     skipped: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))  # kind -> names
     faults: list[str] = field(default_factory=list)  # a line each; with one of them the folder is not used
+    pieces: dict[str, Piece] = field(default_factory=dict)  # the images that lie inside larger files, by name
+
+    def place(self, root: Path, name: str) -> Place:
+        """Where an image file lies."""
+        return self.pieces.get(name) or str(root / name)
 
     @property
     def passed_over(self) -> tuple[str, ...]:
@@ -53,6 +59,12 @@ def kinds(names: Mapping[str, Sequence[str]]) -> Iterator[str]:
 def first(names: Sequence[str], count: int) -> str:
     """The first ones of some names, as text."""
     return ", ".join([*names[:count], *(["..."] if names[count:] else [])])
+
+
+def file_facts(path: Path | str) -> list[int]:
+    """What changes when a file does: bytes, times of the last change of content and of anything, place on the disk."""
+    found = Path(path).stat()
+    return [found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino]
 
 
 def plain(name: str) -> str:

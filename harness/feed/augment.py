@@ -2,7 +2,8 @@
 
 A plan says for each image which operations it gets, in steps (two of AutoAugment, three of colour jitter). A step sorts
 the images by operation, so that each operation sees its images as one slice: the host knows the sizes of the slices
-from its own copy of the plan, and nothing waits for the device.
+from its own copy of the plan, and nothing waits for the device. Where steps may be replayed from a graph, whose shapes
+are fixed, each operation that the recipe has is done to all images instead, and kept where it is wanted.
 
 The operations follow Pillow, with which the papers' code ran. So AutoAugment is here what the papers ran, and differs
 from torchvision's: a rotation has one direction, a shear is bicubic, a translation goes to the nearest pixel, solarize
@@ -24,7 +25,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from harness.base.errors import UserError
-from harness.feed.image_operations import CODES, OPERATIONS, pixel_centres
+from harness.feed.image_operations import BLENDS, CODES, OPERATIONS, pixel_centres
 from harness.spec.stage_recipe import Augment
 
 CROP_RATIO, CROP_TRIES = (3 / 4, 4 / 3), 10  # as torchvision's RandomResizedCrop
@@ -84,6 +85,7 @@ RAND_MAGNITUDES = MAGNITUDES | {"shear_x": (0.0, -0.3, 0.3), "rotate": (0.0, -30
 RAND_BINS = 30
 ERASED_AREA, ERASED_RATIO = (0.02, 1 / 3), (0.3, 10 / 3)  # as in timm and torchvision
 BLUR = (0.1, 2.0)  # standard deviations in pixels
+ON_HOST = ("host_code", "seed")  # tensors of a plan that the host works with
 # Principal components of ImageNet's RGB values on the scale 0 to 1, a column each, and their eigenvalues, as Torch's
 # ResNet training handed them on.
 COMPONENTS = ((-0.5675, 0.7192, 0.4009), (-0.5808, -0.0045, -0.8140), (-0.5836, -0.6948, 0.4203))
@@ -108,6 +110,8 @@ class AugmentPlan:
     cutout: int  # side of that square
     erased: Tensor | None  # (n, 4) top, left, bottom and right of the rectangle that is painted black
     seed: Tensor | None = None  # (n,) on the host: images that are read from files draw their crop and flip from it
+    strong: bool = False  # whether crop and flip of such images are those of a strong view
+    possible: tuple[tuple[str, ...], ...] = ()  # for each step the operations that the recipe has
 
     def __len__(self) -> int:
         return len(self.shift)
@@ -121,12 +125,25 @@ class AugmentPlan:
 
     def to(self, device: torch.device) -> AugmentPlan:
         """The plan on the device, except what the host works with."""
-        return self._map(lambda name, tensor: tensor if name in ("host_code", "seed") else tensor.to(device))
+        return self._map(lambda name, tensor: tensor if name in ON_HOST else tensor.to(device))
+
+    def copied(self) -> AugmentPlan:
+        """The plan in memory of its own."""
+        return self._map(lambda _, tensor: tensor.clone())
+
+    def on_device(self) -> list[Tensor]:
+        """Its tensors but for the host's own, always in the same order."""
+        return [value for name, value in vars(self).items() if isinstance(value, Tensor) and name not in ON_HOST]
 
     def _map(self, change: Callable[[str, Tensor], Tensor]) -> AugmentPlan:
         fields = vars(self).items()
         changed: dict[str, Any] = {name: change(name, value) for name, value in fields if isinstance(value, Tensor)}
         return dataclasses.replace(self, **changed)
+
+
+def joined_augment(plans: Sequence[AugmentPlan]) -> AugmentPlan:
+    """Plans of one recipe one after the other."""
+    return plans[0]._map(lambda name, _: torch.cat([getattr(plan, name) for plan in plans]))
 
 
 def check_channels(augment: Augment, channels: int) -> None:
@@ -168,6 +185,8 @@ def draw_augment(augment: Augment, count: int, image_shape: Sequence[int], rng: 
         steps.append(_draw_rand_augment(augment, count, of_policy))
     erased = _draw_erased(augment.random_erasing, count, image_shape, rng) if augment.random_erasing else None
     code = torch.from_numpy(np.concatenate([codes for codes, _ in steps], 1))
+    possible = _possible(augment)
+    assert len(possible) == code.shape[1]
     return AugmentPlan(
         shift=torch.from_numpy(shift),
         flip=torch.from_numpy(flip),
@@ -181,7 +200,27 @@ def draw_augment(augment: Augment, count: int, image_shape: Sequence[int], rng: 
         centre=torch.from_numpy(of_cutout.integers(0, image_shape[:2], (count, 2))) if augment.cutout else None,
         cutout=augment.cutout,
         erased=None if erased is None else torch.from_numpy(erased),
+        possible=possible,
     )
+
+
+def _possible(augment: Augment) -> tuple[tuple[str, ...], ...]:
+    """The operations that each step of a plan may have, in the order in which `draw_augment` draws the steps."""
+    found: list[tuple[str, ...]] = []
+    if augment.auto_augment == "cifar10":
+        found += [tuple(sorted({pair[place][0] for pair in POLICY})) for place in (0, 1)]
+    if augment.color_jitter:
+        names = _jitter_names(augment)
+        found += [names] * len(names)
+    found += [("color",)] if augment.grey else []
+    found += [("blur",)] if augment.blur else []
+    if augment.rand_augment:
+        found += [RAND_OPERATIONS[1:]] * augment.rand_operations
+    return tuple(found)
+
+
+def _jitter_names(augment: Augment) -> tuple[str, ...]:
+    return (*JITTER, "hue") if augment.hue else JITTER
 
 
 def _draw_policy(count: int, rng: np.random.Generator) -> tuple[Integers, Floats]:
@@ -234,7 +273,7 @@ def _draw_erased(probability: float, count: int, image_shape: Sequence[int], rng
 
 def _draw_jitter(augment: Augment, count: int, rng: np.random.Generator) -> tuple[Integers, Floats]:
     """Codes and parameters of the operations of colour jitter, each once, in random order."""
-    names, strength = (*JITTER, "hue") if augment.hue else JITTER, augment.color_jitter
+    names, strength = _jitter_names(augment), augment.color_jitter
     order = rng.permuted(np.tile([CODES[name] for name in names], (count, 1)), axis=1)
     values = rng.uniform(max(0.0, 1 - strength), 1 + strength, (count, len(names)))
     if augment.hue:
@@ -324,15 +363,18 @@ def _inside(share: Tensor, start: Tensor, size: Tensor) -> Tensor:
     return start + (share * size).clamp(min=torch.full_like(size, 0.5), max=size - 0.5)
 
 
-def apply_plan(images: Tensor, plan: AugmentPlan, *, operations: bool = True) -> Tensor:
+def apply_plan(images: Tensor, plan: AugmentPlan, *, operations: bool = True, fixed_shapes: bool = False) -> Tensor:
     """Does the rest of the plan to cropped and mirrored images; uint8, or float32 on the scale 0 to 255.
 
     Args:
         images: uint8, shape (n, channels, H, W); they are left as they are.
         plan: of the same n images, on their device.
         operations: whether its operations are still to be done.
+        fixed_shapes: whether no tensor's shape may hang on what was drawn; the same images at a higher price.
     """
-    if operations:
+    if operations and fixed_shapes:
+        images = apply_to_all(images, plan.code, plan.value, plan.possible)
+    elif operations:
         images = apply_operations(images, plan.code, plan.value, plan.host_code)
     if plan.light is not None:
         images = images + plan.light[:, :, None, None]
@@ -350,9 +392,19 @@ def apply_operations(images: Tensor, code: Tensor, value: Tensor, host_code: Ten
     """
     if host_code.shape[1]:
         images = images.contiguous()
+    if len(images) == 1 and all(one in BLENDS for one in host_code[0].tolist() if one):
+        return _blended(images, value[0], host_code[0].tolist())
     for step in range(host_code.shape[1]):
         images = _apply_step(images, code[:, step], value[:, step], host_code[:, step])
     return images
+
+
+def _blended(image: Tensor, value: Tensor, codes: Sequence[int]) -> Tensor:
+    """As the steps of a plan give it, but as floats in between: a processor turns one into the other slowly."""
+    values = image.float()
+    for step, code in enumerate(codes):
+        values = BLENDS[code](values, value[step : step + 1]) if code else values
+    return values.to(torch.uint8)
 
 
 def _apply_step(images: Tensor, code: Tensor, value: Tensor, host_code: Tensor) -> Tensor:
@@ -365,6 +417,16 @@ def _apply_step(images: Tensor, code: Tensor, value: Tensor, host_code: Tensor) 
             images[start : start + size] = operation(images[start : start + size], value[start : start + size])
         start += size
     return images.index_select(0, order.argsort())
+
+
+def apply_to_all(images: Tensor, code: Tensor, value: Tensor, possible: Sequence[Sequence[str]]) -> Tensor:
+    """As `apply_operations`; each possible operation is done to all images, and kept where the code asks for it."""
+    for step, names in enumerate(possible):
+        given = images.contiguous()
+        for name in names:
+            wanted = (code[:, step] == CODES[name])[:, None, None, None]
+            images = torch.where(wanted, OPERATIONS[name](given, value[:, step]), images)
+    return images
 
 
 def cut_out(images: Tensor, centre: Tensor, side: int) -> Tensor:

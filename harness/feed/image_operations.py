@@ -66,18 +66,17 @@ def shear_y(images: Tensor, slope: Tensor) -> Tensor:
 
 def brightness(images: Tensor, factor: Tensor) -> Tensor:
     """Between black (0) and the image (1), or beyond."""
-    return _blend(torch.zeros((), device=images.device), images.float(), factor)
+    return _brightened(images.float(), factor).to(torch.uint8)
 
 
 def color(images: Tensor, factor: Tensor) -> Tensor:
     """Between the grey image (0) and the image (1), or beyond; a grey image stays as it is."""
-    return images if images.shape[1] == 1 else _blend(_grey(images).float(), images.float(), factor)
+    return _coloured(images.float(), factor).to(torch.uint8)
 
 
 def contrast(images: Tensor, factor: Tensor) -> Tensor:
     """Between the mean grey level of the image (0) and the image (1), or beyond."""
-    mean = _grey(images).float().mean((1, 2, 3), keepdim=True).add_(0.5).floor_()
-    return _blend(mean, images.float(), factor)
+    return _contrasted(images.float(), factor).to(torch.uint8)
 
 
 def sharpness(images: Tensor, factor: Tensor) -> Tensor:
@@ -92,7 +91,7 @@ def sharpness(images: Tensor, factor: Tensor) -> Tensor:
     squares = columns[..., :-2] + columns[..., 1:-1] + columns[..., 2:]
     inner = values[..., 1:-1, 1:-1]
     smooth = squares.add_(inner, alpha=4).div_(13).add_(0.5).floor_()
-    result[..., 1:-1, 1:-1] = _blend(smooth, inner, factor)
+    result[..., 1:-1, 1:-1] = _blend(smooth, inner, factor).to(torch.uint8)
     return result
 
 
@@ -161,6 +160,23 @@ OPERATIONS: dict[str, Operation] = {
 CODES = {name: code for code, name in enumerate(OPERATIONS, 1)}
 
 
+def _brightened(values: Tensor, factor: Tensor) -> Tensor:
+    """`brightness` in place, of whole grey levels as floats; so are the next two."""
+    return _whole(values.mul_(_of_images(factor)))
+
+
+def _coloured(values: Tensor, factor: Tensor) -> Tensor:
+    return values if values.shape[1] == 1 else _blend(_grey(values), values, factor)
+
+
+def _contrasted(values: Tensor, factor: Tensor) -> Tensor:
+    mean = _grey(values).mean((1, 2, 3), keepdim=True).add_(0.5).floor_()
+    return _blend(mean, values, factor)
+
+
+BLENDS = {CODES["brightness"]: _brightened, CODES["color"]: _coloured, CODES["contrast"]: _contrasted}
+
+
 def _of_images(values: Tensor) -> Tensor:
     return values[:, None, None, None]
 
@@ -196,13 +212,20 @@ def _cubic(before: Tensor, start: Tensor, end: Tensor, after: Tensor, t: Tensor)
     return start + t * (end - before + t * (quadratic + t * cubic))
 
 
-def _grey(images: Tensor) -> Tensor:
-    """Luma (ITU-R 601-2) in whole grey levels, int32, shape (n, 1, H, W), with the rounding of Pillow."""
-    if images.shape[1] == 1:
-        return images
-    red, green, blue = images.int().unbind(1)
-    return (19595 * red + 38470 * green + 7471 * blue + 32768)[:, None].bitwise_right_shift(16)
+def _grey(values: Tensor) -> Tensor:
+    """Luma (ITU-R 601-2) in whole grey levels, shape (n, 1, H, W), with Pillow's rounding; floats hold it exactly."""
+    if values.shape[1] == 1:
+        return values
+    red, green, blue = values.unbind(1)
+    sum_ = (19595 * red).add_(green, alpha=38470).add_(blue, alpha=7471).add_(32768)
+    return sum_.mul_(2**-16).floor_()[:, None]
 
 
-def _blend(neutral: Tensor, images: Tensor, factor: Tensor) -> Tensor:
-    return (neutral + _of_images(factor) * (images - neutral)).clamp_(0, 255).to(torch.uint8)
+def _blend(neutral: Tensor, values: Tensor, factor: Tensor) -> Tensor:
+    """In place: between what is neutral (0) and the values (1), or beyond."""
+    return _whole(values.sub_(neutral).mul_(_of_images(factor)).add_(neutral))
+
+
+def _whole(values: Tensor) -> Tensor:
+    """In place: grey levels as uint8 would hold them."""
+    return values.clamp_(0, 255).floor_()

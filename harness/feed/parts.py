@@ -20,28 +20,44 @@ LoadedPart = ResidentPart | StreamingPart
 
 
 def make_parts(
-    images: Mapping[str, AnyImages], split: Split, device: torch.device, augment: Augment, batch_size: int
+    images: Mapping[str, AnyImages],
+    split: Split,
+    device: torch.device,
+    augment: Augment,
+    batch_size: int,
+    strong: Augment | None = None,
 ) -> dict[str, LoadedPart]:
     """The parts by name; those that are read from files share their processes.
 
     Args:
         augment: what is done to training images, and to validation images where a method trains with them.
         batch_size: images of a training batch.
+        strong: what is done to those of a strong view; None: the same.
 
     Raises:
-        UserError: an augmentation that such images cannot have.
+        UserError: an augmentation that such images cannot have, or a reader whose libraries are missing.
     """
     check_channels(augment, split.image_shape[2])
     pool, parts = None, dict[str, LoadedPart]()
     for name, some in images.items():
         if isinstance(some, ImageFiles):
             pool = pool or ImagePool(
-                ImageReader(split.image_shape, augment, some.interpolation), default_workers(device), batch_size
+                _reader(some.reader)(split.image_shape, augment, some.interpolation, strong),
+                default_workers(device),
+                batch_size,
             )
             parts[name] = StreamingPart(some, split, device, pool)
         else:
             parts[name] = ResidentPart(some, split, device, augment if name != "test" else Augment())
     return parts
+
+
+def _reader(name: str) -> type[ImageReader]:
+    if name == "exact":
+        return ImageReader
+    from harness.feed.fast_reader import FastReader  # whose libraries not everyone has
+
+    return FastReader
 
 
 @contextmanager

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,7 +11,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from harness.feed.augment import AugmentPlan, draw_augment
+from harness.feed.augment import AugmentPlan, draw_augment, joined_augment
 from harness.spec.stage_recipe import Augment
 from harness.toolbox.schedules import batch_sizes
 
@@ -25,6 +25,33 @@ class EpochPlan:
     mixup: Tensor  # (positions,) mixup weight lambda, one value for each batch
     partner: Tensor  # (positions,) position *in the batch* of the mixup partner
     cut: Tensor | None = None  # (positions, 4) CutMix: top, left, bottom, right of what comes from the partner
+
+    def __getitem__(self, where: slice) -> EpochPlan:
+        """The plan of these positions."""
+        return self._map(self.augment[where], lambda tensor: tensor[where])
+
+    def to(self, device: torch.device) -> EpochPlan:
+        """The plan on the device, except what the host works with."""
+        return self._map(self.augment.to(device), lambda tensor: tensor.to(device))
+
+    def copied(self) -> EpochPlan:
+        """The plan in memory of its own."""
+        return self._map(self.augment.copied(), torch.clone)
+
+    def on_device(self) -> list[Tensor]:
+        """Its tensors that lie on the device, always in the same order."""
+        own = [self.order, self.mixup, self.partner, *([] if self.cut is None else [self.cut])]
+        return [*own, *self.augment.on_device()]
+
+    def _map(self, augment: AugmentPlan, change: Callable[[Tensor], Tensor]) -> EpochPlan:
+        cut = self.cut if self.cut is None else change(self.cut)
+        return EpochPlan(change(self.order), augment, change(self.mixup), change(self.partner), cut)
+
+
+def joined(plans: Sequence[EpochPlan]) -> EpochPlan:
+    """Plans of one recipe one after the other; partners stand within their own batch. Without CutMix."""
+    order, mixup, partner = (torch.cat([getattr(p, name) for p in plans]) for name in ("order", "mixup", "partner"))
+    return EpochPlan(order, joined_augment([plan.augment for plan in plans]), mixup, partner)
 
 
 def plan_epoch(
@@ -51,7 +78,7 @@ def plan_epoch(
         from_files: the images are read from files, where a seed for each position decides crop and flip.
     """
     if from_files:
-        augment = dataclasses.replace(augment, crop_padding=0, flip=False, resized_crop=False)
+        augment = dataclasses.replace(augment, crop_padding=0, flip=False, resized_crop=False, crop_area=0.08)
     count = len(order)
     sizes = batch_sizes(count, batch_size, drop_last=drop_last)
     drawn = draw_augment(augment, count, image_shape, rng)
@@ -65,9 +92,8 @@ def plan_epoch(
     cut = None
     if cutmix_alpha > 0:
         mixup, partner, cut = _draw_cutmix(sizes, cutmix_alpha, mixup, partner, image_shape, rng.spawn(1)[0])
-    there = [torch.from_numpy(np.ascontiguousarray(array)).to(device) for array in (order, mixup, partner)]
-    cut = cut if cut is None else cut.to(device)
-    return EpochPlan(there[0], drawn.to(device), mixup=there[1], partner=there[2], cut=cut)
+    there = [torch.from_numpy(np.ascontiguousarray(array)) for array in (order, mixup, partner)]
+    return EpochPlan(there[0], drawn, mixup=there[1], partner=there[2], cut=cut).to(device)
 
 
 def _draw_cutmix(

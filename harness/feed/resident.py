@@ -44,6 +44,16 @@ class ResidentPart:
     def __len__(self) -> int:
         return len(self.labels)
 
+    @property
+    def source(self) -> dict[str, Tensor]:
+        """What its images are made from."""
+        return {"pixels": self._pixels, "mean": self._mean, "scale": self._scale}
+
+    @property
+    def fixed_shapes(self) -> bool:
+        """Whether no shape may hang on what a plan has drawn: where steps may be replayed from a graph."""
+        return self.labels.device.type == "cuda"
+
     def batch(self, index: Tensor, plan: AugmentPlan | None = None) -> Tensor:
         """Normalised float32 images, shape (B, channels, height, width), channels last in memory.
 
@@ -54,14 +64,14 @@ class ResidentPart:
             plan: of these B images, on their device; default images as they are.
         """
         images = self._crop(index, plan)
-        return self._normalised(images if plan is None else apply_plan(images, plan))
+        return self._normalised(images if plan is None else apply_plan(images, plan, fixed_shapes=self.fixed_shapes))
 
     def in_order(self, size: int, which: range) -> Iterator[Tensor]:
         """Those images as they are in tests, in batches of `size`."""
         for index in torch.split(torch.arange(which.start, which.stop, device=self.labels.device), size):
             yield self.batch(index)
 
-    def start_epoch(self, plan: EpochPlan, batches: Sequence[slice]) -> None:
+    def start_epoch(self, plan: EpochPlan, batches: Sequence[slice], *others: object) -> None:
         """Nothing to read ahead."""
 
     def close(self) -> None:

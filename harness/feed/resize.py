@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -16,6 +17,7 @@ from harness.base.errors import UserError
 from harness.base.progress import counted
 from harness.reading.dataset import AnyImages, Encoded, ImageFiles, Images
 from harness.reading.decoding import WORKERS, decode_resized
+from harness.reading.identity import image_hash
 from harness.splits.splits import Split
 
 AT_ONCE = 1000  # images: what is resized at a time stays small beside the set
@@ -73,6 +75,26 @@ def from_users_files(
         files = some.encoded if isinstance(some, Images) and size not in (0, some.pixels.shape[1]) else None
         found[part] = Images(_decode(files, size, interpolation), some.labels, files) if files else some
     return found
+
+
+def as_files(parts: Mapping[str, AnyImages], reader: str, *, upright: bool) -> Mapping[str, AnyImages]:
+    """The parts as image files for one of the readers, also those that would fit into memory; "" changes nothing.
+
+    Raises:
+        UserError: images that are known as pixels only.
+    """
+    found: dict[str, AnyImages] = {}
+    for part, some in parts.items() if reader else ():
+        if isinstance(some, ImageFiles):
+            found[part] = dataclasses.replace(some, reader=reader)
+            continue
+        if some.encoded is None:
+            raise UserError(f"reader: {reader}: these images are not stored as image files; leave it out")
+        places, hashes = map(str, range(len(some.labels))), (image_hash(some, i) for i in range(len(some.labels)))
+        found[part] = ImageFiles(
+            Path(), tuple(places), some.labels, tuple(hashes), upright, reader=reader, encoded=some.encoded
+        )
+    return found or parts
 
 
 def _decode(files: Encoded, size: int, interpolation: str) -> np.ndarray:

@@ -21,6 +21,8 @@ from harness.feed.plans import EpochPlan
 from harness.reading.dataset import ImageFiles
 from harness.splits.splits import Split
 
+View = tuple[Tensor, AugmentPlan | None]  # an epoch's images, and what is done to them; None: as they are in tests
+
 FILES_AT_ONCE = {"cpu": 32, "cuda": 256}  # of an evaluation pass: such images are large
 
 
@@ -41,26 +43,31 @@ class StreamingPart:
         self.labels = torch.from_numpy(images.labels).to(device)
         self.host_labels = images.labels
         self._images, self._pool, self._read_colors = images, pool, device.type == "cpu"
-        self._mean = 255 * torch.tensor(split.mean, device=device).view(1, -1, 1, 1)
-        self._scale = 1 / (255 * torch.tensor(split.std, device=device).view(1, -1, 1, 1))
+        # One value for each value of an image: CPUs are slow at repeating a short row.
+        self._mean = (255 * torch.tensor(split.mean, device=device)).repeat(pool.reader.side**2)
+        self._scale = (1 / (255 * torch.tensor(split.std, device=device))).repeat(pool.reader.side**2)
         self._reading = Reading(pool, ())
-        self._planned: deque[tuple[Tensor, Tensor]] = deque()  # index and seeds of each batch that it still holds
+        self._planned: deque[tuple[Tensor, Tensor | None]] = deque()  # images and seeds of batches that it still holds
 
     def __len__(self) -> int:
         return len(self.labels)
 
-    def start_epoch(self, plan: EpochPlan, batches: Sequence[slice]) -> None:
+    def start_epoch(self, plan: EpochPlan, batches: Sequence[slice], *others: View) -> None:
         """Starts to read the epoch's batches ahead; what is left of an earlier plan is given up.
 
         Args:
             plan: with the seed of each position.
             batches: which positions make a batch, in the order in which `batch` will be asked for them.
+            others: of further views; after each batch, `batch` will be asked for theirs.
         """
-        seed = plan.augment.seed
-        assert seed is not None  # `plan_epoch` draws them for files
-        self._planned = deque((plan.order[where], seed[where]) for where in batches)
-        order = plan.order.cpu().numpy()  # waits for the device, once an epoch
-        drawn = ((order[where], plan.augment[where]) for where in batches)
+        views = [(plan.order, plan.augment), *others]
+        self._planned = deque(
+            (order[where], None if augment is None else augment.seed[where])  # type: ignore[index]
+            for where in batches
+            for order, augment in views
+        )
+        on_host = [(order.cpu().numpy(), augment) for order, augment in views]  # waits for the device, once an epoch
+        drawn = ((order[where], augment and augment[where]) for where in batches for order, augment in on_host)
         self._reading = Reading(self._pool, (self._request(*some) for some in drawn))
 
     def batch(self, index: Tensor, plan: AugmentPlan | None = None) -> Tensor:
@@ -85,11 +92,15 @@ class StreamingPart:
 
     def _is_next(self, index: Tensor, plan: AugmentPlan | None) -> bool:
         """Whether a batch is the planned one. Equal addresses are looked at first: a device need not be waited for."""
-        if not self._planned or plan is None or plan.seed is None:
+        if not self._planned:
             return False
         expected, seed = self._planned[0]
-        same_memory = index.data_ptr() == expected.data_ptr()
-        return torch.equal(plan.seed, seed) and (same_memory or torch.equal(index, expected))
+        wanted = None if plan is None else plan.seed
+        if wanted is None or seed is None:
+            same = wanted is seed and index.shape == expected.shape
+        else:
+            same = torch.equal(wanted, seed)
+        return same and (index.data_ptr() == expected.data_ptr() or torch.equal(index, expected))
 
     def in_order(self, size: int, which: range) -> Iterator[Tensor]:
         """Those images as they are in tests, read ahead, in batches of at most `size`."""
@@ -106,26 +117,37 @@ class StreamingPart:
 
     def _request(self, index: npt.NDArray[np.int64], plan: AugmentPlan | None) -> Request:
         """Those images, and what of their plan is done in the processes."""
-        paths = [str(self._images.root / self._images.names[i]) for i in index]
+        places = [self._images.source(i) for i in index.tolist()]
         upright = self._images.upright
         if plan is None:
-            nothing = np.empty((len(paths), 0), np.int64), np.empty((len(paths), 0), np.float32)
-            return Request(paths, None, *nothing, upright)
+            nothing = np.empty((len(places), 0), np.int64), np.empty((len(places), 0), np.float32)
+            return Request(places, None, *nothing, upright)
         assert plan.seed is not None
         steps = slice(None) if self._read_colors else slice(0)
         code, value = plan.host_code[:, steps], plan.value[:, steps].cpu()
-        return Request(paths, plan.seed.numpy(), code.numpy(), value.numpy(), upright)
+        return Request(places, plan.seed.numpy(), code.numpy(), value.numpy(), upright, plan.strong)
 
     def _take(self, reading: Reading, count: int) -> Tensor:
         """The next uint8 images, on the device: a quarter of the bytes of normalised ones."""
         reader = self._pool.reader
-        shape = (count, reader.channels, reader.side, reader.side)
-        pixels = torch.empty(shape, dtype=torch.uint8, pin_memory=self.device.type == "cuda")
+        shape = (count, reader.side, reader.side, reader.channels)
+        on_cpu = self.device.type == "cpu"
+        pixels = _large(shape, np.uint8) if on_cpu else torch.empty(shape, dtype=torch.uint8, pin_memory=True)
         reading.take(pixels)
-        return pixels.to(self.device, non_blocking=True)
+        return pixels.to(self.device, non_blocking=True).permute(0, 3, 1, 2)
 
     def _normalised(self, pixels: Tensor, plan: AugmentPlan | None) -> Tensor:
         if plan is not None:
             pixels = apply_plan(pixels, plan, operations=not self._read_colors)
-        images = pixels.to(torch.float32, memory_format=torch.channels_last)
-        return images.sub_(self._mean).mul_(self._scale)
+        by_pixel = pixels.permute(0, 2, 3, 1)
+        if self._read_colors:
+            found = _large(by_pixel.shape, np.float32).copy_(by_pixel)
+        else:
+            found = by_pixel.to(torch.float32, memory_format=torch.contiguous_format)
+        found.flatten(1).sub_(self._mean).mul_(self._scale)
+        return found.permute(0, 3, 1, 2)
+
+
+def _large(shape: Sequence[int], dtype: type[np.generic]) -> Tensor:
+    """Memory of the host for a batch: numpy asks for large pages, which makes new memory three times as quick."""
+    return torch.from_numpy(np.empty(shape, dtype))

@@ -13,6 +13,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from harness.reading.pieces import Piece, Place, Source
+
 PARTS = ("train", "val", "test")
 
 
@@ -55,6 +57,7 @@ class ImageFiles:
 
     `identities` are how splits name the images; without them they are named by their relative file names. A user's own
     are turned `upright` by their EXIF orientation; published ones are read as they are stored, like everywhere else.
+    `pieces` are those that lie inside larger files, by name.
     """
 
     root: Path
@@ -63,10 +66,22 @@ class ImageFiles:
     identities: tuple[str, ...] | None = None
     upright: bool = False
     interpolation: str = "bilinear"  # how they are resized
+    pieces: Mapping[str, Piece] = field(default_factory=dict)
+    reader: str = "exact"  # which of the readers in `harness.feed` reads them
+    encoded: Encoded | None = None  # files that are in memory; `names` are their places there
 
     def __post_init__(self) -> None:
         if len(self.names) != len(self.labels) or len(self.identities or self.names) != len(self.names):
             raise ValueError(f"{len(self.names)} image files do not fit {len(self.labels)} labels")
+
+    def place(self, index: int) -> Place:
+        """Where an image file lies."""
+        name = self.names[index]
+        return self.pieces.get(name) or str(self.root / name)
+
+    def source(self, index: int) -> Source:
+        """What it is read from: where it lies, or itself where it is in memory."""
+        return self.place(index) if self.encoded is None else self.encoded.file(int(self.names[index])).tobytes()
 
 
 AnyImages = Images | ImageFiles

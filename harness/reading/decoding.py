@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
@@ -18,6 +19,7 @@ from harness.base.errors import UserError
 from harness.base.progress import counted
 from harness.reading.archives import EncodedImage, read_images
 from harness.reading.dataset import PARTS, Encoded, Images
+from harness.reading.pieces import Piece, Place, read_bytes
 from harness.reading.pixels import Pixels, has_more, orientation, to_pixels
 
 FORMATS = ("WEBP", "JPEG", "PNG", "BMP", "TIFF", "GIF")  # Pillow's rarer readers never see foreign bytes; JPEG has MPO
@@ -30,6 +32,7 @@ WORKERS = min(8, max(2, os.cpu_count() or 1))  # decoding threads; of small imag
 BATCH = 256  # images decoded by one task of the thread pool
 
 Decoder = Callable[[bytes], Pixels]
+T = TypeVar("T")
 
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # `MAX_PIXELS` is the limit here
 
@@ -100,16 +103,17 @@ def inspect(data: bytes) -> Inspection:
     return Inspection("", *facts[0])
 
 
-def image_size(path: Path) -> tuple[int, int] | None:
+def image_size(place: Place) -> tuple[int, int] | None:
     """Width and height by the file's header; None where it cannot be read."""
     try:
-        with Image.open(path, formats=FORMATS) as image:
+        source = io.BytesIO(read_bytes(place).tobytes()) if isinstance(place, Piece) else place
+        with Image.open(source, formats=FORMATS) as image:
             return image.size
     except Exception:  # Pillow raises nearly anything on a damaged file
         return None
 
 
-def read_image(data: bytes | memoryview, convert: Callable[[Image.Image], Pixels]) -> Pixels:
+def read_image(data: bytes | memoryview, convert: Callable[[Image.Image], T]) -> T:
     """What `convert` makes of an image file that its header says is an image, and not too large.
 
     Raises:

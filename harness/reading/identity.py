@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from harness.reading.dataset import AnyImages, ImageFiles
+from harness.reading.pieces import read_bytes
 
 
 def pixel_hash(image: npt.NDArray[np.uint8], prefix: bytes = b"") -> str:
@@ -28,7 +29,7 @@ def image_hash(images: AnyImages, index: int, prefix: bytes = b"") -> str:
         OSError: an image file cannot be read.
     """
     if isinstance(images, ImageFiles):
-        return _sha256((images.root / images.names[index]).read_bytes(), prefix)
+        return _sha256(read_bytes(images.source(index)).data, prefix)
     if images.encoded is not None:
         return _sha256(np.ascontiguousarray(images.encoded.file(index)).data, prefix)
     return pixel_hash(images.pixels[index], prefix)
@@ -50,8 +51,9 @@ def identities_by_class(images: AnyImages, num_classes: int) -> list[list[tuple[
 
 
 def digest(images: AnyImages, identities: Iterable[str]) -> str:
-    """One sha256 over identities: of hashes written one after the other, of names with line ends between them."""
-    return hashlib.sha256(("\n" if isinstance(images, ImageFiles) else "").join(identities).encode()).hexdigest()
+    """One sha256 over identities: of hashes written one after the other, of files on disk with line ends between."""
+    on_disk = isinstance(images, ImageFiles) and images.encoded is None
+    return hashlib.sha256(("\n" if on_disk else "").join(identities).encode()).hexdigest()
 
 
 def _sha256(data: Any, prefix: bytes) -> str:

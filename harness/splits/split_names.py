@@ -12,18 +12,22 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from harness.base.errors import UserError
-from harness.reading.dataset import Dataset
+from harness.datasets._forms import KINDS, OWN
 from harness.splits import store
+
+if TYPE_CHECKING:
+    from harness.reading.dataset import Dataset
 
 FORM = "<data set>-lt-if<factor>, e.g. mnist5k-lt-if100"
 _NAME = re.compile(
-    r"(?P<dataset>(?:folder|list):.+?|[a-z0-9_-]+?)(?P<join>-lt-if|-cut)(?P<factor>[0-9]+(?:\.[0-9]+)?)"
+    rf"(?P<dataset>(?:{'|'.join(KINDS)}):.+?|[a-z0-9_-]+?)(?P<join>-lt-if|-cut)(?P<factor>[0-9]+(?:\.[0-9]+)?)"
     r"(?:-(?P<profile>step|zipf))?(?:-(?P<rule>(?:pool-)?hash(?:0|[1-9][0-9]*)|numpy0|first_n))?",
     re.DOTALL,
 )
-_PATHS = ("folder:", "list:")
+_PATHS = tuple(f"{kind}:" for kind in KINDS)
 
 
 @dataclass(frozen=True)
@@ -87,13 +91,37 @@ def parse_split_name(name: str, *, where: str = "") -> SplitName:
     return parsed
 
 
+def split_of(
+    text: str, *, imbalance_factor: float | None = None, holdout: float = 0.0, where: str = ""
+) -> tuple[Dataset, str]:
+    """The data set and the split that a person means: by the split's name, or by the data set's for its usual split.
+
+    Args:
+        text: e.g. cifar10-lt-if100, cifar10, folder:photos, folder:photos-lt-if10.
+        imbalance_factor: of a data set's split, instead of the usual one.
+        holdout: as `store.get_dataset` takes it.
+        where: the option that the text comes from.
+
+    Raises:
+        UserError: as `parse_split_name`, or a split's name and an imbalance factor.
+    """
+    match = None if _is_path(text) else _NAME.fullmatch(text)
+    if match and imbalance_factor is not None:
+        raise UserError(
+            f"--imbalance-factor {imbalance_factor:g}: '{text}' has one; leave it out, or name the data set"
+        )
+    dataset = store.get_dataset(match["dataset"] if match else text, where=where, holdout=holdout)
+    name = f"{dataset.name}{text[match.end('dataset') :]}" if match else str(name_split(dataset, imbalance_factor))
+    return dataset, str(parse_split_name(name, where=where if match else "--imbalance-factor"))
+
+
 def _is_path(name: str) -> bool:
     """Whether it names a folder as a whole, even if that is called like a split."""
     return name.startswith(_PATHS) and Path(name.partition(":")[2]).expanduser().is_dir()
 
 
 def _parse_given(name: str, origin: str, where: str) -> SplitName:
-    if name.startswith(store.OWN) or name in store.available_datasets():
+    if name.startswith(OWN) or name in store.available_datasets():
         dataset = store.get_dataset(name, where=where)
         if dataset.given:
             return SplitName(dataset.name, None)

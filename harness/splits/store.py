@@ -10,15 +10,16 @@ import shutil
 import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import harness.datasets
 from harness.base.errors import UserError, unknown
 from harness.base.files import atomic_path, sha256_json
+from harness.datasets._forms import ANY, FORMS, KINDS, OWN
 from harness.reading import pins
-from harness.reading.cache import cached
-from harness.reading.dataset import AnyImages, Dataset, ImageFiles, Images
-from harness.reading.download import download
+
+if TYPE_CHECKING:  # names of data sets are asked for often, their images seldom: numpy is imported with those
+    from harness.reading.dataset import AnyImages, Dataset, Images
 
 PINNED = Path("datasets")  # the default suite's raw data, pinned by datasets.dvc
 
@@ -37,16 +38,13 @@ def module_name(dataset: str) -> str:
     return dataset.replace("-", "_")
 
 
-OWN = ("folder:", "folder-", "list:", "list-")  # how names of users' own data sets begin
-
-
 def get_dataset(name: str, *, where: str = "", holdout: float = 0.0) -> Dataset:
     """The data set registered under `name`, or the one that a user's own folder is.
 
     Args:
-        name: a registered name, `folder:PATH`, `list:DIR`, or the name `folder-...` that such a one has got.
+        name: a registered name, `folder:PATH`, `list:DIR`, ..., or the name `folder-...` that such a one has got.
         where: the file or option that the name comes from.
-        holdout: of `folder:PATH` and `list:DIR`: share of each class that becomes the test part they have not.
+        holdout: of a user's own: share of each class that becomes the test part they have not.
 
     Raises:
         UserError: no data set has that name (the message has its nearest known names), or the folder is none.
@@ -56,14 +54,16 @@ def get_dataset(name: str, *, where: str = "", holdout: float = 0.0) -> Dataset:
 
         return open_folder(name, data_root(), holdout)
     if name not in available_datasets() and Path(name).is_dir():
-        raise UserError(f"{where + ': ' if where else ''}'{name}' is a folder here; say folder:{name} (or list:{name})")
+        forms = ", ".join(f"{kind}:{name}" for kind in KINDS)
+        raise UserError(f"{where + ': ' if where else ''}'{name}' is a folder here; say in which form: {forms}")
+    if ":" in name:
+        form = name.partition(":")[0]
+        raise UserError(f"{where + ': ' if where else ''}no form of data is called '{form}:'; there are {ANY}")
     if name not in available_datasets():
-        raise unknown("data set", name, [*available_datasets(), "folder:PATH", "list:DIR"], where=where)
+        raise unknown("data set", name, [*available_datasets(), *FORMS], where=where)
     if holdout:
-        raise UserError(f"--holdout {holdout:g}: '{name}' has a test part; only folder:PATH and list:DIR may lack one")
-    dataset = importlib.import_module(f"harness.datasets.{module_name(name)}").DATASET
-    assert isinstance(dataset, Dataset)
-    return dataset
+        raise UserError(f"--holdout {holdout:g}: '{name}' has a test part; only your own data ({ANY}) may lack one")
+    return cast("Dataset", importlib.import_module(f"harness.datasets.{module_name(name)}").DATASET)
 
 
 def recipes_of(name: str) -> str:
@@ -143,6 +143,8 @@ def bring(path: Path, pin: str, origin: Path | None, url: str, advice: str) -> N
     """
     with atomic_path(path) as temporary:
         if origin is None:
+            from harness.reading.download import download
+
             download(url, temporary, advice)
         elif origin.name == f"{path.name}.gz":
             _unpack(origin, temporary)
@@ -250,6 +252,9 @@ def load(dataset: Dataset) -> Mapping[str, AnyImages]:
     Raises:
         UserError: as `locate`, images that cannot be decoded, or images of another shape.
     """
+    from harness.reading.cache import cached
+    from harness.reading.dataset import ImageFiles
+
     form, folder = find(dataset), locate(dataset)
     if form.decoder_version is None:
         parts = form.decode(folder)

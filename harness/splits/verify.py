@@ -22,6 +22,7 @@ from harness.reading.archives import MAX_MEMBER, read_members
 from harness.reading.dataset import PARTS, AnyImages, Dataset, ImageFiles
 from harness.reading.decoding import SUFFIXES, WORKERS, Inspection, inspect
 from harness.reading.identity import image_hash
+from harness.reading.pieces import Piece, Place, read_bytes
 from harness.splits import store
 from harness.splits.notes import NAMED, copies
 from harness.splits.splits import ordered
@@ -168,11 +169,11 @@ def _hashes(images: AnyImages, report: Report, quick: bool) -> list[str]:
 def _check_files(images: ImageFiles, report: Report, quick: bool) -> list[str]:
     """Notes missing and damaged files; returns the sha256 of each file's bytes (of none, if quick)."""
     present = []
-    for name in images.names:
-        if (images.root / name).is_file():
-            present.append(images.root / name)
+    for place in map(images.place, range(len(images.names))):
+        if isinstance(place, Piece) or Path(place).is_file():  # a larger file was read to the end to find its pieces
+            present.append(place)
         else:
-            report.missing.append(str(images.root / name))
+            report.missing.append(str(place))
     if quick:
         return []
     hashes = []
@@ -187,12 +188,13 @@ def _check_files(images: ImageFiles, report: Report, quick: bool) -> list[str]:
     return hashes
 
 
-def _read(path: Path) -> tuple[str, Inspection]:
+def _read(place: Place) -> tuple[str, Inspection]:
     """sha256 of a file's bytes, and what kind of an image it is."""
     try:
-        if path.stat().st_size > MAX_MEMBER:
-            return "", Inspection(f"it has {path.stat().st_size} bytes, {MAX_MEMBER} are allowed")
-        data = path.read_bytes()
+        size = place.size if isinstance(place, Piece) else Path(place).stat().st_size
+        if size > MAX_MEMBER:
+            return "", Inspection(f"it has {size} bytes, {MAX_MEMBER} are allowed")
+        data = read_bytes(place).tobytes()
     except OSError as error:
         return "", Inspection(f"it cannot be read: {error.strerror}")
     return sha256_bytes(data), inspect(data)

@@ -126,7 +126,7 @@ class StepContext:
     epoch: int  # from 0
     epochs: int
     step: int  # within the epoch, from 0
-    learning_rate: float
+    learning_rate: float | Tensor  # on a GPU a tensor there, shape (): a step never waits for it
     model: Classifier
     optimizer: torch.optim.Optimizer
     generator: torch.Generator  # on the model's device; the method's own noise comes from it
@@ -134,6 +134,11 @@ class StepContext:
     features: Tensor | None = None  # (B, d) of `batch`, with gradients where the backbone is trained
     label_smoothing: float = 0.0  # the recipe's
     classes: Tensor | None = None  # of the whole batch as planned, where `batch` is one process's or a micro-batch
+
+    def passed(self, share: float) -> bool:
+        """Whether this share of the epochs is over. A GPU can replay a step that asks this, and not for the epoch
+        itself, from one graph until the answer changes."""
+        return self.epoch >= share * self.epochs
 
     def relative_weight(self, weights: Tensor, target: Tensor) -> Tensor | float:
         """Mean of the class weights (C,) over these images, relative to the mean over the whole batch.
@@ -161,6 +166,7 @@ class Method:
         whole_batch: why the loss is no mean over images (it compares the images of a batch with each other, say); then
             one process has to see all of them. "" where a batch may be split.
         only_sgd: why nothing but SGD without `clip_grad` will do, in every stage; "" where any optimiser will.
+        no_graph: why a GPU cannot replay its steps from a graph; "" where it can, as nearly all do.
 
     Where a variant has other stages than the default, `stages_of` and `first_stage_of` decide by its params.
     """
@@ -172,6 +178,7 @@ class Method:
     not_compiled: ClassVar[str] = ""
     whole_batch: ClassVar[str] = ""
     only_sgd: ClassVar[str] = ""
+    no_graph: ClassVar[str] = ""
 
     @dataclass(frozen=True)
     class Params:

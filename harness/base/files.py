@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import fcntl
+import functools
 import hashlib
 import itertools
 import json
@@ -103,7 +105,12 @@ def canonical_json(value: Any) -> str:
 
 def write_json(path: Path, value: Any) -> None:
     """Writes JSON with sorted keys, atomically: the same value gives the same bytes. NaN is refused."""
-    write_text(path, json.dumps(value, sort_keys=True, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+    write_text(path, json_text(value))
+
+
+def json_text(value: Any) -> str:
+    """The text that `write_json` writes."""
+    return json.dumps(value, sort_keys=True, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def read_json(path: Path, what: str) -> Any:
@@ -236,11 +243,14 @@ def _size(node: yaml.Node, known: dict[yaml.Node, int]) -> int:
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """Reads a YAML file whose top level is a mapping."""
+    """Reads a YAML file whose top level is a mapping. Recipes are asked for often: the same text is parsed once."""
     try:
-        value = parse_yaml(path.read_text(encoding="utf-8"), str(path))
+        value = _parsed(path.read_text(encoding="utf-8"), str(path))
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: cannot be read: {error}") from None
     if not isinstance(value, dict):
         raise UserError(f"{path}: expected keys and values at the top level, found {type(value).__name__}")
-    return value
+    return copy.deepcopy(value)  # whoever gets it may change it
+
+
+_parsed = functools.lru_cache(maxsize=256)(parse_yaml)

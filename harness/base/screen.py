@@ -8,11 +8,11 @@ from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-WIDTH = 160  # of a file or a pipe, which has none of its own; rich would take 80 columns
+WIDTH = 10_000  # of a file or a pipe, where nothing is cut or folded; rich would take 80 columns
 
 
 def console() -> Console:
-    """Standard output, as wide as the terminal."""
+    """Standard output, as wide as the terminal; where it is none, as wide as the tables are."""
     found = Console()
     return found if found.is_terminal else Console(width=WIDTH)
 

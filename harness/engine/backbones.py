@@ -6,12 +6,19 @@ Importing this module registers `resnet8_cifar` ... `resnet56_cifar`, `resnet32_
 
 from __future__ import annotations
 
+import logging
 import math
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, cast
+from urllib.parse import urlsplit
+from urllib.request import getproxies
 
 import timm
 import torch
 import torch.nn.functional as F
+from huggingface_hub import constants as hub
 from timm.models import register_model
 from timm.models.resnet import BasicBlock, ResNet
 from torch import Tensor, nn
@@ -227,15 +234,34 @@ def _check_patches(model: Any, height: int, width: int) -> None:
 def _with_weights(name: str, options: dict[str, Any]) -> nn.Module:
     """A model with timm's pretrained weights, from its cache or the network."""
     try:
-        return timm.create_model(name, pretrained=True, **options)
+        with _patient_only_online():
+            return timm.create_model(name, pretrained=True, **options)
     except (TypeError, AssertionError):  # of options
         raise
     except Exception as error:  # of the network, the hub's library, a damaged cache
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise UserError(
             f"pretrained: {name}: neither in timm's cache nor to be had from the network ({reason[:120]}); with the "
-            "file at hand: pretrained=FILE"
+            "file at hand: --set pretrained=FILE"
         ) from None
+
+
+@contextmanager
+def _patient_only_online() -> Iterator[None]:
+    """Where no name can be looked up the hub's library would try for a minute, and say so each time."""
+    logger, offline = logging.getLogger("huggingface_hub"), hub.HF_HUB_OFFLINE
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        if not getproxies():
+            socket.getaddrinfo(urlsplit(hub.ENDPOINT).hostname, None)
+    except OSError:
+        hub.HF_HUB_OFFLINE = True
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+        hub.HF_HUB_OFFLINE = offline
 
 
 def create_backbone(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -17,11 +18,13 @@ from harness.engine.ranks import Ranks
 from harness.engine.seeding import seed_for
 from harness.feed.augment import check_channels, pasted
 from harness.feed.parts import LoadedPart
-from harness.feed.plans import EpochPlan, plan_epoch
+from harness.feed.plans import EpochPlan, joined, plan_epoch
 from harness.feed.resident import ResidentPart
 from harness.spec.stage_recipe import Augment
 from harness.splits.splits import Split
 from harness.toolbox.samplers import ClassAwareSampler, Order, Sampler
+
+StepPlans = tuple[EpochPlan, ...]  # of one step, for each view
 
 
 class Batches:
@@ -41,7 +44,7 @@ class Batches:
         first, *self._other_views = method.views(self._train.host_labels, job.stage)
         if first.sampler is None or first.augment != "recipe":
             raise RunFailed("the first of a method's views needs a sampler, and the recipe's augmentation", agreed=True)
-        self._other_plans = list[list[EpochPlan]]()  # of each further view: one, or one for each step
+        self._other_plans = list[EpochPlan]()  # of each further view; of a balanced one, a batch after the other
         self._samplers = [first.sampler, *map(self._sampler_of, self._other_views)]
         for sampler in filter(None, self._samplers):
             sampler.epochs = job.recipe.epochs
@@ -63,8 +66,6 @@ class Batches:
             check_channels(self._job.recipe.strong_augment, self._split.image_shape[2])
         if view.balanced:
             return ClassAwareSampler(self._data[view.part].host_labels, self._split.num_classes, k=1)
-        if not isinstance(self._train, ResidentPart):
-            raise RunFailed("a second view needs images that fit into memory; these are read from files", agreed=True)
         return view.sampler
 
     def _sampler_states(self) -> list[Any]:
@@ -84,7 +85,7 @@ class Batches:
         self._other_plans = [
             self._balanced_plans(view, sampler, epoch, steps)
             if view.balanced and isinstance(sampler, ClassAwareSampler)
-            else [self._plan_view(view, sampler, orders, epoch, number)]
+            else self._plan_view(view, sampler, orders, epoch, number)
             for number, (view, sampler) in enumerate(zip(self._other_views, self._samplers[1:], strict=True), start=2)
         ]
         return plan
@@ -98,16 +99,21 @@ class Batches:
         if sampler is not None and sampler not in orders:
             orders[sampler] = sampler.order(rng)
         augments = {"recipe": recipe.augment, "strong": recipe.strong_augment or recipe.augment, "none": Augment()}
-        return self._plan(self._train, orders[sampler], recipe.batch_size, rng, augment=augments[view.augment])
+        plan = self._plan(self._train, orders[sampler], recipe.batch_size, rng, augment=augments[view.augment])
+        strong = dataclasses.replace(plan.augment, strong=view.augment == "strong")
+        return dataclasses.replace(plan, augment=strong)
 
-    def _balanced_plans(self, view: View, sampler: ClassAwareSampler, epoch: int, steps: int) -> list[EpochPlan]:
-        """A class-balanced batch for each step, augmented like the training images, with draws of its own."""
+    def _balanced_plans(self, view: View, sampler: ClassAwareSampler, epoch: int, steps: int) -> EpochPlan:
+        """A class-balanced batch for each step, augmented like the training images, with draws of its own.
+
+        They are copied to the device together, once an epoch.
+        """
         plans = []
         for number in range(epoch * steps, (epoch + 1) * steps):
             rng = np.random.default_rng(seed_for(self._job.seed, self._job.stage, "held_out", str(number)))
             order = sampler.draw(view.balanced, rng)
-            plans.append(self._plan(self._data[view.part], order, view.balanced, rng))
-        return plans
+            plans.append(self._plan(self._data[view.part], order, view.balanced, rng, on_host=True))
+        return joined(plans).to(self._device)
 
     def positions(self, plan: EpochPlan) -> list[slice]:
         """Where in the plan each batch stands."""
@@ -118,7 +124,12 @@ class Batches:
     def read_ahead(self, plan: EpochPlan, batches: Sequence[slice]) -> None:
         """Tells the training part which batches it will be asked for."""
         if type(self._method).choose is Method.choose:  # the plan stands; nobody chooses other images step by step
-            self._train.start_epoch(plan, [self._ranks.share(where) for where in batches])
+            others = [
+                (other.order, None if view.augment == "none" else other.augment)
+                for view, other in zip(self._other_views, self._other_plans, strict=True)
+                if not view.balanced
+            ]
+            self._train.start_epoch(plan, [self._ranks.share(where) for where in batches], *others)
 
     def end_epoch(self) -> None:
         """Notes where the samplers stand: a resumed run draws the next plan from there."""
@@ -133,6 +144,8 @@ class Batches:
         mixup_alpha: float = 0.0,
         cutmix_alpha: float = 0.0,
         augment: Augment | None = None,
+        *,
+        on_host: bool = False,
     ) -> EpochPlan:
         return plan_epoch(
             order,
@@ -142,30 +155,44 @@ class Batches:
             image_shape=self._split.image_shape,
             mixup_alpha=mixup_alpha,
             cutmix_alpha=cutmix_alpha,
-            device=self._device,
+            device=torch.device("cpu") if on_host else self._device,
             from_files=not isinstance(part, ResidentPart),
             drop_last=self._job.recipe.drop_last,
         )
 
     # ---- batches ------------------------------------------------------------------------------------------------
 
-    def views(self, plan: EpochPlan, where: slice, step: StepContext) -> tuple[Batch, ...]:
-        """This rank's share of the batches at these positions of the plan, one for each view."""
-        mine = self._ranks.share(where)
+    def cut(self, plan: EpochPlan, where: slice) -> StepPlans:
+        """What is planned for the step at these positions: of each view a batch, of all ranks."""
+        number = where.start // self._job.recipe.batch_size
+        others = (
+            other[number * view.balanced : (number + 1) * view.balanced] if view.balanced else other[where]
+            for view, other in zip(self._other_views, self._other_plans, strict=True)
+        )
+        return (plan[where], *others)
+
+    def views(self, plans: StepPlans, step: StepContext) -> tuple[Batch, ...]:
+        """This rank's share of the planned batches, one for each view."""
+        plan, *other_plans = plans
+        mine = self._ranks.share(slice(0, len(plan.order)))
         index = self._method.choose(plan.order[mine], step)
         first = Batch(self._train.batch(index, plan.augment[mine]), self._train.labels[index], index)
         others = [
-            self._balanced(view, plans[where.start // self._job.recipe.batch_size])
-            if view.balanced
-            else self._other(view, plans[0], mine, index)
-            for view, plans in zip(self._other_views, self._other_plans, strict=True)
+            self._balanced(view, other) if view.balanced else self._other(view, other, mine, index)
+            for view, other in zip(self._other_views, other_plans, strict=True)
         ]
-        return (self._with_partners(first, plan, where), *others)
+        return (self._with_partners(first, plan, mine), *others)
 
-    def classes(self, plan: EpochPlan, where: slice) -> Tensor | None:
+    def classes(self, plans: StepPlans) -> Tensor | None:
         """Those of the whole planned batch, where a step sees a piece of it; they need no talk between the ranks."""
         whole = self._ranks.world == 1 and not self._job.spread.micro_batch
-        return None if whole else self._train.labels[plan.order[where]]
+        return None if whole else self._train.labels[plans[0].order]
+
+    @property
+    def resident(self) -> bool:
+        """Whether all images that steps see lie on the device."""
+        parts = {"train", *(view.part for view in self._other_views if view.balanced)}
+        return all(isinstance(self._data[part], ResidentPart) for part in parts)
 
     def _other(self, view: View, plan: EpochPlan, mine: slice, first: Tensor) -> Batch:
         index = first if view.sampler is None else plan.order[mine]
@@ -176,18 +203,16 @@ class Batches:
         part = self._data[view.part]
         return Batch(part.batch(plan.order, plan.augment), part.labels[plan.order], plan.order)
 
-    def _with_partners(self, batch: Batch, plan: EpochPlan, where: slice) -> Batch:
+    def _with_partners(self, batch: Batch, plan: EpochPlan, mine: slice) -> Batch:
         """Mixed with its partners, where the recipe has mixup or CutMix."""
         if self._job.recipe.mixup_alpha == 0 and plan.cut is None:
             return batch
-        mine = self._ranks.share(where)
         share, partner = plan.mixup[mine][0], plan.partner[mine]
         if self._ranks.world == 1:
             others, target = batch.images[partner], batch.target[partner]
         else:  # a partner may be another rank's image
-            position = where.start + partner
-            index = plan.order[position]
-            others, target = self._train.batch(index, plan.augment.at(position)), self._train.labels[index]
+            index = plan.order[partner]
+            others, target = self._train.batch(index, plan.augment.at(partner)), self._train.labels[index]
         images = share * batch.images + (1 - share) * others
         if plan.cut is not None:
             images = pasted(batch.images, others, plan.cut[mine][0], images)

@@ -37,10 +37,10 @@ def save_weights(
     named = kept | {f"method.{k}": v for k, v in method_state.items() if isinstance(v, Tensor)}
     # Clones, since tied parameters share memory, which safetensors refuses; plain strides, since it stores no others.
     tensors = {name: value.detach().cpu().clone(memory_format=torch.contiguous_format) for name, value in named.items()}
-    write_bytes(path, save(tensors, metadata={"run_key": run_key + " " + _digest(tensors)}))
+    write_bytes(path, save(tensors, metadata={"run_key": run_key + " " + tensors_digest(tensors)}))
 
 
-def _digest(tensors: Mapping[str, Tensor]) -> str:
+def tensors_digest(tensors: Mapping[str, Tensor]) -> str:
     """Hex sha256 over names, types, shapes and values."""
     found = hashlib.sha256()
     for name in sorted(tensors):
@@ -69,7 +69,7 @@ def load_weights(path: Path, run_key: str) -> dict[str, Tensor]:
             f"{path}: made by run {found}, expected {run_key}: its recipe, split, seed or code differ; "
             "run the first stage again (ltbench train), and `ltbench grid` if a recipe was edited"
         )
-    if digest != _digest(tensors):
+    if digest != tensors_digest(tensors):
         raise UserError(f"{path}: damaged checkpoint (wrong sha256); run the first stage again: ltbench train")
     return {name: value for name, value in tensors.items() if not name.startswith("method.")}
 

@@ -15,6 +15,7 @@ import torch
 from harness.base.errors import UserError
 
 DETERMINISTIC = "LTBENCH_DETERMINISTIC"
+TF32 = "LTBENCH_TF32"
 
 
 def pick_device(name: str = "auto") -> torch.device:
@@ -28,14 +29,28 @@ def pick_device(name: str = "auto") -> torch.device:
     _set_determinism()
     device = _find(name)
     if device.type == "cuda":
-        _begin_cuda()
+        _begin_cuda(device)
     return device
 
 
-def _begin_cuda() -> None:
+def _begin_cuda(device: torch.device) -> None:
     torch.cuda.init()  # type: ignore[no-untyped-call]  # memory statistics of `cuda:0` cannot be reset before
-    _set_float32()
+    if device.index:
+        torch.cuda.set_device(device)  # else a graph's capture would touch the first card too
+    set_tf32(switched_on(TF32))
     torch.backends.cudnn.benchmark = not switched_on(DETERMINISTIC)  # which algorithm is fastest varies
+
+
+def default_generator(device: torch.device) -> torch.Generator:
+    """PyTorch's own, from which dropout draws."""
+    if device.type != "cuda":
+        return torch.default_generator
+    return torch.cuda.default_generators[device.index or 0]
+
+
+def replays(device: torch.device) -> bool:
+    """Whether steps may be replayed from a graph there, so that all that they read has to lie on the device."""
+    return device.type == "cuda"
 
 
 def _find(name: str) -> torch.device:
@@ -98,17 +113,18 @@ def _set_determinism() -> None:
         torch.use_deterministic_algorithms(True)
 
 
-def _set_float32() -> None:
-    """Float32 means float32: PyTorch would let cuDNN round what it convolves to TF32, which has 10 bits of fraction.
+def set_tf32(allowed: bool) -> None:
+    """Float32 means float32, unless `LTBENCH_TF32` is 1: PyTorch would let cuDNN round what it convolves to TF32, which
+    has 10 bits of fraction.
 
     Both generations of switches are set, or reading one that disagrees with the other is an error in PyTorch.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # PyTorch 2.9 warns of the first generation, all that 2.8 has
-        torch.backends.cuda.matmul.allow_tf32 = False
-        torch.backends.cudnn.allow_tf32 = False
+        torch.backends.cuda.matmul.allow_tf32 = allowed
+        torch.backends.cudnn.allow_tf32 = allowed
     for switch in _precision_switches():
-        switch.fp32_precision = "ieee"
+        switch.fp32_precision = "tf32" if allowed else "ieee"
 
 
 def _precision_switches() -> list[Any]:

@@ -41,7 +41,10 @@ class Costs:
     wall_seconds: float = 0.0  # all of it, set-up and files included
     train_seconds: float = 0.0
     eval_seconds: float = 0.0
+    shared_seconds: float = 0.0  # of these, what other runs spent on features that this one took over
     images: int = 0  # training images seen
+    graph_steps: int = 0  # training steps that were replayed from a graph; those that checked it do not count
+    fell_back: list[str] = field(default_factory=list)  # what was not trusted, and why
     processors: list[dict[str, Any]] = field(default_factory=list)  # in turn: name, first and last epoch, from 1
 
     def ran_on(self, processor: str, epoch: int) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,17 +13,22 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from harness.api import Batch, StepContext
-from harness.base.errors import RunFailed
+from harness.api import Batch
+from harness.base.errors import RunFailed, UserError
 from harness.base.progress import Reporter
-from harness.engine.batches import Batches
+from harness.engine import graph
+from harness.engine.batches import Batches, StepPlans
 from harness.engine.checkpoint import load_state, save_state, save_weights
-from harness.engine.device import device_name
+from harness.engine.compiling import COMPILE
+from harness.engine.device import DETERMINISTIC, default_generator, device_name, replays, switched_on
 from harness.engine.evaluation import Evaluation
+from harness.engine.graph import GRAPH, Graph, Steps, Watched, wanted
 from harness.engine.job import Costs, StageJob
 from harness.engine.network import Network
 from harness.engine.ranks import ALONE, Ranks, saved_buffers
 from harness.engine.seeding import seed_for
+from harness.engine.shared_features import FOLDER
+from harness.engine.state import State
 from harness.feed.parts import closing, make_parts
 from harness.feed.plans import EpochPlan
 from harness.reading.dataset import AnyImages
@@ -53,8 +58,10 @@ class StageRun:
     ) -> None:
         job = dataclasses.replace(job, recipe=job.recipe.for_images(len(images["train"].labels)))
         self.job, self.device, self.folder, self.ranks = job, device, folder, ranks
-        self.data = make_parts(images, split, device, job.recipe.augment, -(-job.recipe.batch_size // ranks.world))
+        share, recipe = -(-job.recipe.batch_size // ranks.world), job.recipe
+        self.data = make_parts(images, split, device, recipe.augment, share, recipe.strong_augment)
         self.network = Network(job, split, self.data, device, ranks)
+        self.network.share_features(folder.parent / FOLDER)
         self.model, self.method = self.network.model, self.network.method
         self.batches = Batches(job, split, self.data, self.method, device, ranks)
         self.evaluation = Evaluation(job, split, self.data, self.network, ranks)
@@ -62,17 +69,54 @@ class StageRun:
         self.history, self.costs = History(), Costs()
         self._processor = device_name(device) if device.type == "cuda" else processor()
         self._saved_at = self._ticked_at = time.monotonic()
-        self.epoch, self.step = 0, 0
+        self.epoch, self.step, self._rate = 0, 0, job.recipe.lr
+        self._reporter = Reporter()
         self.losses: list[Tensor] = []  # of the running epoch; on the device, so that no step waits for its loss
         self.step_context = self._make_context()
+        self.steps = self._make_steps()
 
-    def _make_context(self) -> StepContext:
-        return StepContext(
+    def _make_steps(self) -> Steps:
+        network, method, alone = self.network, self.method, self.ranks.world == 1 and replays(self.device)
+        average = network.average_weights.module
+        parts = {"model": self.model, "optimizer": network.optimizer, "average": average, "method": vars(method)}
+        generators = [self.generator, default_generator(self.device)]
+        return Steps(
+            self._step,
+            State(parts, generators),
+            self.step_context,
+            self._new_graph() if wanted() != "off" else None,
+            network if alone and not network.compiled else None,
+            exact=switched_on(DETERMINISTIC),
+            fell_back=self._fell_back,
+        )
+
+    def _new_graph(self) -> Callable[[], Graph] | None:
+        """What makes a graph of a step, where there can be one."""
+        reasons = {
+            "it is not on a GPU": not replays(self.device),
+            "several processes train it": self.ranks.world > 1,
+            "its batches are cut into micro-batches": bool(self.job.spread.micro_batch),
+            f"{COMPILE}=1 makes graphs of its own": self.network.compiled,
+            "its images are read from files": not self.batches.resident,
+            self.method.no_graph: bool(self.method.no_graph),
+        }
+        reason = next((reason for reason, holds in reasons.items() if holds), "")
+        if reason and wanted() == "on":
+            raise UserError(f"{GRAPH}=on: {self.job.title} cannot be replayed from a graph: {reason}")
+        return None if reason else lambda: graph.CudaGraph(self.device, [self.generator])
+
+    def _fell_back(self, line: str) -> None:
+        """Writes down what was not trusted, and says it."""
+        self.costs.fell_back.append(line)
+        self._reporter.note(f"{self.job.title}: {line}")
+
+    def _make_context(self) -> Watched:
+        return Watched(
             stage=self.job.stage,
             epoch=0,
             epochs=self.job.recipe.epochs,
             step=0,
-            learning_rate=self.job.recipe.lr,
+            learning_rate=self.network.rate,
             model=self.model,
             optimizer=self.network.optimizer,
             generator=self.generator,
@@ -82,7 +126,8 @@ class StageRun:
     @property
     def notes(self) -> tuple[str, ...]:
         """What a reader of its numbers must know."""
-        return self.batches.notes + self.evaluation.notes
+        counts = (line for line in self.costs.fell_back if line.startswith("float32") or graph.TRUSTED in line)
+        return (*self.batches.notes, *self.evaluation.notes, *(f"{self.job.stage}: {line}" for line in counts))
 
     # ---- training -----------------------------------------------------------------------------------------------
 
@@ -92,9 +137,10 @@ class StageRun:
             self._run(reporter)
 
     def _run(self, reporter: Reporter) -> None:
+        self._reporter = reporter
         self._resume(reporter)
         tuned, there = self.network.parameters
-        if tuned < there:
+        if 0 < tuned < there:
             reporter.note(f"{self.job.title}: trains {tuned:,} of {there:,} parameters")
         self._tick()
         while self.epoch < self.job.recipe.epochs:
@@ -126,6 +172,8 @@ class StageRun:
         batches = self.batches.positions(plan)
         self.batches.read_ahead(plan, batches[self.step :])
         self.network.train_mode()
+        if self.network.shared:
+            self.network.shared.begin_epoch(plan)
         while self.step < len(batches):
             where = batches[self.step]
             self._train_step(plan, where, len(batches))
@@ -133,15 +181,25 @@ class StageRun:
             self.costs.images += len(plan.order[where])
             if self.step < len(batches):
                 self._maybe_checkpoint()
+        if self.network.shared:
+            self.network.shared.end_epoch(len(batches))
         with self.network.average_weights.taking_over():
             self.method.on_epoch_end(self.step_context)
 
     def _train_step(self, plan: EpochPlan, where: slice, steps: int) -> None:
-        step, network, weight = self.step_context, self.network, self.ranks.weight(where)
+        step = self.step_context
         step.epoch, step.step = self.epoch, self.step
-        step.learning_rate = network.begin_step(self.epoch, self.step, steps, weight)
-        views = self.batches.views(plan, where, step)
-        step.classes = self.batches.classes(plan, where)
+        self._rate = self.network.begin_step(self.epoch, self.step, steps, self.ranks.weight(where))
+        step.learning_rate = self.network.rate
+        self.losses.append(self.steps.take(self.batches.cut(plan, where)))
+        self.costs.graph_steps += self.steps.replayed
+
+    def _step(self, plans: StepPlans) -> Tensor:
+        """All of a step that the device does, from the images of its plans to the method's hook. Returns its loss."""
+        step, network = self.step_context, self.network
+        weight = self.ranks.weight(slice(0, len(plans[0].order)))
+        views = self.batches.views(plans, step)
+        step.classes = self.batches.classes(plans)
         network.optimizer.zero_grad(set_to_none=True)
         parts, losses = network.parts(views[0]), []
         for part in parts:
@@ -151,7 +209,7 @@ class StageRun:
         network.update()
         self.method.after_step(step)
         network.average_weights.update()
-        self.losses.append(losses[0] if len(losses) == 1 else torch.stack(losses).sum())
+        return losses[0] if len(losses) == 1 else torch.stack(losses).sum()
 
     def _backward(self, views: tuple[Batch, ...], share: float) -> Tensor:
         """Adds the gradient of a part of the batch, times its share: gradients are averaged over ranks, not summed."""
@@ -175,7 +233,7 @@ class StageRun:
                 agreed=True,
             )
         self.history.loss.append(float(losses.mean()))
-        self.history.learning_rate.append(self.step_context.learning_rate)
+        self.history.learning_rate.append(self._rate)
 
     def _check_running_losses(self) -> None:
         """Keeps NaNs out of saved states; between epochs `_check_losses` has just done so."""
@@ -209,6 +267,10 @@ class StageRun:
         self.costs.wall_seconds += elapsed
         if activity:
             setattr(self.costs, activity, getattr(self.costs, activity) + elapsed)
+        for activity, seconds in (self.network.shared.seconds_taken() if self.network.shared else {}).items():
+            setattr(self.costs, activity, getattr(self.costs, activity) + seconds)
+            self.costs.wall_seconds += seconds
+            self.costs.shared_seconds += seconds
 
     def _state(self) -> dict[str, Any]:
         history = {

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -11,16 +12,18 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from harness.api import Batch, Classifier, Method, Task
 from harness.base.errors import RunFailed, RunSkipped, UserError
-from harness.engine.backbones import create_backbone
+from harness.engine.checkpoint import tensors_digest
 from harness.engine.compiling import COMPILE, compiled
+from harness.engine.device import arithmetic, replays, set_tf32
 from harness.engine.job import StageJob
 from harness.engine.parallel import forward_pass, micro_batches, with_synchronised_batchnorm
-from harness.engine.pretrained import load_backbone
+from harness.engine.pretrained import start_backbone
 from harness.engine.ranks import Ranks
 from harness.engine.seeding import seed_for
+from harness.engine.shared_features import SharedFeatures
 from harness.engine.tuning import Average, by_layer, make_optimizer, recompute_activations
 from harness.feed.parts import LoadedPart
-from harness.spec.pretrained import find
+from harness.feed.resident import ResidentPart
 from harness.spec.stage_recipe import Augment
 from harness.splits.splits import Split
 from harness.toolbox.heads import initialise
@@ -40,6 +43,7 @@ class Network:
         joint: the forward pass of training steps.
         batch: the one at work.
         kept_features: of whole parts under a backbone that never changes, by part and whether mirrored.
+        shared: the features that other runs need too; None where that can't be.
 
     Raises:
         RunSkipped: the method cannot work on the split.
@@ -65,25 +69,23 @@ class Network:
             with_synchronised_batchnorm(self.model, device)
         self.method.on_stage_start(self.model, job.stage)
         self._compiled = compiled(self.model.backbone)
+        self._bfloat16 = job.precision == "bfloat16"
         self._build_optimizer()
         self._check_hooks()
         self._check_spread()
         self.joint = forward_pass(self.model, self.extract, self.frozen_backbone, ranks, device)
         self._ranks, self._weight = ranks, 1.0  # part of the running batch that is this rank's
         self.batch: Batch | None = None
-        self._epoch = 0  # of the running step
+        self._epoch = self._step = 0  # the running ones
         self.kept_features: dict[tuple[str, bool], list[Tensor]] = {}
         self._train_features: Tensor | None = None
+        self.shared: SharedFeatures | None = None
         torch.manual_seed(seed_for(job.seed, job.stage, *ranks.noise("forward")))  # dropout and the like
 
     def _build_backbone(self) -> tuple[nn.Module, int]:
         recipe, shape = self._job.recipe, self._split.image_shape
         name, wanted = self._job.backbone, self._job.pretrained
-        file = find(wanted)
-        tag = wanted if file is None else ""
-        backbone, feature_dim = create_backbone(name, tuple(shape), recipe.drop_path, tag)  # type: ignore[arg-type]
-        if file is not None:
-            load_backbone(backbone, file, name)
+        backbone, feature_dim = start_backbone(name, tuple(shape), wanted, recipe.drop_path)  # type: ignore[arg-type]
         if wanted:
             self._loaded = {key: value.clone() for key, value in backbone.named_parameters()}
         if recipe.gradient_checkpointing:
@@ -135,6 +137,10 @@ class Network:
             parameter.requires_grad_(parameter in tuned)
         self.frozen_backbone = tuned <= set(self.model.head.parameters())
         self.fixed_features = self.frozen_backbone and recipe.frozen_bn == "eval"
+        # Where steps are replayed, rates lie on the device: those of the groups, then the schedule's own.
+        scales = torch.tensor([*self._lr_scales, 1.0], device=self._device)
+        self._scales, self._rates = scales, scales.clone() if replays(self._device) else None
+        self.rate: float | Tensor = recipe.lr
         self._tuned = [parameter for group in groups for parameter in group["params"]]  # in their order: norms add up
         self.optimizer = make_optimizer(groups, recipe, self._device)
         self.average_weights = Average(self.model, recipe.ema)
@@ -145,9 +151,38 @@ class Network:
         self._still = [norm for norm in norms if still and own[norm] and not tuned.intersection(own[norm])]
 
     @property
+    def compiled(self) -> bool:
+        """Whether the backbone runs as fused kernels."""
+        return self._compiled is not None
+
+    @property
+    def low(self) -> str:
+        """What a step rounds to, "" for float32."""
+        return "bfloat16" if self._bfloat16 else "TF32" if arithmetic(self._device)["tf32"] else ""
+
+    def stay_exact(self) -> None:
+        """From here on float32."""
+        self._bfloat16 = False
+        if self._device.type == "cuda":
+            set_tf32(False)
+
+    @contextlib.contextmanager
+    def exact(self) -> Iterator[None]:
+        """For a while float32."""
+        before = self._bfloat16, arithmetic(self._device)["tf32"]
+        self.stay_exact()
+        try:
+            yield
+        finally:
+            self._bfloat16 = before[0]
+            if before[1]:
+                set_tf32(True)
+
+    @property
     def parameters(self) -> tuple[int, int]:
-        """How many numbers are tuned, and how many there are."""
-        return sum(p.numel() for p in self._tuned), sum(p.numel() for p in self.model.parameters())
+        """How many numbers are tuned, and how many there are; a stage without epochs tunes none."""
+        tuned = self._tuned if self._job.recipe.epochs else []
+        return sum(p.numel() for p in tuned), sum(p.numel() for p in self.model.parameters())
 
     @property
     def as_pretrained(self) -> set[str]:
@@ -220,12 +255,12 @@ class Network:
     def begin_step(self, epoch: int, step: int, steps: int, weight: float) -> float:
         """Prepares a step (from 0) of `steps`; returns its learning rate, before the groups' own factors.
 
-        `weight` is the part of its batch that is this rank's.
+        `weight` is the part of its batch that is this rank's. `self.rate` is the same as a step reads it.
         """
         self._weight = weight
         if self._compiled is not None:
             torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call]
-        recipe, self._epoch = self._job.recipe, epoch
+        recipe, self._epoch, self._step = self._job.recipe, epoch, step
         rate = learning_rate(
             recipe.schedule,
             recipe.lr,
@@ -235,9 +270,20 @@ class Network:
             steps=steps,
             warmup=recipe.warmup_epochs,
         )
-        for group, scale in zip(self.optimizer.param_groups, self._lr_scales, strict=True):
-            group["lr"] = rate * scale
+        self._set_rates(rate)
         return rate
+
+    def _set_rates(self, rate: float) -> None:
+        groups = self.optimizer.param_groups
+        if self._rates is None:
+            self.rate = rate
+            for group, scale in zip(groups, self._lr_scales, strict=True):
+                group["lr"] = rate * scale
+            return
+        torch.mul(self._scales, rate, out=self._rates)
+        *each, self.rate = self._rates.unbind()
+        for group, own in zip(groups, each, strict=True):
+            group["lr"] = own
 
     def parts(self, batch: Batch) -> list[Batch]:
         """The micro-batches that go forward and backward in turn; over a frozen backbone, the whole batch."""
@@ -247,7 +293,7 @@ class Network:
 
     def extract(self, images: Tensor) -> Tensor:
         """Features in float32 or more; the backbone may run in bfloat16, head and loss never do."""
-        low = self._job.precision == "bfloat16"
+        low = self._bfloat16
         no_grad = torch.no_grad() if self.frozen_backbone else contextlib.nullcontext()
         with no_grad, torch.autocast(self._device.type, dtype=torch.bfloat16, enabled=low):
             features: Tensor = self._backbone(images)
@@ -270,6 +316,21 @@ class Network:
             hint = f"batch_size is {self._job.recipe.batch_size}; take a larger one"
             raise RunFailed(f"BatchNorm got a batch of a single image; {hint}", agreed=True) from None
 
+    def share_features(self, folder: Path) -> None:
+        """Takes over what other runs in this folder have computed with the same weights, and leaves its own for them.
+
+        Only on a processor, alone, and where the harness itself makes the backbone and draws the batches: there the
+        plan of an epoch says all of it.
+        """
+        plain = type(self.method).build is Method.build and type(self.method).choose is Method.choose
+        whole = self._ranks.world == 1 and not self._job.spread.micro_batch and self._compiled is None
+        train = self._data["train"]
+        if self.fixed_features and plain and whole and self._device.type == "cpu" and isinstance(train, ResidentPart):
+            job, recipe, backbone = self._job, self._job.recipe, self.model.backbone
+            basis = job.backbone, job.precision, tensors_digest(backbone.state_dict())
+            batches = f"{recipe.augment} {recipe.batch_size} {recipe.drop_last} {tensors_digest(train.source)}"
+            self.shared = SharedFeatures(folder, basis, batches)
+
     def part_features(self, part: str, which: range, *, mirrored: bool = False) -> Iterable[Tensor]:
         """Features of a part's images without augmentation, in batches; kept where the backbone never changes."""
         if (part, mirrored) in self.kept_features:
@@ -278,7 +339,15 @@ class Network:
         features = (self.extract(batch.flip(-1) if mirrored else batch) for batch in images)
         if not self.fixed_features:
             return features
-        kept = [some.clone() for some in features]  # clones: a compiled graph writes into its memory again
+
+        def compute() -> list[Tensor]:
+            return [some.clone() for some in features]  # clones: a compiled graph writes into its memory again
+
+        data = self._data[part]
+        if self.shared and isinstance(data, ResidentPart):
+            kept = self.shared.of_part(part, tensors_digest(data.source), f"{which} {mirrored}", compute)
+        else:
+            kept = compute()
         self.kept_features[part, mirrored] = kept
         return kept
 
@@ -290,5 +359,7 @@ class Network:
             if self._train_features is None:
                 self._train_features = torch.cat(list(self.part_features("train", range(len(self._data["train"])))))
             return self._train_features[batch.index]
+        if self.shared and batch is not None and images is batch.images:
+            return self.shared.of_step(self._step, lambda: self.extract(images))
         pieces = torch.split(images, batch_sizes(len(images), self._job.spread.micro_batch or len(images)))
         return torch.cat([self.extract(piece) for piece in pieces]) if len(pieces) > 1 else self.extract(images)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import warnings
 from collections.abc import Mapping, Sequence
@@ -16,10 +17,11 @@ from torch import Tensor, nn
 from harness.api import Classifier
 from harness.base.errors import UserError
 from harness.engine.backbones import create_backbone
+from harness.spec.pretrained import find
 
 LEFT_OUT = "num_batches_tracked"  # older files have none, and inference does not use it
 PREFIXES = ("module.", "backbone.", "model.")  # that wrappers put before each name
-WRAPPER = "state_dict"  # key under which training scripts keep the network
+WRAPPERS = ("state_dict", "model")  # keys under which training scripts keep the network
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
@@ -40,9 +42,9 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         if asked := re.search(r"GLOBAL (\S+) was not an allowed", text):
             raise UserError(f"{path}: asks for {asked[1]}, which is code; only plain tensors are loaded") from None
         raise UserError(f"{path}: cannot be read as weights without executing code ({text[:150]})") from None
-    state = value.get(WRAPPER, value) if isinstance(value, Mapping) else value
+    state = next((value[key] for key in WRAPPERS if key in value), value) if isinstance(value, Mapping) else value
     if not isinstance(state, Mapping) or not all(isinstance(one, Tensor) for one in state.values()):
-        raise UserError(f"{path}: expected tensors by name, at the top or under '{WRAPPER}'")
+        raise UserError(f"{path}: expected tensors by name, at the top or under {' or '.join(map(repr, WRAPPERS))}")
     return {str(key): tensor for key, tensor in state.items() if _last(str(key)) != LEFT_OUT}
 
 
@@ -63,6 +65,25 @@ def match(path: Path, backbone: str, image_shape: tuple[int, int, int], num_clas
     return _paired(theirs, ours, str(path), backbone, f"; the data set has {num_classes} classes")
 
 
+def start_backbone(
+    name: str, image_shape: tuple[int, int, int], pretrained: str, drop_path: float = 0.0, *, fetch: bool = True
+) -> tuple[nn.Module, int]:
+    """As `create_backbone`, with the weights that a recipe names.
+
+    Args:
+        pretrained: as recipes hold it.
+        fetch: False leaves out weights that timm would have to fetch.
+
+    Raises:
+        UserError: as `find`, `create_backbone` and `load_backbone`.
+    """
+    file = find(pretrained)
+    backbone, feature_dim = create_backbone(name, image_shape, drop_path, pretrained if fetch and file is None else "")
+    if file is not None:
+        load_backbone(backbone, file, name)
+    return backbone, feature_dim
+
+
 def load_backbone(network: nn.Module, path: Path, name: str) -> None:
     """Gives a network without head the weights of a file, whose own head is left out.
 
@@ -78,6 +99,7 @@ def load_backbone(network: nn.Module, path: Path, name: str) -> None:
     prefix = next((some for some in PREFIXES if theirs and all(key.startswith(some) for key in theirs)), "")
     named = {key.removeprefix(prefix): tensor for key, tensor in theirs.items()}
     wanted = [key for key in ours if _last(key) != LEFT_OUT]
+    _check_positions(network, ours, named, str(path))
     if set(wanted) <= set(named):
         pairs = [(key, named[key]) for key in wanted]
         head = [key for key in named if key not in ours]
@@ -87,6 +109,15 @@ def load_backbone(network: nn.Module, path: Path, name: str) -> None:
     if not _is_head(head):
         raise UserError(f"{path}: '{head[0]}' has no place in {name}, and is no head: not the weights of this network")
     network.load_state_dict(ours | _paired(pairs, list(ours.items()), str(path), name))
+
+
+def _check_positions(network: nn.Module, ours: Mapping[str, Tensor], theirs: Mapping[str, Tensor], where: str) -> None:
+    """Refuses a transformer's weights for images of another size, and says which they are for."""
+    there, here = theirs.get("pos_embed"), ours.get("pos_embed")
+    patches: Any = getattr(network, "patch_embed", None)
+    if there is not None and here is not None and patches and there.shape[1:2] != here.shape[1:2]:
+        side = math.isqrt(there.shape[1]) * patches.patch_size[0]
+        raise UserError(f"{where}: its position embedding is for images of {side} pixels; set image_size={side}")
 
 
 def _is_head(keys: Sequence[str]) -> bool:

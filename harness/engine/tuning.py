@@ -14,6 +14,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from harness.api import Classifier
 from harness.base.errors import UserError
+from harness.engine.device import replays
 from harness.spec.stage_recipe import StageRecipe
 
 Groups = list[dict[str, Any]]
@@ -53,15 +54,23 @@ def make_optimizer(groups: Groups, recipe: StageRecipe, device: torch.device) ->
     """The recipe's optimizer over the groups."""
     if recipe.optimizer != "sgd":
         options = {"lr": recipe.lr, "weight_decay": recipe.weight_decay, "momentum": recipe.momentum}
-        return create_optimizer_v2(groups, opt=recipe.optimizer, **options)  # type: ignore[arg-type]
+        return capturable(create_optimizer_v2(groups, opt=recipe.optimizer, **options), device)  # type: ignore[arg-type]
     return torch.optim.SGD(
         groups,
         lr=recipe.lr,
         momentum=recipe.momentum,
         weight_decay=recipe.weight_decay,
         nesterov=recipe.nesterov,
-        fused=device.type == "cuda",  # one kernel for all parameters
+        fused=replays(device),  # one kernel for all parameters, which reads the rate on the device
     )
+
+
+def capturable(optimizer: torch.optim.Optimizer, device: torch.device) -> torch.optim.Optimizer:
+    """The optimizer, before its first step, with its counts of steps on the device where it can have them there."""
+    for group in optimizer.param_groups:
+        if "capturable" in group:
+            group["capturable"] = device.type == "cuda"
+    return optimizer
 
 
 def recompute_activations(backbone: nn.Module, name: str) -> None:

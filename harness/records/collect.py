@@ -37,7 +37,7 @@ class Collected:
             return "reported"
         verdict = next((folder / VERDICT for folder in path.parents[:4] if (folder / VERDICT).is_file()), None)
         try:
-            tiers = _tiers(verdict) if verdict else {}
+            tiers = _tiers(verdict, verdict.stat().st_mtime_ns) if verdict else {}
             return "re-run" if tiers and tiers.get(read_json(path, "record")["sha256"]) == "re-run" else "recomputed"
         except (UserError, KeyError, TypeError):
             return "recomputed"
@@ -52,7 +52,7 @@ class Collected:
 
 
 @cache
-def _tiers(verdict: Path) -> dict[str, str]:
+def _tiers(verdict: Path, _changed: int) -> dict[str, str]:
     """What a validation found, by the hash of a record's content."""
     content = unstamped(read_json(verdict, "verdict"), verdict)
     return {str(one["sha256"]): str(one["tier"]) for one in content["records"]}

@@ -15,7 +15,7 @@ from harness.base.files import read_json, stamped, unstamped, write_json
 from harness.metrics.selection import SELECTION_RULES
 from harness.metrics.shots import DEFAULT_POLICY, group_sizes, macro_f1, per_class_accuracy, shot_accuracy
 from harness.records.arrays import Arrays, write_arrays
-from harness.records.evidence import evidence_path, gather
+from harness.records.evidence import evidence_path, gather, gather_first
 from harness.records.history import read_history
 from harness.records.runs import RunInfo, read_run_info
 from harness.records.schema import SCHEMA, Record, Scores, costs_path, write_record
@@ -49,14 +49,15 @@ def evaluate(
         stem = runs[-1] / "predictions" / f"seed{seed}"
         info = read_run_info(stem.with_suffix(".json"))
         _check_stages(info, stem.with_suffix(".json"), in_pipeline=lies_in(out, RECORDS))
-        info = dataclasses.replace(info, notes=_notes(runs, info))
+        first, remarks = _first_stage(split, runs[0], info)
+        info = dataclasses.replace(info, notes=(*_notes(runs, info), *remarks))
         record, evidence = _score(split, info, stem, seed, policy)
         costs = _costs(runs, seed)
         path = out / f"seed{seed}.json"
         for old in (path, evidence_path(path)):  # of a run that was here before
             old.unlink(missing_ok=True)
         if evidence:
-            write_arrays(evidence_path(path), evidence)
+            write_arrays(evidence_path(path), first | evidence)
         write_json(costs_path(path), stamped(costs))
         write_record(path, record)  # last: it says that the others are there
         paths.append(path)
@@ -88,6 +89,23 @@ def _notes(runs: Sequence[Path], info: RunInfo) -> tuple[str, ...]:
         first = read_run_info(path) if path.is_file() else info
         found = [*first.notes, *found] if first.run_key == info.stage1_key else found
     return tuple(dict.fromkeys(found))
+
+
+def _first_stage(split: Split, run: Path, info: RunInfo) -> tuple[Arrays, tuple[str, ...]]:
+    """The curves of the stage that a second one started from, with a note where its predictions are damaged.
+
+    No score needs them: nothing where they are not here.
+    """
+    path = run / "predictions" / f"seed{info.seed}.npz"
+    if info.run_key == info.stage1_key or not path.is_file():
+        return {}, ()
+    try:
+        history = read_history(path)
+        if str(history["run_key"]) != info.stage1_key:
+            return {}, ()
+        return gather_first(history, split.test.targets(), split.val.targets()), ()
+    except (UserError, ValueError):  # ValueError: of another number of images
+        return {}, ("train: its predictions are damaged, so this run goes without the curves of its first stage",)
 
 
 def _frozen_stages(info: RunInfo) -> dict[str, bool]:

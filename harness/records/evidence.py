@@ -7,6 +7,7 @@
 - `rules` (R,) and `row` (R,): each selection rule that applies, and its row in `predictions`;
 - `predictions` (rows, N): predicted classes of the epochs that the rules select, each epoch once;
 - `loss`, `learning_rate` (epochs,); `epochs`, `test`, `val` (evaluated epochs,): accuracy over all images of the part;
+- `first/loss`, `first/epochs`, `first/test`, `first/val`: the same of stage 1, in a run of two (not in earlier files);
 - `class/<name>` (C,): what the method says of each class (`Method.class_quantities`).
 
 With it paired tests, confusions and any other score can be computed again wherever the record goes.
@@ -15,7 +16,7 @@ With it paired tests, confusions and any other score can be computed again where
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from harness.records.history import CLASS
 from harness.records.schema import Record
 
 CURVES = ("loss", "learning_rate", "epochs", "test", "val")
+FIRST = "first/"  # before the name of a curve of stage 1
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,7 @@ class Evidence:
     predictions: dict[str, npt.NDArray[np.integer]]  # by selection rule, (N,)
     curves: dict[str, npt.NDArray[np.floating]]  # loss, learning_rate, epochs, test, val
     quantities: dict[str, npt.NDArray[np.floating]]  # (C,) each
+    first: dict[str, npt.NDArray[np.floating]] = field(default_factory=dict)  # loss, epochs, test, val of stage 1
 
     def correct(self, rule: str) -> npt.NDArray[np.bool_] | None:
         """Which test images are predicted right at a rule, (N,); None where the rule does not apply."""
@@ -78,6 +81,21 @@ def gather(
     } | {name: values for name, values in history.items() if name.startswith(CLASS)}
 
 
+def gather_first(
+    history: Mapping[str, npt.NDArray[Any]],
+    test_targets: npt.NDArray[np.integer],
+    val_targets: npt.NDArray[np.integer],
+) -> Arrays:
+    """The arrays of stage 1, from its history."""
+    curves = {
+        "loss": history["loss"].astype(np.float32),
+        "epochs": history["epochs"],
+        "test": _accuracies(history["test"], test_targets),
+        "val": _accuracies(history["val"], val_targets),
+    }
+    return {FIRST + name: values for name, values in curves.items()}
+
+
 def _accuracies(predictions: npt.NDArray[Any], targets: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
     if not len(targets):
         return np.empty(0, np.float32)
@@ -99,7 +117,8 @@ def read_evidence(path: Path, record: Record) -> Evidence | None:
         predictions = {rule: arrays["predictions"][row] for rule, row in rows.items()}
         curves = {name: arrays[name] for name in CURVES}
         quantities = {name.removeprefix(CLASS): of for name, of in arrays.items() if name.startswith(CLASS)}
-        evidence = Evidence(arrays["targets"], predictions, curves, quantities)
+        first = {name.removeprefix(FIRST): of for name, of in arrays.items() if name.startswith(FIRST)}
+        evidence = Evidence(arrays["targets"], predictions, curves, quantities, first)
         _check(evidence)
     if found != record.run_key:
         raise UserError(f"{path}: evidence of run {found}, its record is of run {record.run_key}")
@@ -117,6 +136,6 @@ def _check(evidence: Evidence) -> None:
         raise ValueError("targets are not a list of classes")
     if any(values.shape != evidence.targets.shape for values in evidence.predictions.values()):
         raise ValueError("predictions and targets differ in shape")
-    for name, values in (evidence.curves | evidence.quantities).items():
+    for name, values in [*evidence.curves.items(), *evidence.first.items(), *evidence.quantities.items()]:
         if values.ndim != 1 or not np.issubdtype(values.dtype, np.number) or not np.isfinite(values).all():
             raise ValueError(f"{name} is not a list of numbers")

@@ -13,6 +13,7 @@ from harness.records.evidence import evidence_path
 from harness.records.runs import run_info
 from harness.records.same_code import read_same_code, versions_of
 from harness.records.schema import Record, costs_path, read_record, record_paths, write_record
+from harness.records.sender import SENDER, read_sender
 from harness.spec.entries import Entry, parse_entry
 from harness.spec.recipes import migrated, resolve
 from harness.spec.spread import spread_of
@@ -38,12 +39,12 @@ def import_campaign(folder: Path, splits: Path, root: Path = IMPORTED) -> Import
     measured the same (`same_code`). A split that is not here yet is taken over with the first record measured on it.
 
     Raises:
-        UserError: no such folder, or no records in it.
+        UserError: no such folder, no records in it, or a `submission.yaml` that cannot be read.
     """
     paths = list(record_paths(folder / "records"))
     if not paths:
         raise UserError(f"{folder / 'records'}: no records; --import takes the folder that a campaign wrote (--out)")
-    found = Imported()
+    found, beside = Imported(), [VERDICT] + [SENDER] * (read_sender(folder) is not None)
     for path in paths:
         try:
             record = read_record(path)
@@ -52,8 +53,9 @@ def import_campaign(folder: Path, splits: Path, root: Path = IMPORTED) -> Import
             found.refused.append(str(error) if str(path.with_suffix("")) in str(error) else f"{path}: {error}")
             continue
         _take(record, path, root / folder.resolve().name / record.split / entry.path / f"seed{record.seed}.json", found)
-    if found.taken and (folder / VERDICT).is_file():
-        shutil.copyfile(folder / VERDICT, root / folder.resolve().name / VERDICT)
+    for name in beside:
+        if found.taken and (folder / name).is_file():
+            shutil.copyfile(folder / name, root / folder.resolve().name / name)
     return found
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from harness.base.errors import UserError
 from harness.base.files import write_text
 from harness.metrics.selection import SELECTION_RULES
 from harness.records.collect import ROOTS, Collected, collect
+from harness.records.schema import Record
 
 COLUMNS = (
     "dataset", "split", "imbalance_factor", "track", "method", "variant", "backbone", "seed", "selection", "status",
@@ -19,8 +21,12 @@ COLUMNS = (
     "code_version", "notes", "record",
 )  # fmt: skip
 
-
-COSTS = ("wall_seconds", "train_seconds", "images_per_second", "peak_memory_mb", "device", "processor")
+COSTS = (
+    "wall_seconds", "train_seconds", "eval_seconds", "images_per_second", "peak_memory_mb", "trained_parameters",
+    "runs_at_once", "device", "processor", "precision",
+)  # fmt: skip
+"""What `load_results` adds from the file beside a record, for both stages together."""
+NUMBERS = ("all", "macro", "many", "medium", "few", "macro_f1", "ece", "top5", *COSTS[:7])
 
 
 def rows(collected: Collected) -> list[dict[str, Any]]:
@@ -46,7 +52,11 @@ def write_table(table: list[dict[str, Any]], path: Path) -> None:
 
 
 def load_results(path: Path | str | None = None) -> pd.DataFrame:
-    """Every record that can be read: a row for each run and selection rule, scores as fractions, with what it cost.
+    """Every record that can be read and agrees with its evidence: a row for each run and selection rule, with costs.
+
+    Scores are fractions, times seconds, `peak_memory_mb` is in 1e6 bytes; NaN is what does not exist: a group without a
+    class, the scores of a run that failed (one row, with the `reason`), a cost that was not noted. A record that lies
+    in two folders counts once. The columns are `COLUMNS`, those of results/table.csv, then `COSTS`.
 
     Args:
         path: folder with records; default those of this checkout, measured here and imported.
@@ -58,9 +68,14 @@ def load_results(path: Path | str | None = None) -> pd.DataFrame:
     if not roots or not all(root.is_dir() for root in roots):
         raise UserError(f"{path or ROOTS[0]}: no such folder; call this in a checkout, or name a folder with records")
     collected = collect(*roots)
-    costs = {record.as_posix(): collected.costs(record) for record, _ in collected.records}
+    once = dict[bytes, tuple[Path, Record]]()
+    for file, record in collected.records:
+        once.setdefault(file.read_bytes(), (file, record))  # equal records have equal bytes
+    collected = replace(collected, records=list(once.values()))
+    costs = {file.as_posix(): collected.costs(file) for file, _ in collected.records}
     table = [row | {name: costs[row["record"]].get(name) for name in COSTS} for row in rows(collected)]
-    return pd.DataFrame(table, columns=[*COLUMNS, *COSTS])
+    frame = pd.DataFrame(table, columns=[*COLUMNS, *COSTS])
+    return frame.astype(dict.fromkeys(NUMBERS, float))
 
 
 def _short(value: Any) -> str:

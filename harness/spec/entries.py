@@ -47,6 +47,20 @@ def parse_entry(text: str, *, where: str = "") -> Entry:
     return Entry(method, variant, match[2])
 
 
+def entry_of(text: str, variant: str = "", track: str = "") -> Entry:
+    """The entry that a person means by method[-variant][@track], with what `--variant` and `--track` add.
+
+    Without a track it is the common one.
+
+    Raises:
+        UserError: as `parse_entry`, or two tracks.
+    """
+    name, at, own = text.partition("@")
+    if at and track:
+        raise UserError(f"--track {track}: '{text}' names its track already")
+    return parse_entry(f"{name}{variant and '-'}{variant}@{own if at else track or 'common'}")
+
+
 def _method_and_variant(text: str, where: str) -> tuple[str, str]:
     """`tvmf-k64`; and `balanced-softmax` for balanced_softmax, where no method is called `balanced`."""
     words = text.split("-")

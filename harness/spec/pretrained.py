@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -51,14 +52,16 @@ def find(value: str) -> Path | None:
     return path
 
 
-def start_notes(value: str, dataset: str) -> list[str]:
-    """What a reader of a run that starts from these weights must know."""
+def start_notes(value: str, dataset: str, mean: Sequence[float] = ()) -> list[str]:
+    """What a reader of a run that starts from these weights must know; `mean`: of the recipe."""
     if not value:
         return []
     name = value.rpartition(" sha256:")[0] or value
     notes = [f"starts from pretrained weights ({name}): the images that those were trained on are not counted here"]
     if PINNED.fullmatch(value):
         notes[0] += "; what they were is not known here"
+        if not mean:
+            notes.append("pixels are normalised by this split's mean and std: the recipe gives none of the weights'")
     if re.search(r"(^|[_.-])(in1k|in12k|in21k|in22k|imagenet)", name) and "imagenet" in dataset:
         notes.append(f"{name}: trained on ImageNet, of which the images of {dataset} are a part")
     return notes
@@ -74,6 +77,8 @@ def timm_config(backbone: str, tag: str, where: str) -> dict[str, Any]:
 
     known = [name.partition(".")[2] for name in timm.list_pretrained(f"{backbone}.*")]
     if tag not in known:
+        if not timm.is_model(backbone) and "_cifar" not in backbone:
+            raise unknown("backbone", backbone, timm.list_models(), where=where)
         if not known:
             raise UserError(f"{where}: pretrained: timm has no weights for '{backbone}'; name a file ({SUFFIXES[0]})")
         raise unknown(f"weights of '{backbone}'", tag, known, where=f"{where}: pretrained")

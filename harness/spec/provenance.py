@@ -40,6 +40,12 @@ def code_version(method_folder: Path) -> str:
 
 
 @cache
+def harness_version() -> str:
+    """Hash over `CODE` alone."""
+    return sha256_json(_harness_code())
+
+
+@cache
 def _harness_code() -> dict[str, str]:
     files = [file for name in CODE for file in _python_files(PACKAGE / name)]
     return {file.relative_to(PACKAGE).as_posix(): _tree(file) for file in files}

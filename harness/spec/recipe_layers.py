@@ -49,6 +49,7 @@ class MethodFile:
     params: dict[str, Any] = field(default_factory=dict)
     variants: dict[str, Any] = field(default_factory=dict)
     tracks: dict[str, Any] = field(default_factory=dict)
+    tuned_on_test: dict[str, str] = field(default_factory=dict)  # data set -> which value was chosen on its test part
     listed_only: bool = False  # no shared recipe will do: only data sets under `tracks` have one
 
 
@@ -166,12 +167,13 @@ def with_bases(layers: Layers) -> Layers:
 
 
 def parse_override(item: str) -> dict[str, Any]:
-    """`a.b=value` as a nested mapping; the value is read as YAML."""
+    """`a.b=value` as a nested mapping; the value is read as YAML, numbers with commas between them as a list."""
     key, equals, text = item.partition("=")
     if not equals or not re.fullmatch(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*", key.strip()):
         raise UserError(f"--set {item}: expected key=value, e.g. recipe.epochs=2 or params.kappa=64")
     names = key.strip().removeprefix("recipe.").split(".")
-    value = parse_yaml(text, f"--set {item}")
+    numbers = re.fullmatch(r"\s*-?[\d.]+(e-?\d+)?(\s*,\s*-?[\d.]+(e-?\d+)?)+\s*", text)
+    value = parse_yaml(f"[{text}]" if numbers else text, f"--set {item}")
     for name in reversed(names):
         value = {name: value}
     return value  # type: ignore[no-any-return]

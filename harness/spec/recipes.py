@@ -30,7 +30,7 @@ from harness.spec.recipe_layers import (
     with_bases,
 )
 from harness.spec.registry import get_method, get_plugin
-from harness.spec.stage_recipe import Layer, StageRecipe
+from harness.spec.stage_recipe import LAYER_KEYS, Layer, StageRecipe
 from harness.splits.store import recipes_of
 
 if TYPE_CHECKING:
@@ -51,6 +51,7 @@ class Recipe:
     mean: tuple[float, ...] = config.later(())  # of each channel; empty: the split's
     std: tuple[float, ...] = config.later(())
     interpolation: Literal["bilinear", "bicubic"] = config.later("bilinear")
+    reader: Literal["", "exact", "fast"] = config.later("")  # of image files; empty: the exact one, where they are read
 
     @property
     def start(self) -> dict[str, Any]:
@@ -61,12 +62,16 @@ class Recipe:
         """Plain values, as records hold them."""
         return config.as_dict(self)
 
+    def shape_of(self, images: Sequence[int]) -> tuple[int, int, int]:
+        """Height, width and channels of what is trained on, from those of the images."""
+        return (self.image_size or images[0], self.image_size or images[1], images[2])
+
     def sha256(self) -> str:
         """The recipe's hash."""
         return sha256_json(self.as_dict())
 
 
-START = ("pretrained", "mean", "std", "interpolation")
+START = ("pretrained", "mean", "std", "interpolation", "reader")
 RENAMED = {"cos_start0": "cosine_epoch", "cos_start1": "cosine_epoch_to_0", "warm_cos": "cosine_epoch_to_0"}
 """Schedules, by the names that recipes once had for them."""
 
@@ -88,11 +93,14 @@ def overrides_between(here: Mapping[str, Any], wanted: Mapping[str, Any]) -> lis
     found = [("", {key: here.get(key) for key in top}, {key: wanted[key] for key in top})]
     found += [(prefix, here.get(key) or {}, wanted.get(key) or {}) for prefix, key in SECTIONS]
     changed = {key for _, one, other in found[:2] for key in other if one.get(key) != other[key]}
+    # What would follow another key: of a second stage the first one's, and what timm says of other weights.
+    other_start = wanted.get("pretrained") and changed & {"pretrained", "backbone"}
+    follows = {"finetune.": changed, "": {*START, "image_size"} if other_start else set()}
     return [
         f"{prefix}{key}={json.dumps(value)}"
         for prefix, one, other in found
         for key, value in sorted(other.items())
-        if one.get(key) != value or (prefix == "finetune." and key in changed)  # it would follow the first stage
+        if one.get(key) != value or key in follows.get(prefix, ())
     ]
 
 
@@ -137,9 +145,16 @@ def resolve(entry: Entry, dataset: str, overrides: Sequence[str] = (), backbone:
         UserError: no recipe for this track and data set, an unknown key or variant, a value of the wrong type or out
             of its domain; the message names the file and the key.
     """
+    return resolve_with_layers(entry, dataset, overrides, backbone)[0]
+
+
+def resolve_with_layers(
+    entry: Entry, dataset: str, overrides: Sequence[str] = (), backbone: str | None = None
+) -> tuple[Cell, Layers]:
+    """As `resolve`, and the layers that the recipe is merged from."""
     method, given, dataset = get_method(entry.method), dataset, recipes_of(dataset)
     if given != dataset and entry.track == "paper":
-        raise UserError(f"{entry}: no paper has a recipe for {given}; the common one is {entry.path.name}@common")
+        raise UserError(f"{entry}: no paper has a recipe for {given}; try a method on track 'common'")
     own = own_layers(entry, dataset)
     own += [("--backbone", {"backbone": backbone})] if backbone else []
     typed = [(f"--set {item}", parse_override(item)) for item in overrides]
@@ -154,7 +169,7 @@ def resolve(entry: Entry, dataset: str, overrides: Sequence[str] = (), backbone:
     _check_optimizers(recipe, method, first_stage, what)
     _check_smoothing(recipe, method, first_stage, what)
     first_params = _first_stage_params(entry, dataset, params, first_stage)
-    return Cell(entry, recipe, method, first_stage, first_params, stages)
+    return Cell(entry, recipe, method, first_stage, first_params, stages), layers
 
 
 def _check_optimizers(recipe: Recipe, method: type[Method], first_stage: type[Method], where: str) -> None:
@@ -204,7 +219,7 @@ def _say_once(text: str) -> None:
 
 def _params(method: type[Method], layers: Layers) -> Any:
     for where, layer in layers:
-        config.check(method.Params, layer.get("params", {}), f"{where}.params")
+        config.check(method.Params, layer.get("params", {}), _section(where, "params"))
     values = merged(layers).get("params", {})
     return config.build(method.Params, values, f"params of '{method.name}' ({files(layers)})")
 
@@ -229,9 +244,17 @@ def _first_stage_params(entry: Entry, dataset: str, params: Any, first_stage: ty
 
 
 def _check_layer(method: type[Method], layer: Mapping[str, Any], where: str) -> None:
+    if misplaced := {f.name for f in dataclasses.fields(method.Params)} & layer.keys() - LAYER_KEYS:
+        key = sorted(misplaced)[0]
+        raise UserError(f"{where}: '{key}' is a parameter of method '{method.name}': write params.{key}")
     config.check(Layer, layer, where)
-    config.check(StageRecipe, layer.get("finetune", {}), f"{where}.finetune")
-    config.check(method.Params, layer.get("params", {}), f"{where}.params")
+    config.check(StageRecipe, layer.get("finetune", {}), _section(where, "finetune"))
+    config.check(method.Params, layer.get("params", {}), _section(where, "params"))
+
+
+def _section(where: str, name: str) -> str:
+    """What was typed names its section itself."""
+    return where if where.startswith("--") else f"{where}.{name}"
 
 
 def _build(params: Any, stages: tuple[Stage, ...], values: dict[str, Any], where: str) -> Recipe:

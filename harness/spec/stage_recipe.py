@@ -19,6 +19,7 @@ AT_MOST = {
     "rand_augment": 30, "random_erasing": 1, "crop_area": 1, "jitter_share": 1, "hue": 0.5, "grey": 1, "blur": 1,
 }  # fmt: skip
 NEEDS = {"hue": (0, "color_jitter"), "jitter_share": (1, "color_jitter"), "crop_area": (0.08, "resized_crop")}
+EMA_SPANS = 5  # that a stage must have: of the weights it began with e^-5 is left in its average
 BELOW_1 = ("ema", "label_smoothing", "drop_path")
 
 
@@ -131,8 +132,9 @@ class StageRecipe:
         decay_all: whether weight decay holds for norms, biases and what timm's model exempts, too.
         label_smoothing: part of each label that is spread over all classes, below 1; for methods that train with plain
             cross-entropy.
-        ema: decay of a moving average of the weights, below 1. The averaged weights are evaluated, saved and handed to
-            a second stage; a note says what the raw ones score. 0: none.
+        ema: decay of a moving average of the weights, below 1; in a stage of fewer than 5 / (1 - ema) steps it is
+            1 - 5 / steps, or else the start would weigh too much. The averaged weights are evaluated, saved and handed
+            to a second stage; a note says which decay it was and what the raw ones score. 0: none.
         drop_path: rate of stochastic depth, below 1, where timm's network has it.
         gradient_checkpointing: compute activations again in the backward pass instead of keeping them: less memory,
             more time. Not for networks with BatchNorm, whose statistics would move twice.
@@ -208,14 +210,18 @@ class StageRecipe:
         return [size for size in sizes if size == self.batch_size] or sizes if self.drop_last else sizes
 
     def for_images(self, count: int) -> StageRecipe:
-        """The recipe in whole epochs for a training part of so many images."""
-        if not self.iterations:
-            return self
-        epochs, warmup = (
-            whole_epochs(steps, count, self.batch_size, count_partial_batch=self.count_partial_batch)
-            for steps in (self.iterations, self.warmup_iterations)
-        )
-        return dataclasses.replace(self, epochs=epochs, warmup_epochs=warmup, iterations=0, warmup_iterations=0)
+        """The recipe in whole epochs for a training part of so many images, with an `ema` that fits their steps."""
+        recipe = self
+        if self.iterations:
+            epochs, warmup = (
+                whole_epochs(steps, count, self.batch_size, count_partial_batch=self.count_partial_batch)
+                for steps in (self.iterations, self.warmup_iterations)
+            )
+            recipe = dataclasses.replace(self, epochs=epochs, warmup_epochs=warmup, iterations=0, warmup_iterations=0)
+        if not recipe.ema:
+            return recipe
+        steps = recipe.epochs * -(-count // recipe.batch_size)
+        return dataclasses.replace(recipe, ema=min(recipe.ema, round(max(0.0, 1 - EMA_SPANS / max(steps, 1)), 4)))
 
 
 @dataclass(frozen=True)
@@ -236,6 +242,9 @@ class Layer(StageRecipe):
             pretrained weights where timm knows it, else the split's.
         std: standard deviation of each channel; as `mean`.
         interpolation: how images are resized; with timm's weights, where it is not given, as their training did.
+        reader: how image files are read: `exact`, as torchvision decodes and resizes, or `fast` (extra `fast`), whose
+            pixels differ a little. Either reads a set that fits into memory from its files too, where it has any.
+            Empty: `exact` for what does not fit into memory.
         params: the method's own hyper-parameters, the fields of its `Params`.
         finetune: keys of the second stage; those that are missing are the first stage's.
     """
@@ -247,6 +256,7 @@ class Layer(StageRecipe):
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
     interpolation: Literal["", "bilinear", "bicubic"] = ""
+    reader: Literal["", "exact", "fast"] = ""
     params: dict[str, Any] = field(default_factory=dict)
     finetune: dict[str, Any] = field(default_factory=dict)
 

@@ -95,6 +95,17 @@ def entries_for(suite: Suite, dataset: str) -> dict[Entry, int]:
     return found
 
 
+def members(name: str) -> Callable[[str, str, str], bool]:
+    """Tells of a record's split, data set and entry whether it is of the suite of that name.
+
+    Raises:
+        UserError: there is no such suite.
+    """
+    suite = get_suite(name)
+    entries = functools.cache(lambda dataset: {str(entry) for entry in entries_for(suite, dataset)})
+    return lambda split, dataset, entry: split in suite.splits and entry in entries(dataset)
+
+
 def _may_run(entry: Entry, dataset: str) -> bool:
     try:
         return has_recipe(entry, dataset)

@@ -71,7 +71,8 @@ class BALMS(Method):
         device = model.head.weight.device
         self.omega = torch.logit(inverse / (inverse.min() + inverse.max())).to(device).requires_grad_()
         betas = (0.9, self.params.adam_beta2)
-        self.adam = torch.optim.Adam([self.omega], lr=self.params.meta_learning_rate, betas=betas)
+        rate, on_device = self.params.meta_learning_rate, device.type == "cuda"
+        self.adam = torch.optim.Adam([self.omega], lr=rate, betas=betas, capturable=on_device)  # its count of steps too
 
     def sampler(self, labels: np.ndarray, stage: Stage) -> Sampler:
         """The Meta Sampler uses the labels of the planned order and not that order; the fixed ones plan it."""

@@ -123,11 +123,13 @@ class CDB(Method):
 
     def on_epoch_end(self, step: StepContext) -> None:
         """New weights."""
-        self.accuracy = torch.where(self.judged > 0, self.correct / self.judged.clamp_min(1e-12), self.accuracy)
+        found = torch.where(self.judged > 0, self.correct / self.judged.clamp_min(1e-12), self.accuracy)
+        self.accuracy.copy_(found)  # in place, as a graph over the step reads the same memory again
         dynamic = self.params.dynamic
         tau = self.params.tau if dynamic == "none" else dynamic_tau(self.accuracy, dynamic)
-        self.class_weights = difficulty_weights(self.accuracy, tau)
-        self.judged, self.correct = torch.zeros_like(self.judged), torch.zeros_like(self.correct)
+        self.class_weights.copy_(difficulty_weights(self.accuracy, tau))
+        self.judged.zero_()
+        self.correct.zero_()
 
     def class_quantities(self, model: Classifier) -> dict[str, Tensor]:
         """The loss weights at the end as well."""

@@ -100,7 +100,7 @@ class CMO(Method):
         if p.loss == "ldam_drw":
             logits = float(p.scale) * with_margin(logits, target, self.margins)
         values = F.cross_entropy(logits, target, reduction="none")
-        if p.loss == "ce" or step.epoch < p.reweight_from * step.epochs:
+        if p.loss == "ce" or not step.passed(p.reweight_from):
             return values
         weights = self.class_weights.to(logits)[target]
         return values * weights / model.average(weights.mean())

@@ -29,7 +29,7 @@ def prototypical_contrastive_loss(features: Tensor, prototypes: Tensor, target: 
     check_batch(similarity, target)
     own = F.one_hot(target, len(prototypes)).bool()
     others = similarity.masked_fill(own, -torch.inf).logsumexp(1)
-    return (others - similarity[own]).mean()
+    return (others - similarity.gather(1, target[:, None])[:, 0]).mean()
 
 
 class Hybrid(Classifier):

@@ -73,7 +73,7 @@ class InfluenceBalanced(Method):
     def loss(self, logits: Tensor, target: Tensor, step: StepContext) -> Tensor:
         """Plain mean over the batch, class weights not divided out."""
         p = self.params
-        if step.epoch < p.ib_from * step.epochs:
+        if not step.passed(p.ib_from):
             return F.cross_entropy(logits, target)
         assert step.features is not None
         return ib_loss(

@@ -51,7 +51,7 @@ class LDAMDRW(Method):
         """CE of s (cos - m_y at the target), weighted once re-weighting has begun; the weights are divided out."""
         check_batch(logits, target)
         lowered = self.params.scale * with_margin(logits, target, self.margins)
-        if step.epoch < self.params.reweight_from * step.epochs:
+        if not step.passed(self.params.reweight_from):
             return F.cross_entropy(lowered, target)
         weights = self.class_weights.to(logits)
         return F.cross_entropy(lowered, target, weight=weights) * step.relative_weight(weights, target)

@@ -14,7 +14,7 @@ from harness.api import Batch, Classifier, Method, RunFailed, Stage, StepContext
 from harness.toolbox.class_means import ClassMeans
 from harness.toolbox.heads import ScaledCosine
 from harness.toolbox.losses import check_batch
-from methods.lift.tuners import attach, bottleneck, is_transformer
+from methods.lift.tuners import attach, bottleneck, check_fits, is_transformer
 
 
 def lift_loss(logits: Tensor, target: Tensor, class_counts: Tensor, tau: float = 1.0) -> Tensor:
@@ -69,13 +69,16 @@ class LIFT(Method):
         """With what is attached, in stage 2.
 
         Raises:
-            ValueError: see `attach`.
+            ValueError: see `check_fits`; in stage 1 already.
         """
         model = super().build(backbone, stage)
         self.tuning: str = self.params.tuning
         if self.tuning == "auto":
             self.tuning = "adaptformer" if is_transformer(backbone) else "norm"
-        if stage == "finetune" and self.tuning not in ("norm", "bias", "none", "full"):
+        if self.tuning in ("norm", "bias", "none", "full"):
+            return model
+        check_fits(backbone, self.tuning)
+        if stage == "finetune":
             blocks: Any = getattr(backbone, "blocks", ())
             size = 10 if "prompts" in self.tuning else bottleneck(self.task.num_classes, max(len(blocks), 1))
             model.tuner = self.tuner = attach(backbone, self.tuning, self.params.size or size)

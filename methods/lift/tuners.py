@@ -114,16 +114,8 @@ def is_transformer(network: Any) -> bool:
     return bool(blocks) and all(hasattr(block, "attn") and hasattr(block, "mlp") for block in blocks)
 
 
-def attach(network: Any, kind: str, size: int) -> nn.ModuleList:
-    """Attaches one to each block, or to the first.
-
-    Args:
-        kind: "adaptformer", "adapter", "lora", "prompts" (of the first block) or "deep_prompts".
-        size: hidden width, rank, or number of prompts.
-
-    Raises:
-        ValueError: not such a network, or one whose features are not those of its class token.
-    """
+def check_fits(network: Any, kind: str) -> None:
+    """Raises a ValueError unless this kind can attach to the network, and is seen by its features."""
     if not is_transformer(network):
         raise ValueError(f"{kind} attaches to the blocks of timm's transformers; {type(network).__name__} has none")
     plain = (nn.Identity, type(None))
@@ -132,6 +124,19 @@ def attach(network: Any, kind: str, size: int) -> nn.ModuleList:
         raise ValueError(f"{kind} attaches to plain blocks, without layer scale and stochastic depth (drop_path)")
     if "prompts" in kind and network.global_pool != "token":
         raise ValueError(f"{kind} need the features of a class token, found those of '{network.global_pool}'")
+
+
+def attach(network: Any, kind: str, size: int) -> nn.ModuleList:
+    """Attaches one to each block, or to the first.
+
+    Args:
+        kind: "adaptformer", "adapter", "lora", "prompts" (of the first block) or "deep_prompts".
+        size: hidden width, rank, or number of prompts.
+
+    Raises:
+        ValueError: see `check_fits`.
+    """
+    check_fits(network, kind)
     width, blocks = network.embed_dim, list(network.blocks)
     if "prompts" in kind:
         blocks = blocks if kind == "deep_prompts" else blocks[:1]

@@ -110,7 +110,7 @@ class RIDE(Method):
         p = self.params
         if step.stage == "finetune":
             return router_loss(logits, target, float(p.router_weight))
-        late = step.epoch >= p.reweight_from * step.epochs
+        late = step.passed(p.reweight_from)
         if p.collaborative:  # one loss of the mean, as often as there are experts
             logits = logits.mean(1, keepdim=True).expand(-1, p.experts, -1)
         loss = individual_loss(logits, target, self.margins, self.class_weights if late else None)

@@ -96,7 +96,8 @@ class TDE(Method):
 
     def after_step(self, step: StepContext) -> None:
         """The moving mean: in the head, so that it belongs to the checkpoint."""
-        forgets = 1 - self.params.mean_momentum
+        forgets: float | Tensor = 1 - self.params.mean_momentum
         if self.params.follow_rate:
-            forgets *= min(50 * step.learning_rate, 1.0)
+            rate = 50 * step.learning_rate
+            forgets *= rate.clamp(max=1.0) if isinstance(rate, Tensor) else min(rate, 1.0)
         step.model.head.mean.mul_(1 - forgets).add_(self.batch_mean)

@@ -66,10 +66,10 @@ class VS(Method):
     def loss(self, logits: Tensor, target: Tensor, step: StepContext) -> Tensor:
         """CE(z / t + tau log pi, y); class weights are divided out (mean by weight)."""
         check_batch(logits, target)
-        if step.epoch >= self.params.vs_from * step.epochs:
+        if step.passed(self.params.vs_from):
             temperature, offset = (values.to(logits) for values in self.adjustment)
             logits = logits / temperature + offset
-        if self.params.weights == "none" or step.epoch < self.params.weights_from * step.epochs:
+        if self.params.weights == "none" or not step.passed(self.params.weights_from):
             return F.cross_entropy(logits, target)
         weights = self.class_weights.to(logits)
         return F.cross_entropy(logits, target, weight=weights) * step.relative_weight(weights, target)

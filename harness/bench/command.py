@@ -17,7 +17,7 @@ from harness.engine.device import device_name, pick_device
 from harness.spec.provenance import machine
 
 SCHEMA = 1
-PARTS = ("losses", "loader", "loop", "report")
+PARTS = ("losses", "loader", "loop", "steps", "report")
 FOLDER = Path(__file__).parents[2] / "tests" / "bench"  # the pytest-benchmark tests, of a clone
 DEVICE, QUICK = "LTBENCH_BENCH_DEVICE", "LTBENCH_BENCH_QUICK"  # their settings
 

@@ -25,6 +25,8 @@ def show(report: dict[str, Any]) -> None:
     if parts["loop"]:
         kind = "cpu" if report["machine"]["device"].startswith("CPU") else "cuda"
         screen.print(loop_table(parts["loop"], kind))
+    if parts["steps"]:
+        screen.print(step_table(parts["steps"]))
     if parts["report"]:
         screen.print(report_table(parts["report"]))
 
@@ -78,6 +80,13 @@ def loop_table(rows: list[Row], kind: str) -> Table:
         lines.append((row["case"], row["precision"], *_speeds(row, "ours", "plain", "floor"), _span(row), aim, floor))
     head = ("what", "precision", "ours", "plain", "floor", "ours / plain", "aim", "ours / floor")
     return table(title, head, lines, words=("what", "precision"))
+
+
+def step_table(rows: list[Row]) -> Table:
+    """Time of each method's stages for a training image."""
+    lines = [(row["method"], row["stage"], _span(row)) for row in rows]
+    title = f"training, {rows[0]['backbone']}, batch {rows[0]['batch']}: time for an image, times cross-entropy's"
+    return table(title, ("method", "stage", "times ce"), lines, words=("method", "stage"))
 
 
 def report_table(rows: list[Row]) -> Table:

@@ -1,5 +1,7 @@
 """Campaigns: as many runs of a suite as a time budget allows, several at once on each device, without DVC.
 
+On a GPU `harness.running.packing` finds out how many at once, unless that is given.
+
 Worker processes take runs in the order of `harness.running.plans`, which completes one cell after the other. When the
 budget ends, runs under way stop, and the same command resumes them. A finished run is a record under `<out>/records`.
 A failed run becomes a record that says so and holds up nothing; the next call tries it again, last.
@@ -7,7 +9,11 @@ A failed run becomes a record that says so and holds up nothing; the next call t
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import time
+from collections.abc import Callable
+from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
 
@@ -16,7 +22,8 @@ from harness.base.files import locked
 from harness.base.processes import Exited, Pool
 from harness.base.progress import Reporter, Sender, reporter
 from harness.records.runs import RunInfo
-from harness.running.plans import Outcome, Run, Settings, do, fail, make_plan, slots, workplace
+from harness.running.packing import Memory, Packing, shared_cards
+from harness.running.plans import Outcome, Plan, Run, Settings, do, fail, make_plan, slots, workplace
 from harness.running.status import Tracker
 from harness.running.sweep.contract import only_one
 
@@ -33,45 +40,79 @@ def campaign(suite: str, budget: float, settings: Settings) -> Outcome:
             at work in the folder.
     """
     until = time.monotonic() + budget
-    with locked(settings.out), reporter() as progress, Pool("spawn") as pool:  # CUDA does not survive a fork
+    with locked(settings.out), reporter() as progress, contextlib.ExitStack() as stack:
         plan = make_plan(suite, settings)
-        total, devices = plan.left, slots(settings)[: plan.left]
-        tracker = Tracker(settings.out, suite, plan, len(devices))
-
-        def hire(device: str) -> Connection:
-            return pool.start(work, settings.out, device, devices.count(device))
-
-        idle, busy = {hire(device): device for device in devices}, dict[Connection, tuple[str, Run]]()
-        while (plan.ready or busy) and time.monotonic() < until:
-            while plan.ready and idle:
-                (worker, device), run = idle.popitem(), plan.take()
-                worker.send(run)
-                busy[worker] = device, run
-                tracker.started(run)
+        every = slots(settings)
+        total, devices = plan.left, list(dict.fromkeys(every))
+        on_cards = devices[:1] != ["cpu"]
+        stack.enter_context(shared_cards(on_cards, progress.note))
+        pool = stack.enter_context(Pool("spawn"))  # CUDA does not survive a fork
+        fixed = settings.per_device if on_cards else min(len(every), max(total, 1))
+        crews = [_Crew(device, Packing(device, fixed, progress.note), settings.out, pool) for device in devices]
+        tracker = Tracker(settings.out, suite, plan, sum(crew.packing.count for crew in crews))
+        while (plan.ready or any(crew.busy for crew in crews)) and time.monotonic() < until:
+            for crew in crews:
+                crew.set_to_work(plan, tracker)
+            tracker.at_once(sum(crew.packing.count for crew in crews))
             for worker, message in pool.heard(max(0.0, until - time.monotonic())):
-                device, run = busy[worker]
-                if not isinstance(message, RunInfo | Exited):
-                    message(_Watched(run, progress, tracker))
-                    continue
-                del busy[worker]
-                if isinstance(message, Exited):  # it died: its run has failed, and another takes its place
-                    idle[hire(device)], outcome = device, fail(run, settings.out, message.cause)
+                crew = next(crew for crew in crews if worker in crew.busy)
+                run = crew.busy[worker]
+                if isinstance(message, Memory):
+                    crew.packing.remembers(message)
+                elif not isinstance(message, RunInfo | Exited):
+                    message(_Watched(run, progress, tracker, partial(crew.packing.epoch, worker)))
                 else:
-                    idle[worker], outcome = device, message
-                plan.finished(run)
-                tracker.finished(run, outcome)
-                if run.stage != "train":
-                    title = f"{run.split} {run.entry} seed {run.seed}"
-                    progress.note(f"[{tracker.made}/{total}] {title}: {outcome.how_it_ended}")
+                    outcome = crew.over(worker, message)
+                    plan.finished(run)
+                    tracker.finished(run, outcome)
+                    if run.stage != "train":
+                        title = f"{run.split} {run.entry} seed {run.seed}"
+                        progress.note(f"[{tracker.made}/{total}] {title}: {outcome.how_it_ended}")
     return Outcome(tracker.made, tracker.failed, total - tracker.made, len(plan.left_out))
 
 
-class _Watched(Reporter):
-    """Shows what a worker reports of its run, and keeps count of the epochs."""
+class _Crew:
+    """The workers of a device.
 
-    def __init__(self, run: Run, progress: Reporter, tracker: Tracker) -> None:
+    Attributes:
+        busy: the runs under way, by worker.
+    """
+
+    def __init__(self, device: str, packing: Packing, out: Path, pool: Pool) -> None:
+        self.packing, self.busy = packing, dict[Connection, Run]()
+        self._device, self._out, self._pool = device, out, pool
+        self._idle: list[Connection] = []
+
+    def set_to_work(self, plan: Plan, tracker: Tracker) -> None:
+        """Gives out runs that can start, to as many workers as there are to be."""
+        while plan.ready and len(self.busy) < self.packing.count:
+            count = self.packing.count
+            worker = self._idle.pop() if self._idle else self._pool.start(work, self._out, self._device)
+            run = plan.take()
+            worker.send((run, count))
+            self.busy[worker] = run
+            tracker.started(run)
+
+    def over(self, worker: Connection, message: RunInfo | Exited) -> RunInfo:
+        """A run is over, or the worker is, and its run has failed; says how it ended."""
+        run = self.busy.pop(worker)
+        self.packing.gone(worker)
+        if isinstance(message, Exited):
+            return fail(run, self._out, message.cause)
+        self._idle.append(worker)
+        return message
+
+
+class _Watched(Reporter):
+    """Shows what a worker reports of its run, and keeps count of the epochs.
+
+    Args:
+        passes: told the image passes of each epoch.
+    """
+
+    def __init__(self, run: Run, progress: Reporter, tracker: Tracker, passes: Callable[[float], None]) -> None:
         super().__init__()
-        self._run, self._tracker, self._progress = run, tracker, progress
+        self._run, self._tracker, self._progress, self._passes = run, tracker, progress, passes
 
     def note(self, text: str) -> None:
         """Shown."""
@@ -81,13 +122,31 @@ class _Watched(Reporter):
         """Shown and counted."""
         self._progress.epoch(what, done, total, detail)
         self._tracker.epoch(self._run, done, total)
+        self._passes(self._run.passes / total)
 
 
-def work(connection: Connection, out: Path, device: str, at_once: int) -> None:
+class _OnCard(Sender):
+    """Says with each epoch how much memory the card has left."""
+
+    def __init__(self, connection: Connection, device: str) -> None:
+        super().__init__(connection)
+        self._device = device
+
+    def epoch(self, what: str, done: int, total: int, detail: str) -> None:
+        """Sent on."""
+        import torch
+
+        self._send(Memory(*torch.cuda.mem_get_info(self._device)))
+        super().epoch(what, done, total, detail)
+
+
+def work(connection: Connection, out: Path, device: str) -> None:
     """A worker's life: takes runs, does them, says how they ended."""
-    place = workplace(out, device, at_once, Sender(connection))
+    told = Sender(connection) if device == "cpu" else _OnCard(connection, device)
+    place = workplace(out, device, 1, told)
     while True:
-        run: Run = connection.recv()
+        run, at_once = connection.recv()
+        place = dataclasses.replace(place, at_once=at_once)
         with only_one(out.resolve(), run.folder):  # a job of a sweep whose head died may still be at it
             try:
                 outcome = do(run, out, place)

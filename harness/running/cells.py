@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import subprocess
@@ -10,13 +11,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from rich.console import Console
-from rich.table import Table
-
 from harness.base.errors import RunFailed, UserError
 from harness.base.files import locked, read_json, sha256_json, write_json
 from harness.base.launch import is_rank, launch
 from harness.base.progress import reporter
+from harness.base.screen import console, table
 from harness.metrics.selection import SELECTION_RULES
 from harness.metrics.shots import DEFAULT_POLICY, GROUPS
 from harness.reading.dataset import Dataset
@@ -31,8 +30,9 @@ from harness.spec.registry import get_plugin
 from harness.spec.spread import ONE_PROCESS, Spread, spread_of
 from harness.spec.suites import RECORDS, SPLITS, check_cell, failed_cells, parse_seeds
 from harness.splits import splits, store
-from harness.splits.split_names import name_split, parse_split_name
+from harness.splits.split_names import parse_split_name
 
+REPRODUCED = Path("runs/reproduced")  # in folders by run key
 SCRATCH = Path("work/.scratch")  # runs under way without DVC: in the folder of all that they leave
 
 
@@ -114,17 +114,18 @@ def _record_unresolved(asked: StageRequest, entry: Entry, seeds: Sequence[int], 
 
 
 def run_alone(
-    dataset_name: str,
+    dataset: Dataset,
+    name: str,
     entry: Entry,
     seeds_text: str,
     out: Path,
-    imbalance_factor: float | None,
     overrides: list[str],
     backbone: str | None,
     device: str,
-    holdout: float = 0.0,
 ) -> None:
     """Fetch, split, train, finetune, evaluate for one cell, without DVC; prints the table.
+
+    `name` is that of the split.
 
     Everything lies under `out`, in folders named by what they depend on, so that another recipe never overwrites it
     and the same command goes on where it was stopped.
@@ -132,11 +133,9 @@ def run_alone(
     Raises:
         RunFailed: a seed failed.
     """
-    seeds, dataset = parse_seeds(seeds_text), store.get_dataset(dataset_name, where="--dataset", holdout=holdout)
+    seeds = parse_seeds(seeds_text)
     for line in dataset.passed_over:
         print(f"note: {line}", file=sys.stderr)
-    name = str(name_split(dataset, imbalance_factor))
-    parse_split_name(name, where="--imbalance-factor")
     cell = resolve(entry, dataset.name, overrides, backbone)
     paths, outcomes = _whole_path(cell, name, dataset, seeds, out, device)
     records = [read_record(path) for path in paths]
@@ -179,15 +178,11 @@ def reproduce(path: Path, out: Path | None, device: str) -> None:
     print(f"{path}: measured again, and every number is the same ({again})")
 
 
-def measure_again(path: Path, out: Path | None, device: str) -> Path:
-    """Runs a record's run again, from the data on; where the new record lies.
-
-    Args:
-        out: an empty folder, or that of the same call that was stopped; default `runs/reproduced/<run key>`.
+def recorded(path: Path) -> tuple[Record, Cell, Dataset]:
+    """A record, with the cell and data set that make its run again here.
 
     Raises:
-        UserError: this checkout would run something else: another recipe, or another split.
-        RunFailed: the run failed.
+        UserError: this checkout would run something else.
     """
     record = read_record(path)
     if record.status != "ok":
@@ -208,7 +203,21 @@ def measure_again(path: Path, out: Path | None, device: str) -> Path:
             f"{path}: its recipe {record.recipe_sha256[:8]} is not this checkout's of {entry}, nor can --set make it; "
             "check out the commit that measured it (`commit` in its .run.json), and try again there"
         )
-    out = out or Path("runs/reproduced") / record.run_key
+    return record, cell, dataset
+
+
+def measure_again(path: Path, out: Path | None, device: str) -> Path:
+    """Runs a record's run again, from the data on; where the new record lies.
+
+    Args:
+        out: an empty folder, or that of the same call that was stopped; default `runs/reproduced/<run key>`.
+
+    Raises:
+        UserError: this checkout would run something else: another recipe, or another split.
+        RunFailed: the run failed.
+    """
+    record, cell, dataset = recorded(path)
+    out = out or REPRODUCED / record.run_key
     marker = out / "reproducing.json"
     if out.is_dir() and any(out.iterdir()) and (not marker.is_file() or read_json(marker, "marker") != record.run_key):
         raise UserError(f"--out {out}: not empty; what lies there would not be measured again; name a new folder")
@@ -216,7 +225,7 @@ def measure_again(path: Path, out: Path | None, device: str) -> Path:
     drawn = splits.read_split(ensure_split(record.split, dataset, out))
     if drawn.sha256 != record.split_sha256:
         raise UserError(f"{path}: measured on split {record.split_sha256}, {record.split} is {drawn.sha256} here")
-    code = code_version(get_plugin(entry.method).folder)
+    code = code_version(get_plugin(cell.entry.method).folder)
     if code != record.code_version:
         print(f"note: measured with code {record.code_version}, this checkout has {code}; the numbers may differ")
     (again,), outcomes = _whole_path(cell, record.split, dataset, [record.seed], out, device, record.shot_policy)
@@ -265,6 +274,33 @@ def ensure_split(name: str, dataset: Dataset, out: Path) -> Path:
     return path
 
 
+def check_start(cell: Cell, image_shape: Sequence[int]) -> None:
+    """Builds the backbone as a run would, but for weights that timm would have to fetch.
+
+    Raises:
+        UserError: it cannot be built, takes no such images, or its weights are of another network.
+    """
+    from harness.engine.pretrained import start_backbone
+
+    recipe = cell.recipe
+    shape = recipe.shape_of(image_shape)
+    start_backbone(recipe.backbone, shape, recipe.pretrained, recipe.train.drop_path, fetch=False)
+
+
+def planned_split(name: str, dataset: Dataset, out: Path) -> splits.Split:
+    """The split as `ensure_split` would have it, but nothing is fetched or written.
+
+    Raises:
+        UserError: it has not been drawn, and its data are not here.
+    """
+    for folder in (out / "splits", SPLITS):
+        with contextlib.suppress(UserError):
+            return splits.read_split(folder / f"{name}.json")
+    if not store.is_here(dataset):
+        raise UserError(f"{name}: neither the split nor its data are here; first: {store.bringing_command(dataset)}")
+    return splits.build_split(name, store.find(dataset), store.load(dataset))
+
+
 BALANCED = 1e-6  # within this, class-mean accuracy is that over all images
 
 
@@ -277,19 +313,18 @@ def print_table(records: Sequence[Record]) -> None:
     of_all = [scores for record in records for scores in record.results.values() if scores]
     scored = ["all", "macro"] if any(abs(scores.all - scores.macro) > BALANCED for scores in of_all) else ["all"]
     titles = [{"macro": "class mean"}.get(name, name) for name in scored]
-    table = Table(title=f"{records[0].entry} on {records[0].split} (top-1, %)")
-    for column in ("seed", "selection", "epoch", *titles, *(f"{group} ({groups[group]})" for group in GROUPS)):
-        table.add_column(column, justify="left" if column == "selection" else "right")
+    head = ("seed", "selection", "epoch", *titles, *(f"{group} ({groups[group]})" for group in GROUPS))
+    rows = list[list[str]]()
     for record in records:
         if record.status != "ok":
-            table.add_row(str(record.seed), record.status, *["-"] * (1 + len(scored) + len(GROUPS)))
+            rows.append([str(record.seed), record.status, *["-"] * (1 + len(scored) + len(GROUPS))])
         for rule in SELECTION_RULES:
             scores = record.results.get(rule)
             if scores:
                 values = [getattr(scores, name) for name in (*scored, *GROUPS)]
                 cells = ["-" if value is None else f"{100 * value:.2f}" for value in values]
-                table.add_row(str(record.seed), rule, str(scores.epoch), *cells)
-    Console().print(table)
+                rows.append([str(record.seed), rule, str(scores.epoch), *cells])
+    console().print(table(f"{records[0].entry} on {records[0].split} (top-1, %)", head, rows, words=("selection",)))
 
 
 def retry(suite: str) -> int:

@@ -12,11 +12,12 @@ from harness.datasets._walk import FaultsError
 from harness.metrics.shots import group_sizes
 from harness.reading.dataset import Dataset, ImageFiles
 from harness.reading.decoding import image_size
+from harness.running.cells import check_start
 from harness.spec.entries import Entry
 from harness.spec.recipes import Cell, resolve
 from harness.splits import store
 from harness.splits.notes import counted, data_notes
-from harness.splits.split_names import name_split
+from harness.splits.split_names import split_of
 from harness.splits.splits import Split, build_split
 from harness.splits.verify import verify
 
@@ -33,7 +34,7 @@ PROBE, PATIENCE = 8, 3.0  # images of the first timed step; seconds that a step 
 class Findings:
     """What was found: lines to read, what stops a run, and what a person should know or do."""
 
-    name: str  # of the data set
+    name: str  # of the split
     facts: list[tuple[str, str]] = field(default_factory=list)  # what, text
     stops: list[str] = field(default_factory=list)
     hints: list[str] = field(default_factory=list)
@@ -59,7 +60,7 @@ def examine(
     """Looks at a data set as a run of `entry` would use it.
 
     Args:
-        name: of the data set; like all that follow, as `ltbench run` takes it.
+        name: of the data set or split; like all that follow, as `ltbench run` takes it.
         holdout: share of each class that becomes the test part, where there is none.
         factor: imbalance factor.
         backbone: instead of the recipe's.
@@ -71,17 +72,17 @@ def examine(
         UserError: there is no such data set, or it cannot be taken for one.
     """
     try:
-        dataset = store.get_dataset(name, holdout=holdout)
+        dataset, split_name = split_of(name, imbalance_factor=factor, holdout=holdout)
     except FaultsError as error:
         more = [f"{len(error.faults) - ALL_FAULTS} more"] if error.faults[ALL_FAULTS:] else []
         return Findings(name, stops=[*error.faults[:ALL_FAULTS], *more], hints=["mend these, then look again"])
-    found = Findings(dataset.name, [("data set", f"{dataset.name}: {dataset.title}")])
+    found = Findings(split_name, [("data set", f"{dataset.name}: {dataset.title}")])
     found.hints += dataset.passed_over
     cell = _look_at_recipe(dataset, entry, overrides, backbone, found)
     if not store.is_here(dataset):
         found.hints.append(f"nothing of it is here yet; to look at it, first: {store.bringing_command(dataset)}")
         return found
-    split = _look_at_split(dataset, factor, found) if _look_at_files(dataset, found, quick) else None
+    split = _look_at_split(dataset, split_name, found) if _look_at_files(dataset, found, quick) else None
     if split and cell:
         _look_at_training(dataset, split, cell, device, found)
     return found
@@ -90,21 +91,13 @@ def examine(
 def _look_at_recipe(
     dataset: Dataset, entry: Entry, overrides: Sequence[str], backbone: str | None, found: Findings
 ) -> Cell | None:
-    from harness.engine.backbones import create_backbone
-
     try:
         cell = resolve(entry, dataset.name, overrides, backbone)
-        create_backbone(cell.recipe.backbone, _shape(cell, dataset.image_shape))
+        check_start(cell, dataset.image_shape)
     except UserError as error:
         found.stops.append(str(error))
         return None
     return cell
-
-
-def _shape(cell: Cell, shape: Sequence[int]) -> tuple[int, int, int]:
-    """Height, width and channels of what is trained on."""
-    size = cell.recipe.image_size
-    return (size or shape[0], size or shape[1], shape[2])
 
 
 def _look_at_files(dataset: Dataset, found: Findings, quick: bool) -> bool:
@@ -129,7 +122,7 @@ def _look_at_files(dataset: Dataset, found: Findings, quick: bool) -> bool:
 
 
 def _look_at_own(dataset: Dataset, train: ImageFiles, found: Findings) -> None:
-    sizes = [image_size(train.root / name) for name in train.names[:: -(-len(train.names) // SAMPLE)]]
+    sizes = [image_size(train.place(i)) for i in range(0, len(train.names), -(-len(train.names) // SAMPLE))]
     sides = sorted(min(size) for size in sizes if size)
     target = dataset.image_shape[0]
     if sides:
@@ -140,10 +133,9 @@ def _look_at_own(dataset: Dataset, train: ImageFiles, found: Findings) -> None:
         found.hints.append(f"{looked} have a short side below {target} pixels and are enlarged")
 
 
-def _look_at_split(dataset: Dataset, factor: float | None, found: Findings) -> Split | None:
-    name = name_split(dataset, factor)
+def _look_at_split(dataset: Dataset, name: str, found: Findings) -> Split | None:
     try:
-        split = build_split(str(name), store.find(dataset), store.load(dataset))
+        split = build_split(name, store.find(dataset), store.load(dataset))
     except UserError as error:
         found.stops.append(str(error))
         return None
@@ -157,7 +149,7 @@ def _look_at_split(dataset: Dataset, factor: float | None, found: Findings) -> S
         found.hints.append(
             f"{counted(fewest, 'test image')} of a class: its accuracy moves in steps of {100 / fewest:.0f} points"
         )
-    if dataset.listed is not None and factor is None and max(counts) < 2 * min(counts):
+    if name == dataset.name and dataset.listed is not None and max(counts) < 2 * min(counts):
         found.hints.append("the classes are about equal; to make them long-tailed: --imbalance-factor 10")
     if not sum(split.val.class_counts):
         found.hints.append("no validation part: there will be no best_val, the last epoch counts")
@@ -181,7 +173,7 @@ def _look_at_training(dataset: Dataset, split: Split, cell: Cell, device: str, f
         found.stops.append(str(error))
         return
     count, recipe, total = sum(split.class_counts), cell.recipe, 0.0
-    side, _, _ = _shape(cell, split.image_shape)
+    side, _, _ = cell.recipe.shape_of(split.image_shape)
     used = f"{recipe.backbone}, {side} x {side} pixels, batches of {recipe.train.batch_size}"
     found.facts.append(("recipe", f"{cell.entry} of {dataset.recipes_of or dataset.name}: {used}"))
     found.facts.append(("a step", f"{'' if whole else 'about '}{seconds:.2g} s without reading images"))
@@ -192,7 +184,7 @@ def _look_at_training(dataset: Dataset, split: Split, cell: Cell, device: str, f
             lasts = seconds * steps * stage.epochs * stage.batch_size / recipe.train.batch_size
             most = "at most " if given is recipe.finetune else ""  # as if it tuned the whole network
             length = f"{steps} steps an epoch, {stage.epochs} epochs"
-            found.facts.append((what, f"{length}: {most}{_duration(lasts)} a seed"))
+            found.facts.append((what, f"{length}: {most}{duration(lasts)} a seed"))
             total += lasts
     if total > LONG:
         both = "epochs=5" + (" --set finetune.epochs=5" if recipe.finetune else "")
@@ -210,7 +202,7 @@ def seconds_a_step(cell: Cell, split: Split, device: str) -> tuple[float, bool]:
     from harness.engine.backbones import create_backbone
     from harness.engine.device import pick_device
 
-    place, shape = pick_device(device), _shape(cell, split.image_shape)
+    place, shape = pick_device(device), cell.recipe.shape_of(split.image_shape)
     network, width = create_backbone(cell.recipe.backbone, shape)
     model = nn.Sequential(network, nn.Linear(width, split.num_classes)).to(place)
     optimiser = optim.SGD(model.parameters(), lr=0.0)
@@ -233,7 +225,8 @@ def seconds_a_step(cell: Cell, split: Split, device: str) -> tuple[float, bool]:
     return min(timed(size) for _ in range(2)), True
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """A time as people say it."""
     for unit, length in (("days", 86400), ("h", 3600), ("min", 60)):
         if seconds >= 2 * length:
             return f"about {seconds / length:.3g} {unit}"

@@ -32,11 +32,12 @@ from harness.splits.split_names import parse_split_name
 from harness.splits.splits import Split, read_split
 
 if TYPE_CHECKING:
+    from harness.reading.dataset import Dataset
     from harness.running.stages import Workplace
 
 Place = tuple[str, int, int, int]
 """Of an entry: its suite's order; and numbers: of its split, of its group, of itself."""
-ON_CUDA = 4  # runs at once on a GPU; to be measured on each kind
+ON_CUDA = 4  # runs of a sweep at once on a GPU
 
 
 class OtherRunError(UserError):
@@ -49,9 +50,10 @@ class Settings:
 
     out: Path
     device: str = "auto"
-    per_device: int = 0  # 0: one a core, or `ON_CUDA` a GPU
+    per_device: int = 0  # 0: one a core; on a GPU a campaign finds out, a sweep takes `ON_CUDA`
     only: tuple[str, ...] = ()  # patterns of entries
     overrides: tuple[str, ...] = ()
+    dry_run: bool = False  # nothing is fetched or written
 
 
 @dataclass(frozen=True)
@@ -128,6 +130,7 @@ class Plan:
     ready: list[Run] = field(default_factory=list)  # once sorted, the next one is the last
     after: dict[str, list[Run]] = field(default_factory=dict)  # run key of a first stage -> what follows it
     folders: dict[Run, cells.Folders] = field(default_factory=dict)
+    splits: dict[str, Split] = field(default_factory=dict)
     left_out: list[str] = field(default_factory=list)
     done: int = 0  # records that are there
 
@@ -173,7 +176,8 @@ def make_plan(suite_name: str, settings: Settings, ended: Callable[[Run], bool] 
         if not wanted:
             continue
         try:
-            split = read_split(cells.ensure_split(name, dataset, settings.out))
+            find = cells.planned_split if settings.dry_run else _drawn
+            split = plan.splits[name] = find(name, dataset, settings.out)
         except UserError as error:
             _leave_out(plan, f"split {name}", error)
             continue
@@ -197,6 +201,21 @@ def make_plan(suite_name: str, settings: Settings, ended: Callable[[Run], bool] 
     plan.ready += plan.firsts.values()
     plan.sort()
     return plan
+
+
+def plan_cell(cell: Cell, split: Split, seeds: Sequence[int], out: Path) -> Plan:
+    """The runs of one cell, without those whose record is there, as `make_plan` has them."""
+    plan, folders = Plan(lambda _run: True, splits={split.id: split}), cells.folders(cell, split.id, out)
+    for seed in seeds:
+        run = Run(split.id, split.dataset, str(cell.entry), seed, "finetune", ())
+        _add(plan, cell, run, split, folders, ("cells", 0, 0, 0))
+    plan.ready += plan.firsts.values()
+    plan.sort()
+    return plan
+
+
+def _drawn(name: str, dataset: Dataset, out: Path) -> Split:
+    return read_split(cells.ensure_split(name, dataset, out))
 
 
 def _leave_out(plan: Plan, what: str, error: UserError) -> None:

@@ -29,6 +29,7 @@ from harness.base.git import unpack
 from harness.records.evidence import evidence_path
 from harness.records.same_code import SAME_CODE, read_same_code
 from harness.records.schema import Record, read_record, record_paths
+from harness.spec.pretrained import find
 from harness.spec.recipes import resolve
 from harness.spec.suites import SUITES_FILE, entries_for, get_suite
 from harness.splits import store
@@ -56,9 +57,10 @@ class Trial:
 
 
 PARTS = (
-    Trial("default", SHORT),
+    Trial("mnist5k-all", SHORT),
     Trial("cifar10-short", SMALL, only="crt@short", stopped_after=20.0),
     Trial("full-length", SMALL),
+    Trial("tuned-cifar100", SMALL, only="lift-*"),
 )
 POST_HOC = "-post-hoc"
 IN_TWO = "mnist5k-lt-if100", "ce@common"  # one run over two processes, in full
@@ -157,7 +159,7 @@ def _measure(tree: Path, parts: Sequence[Trial]) -> dict[str, Measured]:
 
 
 def _suites(part: Trial, tree: Path) -> dict[str, dict[str, Any]]:
-    """The part's entries with seed 0, of methods that are in `tree`.
+    """The part's entries with seed 0, of methods that are in `tree` and weights that are here.
 
     Those that apply a rule to a finished network (their second stage has no epochs) make a suite of their own.
     """
@@ -166,7 +168,13 @@ def _suites(part: Trial, tree: Path) -> dict[str, dict[str, Any]]:
     found: dict[str, list[str]] = {part.suite: [], part.suite + POST_HOC: []}
     for entry in entries_for(suite, dataset):
         if fnmatch.fnmatchcase(str(entry), part.only) and (tree / "methods" / entry.method).is_dir():
-            second = resolve(entry, dataset).recipe.finetune
+            recipe = resolve(entry, dataset).recipe
+            try:
+                find(recipe.pretrained)
+            except UserError as error:
+                print(f"left out: {error}", file=sys.stderr)
+                continue
+            second = recipe.finetune
             found[part.suite + (POST_HOC if second and not second.epochs else "")].append(str(entry))
     return {name: {"splits": suite.splits, "entries": texts, "seeds": [0]} for name, texts in found.items() if texts}
 
@@ -203,7 +211,8 @@ def _outcome(path: Path, record: Record, out: Path) -> Measured:
     facts: dict[str, Any] = {"status": (record.status, record.failure), "scores": scores}
     if evidence_path(path).is_file():
         with np.load(evidence_path(path), allow_pickle=False) as arrays:
-            facts |= {name: arrays[name].tobytes() for name in arrays.files if name != "run_key"}
+            stored = (name for name in arrays.files if name != "run_key" and not name.startswith("first/"))
+            facts |= {name: arrays[name].tobytes() for name in stored}  # stage 1's curves: its own run has them
     for stage in record.stages:
         facts |= {f"weights of {stage}": _weights(out, record, stage)}
     return Measured(record.code_version, facts)

@@ -28,7 +28,8 @@ from harness.engine.job import StageJob
 from harness.engine.loop import StageRun
 from harness.engine.ranks import ALONE, Ranks
 from harness.engine.side_by_side import Task, run_side_by_side, workers_for
-from harness.feed.resize import from_users_files, normalised, resized
+from harness.feed.image_reader import FAST_NOTE
+from harness.feed.resize import as_files, from_users_files, normalised, resized
 from harness.reading.dataset import AnyImages
 from harness.records.history import read_history
 from harness.records.runs import RunInfo, read_run_info, run_info, stage_files, write_run_info
@@ -114,7 +115,8 @@ def _run_cell(
             shaped, images = _images(cell, stage, split)
         notes = (
             *data_notes(split, store.get_dataset(split.dataset)),
-            *start_notes(cell.recipe.pretrained, split.dataset),
+            *start_notes(cell.recipe.pretrained, split.dataset, cell.recipe.mean),
+            *([FAST_NOTE] if cell.recipe.reader == "fast" else []),
         )
         for note in notes if place.ranks.first else ():
             place.reporter.note(f"note: {note}")
@@ -138,8 +140,9 @@ def _left(infos: Sequence[RunInfo], out: Path, place: Workplace) -> list[RunInfo
 def _images(cell: Cell, stage: Stage, split: Split) -> tuple[Split, Mapping[str, AnyImages]]:
     """The split's images as the stage takes them; a second stage may train on a subset drawn anew."""
     dataset = store.get_dataset(split.dataset)
-    parts = store.load(dataset)
-    if dataset.listed is not None:
+    users = dataset.listed is not None
+    parts = as_files(store.load(dataset), cell.recipe.reader, upright=users)
+    if users:
         parts = from_users_files(parts, cell.recipe.image_size, cell.recipe.interpolation)
     chosen = select(split, parts)
     rule = cell.recipe.finetune.redraw if stage == "finetune" and cell.recipe.finetune else ""
@@ -291,9 +294,12 @@ def _write_costs(folder: Path, run: StageRun, info: RunInfo, place: Workplace) -
         "compiled": switched_on(COMPILE),
         "deterministic": place.device.type == "cpu" or switched_on(DETERMINISTIC),
         **arithmetic(place.device),
+        "graph_steps": costs.graph_steps,
+        "fell_back": costs.fell_back,
         "wall_seconds": round(costs.wall_seconds, 3),
         "train_seconds": round(costs.train_seconds, 3),
         "eval_seconds": round(costs.eval_seconds, 3),
+        "shared_seconds": round(costs.shared_seconds, 3),
         "images_per_second": rate and round(rate, 1),
         "processors": costs.processors,
         "trained_parameters": run.network.parameters[0],

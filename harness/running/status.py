@@ -57,18 +57,18 @@ class Progress:
 
 
 def read_progress(suite: str, out: Path) -> Progress:
-    """What a campaign last wrote.
+    """What a campaign last wrote; of any suite if none is named.
 
     Raises:
         UserError: nothing there, damaged, or of another suite.
     """
     path = out / PROGRESS
     if not path.is_file():
-        raise UserError(f"{shown(path)}: missing; `ltbench campaign {suite} --out {shown(out)}` writes it")
+        raise UserError(f"{shown(path)}: missing; `ltbench campaign {suite or 'SUITE'} --out {shown(out)}` writes it")
     value = read_json(path, "progress file")
     known = {key: item for key, item in value.items() if key in Progress.__dataclass_fields__}
     found = config.build(Progress, known, str(path))  # a later version may say more
-    if found.suite != suite:
+    if suite and found.suite != suite:
         raise UserError(f"{shown(path)}: of suite '{found.suite}', not of '{suite}'")
     return found
 
@@ -135,6 +135,10 @@ class Tracker:
         self._before = {run.run: run for run in before.running}
         self._progress = dataclasses.replace(before, workers=workers, commit=git_commit())
         self.write()
+
+    def at_once(self, workers: int) -> None:
+        """So many runs share the work from here on."""
+        self._progress = dataclasses.replace(self._progress, workers=workers)
 
     def started(self, run: Run) -> None:
         """A worker has it."""

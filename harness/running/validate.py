@@ -15,6 +15,7 @@ from harness.records.agreement import agreement
 from harness.records.check import VERDICT, Tier, read_checked, repeated
 from harness.records.collect import SPLITS, find_split
 from harness.records.schema import Record, costs_path, read_record, record_paths
+from harness.records.sender import read_sender
 from harness.running import cells
 from harness.spec.provenance import processor
 from harness.splits.splits import Split
@@ -76,10 +77,25 @@ def validate(folder: Path, rerun: int, device: str, scratch: Path) -> Validation
         stamp = read_json(path, "record")["sha256"]
         remark = "" if record.status == "ok" else f"its run {record.status}"
         found.records.append(Checked(str(path.relative_to(folder)), stamp, "recomputed", remark))
+    try:
+        read_sender(folder)
+    except UserError as error:
+        found.refused.append(str(error))
     found.named = repeated(sound.items())
     _measure_again(sound, found, folder, rerun, device, scratch)
+    for one in found.records:
+        if one.tier != "re-run" and one.sha256 in _said_to_be_measured_again(folder):
+            found.named.append(f"{folder / VERDICT}: said that {one.record} was re-run; this verdict replaces it")
     write_json(folder / VERDICT, stamped(asdict(found)))
     return found
+
+
+def _said_to_be_measured_again(folder: Path) -> set[str]:
+    """Hashes of the records that a verdict which came along, or an earlier one, calls re-run."""
+    try:
+        return {one["sha256"] for one in read_json(folder / VERDICT, "verdict")["records"] if one["tier"] == "re-run"}
+    except (UserError, KeyError, TypeError):
+        return set()
 
 
 def _split(record: Record, path: Path) -> Split:

@@ -1,0 +1,150 @@
+"""How many runs share a GPU: as many as make all of them together faster, found out while they run.
+
+One small network leaves a GPU nearly idle, even from a graph. So a card begins with one worker; once its speed is known
+their number is doubled, as long as there is memory for them and all together get faster. Processes share a card at the
+same time only under NVIDIA's MPS, which is started where it is installed; else they take turns. A run holds
+its graph against plain steps again when it has got neighbours (`harness/engine/graph.py`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Hashable, Iterator
+from dataclasses import dataclass
+
+MOST = 32  # runs on a card
+SECONDS = 5.0  # that a worker is timed, after its first epoch: start-up, checks and captures are over by then
+GAIN = 1.1  # all together must get faster by this, or there are enough
+FULL = 0.9  # of a card's memory may be in use
+PROBE = "import torch; torch.zeros(1, device='cuda').item()"
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Of a card, in bytes; of all its processes."""
+
+    free: int
+    total: int
+
+
+class Packing:
+    """Decides for one device how many runs it has at once.
+
+    Args:
+        device: its name.
+        fixed: their number where it is given; 0: it is found out.
+        note: tells a person what was chosen.
+
+    Attributes:
+        count: how many there are to be now.
+    """
+
+    def __init__(
+        self,
+        device: str,
+        fixed: int,
+        note: Callable[[str], None] = lambda _text: None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.count, self._settled = fixed or 1, fixed > 0
+        self._device, self._note, self._clock = device, note, clock
+        self._rates: dict[int, float] = {}  # image passes a second of all together, by how many they are
+        self._memory: Memory | None = None
+        self._timed: dict[Hashable, tuple[float, float, float]] = {}  # by worker: since when, until when, passes
+
+    def remembers(self, memory: Memory) -> None:
+        """Notes a card's memory while its workers are at work."""
+        self._memory = memory
+
+    def epoch(self, worker: Hashable, passes: float) -> None:
+        """A worker has finished an epoch of so many image passes; decides once all have been timed."""
+        if self._settled:
+            return
+        now = self._clock()
+        if worker not in self._timed:  # from here on all have one neighbour more
+            self._timed = dict.fromkeys([*self._timed, worker], (now, now, 0.0))
+            return
+        since, _, done = self._timed[worker]
+        self._timed[worker] = since, now, done + passes
+        spans = [until - begin for begin, until, _ in self._timed.values()]
+        if len(spans) >= self.count and min(spans) >= SECONDS:
+            self._decide()
+
+    def gone(self, worker: Hashable) -> None:
+        """A worker's run is over; what it does next is timed anew."""
+        self._timed.pop(worker, None)
+
+    @property
+    def most(self) -> int:
+        """Runs that there is memory for, by what those at work have taken."""
+        if self._memory is None:
+            return MOST
+        each = max((self._memory.total - self._memory.free) / self.count, 1)
+        return max(1, min(MOST, int(FULL * self._memory.total / each)))
+
+    def _decide(self) -> None:
+        rate = sum(done / (until - since) for since, until, done in self._timed.values())
+        before = max(self._rates.values(), default=0.0)
+        self._rates[self.count] = rate
+        more, most = min(2 * self.count, self.most), self.most
+        self._timed.clear()
+        if rate >= GAIN * before and more > self.count:
+            self.count = more
+            return
+        best = max(self._rates, key=lambda count: self._rates[count])
+        self.count, self._settled = best, True
+        gain = self._rates[best] / self._rates[min(self._rates)]
+        self._note(
+            f"{self._device}: {best} runs at once, {gain:.2f} times as fast together as one alone "
+            f"({', '.join(f'{count}: {rate:,.0f}' for count, rate in self._rates.items())} image passes a second; "
+            f"memory for {most})"
+        )
+
+
+@contextlib.contextmanager
+def shared_cards(wanted: bool, note: Callable[[str], None]) -> Iterator[None]:
+    """While it is on, processes run at the same time on a card, if MPS is installed and works; says so if not."""
+    daemon = shutil.which("nvidia-cuda-mps-control") if wanted else None
+    if daemon is None or "CUDA_MPS_PIPE_DIRECTORY" in os.environ:  # somebody's own is used as it is
+        if wanted and daemon is None:
+            note("no MPS here: runs on a card take turns")
+        yield
+        return
+    with tempfile.TemporaryDirectory(prefix="mps-") as folder:
+        own = {"CUDA_MPS_PIPE_DIRECTORY": folder, "CUDA_MPS_LOG_DIRECTORY": folder}
+        started = _runs([daemon, "-d"], own)
+        if works := started and _runs([sys.executable, "-c", PROBE], own):
+            os.environ.update(own)  # the workers' too
+        else:
+            note("MPS does not work here: runs on a card take turns")
+        try:
+            yield
+        finally:
+            for name in own if works else ():
+                os.environ.pop(name, None)
+            if started:
+                _runs([daemon], own, "quit\n")
+
+
+def _runs(command: list[str], variables: dict[str, str], text: str = "") -> bool:
+    """Whether a command ends well."""
+    try:
+        done = subprocess.run(  # noqa: S603
+            command,
+            env=os.environ | variables,
+            input=text,
+            text=True,
+            stdout=subprocess.DEVNULL,  # a pipe would stay open as long as the daemon
+            stderr=subprocess.DEVNULL,
+            timeout=60,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return False
+    return done.returncode == 0

@@ -21,6 +21,8 @@ BACKBONES: Final = {
     "resnet32": "resnet32cifar",
     "resnet34cifarstem": "resnet34cifar",
     "resnext50": "resnext5032x4d",
+    "vitb16ofimagenet21k": "vitbasepatch16224",
+    "vitb16ofclip": "vitbasepatch16clipquickgelu224",
 }
 DATASETS: Final = {"inaturalist2018": "inat2018"}  # as BACKBONES, of data sets
 PROFILES: Final = ("exponential", "given")  # of every published data set
@@ -76,6 +78,14 @@ class Beside(NamedTuple):
     delta: float
 
 
+class Todo(NamedTuple):
+    """What would measure a claim, and what that costs; or what stands in the way."""
+
+    command: str = ""
+    cost: str = ""
+    obstacle: str = ""
+
+
 @dataclass(frozen=True)
 class Comparison:
     """A claim, and what was measured beside it."""
@@ -87,6 +97,8 @@ class Comparison:
     marks: tuple[str, ...] = ()  # what a reader must know of that value
     row_key: str | None = None  # the leaderboard's row that is measured, that failed, or that is not comparable
     weights: str = ""  # what published weights score, where they fit; never a measurement of the claim's recipe
+    aside: Beside | None = None  # what was measured, where it is not comparable
+    todo: Todo | None = None  # where it was not run, or is not comparable
 
     @property
     def best(self) -> Beside | None:
@@ -130,7 +142,9 @@ class MeasuredRows:
         for row, differences in found:
             if row.ok_runs:
                 reason = "; ".join(differences) or _no_value(claim, row)
-                return Comparison(claim, "not comparable", reason, row_key=row.key)
+                stat = row.stats[claim.rule][claim.group]
+                aside = Beside(row, stat, stat.mean - claim.value / 100) if stat else None
+                return Comparison(claim, "not comparable", reason, row_key=row.key, aside=aside)
             if row.status == "failed" and not differences:
                 return Comparison(claim, "failed", "; ".join(row.failures), row_key=row.key)
         return Comparison(claim, "not run")
@@ -197,14 +211,14 @@ def in_order(claims: Iterable[Claim]) -> list[Claim]:
 
 def dataset_identity(name: str) -> str:
     """CIFAR-100-LT and cifar100 are one data set; the tail is described by the imbalance factor."""
-    plain = _plain(name)
-    return DATASETS.get(plain, plain).removesuffix("lt")
+    return DATASETS.get(plain(name), plain(name)).removesuffix("lt")
 
 
 def backbone_identity(name: str) -> str:
     """ResNet-32 of the CIFAR papers is timm's `resnet32_cifar`."""
-    return BACKBONES.get(_plain(name), _plain(name))
+    return BACKBONES.get(plain(name), plain(name))
 
 
-def _plain(name: str) -> str:
+def plain(name: str) -> str:
+    """Small letters and digits only."""
     return re.sub(r"[^a-z0-9]", "", name.lower())

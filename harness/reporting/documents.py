@@ -4,15 +4,17 @@
     (what stands here is replaced)
     <!-- /table -->
 
-The name is that of a table on the page (`#<name>` in its address), then the selection rule. Likewise `study ID`, for
-the picture, the contrasts and the findings of a study, and `findings`, for all contrasts by size.
+The name is that of a table on the page (`#<name>` in its address), then the selection rule; `costs` behind it adds what
+training took. Likewise `study ID`, for the picture, the contrasts and the findings of a study, and `findings`, for all
+contrasts by size.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 from harness.base.errors import UserError, lookup
 from harness.base.files import write_text
@@ -23,12 +25,13 @@ from harness.reporting.figures import pictures
 from harness.reporting.significance import Effect
 from harness.reporting.studies import ENOUGH, SCORES, Contrast, MeasuredContrast, Study, StudyResult, number, ranked
 from harness.reporting.summary import Section
-from harness.reporting.tables import Cell, Value
+from harness.reporting.tables import Cell, Value, percent
 
 BLOCK = re.compile(
     r"(?P<start><!-- (?P<block>(?P<kind>table|study|findings)(?: \S+)*?) -->\n).*?(?P<end><!-- /(?P=kind) -->)",
     re.DOTALL,
 )
+COSTS = {"trained_parameters": "Trained parameters", "wall_seconds": "Seconds", "peak_memory_mb": "Memory, MB"}
 FIGURES = "reports/figures"
 DIGITS = 1
 
@@ -42,14 +45,15 @@ def refresh(text: str, sections: Sequence[Section], studies: Sequence[StudyResul
 
     def inside(block: str) -> str:
         match block.split():
-            case ["table", name, rule]:
+            case ["table", name, rule, *costs] if costs in ([], ["costs"]):
                 lookup("selection rule", rule, SELECTION_RULES, where=where)
-                return brief(lookup("table", name, {one.slug: one for one in sections}, where=where), rule)
+                section = lookup("table", name, {one.slug: one for one in sections}, where=where)
+                return brief(section, rule, COSTS if costs else {})
             case ["study", name]:
                 return study(lookup("study", name, {one.study.id: one for one in studies}, where=where))
             case ["findings"]:
                 return findings(studies)
-        expected = "<!-- table NAME RULE -->, <!-- study ID --> or <!-- findings -->"
+        expected = "<!-- table NAME RULE [costs] -->, <!-- study ID --> or <!-- findings -->"
         raise UserError(f"{where}: expected {expected}, found <!-- {block} -->")
 
     found, count = BLOCK.subn(lambda match: f"{match['start']}{inside(match['block'])}{match['end']}", text)
@@ -58,21 +62,23 @@ def refresh(text: str, sections: Sequence[Section], studies: Sequence[StudyResul
     return found
 
 
-def brief(section: Section, rule: str) -> str:
-    """Rank, method, accuracy by group and n, as Markdown."""
+def brief(section: Section, rule: str, costs: Mapping[str, str] = MappingProxyType({})) -> str:
+    """Rank, method, accuracy by group, costs and n, as Markdown."""
     metrics = [metric for metric in section.metrics if metric.key in (*SCORES, "macro", "top5")]
-    table: list[list[Cell]] = [["Rank", "Method", *(tables.header(section, metric) for metric in metrics), "n"]]
+    titles = [tables.header(section, metric) for metric in metrics]
+    table: list[list[Cell]] = [["Rank", "Method", *titles, *costs.values(), "n"]]
     for row in section.rows:
         name = Value(f"`{row.name.replace('`', '')}`")
         numbers = [tables.cell(row.stats[rule][metric.key], DIGITS) for metric in metrics]
-        table.append([str(row.ranks[rule] or tables.NONE), name, *numbers, tables.seeds(row)])
-    return tables.markdown_table("rl" + "r" * (len(metrics) + 1), table)
+        spent = [f"{found.mean:,.0f}" if (found := row.cost(key)) else tables.NONE for key in costs]
+        table.append([str(row.ranks[rule] or tables.NONE), name, *numbers, *spent, tables.seeds(row)])
+    return tables.markdown_table("rl" + "r" * (len(metrics) + len(costs) + 1), table)
 
 
 def study(result: StudyResult) -> str:
     """Pictures, contrasts and findings of a study, as Markdown."""
     parts = [f"![{title}]({FIGURES}/{name})\n" for name, title, _ in pictures(result)]
-    parts.append(_table((None, one) for one in result.measured))
+    parts.append(_table(((None, one) for one in result.measured), cost=result.study.cost))
     if result.findings:
         parts.append("\n".join(f"- {text}" for text in result.findings) + "\n")
     if result.withdrawn:
@@ -82,29 +88,39 @@ def study(result: StudyResult) -> str:
 
 
 def findings(results: Sequence[StudyResult]) -> str:
-    """Every contrast with enough seeds, the largest difference first; unresolved ones in a second table."""
+    """Every contrast with enough seeds, the largest difference first; those without a clear one in a second table."""
     resolved, others = ranked(results)
     parts = [_table(resolved)] if resolved else []
     if others:
-        parts += ["Not resolved at this length and number of seeds:\n", _table(others)]
+        parts += ["No clear difference, over all images or in a group:\n", _table(others)]
     return "\n".join(parts)
 
 
-def _table(contrasts: Iterable[tuple[Study | None, MeasuredContrast]]) -> str:
+def _table(contrasts: Iterable[tuple[Study | None, MeasuredContrast]], *, cost: bool = False) -> str:
     """A line for each contrast, with its study where there is one; only the scores that one of them has."""
     pairs = list(contrasts)
     scores = [score for score in SCORES if any(one.effects.get(score) for _, one in pairs)] or ["all"]
     titles = ["Study"] if any(of for of, _ in pairs) else []
     titles += ["Contrast", "Rows"]
-    table: list[list[Cell]] = [[*titles, *(score.capitalize() for score in scores), "n"]]
+    costs = ["Cost", "All / cost"] if cost else []
+    table: list[list[Cell]] = [[*titles, *(score.capitalize() for score in scores), *costs, "n"]]
     for of, one in pairs:
         effects: list[Cell] = [_effect(one.effects.get(score), one.n) for score in scores]
         if one.missing:
             effects = [one.missing, *("-" for _ in scores[1:])]
         few = f"{one.n} (too few)" if 0 < one.n < ENOUGH else str(one.n or "-")
         label = "; ".join([one.contrast.label, *one.marks])
-        table.append([*([of.title] if of else []), label, _rows(one.contrast), *effects, few])
-    return tables.markdown_table("l" * len(titles) + "r" * (len(scores) + 1), table)
+        table.append(
+            [*([of.title] if of else []), label, _rows(one.contrast), *effects, *(_costs(one) if cost else ()), few]
+        )
+    return tables.markdown_table("l" * len(titles) + "r" * (len(scores) + len(costs) + 1), table)
+
+
+def _costs(one: MeasuredContrast) -> tuple[str, str]:
+    """Training time over the other row's, and points for each such time."""
+    if one.cost is None or one.over_all is None:
+        return "-", "-"
+    return f"{one.cost:.2f}x", percent(one.over_all.mean / one.cost, DIGITS, signed=True)
 
 
 def _rows(contrast: Contrast) -> str:

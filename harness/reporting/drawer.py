@@ -16,6 +16,7 @@ COSTS = {
     "processor": "Processor",
     "precision": "Precision",
     "wall_seconds": "Wall time (s)",
+    "shared_seconds": "Of these, spent by other runs on the same features (s)",
     "images_per_second": "Images/s",
     "peak_memory_mb": "Peak memory (MB)",
     "trained_parameters": "Trained parameters",
@@ -25,6 +26,8 @@ COSTS = {
     "deterministic": "Same bits each time",
     "tf32": "TF32",
     "cudnn_benchmark": "cuDNN picks the fastest",
+    "graph_steps": "Steps from a graph",
+    "fell_back": "Not trusted",
     "commit": "Commit",
 }
 LONGEST = 200
@@ -33,6 +36,8 @@ TIERS: dict[Tier, str] = {
     "recomputed": "recomputed: every score from its predictions",
     "re-run": "re-run: a maintainer measured this run again",
 }
+BADGES: dict[Tier, str] = {"reported": "reported", "recomputed": "self-measured", "re-run": "re-run by us"}
+"""A word for each tier, as a badge shows it."""
 
 
 def flat(value: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
@@ -64,13 +69,13 @@ def _text(value: Any) -> str:
 
 def facts(row: Row) -> tuple[list[tuple[str, str]], list[str], list[list[str]]]:
     """What all runs of a row have in common; the names of the other facts; and their texts, a line for each run."""
-    of_runs = [dict(_facts(run)) for run in row.runs]
+    of_runs = [dict(run_facts(run)) for run in row.runs]
     shared = {name: text for name, text in of_runs[0].items() if all(one.get(name) == text for one in of_runs)}
     names = list(dict.fromkeys(name for one in of_runs for name in one if name not in shared))
     return list(shared.items()), names, [[one.get(name, "-") for name in names] for one in of_runs]
 
 
-def _facts(run: RunResult) -> Iterator[tuple[str, str]]:
+def run_facts(run: RunResult) -> Iterator[tuple[str, str]]:
     """One seed's identity and costs, as labels and texts."""
     record = run.record
     epochs = [f"{rule} {scores.epoch}" for rule in SELECTION_RULES if (scores := record.results.get(rule))]
@@ -92,8 +97,12 @@ def _facts(run: RunResult) -> Iterator[tuple[str, str]]:
 
 
 def _costs(costs: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Known keys only, clipped: the file beside a record is written by other versions and other people."""
-    yield from _known(costs, "")
+    """Known keys only, clipped: the file beside a record is written by other versions and other people.
+
+    Of a stage, only what is not the same for the whole run.
+    """
+    whole = dict(_known(costs))
+    yield from whole.items()
     versions = costs.get("versions")
     if isinstance(versions, Mapping):
         yield "Versions", ", ".join(f"{name} {value}" for name, value in sorted(versions.items()))[:LONGEST]
@@ -101,15 +110,16 @@ def _costs(costs: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     if isinstance(stages, Mapping):
         for stage, facts in sorted(stages.items()):
             if isinstance(facts, Mapping):
-                yield from _known(facts, f"{str(stage)[:LONGEST]}: ")
+                own = (item for item in _known(facts) if item not in whole.items())
+                yield from ((f"{str(stage)[:LONGEST]}: {label}", text) for label, text in own)
 
 
-def _known(costs: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, str]]:
+def _known(costs: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     for key, label in COSTS.items():
         value = costs.get(key)
         if isinstance(value, bool | int | float | str):
-            yield prefix + label, (f"{value:,.1f}" if isinstance(value, float) else str(value))[:LONGEST]
+            yield label, (f"{value:,.1f}" if isinstance(value, float) else str(value))[:LONGEST]
     spans = costs.get("processors")
     if isinstance(spans, list) and len(spans) > 1 and all(isinstance(span, Mapping) for span in spans):
         texts = [f"{s.get('processor')} (epochs {s.get('first_epoch')} to {s.get('last_epoch')})" for s in spans]
-        yield prefix + "Processors, in turn", "; ".join(texts)[: 3 * LONGEST]
+        yield "Processors, in turn", "; ".join(texts)[: 3 * LONGEST]

@@ -41,6 +41,7 @@ def round_values(low: float, high: float) -> list[float]:
 def write_figures(results: Iterable[StudyResult], folder: Path) -> None:
     """Writes `study-<id>.svg` and `study-<id>.quantity.svg`; pictures of studies that are gone are removed."""
     texts = {name: text for result in results for name, _, text in pictures(result)}
+    folder.mkdir(parents=True, exist_ok=True)  # an output of the pipeline, with or without pictures
     for path in folder.glob("study-*.svg"):
         if path.name not in texts:
             path.unlink()

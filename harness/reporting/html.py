@@ -4,36 +4,119 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import re
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from harness.base.errors import UserError
+from harness import __version__
 from harness.metrics.selection import SELECTION_RULES
-from harness.metrics.shots import POLICIES, group_of_class
+from harness.metrics.shots import POLICIES
 from harness.records.schema import HEADLINE
 from harness.reporting import drawer, tables
+from harness.reporting.boards import TRACKS, Board, display_name, interval, short_mark, split_marks, warns
+from harness.reporting.costs import REFERENCE, StepTimes
 from harness.reporting.figures import pictures
-from harness.reporting.methods import commands
-from harness.reporting.paper_tables import FilledTable
-from harness.reporting.studies import ENOUGH, SCORES, StudyResult, common_marks, number, ranked
-from harness.reporting.summary import COSTS, METRICS, Cost, Curve, Row, Section, Stat
+from harness.reporting.methods import MethodView, commands
+from harness.reporting.overview import MEANING
+from harness.reporting.paper_tables import FilledTable, coverage
+from harness.reporting.pictures import board
+from harness.reporting.pictures import cost as relative
+from harness.reporting.studies import (
+    ENOUGH,
+    SCORES,
+    MeasuredContrast,
+    Pairs,
+    Study,
+    StudyResult,
+    common_marks,
+    number,
+    ranked,
+)
+from harness.reporting.summary import COSTS, METRICS, RULES, Cost, Row, Stat
 
 TEMPLATES = Path(__file__).parent / "templates"
-SCRIPTS = ("state", "boards", "charts", "methods", "compare", "copying", "start")
-COMPARED = tuple(metric.key for metric in METRICS if metric.best)
+SCRIPTS = ("state", "search", "boards", "charts", "pictures", "methods", "compare", "papers", "copying", "start")
+PICTURES = ("scales", "picture", "scatter", "frequency", "confusion", "learning", "gallery")
+STYLES = ("leaderboard", "pictures")
+# Columns that are not shown at first.
+OFF = (
+    "top5",
+    "macro_f1",
+    "optimism",
+    "images_per_second",
+    "peak_memory_mb",
+    "trained_parameters",
+    "backbone",
+)  # at first
+COLUMNS = (*(metric.key for metric in METRICS), "interval", "n", *(cost.key for cost in COSTS), "backbone")
+RULE_TITLES = {"last": "Last epoch", "best_val": "Best on validation", "best_test": "Best on test (optimistic)"}
 DIGITS = 1
+WALL = "from the seconds of its runs, which hold what else the machine did meanwhile"
+GLOSSARY = {
+    "Imbalance factor": "Training images of the most frequent class over those of the rarest.",
+    "Backbone": "The network that makes features of an image, without its last layer.",
+    "Head": "The last layer, which makes a score for each class from the features.",
+    "Stage 2": "Some methods train twice: the whole network, then the head (or a part) in another way.",
+    "Recipe": "All that a run is trained with: network, epochs, learning rates, augmentation, the method's own values.",
+    "Variant": "A method with a choice changed, such as another loss. Boards keep it behind the method's row.",
+    "Split": "Which images are trained on, which validate and which test; the same file for every row of a table.",
+    "Seed": "The random numbers that a run starts from. Runs of one row differ in nothing else.",
+    "Macro-F1": "The mean F1 score over classes.",
+    "ECE": "Expected calibration error: the mean gap between confidence and accuracy, in 15 bins; smaller is better.",
+}
 
 
-def render(sections: list[Section], papers: list[FilledTable], studies: list[StudyResult], **others: object) -> str:
+def render(
+    boards: list[Board],
+    papers: list[FilledTable],
+    studies: list[StudyResult],
+    methods: list[MethodView],
+    **others: object,
+) -> str:
     """The whole page as text.
 
     Args:
-        others: what only the template looks at: `methods`, `speed`, `weights`, `left_out` (files with reasons), and
-            `across`, the track and test of the methods over all data sets, or why there is none.
+        others: what only the template looks at: `overview`, `speed`, `weights`, `left_out` (files with reasons), and
+            `across`, the track and test of the methods over all data sets, or why there is none; `step_times`;
+            `class_names` of each board by its slug; `site`, what `site.yaml` says, or None; `records`, a hash.
     """
+    sections = [board.section for board in boards]
+    rows = [row for section in sections for row in section.rows]
+    style, script = _style(), _script()
+    return (
+        _environment()
+        .get_template("leaderboard.html.j2")
+        .render(
+            **others,
+            **_naming(methods),
+            boards=boards,
+            methods=methods,
+            papers=papers,
+            matrix=coverage(papers),
+            studies=studies,
+            findings=[_findings(board, studies) for board in boards],
+            waiting=[result for result in studies if result.section is None],
+            runs=sum(len(row.runs) for row in rows),
+            measured={row.first.method for row in rows},
+            backbones=sorted({row.first.backbone for row in rows}),
+            columns=_columns(boards),
+            best={
+                (s.slug, m.key, r): s.best(r, m, DIGITS, s.families) for s in sections for m in s.metrics for r in RULES
+            },
+            nothing_measured=not any(one.counts["reproduced"] or one.counts["differs"] for one in papers),
+            style=style,
+            script=script,
+            hashes=(_csp_hash(style), _csp_hash(script)),
+        )
+    )
+
+
+def _environment() -> Environment:
+    """Templates, with what does not depend on the records."""
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES),
         autoescape=True,
@@ -43,32 +126,33 @@ def render(sections: list[Section], papers: list[FilledTable], studies: list[Stu
     )
     # What is embedded as JSON cannot end its element or open a comment: `tojson` escapes what could.
     environment.policies["json.dumps_kwargs"] = {"sort_keys": True, "separators": (",", ":"), "allow_nan": False}
-    style, script, findings = _style(), _script(), ranked(studies)
-    return environment.get_template("leaderboard.html.j2").render(
-        **others,
-        sections=sections,
-        papers=papers,
-        studies=studies,
-        runs=sum(len(row.runs) for section in sections for row in section.rows),
-        measured={row.first.method for section in sections for row in section.rows},
-        filters=_filters(sections),
-        findings=findings,
-        intervals=sum(found is not None for pairs in findings for _, one in pairs for found in one.effects.values()),
-        nothing_measured=not any(one.counts["reproduced"] or one.counts["differs"] for one in papers),
-        enough=ENOUGH,
-        group_scores=SCORES,
-        costs=COSTS,
-        rules={rule: description for rule, (description, _) in SELECTION_RULES.items()},
-        policies={name: description for name, (description, _) in POLICIES.items()},
-        headline=HEADLINE,
-        digits=DIGITS,
-        style=style,
-        script=script,
-        hashes=(_csp_hash(style), _csp_hash(script)),
-        number_text=_cell, percent=_percent, cost=_cost, data=_data, pictures=pictures, flat=drawer.flat,
-        facts=drawer.facts, header=tables.header, published=tables.published, seeds=tables.seeds, difference=number,
-        common_marks=common_marks, commands=commands,
-    )  # fmt: skip
+    environment.globals |= {
+        "off": OFF,
+        "tracks": TRACKS,
+        "meaning": MEANING,
+        "enough": ENOUGH,
+        "group_scores": (SCORES[0], *reversed(SCORES[1:])),  # the rare classes first
+        "costs": COSTS,
+        "rules": {rule: description for rule, (description, _) in SELECTION_RULES.items()},
+        "rule_titles": RULE_TITLES,
+        "policies": {name: description for name, (description, _) in POLICIES.items()},
+        "headline": HEADLINE,
+        "glossary": GLOSSARY,
+    }
+    functions = (drawer.flat, drawer.facts, tables.header, tables.published, tables.seeds, pictures, common_marks)
+    environment.globals |= {
+        function.__name__: function for function in (*functions, commands, interval, split_marks, short_mark, warns)
+    }
+    environment.globals |= {
+        "number_text": _cell,
+        "percent": _percent,
+        "cost": _cost,
+        "costs_of": _costs_of,
+        "cost_units": {"wall_seconds": "\N{MULTIPLICATION SIGN} cross-entropy"},
+    }
+    environment.globals |= {"difference": lambda found: _minus(number(found)), "version": __version__}
+    environment.filters["minus"] = _minus
+    return environment
 
 
 def _style() -> Markup:
@@ -76,14 +160,24 @@ def _style() -> Markup:
     shown = (
         f':root[data-selection="{rule}"] .r:not([data-rule="{rule}"]){{display:none}}\n' for rule in SELECTION_RULES
     )
-    style = (TEMPLATES / "leaderboard.css").read_text(encoding="utf-8")
-    return Markup(style + "".join(shown))  # noqa: S704 - a file of this package, names from this package
+    styles = (_template(f"{name}.css") for name in STYLES)
+    hidden = (f':root[data-off~="{key}"] [data-col="{key}"]{{display:none}}\n' for key in COLUMNS)
+    lacking = (
+        f':root[data-selection="{rule}"] [data-lacks~="{rule}"] > :is(.scroll, .copying, .footnotes){{display:none}}\n'
+        for rule in SELECTION_RULES
+    )
+    return Markup("".join([*styles, *shown, *hidden, *lacking]))  # noqa: S704 - a file of this package, names from this package
 
 
 def _script() -> Markup:
-    """The parts share one scope, and nothing of it is visible from outside."""
-    parts = ((TEMPLATES / f"{name}.js").read_text(encoding="utf-8") for name in SCRIPTS)
+    """The parts share one scope, the pictures have one within it, and nothing of them is visible from outside."""
+    own = "\n".join(_template(f"{name}.js") for name in PICTURES)
+    parts = (f"{{\n{own}}}\n" if name == "pictures" else _template(f"{name}.js") for name in SCRIPTS)
     return Markup('"use strict";\n(() => {\n' + "\n".join(parts) + "})();\n")  # noqa: S704 - files of this package
+
+
+def _template(name: str) -> str:
+    return (TEMPLATES / name).read_text(encoding="utf-8")
 
 
 def _csp_hash(text: str) -> str:
@@ -102,64 +196,88 @@ def _percent(value: float, *, signed: bool = False) -> str:
     return tables.percent(value, DIGITS, signed=signed).replace("-", "\N{MINUS SIGN}")
 
 
-def _cost(row: Row, cost: Cost) -> tuple[str, float | None]:
-    """The text of a cost, and the value to sort it by."""
+def _minus(text: str) -> str:
+    """A text whose negative numbers have the sign that all others on the page have."""
+    return re.sub(r"(?<![\w.-])-(?=\d)", "\N{MINUS SIGN}", text)
+
+
+class Shown(NamedTuple):
+    """A cost: its text, the value to sort it by, and why it cannot be compared, if so."""
+
+    text: str = tables.NONE
+    value: float | None = None
+    apart: str = ""
+
+
+def _costs_of(board: Board, times: StepTimes) -> list[Cost]:
+    """The costs that any row of a board has."""
+    rows = board.section.rows
+    return [cost for cost in COSTS if any(_cost(board, row, cost, times).value is not None for row in rows)]
+
+
+def _cost(board: Board, row: Row, cost: Cost, times: StepTimes) -> Shown:
+    """Time as a multiple of cross-entropy's, from timed steps or under the same load; other costs as measured."""
+    found = relative(row, board.reference(), times)
+    if cost.key == "wall_seconds":
+        ratio = found["steps"] or found["times"]
+        return Shown(f"{ratio:.2f}\N{MULTIPLICATION SIGN}", ratio, "" if found["steps"] else WALL) if ratio else Shown()
     stat = row.cost(cost.key)
-    return (tables.NONE, None) if stat is None else (f"{stat.mean:,.0f}", stat.mean)
+    if stat is None:
+        return Shown()
+    apart = cost.key == "images_per_second" and found["times"] is None
+    return Shown(f"{stat.mean:,.0f}", stat.mean, "on another machine or under another load than cross-entropy" * apart)
 
 
-def _filters(sections: list[Section]) -> list[tuple[str, str, list[str]]]:
-    """Name, title and choices of each filter that has something to choose from."""
-    protocols = [section.protocol for section in sections]
-    choices = [
-        ("dataset", "Data set", {p.dataset for p in protocols}),
-        ("factor", "Imbalance factor", {f"{p.imbalance_factor:g}" for p in protocols}),
-        ("track", "Track", {p.track for p in protocols}),
-        ("policy", "Shot policy", {p.shot_policy for p in protocols}),
-        ("backbone", "Backbone", {row.first.backbone for section in sections for row in section.rows}),
-    ]
-    return [(name, title, sorted(values)) for name, title, values in choices if len(values) > 1]
-
-
-def _data(section: Section) -> dict[str, Any]:
-    """What the charts and the comparison draw from; classes from the most to the least frequent."""
-    counts = section.protocol.class_counts
-    order = sorted(range(len(counts)), key=lambda c: (-counts[c], c))
-    try:
-        groups = group_of_class(counts, section.protocol.shot_policy)
-    except UserError:  # a policy of another version: the chart goes without its bands
-        groups = ["" for _ in counts]
+def _naming(methods: list[MethodView]) -> dict[str, object]:
+    """What methods and rows are called, and what a search finds them by."""
+    titles = {one.name: one.about.title for one in methods}
+    words = {one.name: f"{one.name} {one.about.title} {one.about.paper}" for one in methods}
     return {
-        "title": f"{section.protocol.split}, {section.protocol.track} track",
-        "classes": order,
-        "counts": [counts[c] for c in order],
-        "groups": [groups[c] for c in order],
-        "series": [_series(row, order, index) for index, row in enumerate(section.rows) if row.ok_runs],
-        "pairs": section.pairs,
+        "titles": titles,
+        "named": lambda label: display_name(label, titles),
+        "data": lambda *of: _data(titles, *of),
+        "words_of": lambda name: words.get(name, name),
     }
 
 
-def _series(row: Row, order: list[int], index: int) -> dict[str, Any]:
-    return {
-        "name": row.label,
-        "key": row.key,
-        "row": index,
-        "method": row.first.method,
-        "values": {rule: _points(row.per_class[rule], order) for rule in SELECTION_RULES},
-        "scores": {
-            rule: {key: _cell(stats[key]) if stats[key] else None for key in COMPARED}
-            for rule, stats in row.stats.items()
-        },
-        "curves": {name: _curve(curve, 1 if name == "loss" else 100) for name, curve in row.curves.items()},
-        "quantities": {name: [values[c] for c in order] for name, values in row.quantities.items()},
-        "confusions": row.confusions,
-    }
+def _data(titles: Mapping[str, str], *of: Any) -> dict[str, Any]:
+    """What a board's pictures are drawn from, with rows by the titles of their methods."""
+    made = board(*of)
+    for one in made["series"]:
+        one |= {"name": display_name(one["name"], titles), "code": one["name"]}
+    return made
 
 
-def _curve(curve: Curve, factor: int) -> list[list[float]]:
-    mean, std = ([round(value * factor, 3) for value in values] for values in (curve.mean, curve.std))
-    return [[*curve.epochs], mean, std]
+def _columns(boards: list[Board]) -> dict[str, str]:
+    """Key and title of each column that a reader may show or hide."""
+    there = {metric.key: metric.title for board in boards for metric in board.metrics}
+    interval = {"interval": "95 % interval"} if any(board.axis for board in boards) else {}
+    costs = {cost.key: cost.title for cost in COSTS}
+    return there | interval | {"n": "n"} | costs | {"backbone": "Backbone"}
 
 
-def _points(values: list[float | None] | None, order: list[int]) -> list[float | None] | None:
-    return values and [None if (value := values[c]) is None else round(value * 100, 2) for c in order]
+class Findings(NamedTuple):
+    """What the studies of one table found."""
+
+    board: Board
+    studies: list[StudyResult]
+    effects: Pairs  # resolved, against cross-entropy
+    others: Pairs  # resolved, between other rows
+    unresolved: Pairs
+
+    @property
+    def intervals(self) -> int:
+        """How many intervals they show."""
+        pairs = [*self.effects, *self.others, *self.unresolved]
+        return sum(found is not None for _, one in pairs for found in one.effects.values())
+
+
+def _by_gain(pair: tuple[Study, MeasuredContrast]) -> float:
+    return -pair[1].over_all.mean if pair[1].over_all else 0.0
+
+
+def _findings(board: Board, studies: list[StudyResult]) -> Findings:
+    own = [result for result in studies if result.section and result.section.slug == board.section.slug]
+    resolved, unresolved = ranked(own)
+    effects = sorted((pair for pair in resolved if pair[1].contrast.against == REFERENCE), key=_by_gain)
+    return Findings(board, own, effects, [pair for pair in resolved if pair not in effects], unresolved)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from harness.reporting.summary import Row, Section
 from harness.spec.entries import Entry
 from harness.spec.recipe_layers import MethodFile
 
+JOURNALS = ("TPAMI", "IJCV", "TIP", "JMLR", "TMLR")
 OTHERS = ("common", "paper")  # tracks whose recipes stand beside a row's
 
 
@@ -37,6 +39,11 @@ class MethodView:
     entries: list[EntryView]
     claims: list[Comparison]
 
+    @property
+    def bibtex(self) -> str:
+        """Its paper as a BibTeX entry; empty where `paper` is not "Authors, Title, Venue Year"."""
+        return bibtex(self.about.paper, self.about.link)
+
 
 def method_views(
     sections: list[Section],
@@ -51,11 +58,29 @@ def method_views(
         entries = [_entry(row, resolve) for row in rows if row.first.method == name]
         claims = [comparison for comparison in comparisons if comparison.claim.method == name]
         if entries or claims:
-            views.append(MethodView(name, _about(name, folders), entries, claims))
+            views.append(MethodView(name, about(name, folders), entries, claims))
     return views
 
 
-def _about(name: str, folders: Mapping[str, Path]) -> MethodFile:
+def bibtex(paper: str, link: str = "") -> str:
+    """A BibTeX entry from "Authors, Title, Venue Year"; empty where a text is not of this form."""
+    found = re.fullmatch(r"([^,]+?)( et al\.)?, (.+), ([^,]+) (\d{4})", paper)
+    if not found:
+        return ""
+    authors, more, title, venue, year = found.groups()
+    kind, place = ("article", "journal") if venue in JOURNALS else ("inproceedings", "booktitle")
+    key = "".join(re.findall(r"[a-z0-9]+", f"{authors.split()[-1]}{year}{title.split()[0]}".lower()))
+    fields = {
+        "author": f"{authors} and others" if more else authors,
+        "title": f"{{{title}}}",
+        place: venue,
+        "year": year,
+    }
+    lines = [f"  {name} = {{{value}}}," for name, value in (fields | ({"url": link} if link else {})).items()]
+    return "\n".join([f"@{kind}{{{key},", *lines, "}"])
+
+
+def about(name: str, folders: Mapping[str, Path]) -> MethodFile:
     """What a method's recipes.yaml says of it; only its name where the file is broken, or not here."""
     try:
         path = folders[name] / "recipes.yaml"

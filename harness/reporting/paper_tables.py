@@ -7,7 +7,7 @@ numbers: a cell is the one claim, of a method or of a card, that its row and its
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
@@ -15,7 +15,15 @@ from typing import NamedTuple
 from harness.base.errors import UserError
 from harness.metrics.shots import GROUPS
 from harness.reporting.claims import SELECTIONS, Card, Claim, one_of
-from harness.reporting.comparison import STATUSES, Comparison, MeasuredRows, Status, backbone_identity, dataset_identity
+from harness.reporting.comparison import (
+    STATUSES,
+    Comparison,
+    MeasuredRows,
+    Status,
+    Todo,
+    backbone_identity,
+    dataset_identity,
+)
 from harness.reporting.inputs import Named, read_lists
 from harness.weights.catalogue import Weights
 from harness.weights.record import WeightsRecord
@@ -120,10 +128,41 @@ class FilledTable:
         return [cell for row in self.rows for cell in row.cells if cell]
 
     @property
+    def todos(self) -> dict[Todo, list[str]]:
+        """What would measure the cells that were not run -> their rows and columns, in words."""
+        found: dict[Todo, list[str]] = defaultdict(list)
+        for row in self.rows:
+            for column, cell in zip(self.table.columns, row.cells, strict=True):
+                if cell and cell.todo:
+                    found[cell.todo].append(f"{row.row.label}, {column.title}")
+        return dict(found)
+
+    @property
     def counts(self) -> dict[Status, int]:
         """Number of cells of each status, in the order of `STATUSES`; empty cells are not counted."""
         found = Counter(cell.status for cell in self.cells)
         return {status: found[status] for status in STATUSES}
+
+
+class Coverage(NamedTuple):
+    """How many published numbers of each status a source has on each data set; None where it has none."""
+
+    datasets: list[str]
+    sources: list[tuple[str, list[dict[Status, int] | None]]]
+
+
+def coverage(tables: Iterable[FilledTable]) -> Coverage:
+    """Sources in the order of the tables; data sets by name."""
+    found: dict[str, dict[str, Counter[Status]]] = defaultdict(lambda: defaultdict(Counter))
+    for filled in tables:
+        for cell in filled.cells:
+            found[filled.table.source][cell.claim.dataset][cell.status] += 1
+    datasets = sorted({dataset for by_dataset in found.values() for dataset in by_dataset})
+
+    def counts(one: Counter[Status] | None) -> dict[Status, int] | None:
+        return {status: one[status] for status in STATUSES if one[status]} if one else None
+
+    return Coverage(datasets, [(s, [counts(by_set.get(d)) for d in datasets]) for s, by_set in found.items()])
 
 
 def load_tables(folders: Mapping[str, Path]) -> list[PaperTable]:
@@ -141,10 +180,14 @@ def fill(
     cards: Sequence[Card],
     rows: MeasuredRows,
     weights: Sequence[WeightsRecord] = (),
+    plan: Callable[[Claim, str], Todo] | None = None,
 ) -> list[FilledTable]:
     """Puts the claims into the tables' cells, and beside each what was measured, and what published weights score.
 
     Rows that hold no number (their method or card is not here) and empty tables are left out.
+
+    Args:
+        plan: what would measure a claim, with a variant.
 
     Raises:
         UserError: more than one claim fits a cell.
@@ -169,7 +212,10 @@ def fill(
         if card:
             answer = Comparison(found[0], "reported only", reasons[card])
         else:
-            answer = rows.beside(found[0], line.measured_as.get(found[0].dataset), line.known or table.known)
+            variant = line.measured_as.get(found[0].dataset, found[0].variant)
+            answer = rows.beside(found[0], variant, line.known or table.known)
+            if plan and (answer.status == "not run" or (answer.aside and "recipe" in answer.reason)):
+                answer = replace(answer, todo=plan(found[0], variant))
         return replace(answer, weights=mark(found[0], weights))
 
     filled = []

@@ -3,33 +3,38 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import cache
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import cache, cached_property
 from pathlib import Path
 from typing import NamedTuple
 
 from harness.base.errors import UserError
-from harness.base.files import write_text
-from harness.records.collect import Collected
+from harness.base.files import sha256_json, write_text
+from harness.records.collect import Collected, find_split
 from harness.records.evidence import Evidence, evidence_path, read_evidence
 from harness.records.same_code import measured_the_same, read_same_code
 from harness.records.schema import HEADLINE, Record
 from harness.reporting import figures, html, paper_tables, tables
-from harness.reporting.claims import Card, Claim, load_cards, load_claims, load_shipped_cards
+from harness.reporting.boards import boards_of
+from harness.reporting.claims import TRACK, Card, Claim, load_cards, load_claims, load_shipped_cards
 from harness.reporting.comparison import MeasuredRows, in_order
+from harness.reporting.costs import step_times
 from harness.reporting.drawer import RecipeValues, ResolveRecipe
 from harness.reporting.inputs import readable
-from harness.reporting.methods import method_views
+from harness.reporting.methods import about, method_views
+from harness.reporting.overview import overview
 from harness.reporting.significance import CriticalDifference, critical_difference
+from harness.reporting.site.config import SITE_FILE, Site, read_site
 from harness.reporting.speed import FOLDER as BENCHES
 from harness.reporting.speed import read_speed
 from harness.reporting.studies import StudyResult, carry_out, load_studies
-from harness.reporting.summary import RunResult, Section, summarize
+from harness.reporting.summary import EARLIER_CODE, OTHER_CODE, RunResult, Section, summarize
+from harness.reporting.todo import Planner
 from harness.reporting.views import ReadEvidence, with_evidence
 from harness.spec.entries import parse_entry
 from harness.spec.provenance import code_version
-from harness.spec.recipe_layers import has_recipe
+from harness.spec.recipe_layers import MethodFile, has_recipe
 from harness.spec.recipes import resolve
 from harness.spec.registry import find_plugins
 from harness.weights.record import FOLDER as WEIGHTS
@@ -51,6 +56,8 @@ class Sources:
         reported: folder with more of them, a file for each.
         benches: files that `ltbench bench --json` wrote.
         weights: records that `ltbench weights score` wrote.
+        splits: those whose studies are shown; None: all.
+        site: what `site.yaml` says of who publishes the page.
     """
 
     claims: list[Claim] = field(default_factory=list)
@@ -61,19 +68,32 @@ class Sources:
     reported: Path = REPORTED
     benches: Sequence[Path] = ()
     weights: Sequence[Path] = ()
+    splits: Collection[str] | None = None
+    site: Site | None = None
+
+    @cached_property
+    def abouts(self) -> dict[str, MethodFile]:
+        """What the methods' `recipes.yaml` say of them."""
+        return {name: about(name, self.folders) for name in self.folders}
+
+    @property
+    def tuned(self) -> dict[str, Mapping[str, str]]:
+        """Method -> data set -> which value of its recipe was chosen after that test part was seen."""
+        return {name: one.tuned_on_test for name, one in self.abouts.items()}
 
 
 def sources() -> Sources:
     """What this checkout has: claims, descriptions and code versions of the methods found, and the benchmark files.
 
     Raises:
-        UserError: published numbers that cannot be read.
+        UserError: published numbers, or a site.yaml, that cannot be read.
     """
     folders = {name: plugin.folder for name, plugin in find_plugins().items()}
     current = {name: code_version(folder) for name, folder in folders.items()}
     benches, weights = sorted(BENCHES.glob("*.json")), sorted(WEIGHTS.glob("*.json"))
     claims, cards = load_claims(folders), load_shipped_cards(folders)
-    return Sources(claims, folders, current, recipe_now, cards, benches=benches, weights=weights)
+    site = read_site() if SITE_FILE.is_file() else None
+    return Sources(claims, folders, current, recipe_now, cards, benches=benches, weights=weights, site=site)
 
 
 @cache
@@ -89,8 +109,9 @@ def recipe_now(entry: str, dataset: str) -> RecipeValues | None:
 def build_report(collected: Collected, out: Path, sources: Sources) -> Path:
     """Writes the page, its tables and its figures under `out`, and returns the page's path."""
     label = _labels(collected)
-    ranked = ranked_sections(collected, sources.current)
-    sections, studies = ranked.sections, study_results(ranked, sources.folders)
+    ranked = ranked_sections(collected, sources.current, sources.tuned)
+    sections, studies = ranked.sections, study_results(ranked, sources)
+    studies = [one for one in studies if sources.splits is None or one.study.split in sources.splits]
     rows = MeasuredRows(sections, sources.resolve)
     cards, damaged = load_cards(sources.reported, sources.cards)
     weights, unread = readable(sources.weights, read_weights_record)
@@ -98,12 +119,17 @@ def build_report(collected: Collected, out: Path, sources: Sources) -> Path:
     speed, useless = readable(sources.benches, read_speed)
     left_out = sorted([*ranked.left_out, *((label(path), label(why)) for path, why in [*damaged, *unread, *useless])])
     described = paper_tables.load_tables(sources.folders)
-    papers = paper_tables.fill(described, sources.claims, cards, rows, weights)
+    plan = Planner(sources.resolve, sections, speed) if sources.resolve else None
+    papers = paper_tables.fill(described, sources.claims, cards, rows, weights, plan)
     in_cells = {cell.claim: cell for table in papers for cell in table.cells}
     comparisons = [in_cells.get(claim) or rows.beside(claim) for claim in in_order(sources.claims)]
     methods = method_views(sections, comparisons, sources.folders, sources.resolve)
-    others = {"methods": methods, "speed": speed, "weights": weights, "left_out": left_out}
-    page = html.render(sections, papers, studies, across=_across(sections), **others)
+    boards = boards_of(sections)
+    first = overview(boards, papers, {name: one.title for name, one in sources.abouts.items()}, ranked.read)
+    others = {"overview": first, "speed": speed, "weights": weights, "left_out": left_out, "across": _across(sections)}
+    others |= {"class_names": _class_names(collected, sections), "step_times": step_times(speed)}
+    others |= {"site": sources.site, "records": _version(collected)}
+    page = html.render(boards, papers, studies, methods, **others)
     for name, text in tables.all_files(sections, comparisons, papers).items():
         _write(out / "tables" / name, text)
     figures.write_figures(studies, out / "figures")
@@ -119,15 +145,21 @@ class Ranked(NamedTuple):
     read: ReadEvidence
 
 
-def study_results(tables: Ranked, folders: Mapping[str, Path]) -> list[StudyResult]:
+def study_results(tables: Ranked, sources: Sources) -> list[StudyResult]:
     """The studies that are described, with what the records say."""
-    return [carry_out(study, tables.sections, tables.read) for study in load_studies(folders)]
+    times = step_times(readable(sources.benches, read_speed)[0])
+    return [carry_out(study, tables.sections, tables.read, times) for study in load_studies(sources.folders)]
 
 
-def ranked_sections(collected: Collected, current: Mapping[str, str] | None = None) -> Ranked:
+def ranked_sections(
+    collected: Collected,
+    current: Mapping[str, str] | None = None,
+    tuned: Mapping[str, Mapping[str, str]] | None = None,
+) -> Ranked:
     """Tables from records.
 
     Args:
+        tuned: method -> data set -> which value of its recipe was chosen after that test part was seen.
         current: code version of each method as it is now; a record measured with another one is marked.
     """
     label = _labels(collected)
@@ -148,8 +180,17 @@ def ranked_sections(collected: Collected, current: Mapping[str, str] | None = No
     runs = []
     for path, record in collected.records:
         note = "; ".join(filter(None, (lacking.get(path), _note(record, current, same))))
-        runs.append(RunResult(label(path), record, collected.costs(path), note, collected.tier(path)))
+        seen = f"tuned on the test part: {why}" if (why := _tuned(record, tuned or {})) else ""
+        runs.append(RunResult(label(path), record, collected.costs(path), note, collected.tier(path), seen))
     return Ranked([with_evidence(section, read) for section in summarize(runs)], left_out, read)
+
+
+def _class_names(collected: Collected, sections: Sequence[Section]) -> dict[str, Sequence[str]]:
+    """The names of the classes by the slug of each table; none where its split is not here."""
+    label = _labels(collected)
+    paths = {label(path): path for path, _ in collected.records}
+    splits = {one.slug: find_split(one.protocol, paths[one.rows[0].runs[0].path]) for one in sections}
+    return {slug: split.class_names if split else () for slug, split in splits.items()}
 
 
 def _across(sections: list[Section]) -> tuple[str, CriticalDifference] | str:
@@ -169,6 +210,11 @@ def _across(sections: list[Section]) -> tuple[str, CriticalDifference] | str:
     return found if isinstance(found, str) else (track, found)
 
 
+def _tuned(record: Record, tuned: Mapping[str, Mapping[str, str]]) -> str:
+    """Why a record's recipe has seen its test part; a paper's own recipe has not."""
+    return "" if record.track == TRACK else tuned.get(record.method, {}).get(record.dataset, "")
+
+
 def _note(record: Record, current: Mapping[str, str] | None, same: dict[str, dict[str, str]]) -> str:
     if current is None or not record.code_version:
         return ""
@@ -177,8 +223,13 @@ def _note(record: Record, current: Mapping[str, str] | None, same: dict[str, dic
     if record.code_version == current[record.method]:
         return ""
     if measured_the_same(record.code_version, current[record.method], same):
-        return "earlier code, same bits on a small suite"
-    return f"measured with code {record.code_version}, which is now {current[record.method]}"
+        return EARLIER_CODE
+    return f"{OTHER_CODE} {record.code_version}, which is now {current[record.method]}"
+
+
+def _version(collected: Collected) -> str:
+    """A short hash over all records: the same ones have the same, wherever they lie."""
+    return sha256_json(sorted(sha256_json(asdict(record)) for _, record in collected.records))[:8]
 
 
 def _write(path: Path, text: str) -> None:

@@ -242,6 +242,34 @@ def effect(
     return Effect(mean, mean - half, mean + half, len(seeds), differ)
 
 
+def interval_halves(rows: Sequence[RunsOfRow], targets: Classes, classes: Sequence[int] | None = None) -> Floats:
+    """How far the interval of each pair's `effect` reaches to either side, all pairs at once.
+
+    Shape (R, R), symmetric; nan where `effect` is None, and between rows that do not have the same seeds.
+
+    Args:
+        rows, targets, classes: as for `effect`.
+    """
+    halves = np.full((len(rows), len(rows)), np.nan)
+    weights = _class_weights(targets, classes)
+    if not weights or any(np.count_nonzero(targets == c) < 2 for c in weights):
+        return halves
+    for seeds in {frozenset(row) for row in rows if len(row) > 1}:
+        having = [i for i, row in enumerate(rows) if row.keys() == seeds]
+        right = np.stack([[rows[i][seed] for seed in sorted(seeds)] for i in having]).astype(np.float64)
+        by_seed, of_images = np.zeros(right.shape[:2]), np.zeros((len(having), len(having)))
+        for c, weight in weights.items():
+            part = right[:, :, targets == c]
+            by_seed += weight * part.mean(2)
+            spread = np.atleast_2d(np.cov(part.mean(1)))
+            own = np.diag(spread)
+            of_images += weight**2 * (own[:, None] + own - 2 * spread) / part.shape[2]
+        of_seeds = (by_seed[:, None] - by_seed).var(2, ddof=1) / len(seeds)
+        z = special.ndtri((1 + CONFIDENCE) / 2)
+        halves[np.ix_(having, having)] = np.sqrt(t_quantile(len(seeds)) ** 2 * of_seeds + z**2 * of_images.clip(0))
+    return halves
+
+
 def t_quantile(seeds: int) -> float:
     """How many standard errors of a mean over seeds its two-sided interval reaches; at least two seeds."""
     return float(special.stdtrit(seeds - 1, (1 + CONFIDENCE) / 2))

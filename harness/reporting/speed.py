@@ -34,7 +34,7 @@ class SpeedReport(NamedTuple):
     facts: str  # threads, versions, commit
     rows: list[SpeedRow]
     losses: list[tuple[str, dict[int, float]]]  # method and stage, times plain cross-entropy by number of classes
-    reports: list[tuple[float, ...]]  # records, seconds, peak memory (MB), page (MB)
+    steps: dict[tuple[str, str], float]  # method and stage -> time for a training image, over cross-entropy's
 
 
 def read_speed(path: Path) -> SpeedReport:
@@ -54,10 +54,13 @@ def read_speed(path: Path) -> SpeedReport:
         for row in parts["losses"]:
             of_classes = losses.setdefault(f"{row['method']}, {row['stage']}", {})
             of_classes[int(row["classes"])] = float(row["ratio"]["median"])
-        figures = ("seconds", "peak_memory_mb", "page_mb")
-        reports = [(int(row["records"]), *(float(row[key]) for key in figures)) for row in parts.get("report", [])]
+        steps = {
+            (name, row["stage"]): float(row["ratio"]["median"])
+            for row in parts.get("steps", [])
+            for name in (row["method"], *row["shared_by"])
+        }
         device, processor = str(machine["device"]), str(machine["processor"])
-        return SpeedReport(path.name, device, processor, facts, rows, list(losses.items()), reports)
+        return SpeedReport(path.name, device, processor, facts, rows, list(losses.items()), steps)
     except (KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{path}: not a benchmark file ({type(error).__name__}: {error})") from None
 

@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Final, TypeAlias, get_args
 
 import numpy as np
@@ -19,6 +20,7 @@ from harness.base.errors import unknown
 from harness.metrics.selection import SELECTION_RULES
 from harness.metrics.shots import GROUPS, group_of_class
 from harness.records.schema import HEADLINE
+from harness.reporting.costs import StepTimes, relative_cost
 from harness.reporting.drawer import differing
 from harness.reporting.inputs import Named, read_lists
 from harness.reporting.significance import Classes, Effect, RunsOfRow, Verdict, effect
@@ -46,11 +48,15 @@ class Contrast:
     at: str = HEADLINE
     against_at: str = HEADLINE
     name: str = ""  # that findings use; empty: the row's
+    differ: tuple[str, ...] = ()  # in which of `CONDITIONS` the two may; the label says it
 
     def __post_init__(self) -> None:
         for key in ("at", "against_at"):
             if getattr(self, key) not in SELECTION_RULES:
                 raise ValueError(str(unknown("selection rule", getattr(self, key), SELECTION_RULES)))
+        for key in self.differ:
+            if key not in CONDITIONS:
+                raise ValueError(str(unknown("condition", key, CONDITIONS)))
         if (self.row, self.at) == (self.against, self.against_at):
             raise ValueError(f"'{self.row}' is held against itself at the same selection rule")
 
@@ -98,6 +104,8 @@ class Study(Named):
     findings: tuple[Finding, ...] = ()
     quantity: str = ""  # of each class, as methods keep them; shown by class
     quantity_rows: tuple[str, ...] = ()
+    cost: bool = False  # whether training cost stands beside each difference
+    starts: bool = False  # whether rows that start from pretrained weights are among them
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -120,6 +128,7 @@ class MeasuredContrast:
     effects: dict[str, Effect | None] = field(default_factory=dict)  # all, many, medium, few
     marks: tuple[str, ...] = ()  # what a reader must know of either row
     missing: str = ""  # why there is no effect, in a phrase
+    cost: float | None = None  # training time of the row over that of the other
     complete: bool = True  # no run of either row has failed; findings rest on no others
 
     @property
@@ -163,7 +172,7 @@ def load_studies(folders: Mapping[str, Path]) -> list[Study]:
 
 
 def ranked(results: Iterable[StudyResult]) -> tuple[Pairs, Pairs]:
-    """The contrasts that are resolved over all images, largest first; and those that are not, likewise.
+    """The contrasts with a clear difference, over all images or in a group, largest first; and the others, likewise.
 
     What is only observed, and what does not differ at all, is in neither; two rows stand in them once, as they
     are first compared.
@@ -172,10 +181,10 @@ def ranked(results: Iterable[StudyResult]) -> tuple[Pairs, Pairs]:
     pairs = [(result.study, one) for result in results for one in result.measured if one.n >= ENOUGH]
     for study, one in pairs:
         rows = (study.split, study.track, frozenset((one.contrast.row, one.contrast.against)))
-        verdict = one.over_all.verdict if one.over_all and rows not in seen else ""
-        if verdict in ("better", "worse"):
+        verdicts = {found.verdict for found in one.effects.values() if found} if rows not in seen else set()
+        if verdicts & {"better", "worse"}:
             resolved.append((study, one))
-        elif verdict == "not resolved":
+        elif "not resolved" in verdicts:
             others.append((study, one))
         if not one.contrast.of_one_row:
             seen.add(rows)
@@ -198,19 +207,36 @@ def number(found: Effect | None) -> str:
         return "-"
     if found.verdict == "same":
         return "0.0, no image differs"
-    mean, low, high = (percent(value, 1, signed=True) for value in (found.mean, found.low, found.high))
+    mean, low, high = points(found)
     return f"{mean} ({low} to {high}{'' if found.inferred else ' by seed'})"
 
 
-def carry_out(study: Study, sections: Sequence[Section], read: ReadEvidence) -> StudyResult:
+def points(found: Effect) -> tuple[str, str, str]:
+    """Mean and bounds in points; a bound of a clear difference gets the digits that tell it from zero."""
+    digits = (1, 2, 3, 4) if found.verdict in ("better", "worse") else (1,)
+
+    def bound(value: float) -> str:
+        texts = [percent(value, count, signed=True) for count in digits]
+        return next((text for text in texts if text[0] in "+-"), texts[0])
+
+    return percent(found.mean, 1, signed=True), bound(found.low), bound(found.high)
+
+
+def carry_out(
+    study: Study, sections: Sequence[Section], read: ReadEvidence, times: StepTimes = MappingProxyType({})
+) -> StudyResult:
     """A study with what the records say."""
     place = (study.split, study.track)
     fitting = [one for one in sections if (one.protocol.split, one.protocol.track) == place]
+    pretrained = [one for one in fitting if one.protocol.recipe.get("pretrained")]
+    fitting = [one for one in fitting if one not in pretrained]
     if len(fitting) != 1:
         reason = f"{len(fitting)} tables are of this split and track" if fitting else "not run: nothing of this table"
         return StudyResult(study, tuple(MeasuredContrast(contrast, missing=reason) for contrast in study.contrasts))
     section = fitting[0]
-    measured = tuple(_measure(contrast, section, read) for contrast in study.contrasts)
+    rows = [row for one in (section, *(pretrained if study.starts else ())) for row in one.rows]
+    groups = group_of_class(section.protocol.class_counts, section.protocol.shot_policy)
+    measured = tuple(_measure(contrast, rows, groups, read, times) for contrast in study.contrasts)
     by_key = {one.contrast.key: one for one in measured}
     findings = [text for finding in study.findings if (text := _sentence(finding, by_key))]
     withdrawn, quantities = len(study.findings) - len(findings), dict(_quantities(study, section))
@@ -221,29 +247,32 @@ class MissingError(Exception):
     """Why a contrast has no effect, in a phrase."""
 
 
-def _measure(contrast: Contrast, section: Section, read: ReadEvidence) -> MeasuredContrast:
+def _measure(
+    contrast: Contrast, rows: Sequence[Row], groups: Sequence[str], read: ReadEvidence, times: StepTimes
+) -> MeasuredContrast:
     try:
-        row, against = _row(contrast.row, section), _row(contrast.against, section)
-        _check_conditions(row, against)
+        row, against = _row(contrast.row, rows), _row(contrast.against, rows)
+        _check_conditions(row, against, contrast.differ)
         bits, targets = _correct(row, contrast.at, read)
         other_bits, other_targets = _correct(against, contrast.against_at, read)
         if not np.array_equal(targets, other_targets):
             raise MissingError("not comparable: the test images are others")
     except MissingError as reason:
         return MeasuredContrast(contrast, missing=str(reason))
-    groups = np.array(group_of_class(section.protocol.class_counts, section.protocol.shot_policy))
     effects = {}
     for score in SCORES:
-        classes = None if score == "all" else np.flatnonzero(groups == score).tolist()
+        classes = None if score == "all" else [index for index, group in enumerate(groups) if group == score]
         effects[score] = effect(bits, other_bits, targets, classes, infer=not contrast.of_one_row)
     marks = tuple(dict.fromkeys([*row.marks, *against.marks]))
     missing = "" if effects["all"] else "fewer than two seeds in common, or a class with one test image"
     complete = row.status == against.status == "ok"
-    return MeasuredContrast(contrast, effects, marks, missing, complete)
+    ours, theirs = (relative_cost(one, rows, times) for one in (row, against))
+    cost = ours / theirs if ours and theirs else None
+    return MeasuredContrast(contrast, effects, marks, missing, cost, complete)
 
 
-def _row(name: str, section: Section) -> Row:
-    found = [row for row in section.rows if row.name == name]
+def _row(name: str, rows: Sequence[Row]) -> Row:
+    found = [row for row in rows if row.name == name]
     if not found:
         raise MissingError(f"not run: {name} has not been measured")
     if len(found) > 1:
@@ -253,10 +282,10 @@ def _row(name: str, section: Section) -> Row:
     return found[0]
 
 
-def _check_conditions(row: Row, against: Row) -> None:
+def _check_conditions(row: Row, against: Row, differ: Sequence[str]) -> None:
     """Two rows of a table must share more than its split and track."""
     for name, one, other in differing(row.first.recipe, against.first.recipe):
-        if name in CONDITIONS:
+        if name in CONDITIONS and name not in differ:
             raise MissingError(f"not comparable: {name} is {one} in {row.name}, {other} in {against.name}")
 
 

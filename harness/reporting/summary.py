@@ -10,7 +10,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 from harness.metrics.selection import SELECTION_RULES
 from harness.metrics.shots import GROUPS
@@ -19,6 +19,8 @@ from harness.records.schema import HEADLINE, Record, Scores
 from harness.spec.recipes import overrides_between
 
 RULES = tuple(SELECTION_RULES)
+EARLIER_CODE = "earlier code, same bits on a small suite"  # notes of a run for which a footnote is enough
+OTHER_CODE = "measured with code"  # how one begins: of which version, and which it is now
 
 
 class Metric(NamedTuple):
@@ -56,6 +58,7 @@ class RunResult:
     costs: dict[str, Any]
     note: str = ""  # what a reader must know of this record: measured with other code, say
     tier: Tier = "recomputed"  # how far it was checked
+    tuned: str = ""  # which value of its recipe was chosen after its test part was seen
 
 
 PROTOCOL = (
@@ -72,6 +75,18 @@ class Curve:
     epochs: list[int]
     mean: list[float]
     std: list[float]
+
+
+@dataclass(frozen=True)
+class Confusion:
+    """What test images are taken for, as shares of 1; classes from the most to the least frequent in training.
+
+    shares: of the images of a class, or of a group of classes, (true, predicted).
+    pairs: single classes that are most often taken for another: true class, predicted class, share.
+    """
+
+    shares: list[list[float]]
+    pairs: list[tuple[int, int, float]]
 
 
 @dataclass(frozen=True)
@@ -96,10 +111,15 @@ class Row:
     interval: tuple[float, float] | None = None  # of the accuracy at `last`, over images and seeds
     p: dict[str, float] = field(default_factory=dict)
     """Selection rule -> p against the leader of the row's tie group (for a leader: of the group above), after Holm."""
-    curves: dict[str, Curve] = field(default_factory=dict)  # loss, test, val
+    places: dict[str, int | None] = field(default_factory=dict)
+    """As `ranks`, among the rows that stand for their method; empty for the others."""
+    place_p: dict[str, float] = field(default_factory=dict)  # as `p`, of the places
+    curves: dict[str, Curve] = field(default_factory=dict)  # loss, test, val; of the last stage
+    first_curves: dict[str, Curve] = field(default_factory=dict)  # of stage 1, where it is stored
     quantities: dict[str, list[float]] = field(default_factory=dict)  # mean over seeds of each class, in class order
     confusions: list[tuple[int, list[tuple[int, float]]]] = field(default_factory=list)
     """The rarest classes, each with the classes that its test images are taken for and their shares, at `last`."""
+    confusion: Confusion | None = None  # of all classes, at `last`
 
     @property
     def first(self) -> Record:
@@ -114,9 +134,19 @@ class Row:
         return "failed" if any(run.record.status == "failed" for run in self.runs) else "skipped"
 
     @property
+    def tuned(self) -> bool:
+        """Whether a value of its recipe was chosen after its test part was seen."""
+        return any(run.tuned for run in self.runs)
+
+    @property
     def ok_runs(self) -> int:
         """Number of runs with a result."""
         return sum(run.record.status == "ok" for run in self.runs)
+
+    @property
+    def tier(self) -> Tier:
+        """How far its runs were checked: the least of them."""
+        return min((run.tier for run in self.runs), key=get_args(Tier).index)
 
     @property
     def failures(self) -> list[str]:
@@ -147,6 +177,15 @@ class Row:
         return _digest([self.name, *_row_key(self.first), *(run.path for run in self.runs)])
 
 
+def families(rows: Sequence[Row]) -> dict[int, list[int]]:
+    """Index of the row that stands for its method (the one of no variant, if there is one) -> those of its others."""
+    members: dict[str, list[int]] = defaultdict(list)
+    for index, row in enumerate(rows):
+        members[row.first.method].append(index)
+    heads = {next((i for i in those if not rows[i].first.variant), those[0]): those for those in members.values()}
+    return {head: [i for i in heads[head] if i != head] for head in sorted(heads)}
+
+
 def in_all(marks: Sequence[Sequence[str]]) -> list[str]:
     """The marks that all of them have."""
     return [mark for mark in marks[0] if all(mark in others for others in marks)] if marks else []
@@ -161,16 +200,24 @@ class Section:
     conflicts: tuple[str, ...] = ()  # what differs from other tables of the same split and track
     pairs: list[list[float | None]] | None = None
     """Two-sided p of each pair of rows at `last`, not adjusted; None: not tested, or too many rows."""
+    halves: dict[str, list[list[float | None]]] = field(default_factory=dict)
+    """Score -> row -> each row before it: half the 95 % interval of their difference at `last`, in points."""
 
     @property
     def protocol(self) -> Record:
         """One of its records: all have the same values under the names in `PROTOCOL`."""
         return self.rows[0].first
 
-    def best(self, rule: str, metric: Metric, digits: int) -> set[int]:
-        """Indices of the rows that print the best value of a column; empty when that tells no rows apart."""
-        values = [row.stats[rule][metric.key] for row in self.rows]
-        shown = {index: round(value.mean * 100, digits) for index, value in enumerate(values) if value}
+    @cached_property
+    def families(self) -> dict[int, list[int]]:
+        """Index of the row of each method -> those of its variants."""
+        return families(self.rows)
+
+    def best(self, rule: str, metric: Metric, digits: int, among: Iterable[int] | None = None) -> set[int]:
+        """Indices of the rows (or of some) that print the best value of a column; empty when that tells none apart."""
+        indices = range(len(self.rows)) if among is None else among
+        values = {index: self.rows[index].stats[rule][metric.key] for index in indices}
+        shown = {index: round(value.mean * 100, digits) for index, value in values.items() if value}
         if metric.best is None or len(set(shown.values())) < 2:
             return set()
         top = max(shown.values()) if metric.best == "high" else min(shown.values())
@@ -182,8 +229,15 @@ class Section:
         return tuple(in_all([row.marks for row in self.rows])) if len(self.rows) > 1 else ()
 
     def own_marks(self, row: Row) -> list[str]:
-        """The other marks of a row."""
-        return [mark for mark in row.marks if mark not in self.shared_marks]
+        """The other marks of a row; of one that stands for several recipes, that its test part chose it."""
+        own = [mark for mark in row.marks if mark not in self.shared_marks]
+        index = next(i for i, one in enumerate(self.rows) if one is row)
+        rivals = [self.rows[i].first for i in (index, *self.families.get(index, ()))]
+        # A row of no variant stands for its method by being that; what `--set` changed of it competes all the same.
+        recipes = {one.recipe_sha256 for one in rivals if row.first.variant or not one.variant}
+        return own + (
+            [f"of {len(recipes)} recipes the one that scores best on the test part"] if len(recipes) > 1 else []
+        )
 
     @cached_property
     def metrics(self) -> tuple[Metric, ...]:
@@ -229,6 +283,7 @@ COSTS = (
     Cost("wall_seconds", "Time", "s"),
     Cost("images_per_second", "Speed", "images/s"),
     Cost("peak_memory_mb", "Memory", "MB"),
+    Cost("trained_parameters", "Trained", "parameters"),
 )
 
 
@@ -297,21 +352,25 @@ def _rows(runs: list[RunResult]) -> tuple[Row, ...]:
 
 def _placed(rows: list[Row]) -> Iterable[Row]:
     """The rows with their labels, and with ranks by mean accuracy."""
-    names = Counter(row.name for row in rows)
-    means = {rule: [mean for row in rows if (mean := row.mean(rule)) is not None] for rule in RULES}
+    names, heads = Counter(row.name for row in rows), families(rows)
     seen: Counter[str] = Counter()
-    for row in rows:
-        own = {rule: row.mean(rule) for rule in RULES}
+    for index, row in enumerate(rows):
         label = f"{row.name} ({_told_apart(row, rows)})" if names[row.name] > 1 else row.name
         seen[label] += 1
         yield replace(
             row,
             label=label if seen[label] == 1 else f"{label} #{seen[label]}",
-            ranks={
-                rule: None if mean is None else 1 + sum(other > mean for other in means[rule])
-                for rule, mean in own.items()
-            },
+            ranks=_ranks_by_mean(row, rows),
+            places=_ranks_by_mean(row, [rows[head] for head in heads]) if index in heads else {},
         )
+
+
+def _ranks_by_mean(row: Row, rows: Sequence[Row]) -> dict[str, int | None]:
+    means = {rule: [mean for other in rows if (mean := other.mean(rule)) is not None] for rule in RULES}
+    own = {rule: row.mean(rule) for rule in RULES}
+    return {
+        rule: None if mean is None else 1 + sum(other > mean for other in means[rule]) for rule, mean in own.items()
+    }
 
 
 def _told_apart(row: Row, rows: list[Row]) -> str:
@@ -344,7 +403,7 @@ def _per_class(scores: list[Scores]) -> list[float | None] | None:
 
 def _marks(runs: Sequence[RunResult]) -> list[str]:
     records = [run.record for run in runs]
-    marks = [*_protocol_marks(records[0]), *sorted({run.note for run in runs if run.note})]
+    marks = [*_protocol_marks(records[0]), *sorted({note for run in runs for note in (run.note, run.tuned) if note})]
     broken = [record for record in records if record.status != "ok"]
     if broken:
         reasons = (f"seed {record.seed} {record.status}: {_reason(record)}" for record in broken)

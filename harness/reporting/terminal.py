@@ -1,9 +1,11 @@
-"""`ltbench show`: the leaderboard's tables in a terminal, as Markdown, or as CSV."""
+"""`ltbench show`: the leaderboard's tables in a terminal, as Markdown, CSV or JSON."""
 
 from __future__ import annotations
 
+import json
 import sys
 from dataclasses import replace
+from typing import Any
 
 from rich.table import Table
 from rich.text import Text
@@ -18,7 +20,7 @@ from harness.reporting.report import ranked_sections
 from harness.reporting.summary import Section
 from harness.reporting.tables import Value
 
-FORMATS = ("table", "md", "csv")
+FORMATS = ("table", "md", "csv", "json")
 
 
 def show(collected: Collected, suite: str, selection: str, form: str) -> None:
@@ -38,6 +40,9 @@ def show(collected: Collected, suite: str, selection: str, form: str) -> None:
     if form == "csv":
         print(tables.leaderboard_csv(sections, selection), end="")
         return
+    if form == "json":
+        print(json.dumps([_data(section, selection) for section in sections], indent=1))
+        return
     screen = console()
     for section in sections:
         if form == "md":
@@ -55,6 +60,25 @@ def _belongs(record: Record, suite: str) -> bool:
 
     wanted = get_suite(suite)
     return record.split in wanted.splits and record.entry in map(str, entries_for(wanted, record.dataset))
+
+
+def _data(section: Section, rule: str) -> dict[str, Any]:
+    """A table for machines: means and deviations are fractions, None is what does not exist."""
+    rows = [
+        {
+            "rank": row.ranks[rule],
+            "entry": row.first.entry,
+            "name": row.name,
+            "backbone": row.first.backbone,
+            "status": row.status,
+            "seeds": [run.record.seed for run in row.runs],
+            "scores": {m.key: stat and stat._asdict() for m in section.metrics for stat in [row.stats[rule][m.key]]},
+            "notes": row.marks,
+        }
+        for row in section.rows
+    ]
+    keys = ("dataset", "split", "split_sha256", "imbalance_factor", "track", "shot_policy", "groups")
+    return {**{key: getattr(section.protocol, key) for key in keys}, "selection": rule, "rows": rows}
 
 
 def _table(section: Section, rule: str) -> Table:

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
+from harness.base.errors import UserError
+from harness.metrics.shots import GROUPS, group_of_class
 from harness.records.evidence import Evidence
 from harness.records.schema import HEADLINE
-from harness.reporting.significance import bootstrap_interval, pair_matrix, tie_groups
+from harness.reporting.pictures import confusion
+from harness.reporting.significance import RunsOfRow, bootstrap_interval, interval_halves, pair_matrix, tie_groups
 from harness.reporting.summary import Curve, Row, RunResult, Section
 
 MOST_PAIRS = 40  # rows of a table up to which every pair of them is tested for the compare view
@@ -22,31 +25,42 @@ CURVE_POINTS = 50
 DRAWS = 500  # of the bootstrap: the bounds of an interval then vary by a few hundredths of its width
 
 ReadEvidence = Callable[[RunResult], Evidence | None]
+Curves = Mapping[str, npt.NDArray[Any]]
+NOTHING: npt.NDArray[Any] = np.empty(0)
 Floats = npt.NDArray[np.floating[Any]]
 
 
 def with_evidence(section: Section, read: ReadEvidence) -> Section:
     """The section with what the evidence of its runs says; only what is shown is kept."""
     found = [evidence_of(row, read) for row in section.rows]
-    ties = {rule: of_rule for rule in section.rules() if (of_rule := _ties(section, found, rule))}
+    by_run = {run.record.run_key: found[i][run.record.seed] for i, run in _with(section, found)}
+    ties = _tested(section, found, range(len(found)))
+    places = _tested(section, found, list(section.families)) if len(section.families) < len(found) else ties
     bits = [correct_at(HEADLINE, evidence) for evidence in found]
     stored = {i: np.stack(list(runs.values())) for i, runs in enumerate(bits) if runs}
     intervals = dict(zip(stored, bootstrap_interval(list(stored.values()), DRAWS), strict=True))
     rows = []
     for i, row in enumerate(section.rows):
         evidence = list(found[i].values())
-        tied = {name: by_row[i] for name, by_row in ties.items() if i in by_row}
+        ranks, p = _of_row(ties, i)
+        of_methods, place_p = _of_row(places, i) if row.places else ({}, {})
         seen = replace(
             row,
-            ranks=row.ranks | {name: tied[name][0] if name in tied else None for name in ties},
+            ranks=row.ranks | ranks,
+            p=p,
+            places=row.places | of_methods,
+            place_p=place_p,
             interval=intervals.get(i),
-            p={name: p for name, (_, p) in tied.items() if not math.isnan(p)},
-            curves=_curves(evidence),
+            curves=_curves([one.curves for one in evidence]),
+            first_curves=_curves(_first_stages(row, found[i], by_run)),
             quantities=_quantities(evidence, len(section.protocol.class_counts)),
             confusions=_confusions(evidence, section.protocol.class_counts),
+            confusion=confusion(evidence, section.protocol.class_counts),
         )
         rows.append(seen)
-    return replace(section, rows=tuple(rows), pairs=_pairs(bits) if len(bits) <= MOST_PAIRS else None)
+    if len(bits) > MOST_PAIRS:
+        return replace(section, rows=tuple(rows))
+    return replace(section, rows=tuple(rows), pairs=_pairs(bits), halves=_halves(section, found, bits))
 
 
 def evidence_of(row: Row, read: ReadEvidence) -> dict[int, Evidence]:
@@ -55,15 +69,49 @@ def evidence_of(row: Row, read: ReadEvidence) -> dict[int, Evidence]:
     return {seed: evidence for seed, evidence in found.items() if evidence is not None}
 
 
+def _with(section: Section, found: Sequence[Mapping[int, Evidence]]) -> Iterator[tuple[int, RunResult]]:
+    """The runs that have evidence, each with the index of its row."""
+    for i, row in enumerate(section.rows):
+        yield from ((i, run) for run in row.runs if run.record.seed in found[i] and run.record.status == "ok")
+
+
+def _first_stages(row: Row, evidence: Mapping[int, Evidence], by_run: Mapping[str, Evidence]) -> list[Curves]:
+    """The curves of the runs that a row's second stage started from; none unless all are known.
+
+    Evidence has them itself, or there is a row of that run.
+    """
+    found: list[Curves] = []
+    for run in (run for run in row.runs if run.record.status == "ok" and len(run.record.stages) > 1):
+        own, other = evidence.get(run.record.seed), by_run.get(run.record.stage1_key)
+        found.append(own.first if own and own.first else other.curves if other else {})
+    return found if all(found) else []
+
+
 def correct_at(rule: str, evidence: Mapping[int, Evidence]) -> dict[int, npt.NDArray[np.bool_]]:
     """Which test images are right, by seed; without the runs that the rule does not apply to."""
     bits = {seed: one.correct(rule) for seed, one in evidence.items()}
     return {seed: correct for seed, correct in bits.items() if correct is not None}
 
 
-def _ties(section: Section, found: list[dict[int, Evidence]], rule: str) -> dict[int, tuple[int, float]]:
+Ties: TypeAlias = dict[str, dict[int, tuple[int, float]]]  # selection rule -> row -> rank and p
+
+
+def _tested(section: Section, found: list[dict[int, Evidence]], among: Sequence[int]) -> Ties:
+    """Ranks among some of the rows, at the rules at which there is a test."""
+    return {rule: of_rule for rule in section.rules() if (of_rule := _ties(section, found, rule, among))}
+
+
+def _of_row(ties: Ties, index: int) -> tuple[dict[str, int | None], dict[str, float]]:
+    """Rank and p at each rule; a row that was not tested has no rank beside rows that were."""
+    tied = {rule: by_row.get(index, (None, math.nan)) for rule, by_row in ties.items()}
+    return {rule: rank for rule, (rank, _) in tied.items()}, {r: p for r, (_, p) in tied.items() if not math.isnan(p)}
+
+
+def _ties(
+    section: Section, found: list[dict[int, Evidence]], rule: str, among: Sequence[int]
+) -> dict[int, tuple[int, float]]:
     """Rank and p of each row that was tested; nan where there is nothing to test against."""
-    means = {i: mean for i, row in enumerate(section.rows) if (mean := row.mean(rule)) is not None}
+    means = {i: mean for i in among if (mean := section.rows[i].mean(rule)) is not None}
     order = sorted(means, key=lambda i: (-means[i], i))
     groups = tie_groups([correct_at(rule, found[i]) for i in order])
     return {i: (int(groups.rank[at]), float(groups.p[at])) for at, i in enumerate(order) if groups.tested[at]}
@@ -73,17 +121,37 @@ def _pairs(bits: list[dict[int, npt.NDArray[np.bool_]]]) -> list[list[float | No
     return [[None if np.isnan(p) else float(f"{p:.2g}") for p in row] for row in pair_matrix(bits)]
 
 
-def _curves(evidence: list[Evidence]) -> dict[str, Curve]:
+def _halves(
+    section: Section, found: Sequence[Mapping[int, Evidence]], bits: Sequence[RunsOfRow]
+) -> dict[str, list[list[float | None]]]:
+    """Of the rows whose runs have all left predictions, since the others' means are of more runs."""
+    whole = [right if len(right) == row.ok_runs else {} for row, right in zip(section.rows, bits, strict=True)]
+    targets = [evidence.targets for runs in found for evidence in runs.values()]
+    try:
+        groups = group_of_class(section.protocol.class_counts, section.protocol.shot_policy)
+    except UserError:  # a policy of another version
+        return {}
+    halves = {}
+    for score in ("all", *GROUPS) if targets else ():
+        classes = None if score == "all" else [index for index, group in enumerate(groups) if group == score]
+        if classes is None or classes:
+            points = 100 * interval_halves(whole, targets[0], classes)
+            below = [row[:i] for i, row in enumerate(points)]
+            halves[score] = [[None if np.isnan(half) else round(float(half), 2) for half in row] for row in below]
+    return halves
+
+
+def _curves(runs: list[Curves]) -> dict[str, Curve]:
     """Loss of each epoch, accuracy of the evaluated ones; only runs of one length are averaged."""
-    curves = {}
+    found = {}
     for name in ("loss", "test", "val"):
-        values = [one.curves[name] for one in evidence if len(one.curves[name])]
+        values = [curves for of_run in runs if len(curves := of_run.get(name, NOTHING))]
         if not values or any(len(v) != len(values[0]) for v in values):
             continue
-        epochs = evidence[0].curves["epochs"] if name != "loss" else np.arange(1, len(values[0]) + 1)
+        epochs = runs[0].get("epochs", NOTHING) if name != "loss" else np.arange(1, len(values[0]) + 1)
         if len(epochs) == len(values[0]) > 1:
-            curves[name] = _thinned(np.asarray(epochs), np.stack(values))
-    return curves
+            found[name] = _thinned(np.asarray(epochs), np.stack(values))
+    return found
 
 
 def _thinned(epochs: npt.NDArray[np.integer[Any]], values: Floats) -> Curve:

@@ -1,46 +1,29 @@
-// Two rows of one table side by side.
+// Two rows of one table side by side; at first its cross-entropy and its best method.
 class Comparison {
   constructor(form) {
-    this.form = form;
-    this.table = form.elements.namedItem("table");
     this.first = form.elements.namedItem("first");
     this.second = form.elements.namedItem("second");
-    for (const [section, { data }] of charts) {
-      if (data.series.length > 1) this.table.append(html("option", { value: section }, data.title));
-    }
-    this.table.addEventListener("change", () => this.pick(this.table.value, "", ""));
     for (const field of [this.first, this.second]) {
-      field.addEventListener("change", () => this.pick(this.table.value, this.first.value, this.second.value));
-    }
-  }
-
-  pick(...chosen) {
-    state.compare = chosen[1] ? chosen : null;
-    if (!state.compare) this.fill(chosen[0]);
-    this.show();
-    writeHash();
-  }
-
-  fill(section) {
-    this.table.value = section;
-    const rows = charts.get(section)?.data.series ?? [];
-    for (const [field, at] of [[this.first, 0], [this.second, 1]]) {
-      field.replaceChildren(...rows.map((one) => html("option", { value: one.key }, one.name)));
-      field.selectedIndex = at;
+      field.addEventListener("change", () => {
+        state.compare = [state.board, this.first.value, this.second.value];
+        this.show();
+        writeHash();
+      });
     }
   }
 
   show() {
-    const [section, first, second] = state.compare ?? [];
-    const known = charts.get(section)?.data.series.map((one) => one.key) ?? [];
-    if (state.compare && known.includes(first) && known.includes(second)) {
-      this.fill(section);
-      this.first.value = first;
-      this.second.value = second;
-    } else if (!this.table.value || !this.first.options.length) {
-      if (!this.table.options.length) return this.target().replaceChildren(html("p", {}, "No table has two rows with a result."));
-      this.fill(this.table.options[0].value);
-    }
+    const [section, ...chosen] = state.compare ?? [];
+    if (section && charts.has(section)) state.board = switcher.value = section;
+    const rows = charts.get(state.board)?.data.series ?? [];
+    if (rows.length < 2) return this.target().replaceChildren(html("p", {}, "This data set has no two rows with a result."));
+    const best = rows.find(({ head }) => head) ?? rows[0]; // rows stand by rank
+    const base = rows.find(({ head, method }) => head && method === "ce" && best.method !== "ce") ?? rows.find((one) => one !== best);
+    const known = chosen.every((key) => rows.some((one) => one.key === key));
+    [this.first, this.second].forEach((field, at) => {
+      field.replaceChildren(...rows.map((one) => html("option", { value: one.key }, one.name)));
+      field.value = state.compare && known ? chosen[at] : [base, best][at].key;
+    });
     return this.draw();
   }
 
@@ -49,31 +32,44 @@ class Comparison {
   }
 
   draw() {
-    const { data } = charts.get(this.table.value);
+    const { data } = charts.get(state.board);
     const [a, b] = [this.first, this.second].map((field) => data.series.find((one) => one.key === field.value));
     const rows = [a, b];
-    const pictures = picturesOf(data, rows).slice(0, 3);
-    const differences = a.values[state.selection] && b.values[state.selection]
-      ? a.values[state.selection].map((value, at) => (value === null || b.values[state.selection][at] === null ? null : b.values[state.selection][at] - value)) : null;
+    const rule = ruleOf(state.board);
+    const pictures = picturesOf(data, rows, rule).slice(0, 3);
+    const differences = a.values[rule] && b.values[rule]
+      ? a.values[rule].map((value, at) => (value === null || b.values[rule][at] === null ? null : b.values[rule][at] - value)) : null;
     if (differences) {
-      const series = [{ name: `${b.name} minus ${a.name}`, index: 5, x: data.counts.map((_, at) => at), y: differences }];
-      pictures.splice(1, 0, picture({ title: "Difference, second minus first (points)", xTitle: "training images of the class", series, ticks: classTicks(data), dots: data.counts.length <= 20 }));
+      const series = [{ name: `${b.name} minus ${a.name}`, index: 5, ...perClass(differences) }];
+      pictures.splice(1, 0, picture({ title: "Difference, second minus first (points)", xTitle: classTitle(data), series, ticks: classTicks(data), dots: series[0].x.length <= 20 }));
     }
-    this.target().replaceChildren(this.scores(a, b), this.test(data, a, b), legend(rows), html("div", { class: "grid-of-pictures" }, ...pictures));
+    this.target().replaceChildren(this.scores(a, b, rule), this.test(data, a, b), legend(rows), html("div", { class: "grid-of-pictures" }, ...pictures));
   }
 
-  scores(a, b) {
+  scores(a, b, rule) {
     const titles = { all: "All", many: "Many", medium: "Medium", few: "Few", macro_f1: "Macro-F1", ece: "ECE" };
     const text = (score) => (score ? `${score[0]}${score[1] && ` ± ${score[1]}`}` : "-");
     const signed = (value) => (Number(value) === 0 ? value.replace("-", "") : value.startsWith("-") ? `\u2212${value.slice(1)}` : `+${value}`);
-    const lines = Object.entries(titles).map(([key, title]) => {
-      const [one, other] = [a, b].map((row) => row.scores[state.selection][key]);
-      const difference = one && other ? signed((other[0] - one[0]).toFixed(1)) : "-"; // of the numbers as they are printed
-      return html("tr", {}, html("th", { scope: "row" }, title), ...[text(one), text(other), difference].map((cell) => html("td", { class: "number" }, cell)));
+    const exact = ({ means, scores }, key, at) => means[rule][at] ?? Number(scores[rule][key][0]);
+    const lines = Object.entries(titles).map(([key, title], at) => {
+      const half = this.half(a, b, key);
+      const [one, other] = [a, b].map((row) => row.scores[rule][key]);
+      const mean = one && other ? exact(b, key, at) - exact(a, key, at) : null;
+      const bounds = half === null ? "" : ` (${[mean - half, mean + half].map((bound) => signed(bound.toFixed(1))).join(" to ")})`;
+      const sure = half !== null && Math.abs(mean) > half;
+      const difference = mean === null ? "-" : `${signed(mean.toFixed(1))}${bounds}`;
+      return html("tr", {}, html("th", { scope: "row" }, title), ...[text(one), text(other)].map((cell) => html("td", { class: "number" }, cell)),
+        html("td", { class: "number" }, sure ? html("strong", {}, difference) : difference));
     });
-    const head = html("tr", {}, html("th", { scope: "col" }, `At ${state.selection}, percent`), ...[a.name, b.name, "Second minus first"].map((name) => html("th", { scope: "col", class: "number" }, name)));
+    const head = html("tr", {}, html("th", { scope: "col" }, `${titleOf(rule)}, percent`), ...[a, b].map(({ name, code }) => html("th", { scope: "col", class: "number", title: code }, name)), html("th", { scope: "col", class: "number" }, "Second minus first (95 % interval)"));
     return html("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Scores of both" },
       html("table", {}, html("thead", {}, head), html("tbody", {}, ...lines)));
+  }
+
+  // Half the interval of a difference, where there is one: of accuracies after the last epoch.
+  half(a, b, score) {
+    const [early, late] = [a.row, b.row].sort((one, other) => one - other);
+    return ruleOf(state.board) === "last" && early !== late ? charts.get(state.board).data.halves[score]?.[late]?.[early] ?? null : null;
   }
 
   test(data, a, b) {
@@ -81,8 +77,9 @@ class Comparison {
     if (a === b) return html("p", {}, "The two are the same row.");
     if (!data.pairs) return html("p", {}, "This table has too many rows for a test of every pair; its ranks are tested.");
     if (p === null || p === undefined) return html("p", {}, "No paired test: they have no seed with stored predictions in common.");
-    const verdict = p < 0.05 ? "the two differ" : "the two cannot be told apart";
-    return html("p", {}, `Paired test over all images at last: p = ${p.toPrecision(2)}; at 5 % ${verdict}. Not corrected for looking at many pairs.`);
+    const verdict = p < 0.05 ? "these runs differ" : "these runs cannot be told apart";
+    const last = ruleOf(state.board) === "last" ? "Bold: the interval, over seeds and test images, leaves out zero." : "Intervals and the test are of the last epoch only.";
+    return html("p", {}, `${last} All images after the last epoch, exact test: p = ${p.toPrecision(2)}; at 5 % ${verdict}. Ranks compare each row with the best of its group, so two rows that cannot be told apart may have different ranks. Nothing here is corrected for looking at many pairs.`);
   }
 }
 const compareForm = document.querySelector("form.compare");

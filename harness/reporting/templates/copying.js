@@ -20,12 +20,14 @@ const FORMS = {
 };
 
 function textOf(cell) {
-  return cell.innerText.replaceAll(/\s+/g, " ").trim();
+  const drawn = cell.querySelector("svg[role=img]"); // an interval
+  return (drawn?.getAttribute("aria-label") ?? cell.innerText).replaceAll(/\s+/g, " ").trim();
 }
 
 function rowsOf(table) {
-  return [...table.rows].filter((row) => !row.hidden).map((row) => [...row.cells].map((cell) => {
+  return [...table.rows].filter((row) => !row.hidden).map((row) => [...row.cells].filter((cell) => cell.offsetWidth).map((cell) => {
     const spans = [...cell.querySelectorAll(`.r[data-rule="${state.selection}"] > .mean, .r[data-rule="${state.selection}"] > .std`)];
+    if (cell.dataset.text !== undefined) return cell.dataset.text;
     return spans.length ? spans.map((span) => span.textContent.trim()).filter(Boolean).join(" ") : textOf(cell);
   }));
 }
@@ -54,5 +56,5 @@ document.addEventListener("click", (event) => {
   if (!button) return;
   const kind = button.dataset.copy;
   if (kind === "text") copy(button.closest("p").querySelector("code").textContent, button);
-  else copy(`${FORMS[kind](rowsOf(button.closest("p").parentElement.querySelector("table.board, table.papers")))}\n`, button);
+  else copy(`${FORMS[kind](rowsOf(button.closest("p").parentElement.querySelector("table.board, table.papers, table.contrasts")))}\n`, button);
 });

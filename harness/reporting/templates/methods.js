@@ -60,21 +60,21 @@ function classTicks(data) {
   return data.counts.map((count, at) => [at, String(count)]).filter(([at]) => at % every === 0);
 }
 
-function picturesOf(data, rows) {
-  const classes = data.counts.map((_, at) => at);
-  const dots = classes.length <= 20;
+const classTitle = (data) => (data.counts.length > 40 ? "training images of the class; means of groups" : "training images of the class");
+
+function picturesOf(data, rows, rule) {
   const byClass = (title, values, limits = {}) => {
-    const series = rows.map((one, index) => ({ name: one.name, index, x: classes, y: values(one) })).filter(({ y }) => y);
-    return series.length ? [picture({ title, xTitle: "training images of the class", series, ticks: classTicks(data), dots, ...limits })] : [];
+    const series = rows.map((one, index) => ({ name: one.name, index, values: values(one) })).filter((one) => one.values)
+      .map((one) => ({ ...one, ...perClass(one.values) }));
+    return series.length ? [picture({ title, xTitle: classTitle(data), series, ticks: classTicks(data), dots: series[0].x.length <= 20, ...limits })] : [];
   };
   const byEpoch = (title, name) => {
-    const series = rows.map((one, index) => ({ name: one.name, index, curve: one.curves[name] })).filter(({ curve }) => curve)
-      .map(({ curve: [x, y, spread], ...rest }) => ({ ...rest, x, y, spread }));
-    return series.length ? [picture({ title, xTitle: "epoch of the last stage", series, ticks: epochTicks(series) })] : [];
+    const series = rows.flatMap((one, index) => stagesOf(one, name).filter(({ x }) => x.length > 1).map((part, at) => ({ name: at ? `${one.name}, stage 2` : one.name, index, ...part })));
+    return series.length ? [picture({ title, xTitle: "epoch, both stages", series, ticks: epochTicks(series) })] : [];
   };
   const quantities = [...new Set(rows.flatMap((one) => Object.keys(one.quantities)))];
   return [
-    ...byClass(`Accuracy of each class (%) at ${state.selection}`, (one) => one.values[state.selection], { low: 0, high: 100 }),
+    ...byClass(`Accuracy of each class (%), ${titleOf(rule).toLowerCase()}`, (one) => one.values[rule], { low: 0, high: 100 }),
     ...byEpoch("Test accuracy (%), mean and deviation over seeds", "test"),
     ...byEpoch("Training loss", "loss"),
     ...quantities.flatMap((name) => byClass(`${name[0].toUpperCase()}${name.slice(1)} of each class`, (one) => one.quantities[name])),
@@ -82,10 +82,10 @@ function picturesOf(data, rows) {
 }
 
 function confusionTable(data, one) {
-  const count = new Map(data.classes.map((name, at) => [name, data.counts[at]]));
+  const place = new Map(data.classes.map((name, at) => [name, at]));
   const rows = one.confusions.map(([name, taken]) => html("tr", {},
-    html("th", { scope: "row" }, `class ${name}`), html("td", { class: "number" }, String(count.get(name))),
-    html("td", {}, taken.map(([as, share]) => `${as === name ? "itself" : `class ${as}`} ${(100 * share).toFixed(1)} %`).join(", "))));
+    html("th", { scope: "row" }, data.names[place.get(name)]), html("td", { class: "number" }, String(data.counts[place.get(name)])),
+    html("td", {}, taken.map(([as, share]) => `${as === name ? "itself" : data.names[place.get(as)]} ${(100 * share).toFixed(1)} %`).join(", "))));
   const head = html("tr", {}, ...["Rare class", "Training images", "Its test images are taken for"].map((text) => html("th", { scope: "col" }, text)));
   return html("details", { class: "confusion" }, html("summary", {}, `Confusions of the tail, ${one.name}`),
     html("table", {}, html("thead", {}, head), html("tbody", {}, ...rows)));
@@ -101,10 +101,12 @@ function legend(rows) {
 
 function fillMethod(view) {
   const parts = [];
-  for (const { data } of charts.values()) {
+  for (const [board, { data }] of charts) {
     const rows = data.series.filter((one) => one.method === view.dataset.method);
     if (!rows.length) continue;
-    parts.push(html("h4", {}, data.title), legend(rows), html("div", { class: "grid-of-pictures" }, ...picturesOf(data, rows)),
+    const rule = ruleOf(board);
+    const instead = rule === state.selection ? [] : [html("p", { class: "muted" }, lackOf(board, state.selection))];
+    parts.push(html("h3", {}, data.title), ...instead, legend(rows), html("div", { class: "grid-of-pictures" }, ...picturesOf(data, rows, rule)),
       ...rows.filter((one) => one.confusions.length).map((one) => confusionTable(data, one)));
   }
   view.querySelector(".pictures").replaceChildren(...parts);

@@ -1,37 +1,58 @@
 // Events, and the first drawing.
-for (const radio of radios) {
-  radio.addEventListener("change", () => {
-    state.selection = radio.value;
-    writeHash();
-    apply();
-    for (const view of methodViews) if (view.open) fillMethod(view);
-  });
+function onChange({ target }) {
+  if (target.name === "selection") state.selection = target.value;
+  if (target.name === "column") state.off = columns.filter(({ checked }) => !checked).map(({ value }) => value).join(" ");
+  if (target.name === "board") {
+    state.board = target.value;
+    state.compare = null;
+    if (!backbones().has(state.filters.get("backbone"))) state.filters.delete("backbone");
+    state.open = state.view;
+  }
+  apply();
+  writeHash();
+  for (const view of methodViews) if (view.open) fillMethod(view);
 }
+function onFilter() {
+  for (const { name, value } of filters) {
+    if (value.trim()) state.filters.set(name, value.trim());
+    else state.filters.delete(name);
+  }
+  filter();
+  showView();
+  writeHash();
+  announce(`Matches: ${left(state.view)}`);
+}
+controls.addEventListener("change", (event) => !filters.includes(event.target) && onChange(event));
+for (const field of filters) field.addEventListener("input", onFilter);
+controls.addEventListener("reset", () => setTimeout(() => {
+  state.filters.clear();
+  Object.assign(state, { selection: DEFAULT.selection, off: DEFAULT.off });
+  apply();
+  writeHash();
+}));
 for (const table of boards.values()) {
   table.tHead.addEventListener("click", (event) => {
     const button = event.target.closest("button");
     if (button) onSort(table, button);
   });
 }
-function onFilter() {
-  state.filters.clear();
-  for (const { name, value } of filters) if (value.trim()) state.filters.set(name, value.trim());
-  writeHash();
-  announce(`${filter()} rows`);
-}
-for (const field of filters) field.addEventListener("input", onFilter);
-controls.addEventListener("reset", () => setTimeout(() => {
-  state.filters.clear();
-  apply();
-  writeHash();
-}));
 document.addEventListener("click", (event) => {
+  const unfold = event.target.closest("button.unfold");
+  if (unfold) onUnfold(unfold);
+  const menu = document.querySelector(".columns[open]");
+  if (menu && !menu.contains(event.target)) menu.open = false;
   const link = event.target.closest("a[href^='#']");
   if (!link || !document.getElementById(link.hash.slice(1))) return;
   event.preventDefault();
   state.open = link.hash.slice(1);
-  writeHash();
   reveal();
+  writeHash();
+});
+document.addEventListener("keydown", (event) => {
+  const menu = document.querySelector(".columns[open]");
+  if (event.key !== "Escape" || !menu) return;
+  menu.open = false;
+  menu.querySelector("summary").focus();
 });
 function onHash() {
   readHash();
@@ -39,5 +60,13 @@ function onHash() {
   reveal();
 }
 window.addEventListener("hashchange", onHash);
+window.addEventListener("resize", showView);
+more.addEventListener("click", () => {
+  more.setAttribute("aria-expanded", more.getAttribute("aria-expanded") !== "true");
+  showView();
+});
+const foldGists = () => all("details.gist").forEach((one) => { one.open = !narrow.matches; });
+narrow.addEventListener("change", foldGists);
+foldGists();
 for (const form of document.forms) form.addEventListener("submit", (event) => event.preventDefault());
 onHash();

@@ -1,0 +1,57 @@
+"""`ltbench export`: results and splits in the formats of others."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from harness.base.errors import lookup
+from harness.base.files import write_text
+from harness.records.collect import SPLITS, Collected
+from harness.reporting.report import sources
+from harness.reporting.site.config import Site
+from harness.reporting.site.content import build_content
+
+Files = Iterator[tuple[str, str]]
+
+
+def export(form: str, out: Path, records: Callable[[], Collected], site: Site) -> list[Path]:
+    """Writes the files of a format.
+
+    Args:
+        records: read only where a format needs them.
+
+    Raises:
+        UserError: no such format, or nothing to export.
+    """
+    make = lookup("format", form, FORMATS, where="--format")
+    paths = []
+    for name, text in make(records, site):
+        write_text(out / name, text.encode(errors="replace").decode())
+        paths.append(out / name)
+    return paths
+
+
+def _every_eval(records: Callable[[], Collected], site: Site) -> Files:
+    from harness.reporting.exports import every_eval
+
+    return every_eval.files(build_content(records(), sources(), site))
+
+
+def _hub(records: Callable[[], Collected], site: Site) -> Files:
+    from harness.reporting.exports import hub  # imports huggingface_hub
+
+    return hub.files(build_content(records(), sources(), site))
+
+
+def _croissant(_: object, site: Site) -> Files:
+    from harness.reporting.exports import croissant
+
+    return croissant.files(SPLITS, site)
+
+
+FORMATS: dict[str, Callable[[Callable[[], Collected], Site], Files]] = {
+    "every-eval-ever": _every_eval,
+    "hub": _hub,
+    "croissant": _croissant,
+}

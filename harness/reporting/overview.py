@@ -1,0 +1,299 @@
+"""The first screen: what was found, in sentences that the records decide; every method on every data set."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final, NamedTuple
+
+import numpy as np
+
+from harness.base.errors import UserError
+from harness.metrics.shots import group_of_class
+from harness.records.schema import HEADLINE
+from harness.reporting.boards import Board
+from harness.reporting.comparison import STATUSES, Comparison, Status
+from harness.reporting.costs import REFERENCE
+from harness.reporting.paper_tables import FilledTable
+from harness.reporting.significance import Classes, Effect, RunsOfRow, effect
+from harness.reporting.studies import points
+from harness.reporting.summary import Row
+from harness.reporting.tables import percent
+from harness.reporting.views import ReadEvidence, correct_at, evidence_of
+
+LEVELS: Final = 4  # of colour on either side of cross-entropy
+WIDE: Final = 5  # methods that a table needs to be on the first screen, beside such tables
+MOST_NAMES: Final = 10  # that a sentence lists
+MEANING: Final[dict[Status, str]] = {
+    "reproduced": "measured the paper's way, and the number fits",
+    "differs": "measured the paper's way, and the number does not fit",
+    "not comparable": "measured, but under another protocol",
+    "failed": "tried the paper's way, and the run failed",
+    "not run": "nobody has measured it here yet",
+    "reported only": "nobody can run it here",
+}
+
+
+class Finding(NamedTuple):
+    """A sentence, and the parts of the page that it rests on, by what their links say."""
+
+    text: str
+    links: dict[str, str]
+
+
+class HeatCell(NamedTuple):
+    """An accuracy, its difference to cross-entropy in steps of colour, and whether it is the best of its column."""
+
+    value: float
+    level: int
+    best: bool
+    tuned: bool
+
+
+class Column(NamedTuple):
+    """A column of the heat map: a table and `all` or `few`."""
+
+    board: Board
+    score: str
+
+
+@dataclass(frozen=True)
+class HeatMap:
+    """Methods by data sets; a method has None where it was not measured."""
+
+    columns: list[Column]
+    rows: list[tuple[str, list[HeatCell | None]]]
+
+    @property
+    def boards(self) -> list[tuple[Board, int]]:
+        """Its tables, and over how many columns each one stands."""
+        boards = list(dict.fromkeys(column.board for column in self.columns))
+        return [(board, sum(column.board is board for column in self.columns)) for board in boards]
+
+    @property
+    def tuned(self) -> bool:
+        """Whether any cell has seen its test set."""
+        return any(cell.tuned for _, cells in self.rows for cell in cells if cell)
+
+
+@dataclass(frozen=True)
+class Overview:
+    """What the first screen shows."""
+
+    findings: list[Finding]
+    heat: HeatMap
+    coverage: dict[Status, int]
+    runnable: int  # of those not run, how many have a command that would measure them
+    apart: str  # why those are not comparable that are not, as far as all have the same reason
+
+    @property
+    def published(self) -> int:
+        """Number of published values looked at."""
+        return sum(self.coverage.values())
+
+
+def overview(
+    boards: Sequence[Board], papers: Iterable[FilledTable], titles: Mapping[str, str], read: ReadEvidence
+) -> Overview:
+    """The first screen of a page.
+
+    Args:
+        boards: the one with most few-shot classes first.
+        titles: of methods, by name.
+        read: the predictions behind a run; without them a sentence is left out.
+    """
+    boards = _wide(boards)
+    cells = [cell for filled in papers for cell in filled.cells]
+    runnable = sum(bool(cell.status == "not run" and cell.todo and cell.todo.command) for cell in cells)
+    counts = Counter(cell.status for cell in cells)
+    coverage = {status: counts[status] for status in STATUSES}
+    facts = _Facts({**titles, REFERENCE: "cross-entropy"}, read)
+    found = [_rare_classes(boards, facts), _everywhere(boards, facts), _published(boards, coverage)]
+    return Overview([one for one in found if one], heat_map(boards), coverage, runnable, _apart(cells))
+
+
+def _apart(cells: Iterable[Comparison]) -> str:
+    first, *others = [cell.reason.split("; ") for cell in cells if cell.status == "not comparable"] or [[]]
+    return "; ".join(part for part in first if all(part in other for other in others))
+
+
+def _wide(boards: Sequence[Board]) -> Sequence[Board]:
+    """Those whose rows start from scratch and that many methods share, where there are such."""
+    scratch = [board for board in boards if not board.section.protocol.recipe.get("pretrained")]
+    return [board for board in scratch if len(board.section.families) >= WIDE] or scratch or boards
+
+
+# Sentences
+
+
+class _Facts:
+    """Names of methods, and differences of rows that paired predictions bear out."""
+
+    def __init__(self, titles: Mapping[str, str], read: ReadEvidence) -> None:
+        self._titles, self._read = titles, read
+        self._bits: dict[str, tuple[RunsOfRow, Classes] | None] = {}
+
+    def name(self, row: Row) -> str:
+        return self._titles.get(row.first.method, row.first.method)
+
+    def names(self, rows: Iterable[Row]) -> str:
+        *first, last = (self.name(row) for row in rows)
+        return f"{', '.join(first)} and {last}" if first else last
+
+    def effect(self, board: Board, row: Row, against: Row, score: str) -> Effect | None:
+        """The difference of two rows over all images, or in the classes of a group."""
+        ours, theirs = self._of(row), self._of(against)
+        if not ours or not theirs or not np.array_equal(ours[1], theirs[1]):
+            return None
+        protocol, classes = board.section.protocol, None
+        if score != "all":
+            try:
+                groups = np.array(group_of_class(protocol.class_counts, protocol.shot_policy))
+            except UserError:  # a policy of another version
+                return None
+            classes = np.flatnonzero(groups == score).tolist()
+        return effect(ours[0], theirs[0], ours[1], classes)
+
+    def _of(self, row: Row) -> tuple[RunsOfRow, Classes] | None:
+        if row.key not in self._bits:
+            evidence = evidence_of(row, self._read)
+            bits = correct_at(HEADLINE, evidence)
+            self._bits[row.key] = (bits, evidence[max(bits)].targets) if bits else None
+        return self._bits[row.key]
+
+
+def _rare_classes(boards: Sequence[Board], facts: _Facts) -> Finding | None:
+    """Who is best in the few-shot classes, where most of them are, what tests say of its lead, and what it costs."""
+    board = next(iter(boards), None)
+    base = board.reference() if board else None
+    rows = sorted(_measured(board, "few"), key=lambda row: -_mean(row, "few")) if board else []
+    if board is None or base is None or len(rows) < 2 or base not in rows or rows[0] is base:
+        return None
+    best, *others = rows
+    leads = [(row, lead) for row in others if (lead := facts.effect(board, best, row, "few"))]
+    if len(leads) < len(others):
+        return None
+    p = board.section.protocol
+    text = (
+        f"Rare classes: on {board.title} ({len(p.class_counts)} classes) {facts.name(best)} is best: "
+        f"{_points(best, 'few')} % in the {p.groups['few']} few-shot classes, where cross-entropy has "
+        f"{_points(base, 'few')} %. "
+    )
+    if unsure := [row for row, lead in leads if lead.low <= 0]:
+        text += f"Paired tests do not part it from {facts.names(unsure)}."
+    else:
+        second, lead = leads[0]
+        text += f"It leads each of the other {len(others)} that ran on this set, in paired tests: "
+        text += f"{facts.name(second)} by {_interval(lead)}."
+    here, everywhere = _methods([board]), _methods(boards)
+    if elsewhere := len(everywhere - here):
+        text += f" {elsewhere} of {len(everywhere)} methods {'has' if elsewhere == 1 else 'have'} not run there."
+    price = facts.effect(board, best, base, "many")
+    if price and price.verdict == "worse":
+        text += f" The price: {_interval(price)} in the frequent classes."
+    slug = board.section.slug
+    closest = min(leads, key=lambda pair: pair[1].mean)[0]
+    links = {"See the table": f"open={slug}&sort={slug}:few:descending"}
+    return Finding(text, links | {f"Compare with {facts.name(closest)}": f"compare={slug}:{closest.key}:{best.key}"})
+
+
+def _methods(boards: Iterable[Board]) -> set[str]:
+    return {row.first.method for board in boards for row in board.section.rows}
+
+
+def _everywhere(boards: Sequence[Board], facts: _Facts) -> Finding | None:
+    """Which methods beat cross-entropy over all classes in every table they share."""
+    verdicts: dict[str, list[str]] = {}
+    rows: dict[str, Row] = {}
+    used = [(board, base) for board in boards if (base := board.reference()) and len(_measured(board, "all")) > 1]
+    for board, base in used:
+        for row in _measured(board, "all"):
+            if row is not base and (found := facts.effect(board, row, base, "all")):
+                verdicts.setdefault(row.first.method, []).append(found.verdict)
+                rows.setdefault(row.first.method, row)
+    shared = {method: found for method, found in verdicts.items() if len(found) == len(used)}
+    if not shared:
+        return None
+    better = [rows[method] for method, found in shared.items() if set(found) == {"better"}]
+    maybe = [rows[method] for method, found in shared.items() if set(found) == {"better", "not resolved"}]
+    never = [rows[method] for method, found in shared.items() if "better" not in found]
+    where, there = (f"all {len(used)} data sets", "on each") if len(used) > 1 else (used[0][0].title, "there")
+    text = f"All classes: of the {len(shared)} methods measured on {where}, "
+    text += f"{len(better) or 'none'} {'beats' if len(better) < 2 else 'beat'} cross-entropy {there}"
+    text += f", with a 95 % interval above zero: {facts.names(better)}." if 0 < len(better) <= MOST_NAMES else "."
+    if 0 < len(maybe) <= MOST_NAMES // 2 and len(used) > 1:
+        text += f" {facts.names(maybe)} {'does' if len(maybe) == 1 else 'do'} on some; on the others it is not certain."
+    if 0 < len(never) <= MOST_NAMES // 2 and len(used) > 1:
+        text += f" {facts.names(never)} {'beats' if len(never) == 1 else 'beat'} it on none."
+    return Finding(text, {board.title: f"findings-{board.section.slug}" for board, _ in used})
+
+
+def _published(boards: Sequence[Board], coverage: Mapping[Status, int]) -> Finding | None:
+    """How much of what papers print has been checked."""
+    total = sum(coverage.values())
+    if not total:
+        return None
+    done, off = coverage["reproduced"], coverage["differs"]
+    if done or off:
+        text = f"Published numbers: {done:,} of {total:,} {'is' if done == 1 else 'are'} reproduced and {off:,} "
+        text += f"{'differs' if off == 1 else 'differ'}; the others have not been measured the paper's way."
+    else:
+        text = f"Not proven: none of the {total:,} published numbers has been measured the paper's way yet"
+        text += f"; {coverage['not comparable']:,} were under another protocol." if coverage["not comparable"] else "."
+    epochs = sorted(board.epochs for board in boards if board.epochs)
+    if epochs:
+        text += f" The runs here have {'' if epochs[0] == epochs[-1] else f'{epochs[0]} to '}{epochs[-1]} epochs."
+    return Finding(text, {"See it": "published"})
+
+
+def _measured(board: Board, score: str) -> list[Row]:
+    """The rows that stand for their methods and have a value."""
+    rows = (board.section.rows[head] for head in board.section.families)
+    return [row for row in rows if row.stats[HEADLINE][score]]
+
+
+def _mean(row: Row, score: str) -> float:
+    found = row.stats[HEADLINE][score]
+    return found.mean if found else 0.0
+
+
+def _points(row: Row, score: str) -> str:
+    return percent(_mean(row, score), 1)
+
+
+def _interval(found: Effect) -> str:
+    mean, low, high = points(found)
+    return f"{mean} points (95 % interval {low} to {high})".replace("-", "\N{MINUS SIGN}")
+
+
+# Heat map
+
+
+def heat_map(boards: Sequence[Board]) -> HeatMap:
+    """Every method on every data set; those of most data sets first, then as the first table has them."""
+    columns = [Column(board, score) for board in boards for score in ("all", "few") if _measured(board, score)]
+    cells = [_cells(column) for column in columns]
+    methods = {method for column in cells for method in column}
+
+    def place(method: str) -> tuple[int, list[float], str]:
+        found = [column.get(method) for column in cells]
+        return sum(one is None for one in found), [-one.value if one else 1.0 for one in found], method
+
+    return HeatMap(
+        columns, [(method, [column.get(method) for column in cells]) for method in sorted(methods, key=place)]
+    )
+
+
+def _cells(column: Column) -> dict[str, HeatCell]:
+    rows, score = _measured(column.board, column.score), column.score
+    base = column.board.reference()
+    values = {row.first.method: _mean(row, score) for row in rows}
+    zero = _mean(base, score) if base else min(values.values())
+    reach = max(abs(value - zero) for value in values.values()) or 1.0
+    top = max(round(value * 100, 1) for value in values.values())
+    tuned = {row.first.method for row in rows if row.tuned}
+    return {
+        method: HeatCell(value, round(LEVELS * (value - zero) / reach), round(value * 100, 1) == top, method in tuned)
+        for method, value in values.items()
+    }

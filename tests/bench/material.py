@@ -28,12 +28,12 @@ class CrossEntropy(Method):
 
 
 @cache
-def material() -> tuple[Split, dict[str, Images]]:
-    """A long-tailed training part of `steps` full batches; validation empty, one test image of each class.
+def material(steps: int = 0) -> tuple[Split, dict[str, Images]]:
+    """A long-tailed training part of so many full batches (0: `sizes().steps`); validation empty, a test image a class.
 
     Noise: how fast a loop is does not depend on what the images show.
     """
-    count, pixels, rng = sizes().steps * sizes().batch_size, sizes().pixels, np.random.default_rng(0)
+    count, pixels, rng = (steps or sizes().steps) * sizes().batch_size, sizes().pixels, np.random.default_rng(0)
     counts = np.array(exponential_class_counts(count, 10, 100))
     labels = np.sort(np.concatenate([np.arange(10), rng.choice(10, size=count - 10, p=counts / counts.sum())]))
     train = Images(rng.integers(0, 256, (count, pixels, pixels, 3), dtype=np.uint8), labels)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,23 +29,24 @@ WIDTH, HEIGHT, SIDE = 500, 375, 224  # ImageNet's most frequent size, and what n
 QUALITY = 90  # of the JPEGs: about 75 kB each
 FILES = 64  # different ones; a round reads them several times
 MEAN, STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
+PROCESSES = [count for count in (1, 2, 4, 8, MOST_WORKERS) if count <= cores()]
 CASES = {
     "crop, flip": Augment(resized_crop=True, flip=True),
     "crop, flip, jitter": Augment(resized_crop=True, flip=True, color_jitter=0.4),
 }
 
 
-def make_photographs(folder: Path) -> ImageFiles:
-    """Writes JPEGs of smooth colours with some noise, and lists them as often as a round needs them."""
+def make_photographs(folder: Path, count: int) -> ImageFiles:
+    """Writes JPEGs of smooth colours with some noise, and lists so many of them, some several times."""
     rng = np.random.default_rng(0)
-    for i in range(min(FILES, sizes().photographs)):
+    for i in range(min(FILES, count)):
         coarse = Image.fromarray(rng.integers(0, 256, (12, 16, 3), dtype=np.uint8))
         smooth = np.asarray(coarse.resize((WIDTH, HEIGHT), Image.Resampling.BICUBIC))
         noisy = np.clip(smooth + rng.normal(0, 12, smooth.shape), 0, 255).astype(np.uint8)
         (folder / str(i % 4)).mkdir(exist_ok=True)
         Image.fromarray(noisy).save(folder / str(i % 4) / f"{i}.jpg", quality=QUALITY)
     names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*.jpg"))
-    listed = tuple(names[i % len(names)] for i in range(sizes().photographs))
+    listed = tuple(names[i % len(names)] for i in range(count))
     return ImageFiles(folder, listed, np.array([int(name.partition("/")[0]) for name in listed]))
 
 
@@ -111,11 +113,17 @@ def test_resident(benchmark: BenchmarkFixture) -> None:
     compare(benchmark, case, images["train"], split, CROP_AND_FLIP, best_workers())
 
 
+@pytest.mark.parametrize("processes", PROCESSES)
 @pytest.mark.parametrize("case", CASES)
-def test_streaming(benchmark: BenchmarkFixture, case: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("reader", ["exact", "fast"])
+def test_streaming(
+    benchmark: BenchmarkFixture, reader: str, case: str, processes: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Photographs from files; both sides decode in as many processes."""
-    processes = min(MOST_WORKERS, cores())
+    if reader == "fast":
+        pytest.importorskip("simplejpeg")
     monkeypatch.setenv(WORKERS_VARIABLE, str(processes))
-    files = make_photographs(tmp_path)
-    split, title = split_of(files.labels, SIDE, MEAN, STD), f"{SIDE} px from JPEG: {case}"
+    files = dataclasses.replace(make_photographs(tmp_path, processes * sizes().photographs), reader=reader)
+    split, with_ = split_of(files.labels, SIDE, MEAN, STD), f"{processes} process{'es' if processes > 1 else ''}"
+    title = f"{SIDE} px from JPEG: {case}; {reader} reader, {with_}"
     compare(benchmark, title, files, split, CASES[case], processes)

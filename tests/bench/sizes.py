@@ -10,7 +10,6 @@ import torch
 
 from harness.bench.command import DEVICE, QUICK, cores
 from harness.engine.device import pick_device
-from harness.feed.image_pool import MOST_WORKERS
 
 
 @dataclass(frozen=True)
@@ -24,7 +23,7 @@ class Sizes:
         steps, batch_size, pixels: of a round of the loop and loader benchmarks: steps, images in each, their height.
         workers: worker counts that the plain loop's data loader is tried with.
         records, test_images: of the reports; a record's predictions are of so many images.
-        photographs: of a round of the streaming benchmarks: enough for each process to be busy for a second or two.
+        photographs: of a round of the streaming benchmarks, for each process: it is busy for a second or two.
     """
 
     loss_rounds: int
@@ -58,5 +57,4 @@ def sizes() -> Sizes:
         return Sizes(2, 2, {4: (8, 8)}, 0.0, "resnet8_cifar", 2, 8, 8, (0, 1), (6, 12), 100, 16)
     workers = tuple(count for count in (0, 2, 4, 8, 12, 16) if count <= cores())
     steps = 96 if device().type == "cuda" else 8  # of 97 in an epoch of CIFAR-10-LT with imbalance factor 100
-    photographs = 384 * min(MOST_WORKERS, cores())
-    return Sizes(9, 5, CLASSES, 0.02, "resnet32_cifar", steps, 128, 32, workers, (1_000, 10_000), 10_000, photographs)
+    return Sizes(9, 5, CLASSES, 0.02, "resnet32_cifar", steps, 128, 32, workers, (1_000, 10_000), 10_000, 384)

@@ -594,7 +594,7 @@ def test_case_s_other_lists_are_named_and_one_that_cannot_be_read_is_an_error(he
         ("path,label\nmy pics/x 0.png,a\n\nmy pics/y.png,b\n", r"train.csv, line 4: no such file: 'my pics/y.png'"),
         ("path,label\nmy pics/x 0.png,\n", r"train.csv, line 2: path or label is empty"),
         ("path,label\nmy pics/x 0.png,a\nmy pics/x 0.png,b\n", r"line 3: '.*0.png' is 'b' here and 'a' in line 2"),
-        ("path,label\nmy pics/x 0.png,a\n", r"train.csv: has 1 classes, at least 2"),
+        ("path,label\nmy pics/x 0.png,a\n", r"train.csv has 1 classes, at least 2"),
         ("path,label\nmy pics/x 0.png,a\nmy pics/x 1.png,c\n", r"test.csv, line 3: a class that .* has not: 'b'"),
         ('path,label\n"my pics/x 0.png,a\n', r"train.csv: not a CSV file"),
     ],

@@ -77,7 +77,7 @@ def test_case_a_every_reader_agrees(kind: str, tmp_path: Path) -> None:
         expected = decode_image(picture.data, (16, 16, 3))
         assert np.abs(expected - picture.shown).max() <= picture.tolerance
         np.testing.assert_array_equal(decode_resized(picture.data, 16), expected)
-        streamed = stream.read(requests([tmp_path / "x"], turn=True))[0].transpose(1, 2, 0)
+        streamed = stream.read(requests([tmp_path / "x"], turn=True))[0]
         np.testing.assert_array_equal(streamed, expected[1:15, 1:15])
 
 
@@ -135,9 +135,7 @@ def test_published_data_stays_as_it_is_stored(tmp_path: Path) -> None:
     data = oriented(stored.data, 6)
     (tmp_path / "x.png").write_bytes(data)
     reader = ImageReader((14, 14, 3), Augment())
-    as_stored, as_seen = (
-        reader.read(requests([tmp_path / "x.png"], turn=turn))[0].transpose(1, 2, 0) for turn in (False, True)
-    )
+    as_stored, as_seen = (reader.read(requests([tmp_path / "x.png"], turn=turn))[0] for turn in (False, True))
     np.testing.assert_array_equal(decode_image(data, (16, 16, 3)), stored.shown)
     np.testing.assert_array_equal(as_stored, stored.shown[1:15, 1:15])
     np.testing.assert_array_equal(as_seen, upright(stored.shown, 6)[1:15, 1:15])
@@ -150,7 +148,7 @@ def test_case_r_the_quick_jpeg_path_turns_too(orientation: int, tmp_path: Path) 
     stored[:16, :16], stored[16:, :16] = [250, 0, 0], [0, 0, 250]
     data = oriented(saved(Image.fromarray(stored), "JPEG", quality=100, subsampling=0), orientation)
     (tmp_path / "x.jpg").write_bytes(data)
-    found = ImageReader((28, 28, 3), Augment()).read(requests([tmp_path / "x.jpg"], turn=True))[0].transpose(1, 2, 0)
+    found = ImageReader((28, 28, 3), Augment()).read(requests([tmp_path / "x.jpg"], turn=True))[0]
     np.testing.assert_allclose(found, upright(stored, orientation)[2:30, 2:30], atol=12)
     np.testing.assert_array_equal(found, decode_resized(data, 32)[2:30, 2:30])
 
@@ -195,7 +193,7 @@ def test_case_o_photos_of_any_size_at_the_recipes_size(tmp_path: Path, monkeypat
         else:
             paths = [some.root / name for name in some.names]
             found = ImageReader(shaped.image_shape, Augment()).read(requests(paths, turn=some.upright))
-            assert found.shape == (2, 3, size, size)
+            assert found.shape == (2, size, size, 3)
 
 
 def test_animations_and_pages_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,17 +15,18 @@ import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 from torchvision import transforms
 from torchvision.transforms import v2
 
-from harness.api import Method, Stage, StepContext, View
+from harness.api import Batch, Method, Stage, StepContext, StepModel, View
 from harness.base.errors import RunFailed, UserError
 from harness.base.progress import Reporter
 from harness.engine.loop import StageRun
@@ -37,8 +38,10 @@ from harness.feed.plans import EpochPlan, plan_epoch
 from harness.feed.streaming import StreamingPart
 from harness.reading.dataset import ImageFiles
 from harness.reading.decoding import MAX_PIXELS
+from harness.spec.registry import get_method
 from harness.spec.stage_recipe import Augment
 from harness.splits.splits import Part, Split
+from harness.toolbox.samplers import ClassAwareSampler
 from tests.engine.toys import Everything, Killed, job, results
 
 CPU = torch.device("cpu")
@@ -149,7 +152,7 @@ def test_a_plan_is_read_ahead_and_other_images_in_between(files: ImageFiles, mon
         asked: list[list[str]] = []
         submit = part._pool.submit
         monkeypatch.setattr(
-            part._pool, "submit", lambda request: (asked.append(list(request.paths)), submit(request))[1]
+            part._pool, "submit", lambda request: (asked.append(list(request.places)), submit(request))[1]
         )
         plan, batches = planned(part), [slice(0, 8), slice(8, 16), slice(16, 21)]
         part.start_epoch(plan, batches)
@@ -175,6 +178,13 @@ def test_many_passes_at_once(files: ImageFiles) -> None:
             assert torch.equal(next(one), expected)
         assert torch.equal(part.batch(torch.arange(21)), expected)
         assert torch.equal(part.batch(plan.order, plan.augment)[-21:], expected)
+        del passes
+        part.start_epoch(plan, [])
+        next(part.in_order(21, range(len(part))))
+        deadline = time.monotonic() + 10
+        while len(part._pool._free) < len(part._pool._places):  # what was given up gives its memory back
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
 
 
 def test_the_global_generator_is_left_alone(files: ImageFiles) -> None:
@@ -229,7 +239,7 @@ def test_crops_have_torchvisions_distribution(tmp_path: Path) -> None:
         [transforms.RandomResizedCrop(SIDE), transforms.RandomHorizontalFlip(), transforms.PILToTensor()]
     )
     pixels = reader.read(crops_of(600 * [str(tmp_path / "ramp.png")]))
-    ours = torch.stack([facts(image) for image in torch.from_numpy(pixels)])
+    ours = torch.stack([facts(image) for image in torch.from_numpy(pixels).permute(0, 3, 1, 2)])
     torch.manual_seed(0)
     theirs = torch.stack([facts(published(Image.fromarray(ramp))) for _ in range(600)])
     for column in range(ours.shape[1]):
@@ -294,7 +304,7 @@ def test_a_gpu_gives_the_same_images(files: ImageFiles) -> None:
 def test_grey_images_stay_grey_where_the_split_is(files: ImageFiles) -> None:
     reader = ImageReader((SIDE, SIDE, 1), Augment(resized_crop=True, color_jitter=0.4))
     pixels = reader.read(crops_of([str(files.root / name) for name in files.names]))
-    assert pixels.shape == (21, 1, SIDE, SIDE)
+    assert pixels.shape == (21, SIDE, SIDE, 1)
     assert all(bool(image.any()) for image in pixels)
 
 
@@ -500,7 +510,25 @@ class Choosing(Everything):
         return *super().views(labels, stage)[:1], View(balanced=5, part="val")
 
 
+class Seeing(Everything):
+    """Sees every kind of view in each step, and keeps what it saw."""
+
+    name = "seeing"
+    seen: ClassVar[list[tuple[Batch, ...]]] = []
+
+    def views(self, labels: np.ndarray, stage: Stage) -> tuple[View, ...]:
+        own = ClassAwareSampler(labels, self.task.num_classes, k=2)
+        further = View(), View(augment="strong"), View(augment="none"), View(own), View(own, augment="none")
+        return View(self.sampler(labels, stage)), *further, View(balanced=4)
+
+    def step_loss(self, model: StepModel, views: tuple[Batch, ...], step: StepContext) -> Tensor:
+        self.seen.append(views)
+        logits = model(torch.cat([view.images for view in views]))
+        return F.cross_entropy(logits, torch.cat([view.target for view in views]))
+
+
 RECIPE: dict[str, Any] = {"epochs": 2, "batch_size": 6, "augment": EVERYTHING}
+STRONG = Augment(resized_crop=True, crop_area=0.9, color_jitter=0.2)
 
 
 @pytest.fixture(scope="session")
@@ -525,7 +553,7 @@ def run_of(method: type[Method], split: Split, parts: dict[str, ImageFiles], fol
     return StageRun(dataclasses.replace(toy, backbone="resnet10"), split, parts, CPU, folder)
 
 
-@pytest.mark.parametrize("method", [Everything, Choosing])
+@pytest.mark.parametrize("method", [Everything, Choosing, Seeing])
 def test_a_run_gives_the_same_bits_twice_and_leaves_no_process(
     method: type[Method],
     photographs: tuple[Split, dict[str, ImageFiles]],
@@ -536,7 +564,7 @@ def test_a_run_gives_the_same_bits_twice_and_leaves_no_process(
     before = children(os.getpid())
     for workers in "120":
         monkeypatch.setenv("LTBENCH_LOADER_WORKERS", workers)
-        run_of(method, *photographs, tmp_path / workers, mixup_alpha=0.3).run(Reporter())
+        run_of(method, *photographs, tmp_path / workers, mixup_alpha=0.3, strong_augment=STRONG).run(Reporter())
         assert children(os.getpid()) <= before
     assert results(tmp_path / "1") == results(tmp_path / "2") == results(tmp_path / "0")
 
@@ -571,6 +599,40 @@ def test_batches_of_a_run_are_read_ahead(
     run_of(Plain, *photographs, tmp_path).run(Reporter())
     assert len([some for some in read if isinstance(some, Iterator)]) == 2 * 3  # two epochs; training, test, validation
     assert not [some for some in read if isinstance(some, list)]  # a batch that nobody planned
+
+
+def test_further_views_are_read_ahead_too(
+    photographs: tuple[Split, dict[str, ImageFiles]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same images where they share a sampler, each augmented as its view says; held-out batches are not planned."""
+    read: list[Any] = []
+    monkeypatch.setattr(streaming, "Reading", lambda pool, some: (read.append(some), Reading(pool, some))[1])
+    Seeing.seen.clear()
+    run = run_of(Seeing, *photographs, tmp_path, strong_augment=STRONG)
+    run.run(Reporter())
+    unplanned = [some for some in read if isinstance(some, list)]
+    assert len(unplanned) == len(Seeing.seen) > 4
+    part = run.data["train"]
+    for first, again, strong, plain, own, plain_own, held_out in Seeing.seen:
+        assert all(torch.equal(view.index, first.index) for view in (again, strong, plain))
+        assert torch.equal(own.index, plain_own.index)
+        assert len(held_out.index) == 4
+        assert not torch.equal(again.images, first.images)
+        assert torch.equal(plain.images, part.batch(plain.index))
+        assert torch.equal(plain_own.images, part.batch(plain_own.index))
+        near = [float((view.images - plain.images).abs().mean()) for view in (strong, first)]
+        assert near[0] < near[1]  # of nearly the whole image, without lighting
+    part.close()
+
+
+@pytest.mark.parametrize("name", ["bbn", "bcl", "cmo", "glmc", "gpaco", "hybrid_sc", "paco"])
+def test_methods_with_further_views_run_on_files(
+    name: str, photographs: tuple[Split, dict[str, ImageFiles]], tmp_path: Path
+) -> None:
+    method = get_method(name)
+    run = run_of(method, *photographs, tmp_path, epochs=1, augment=Augment(resized_crop=True, flip=True))
+    run.run(Reporter())
+    assert np.isfinite(run.history.loss).all()
 
 
 def test_a_frozen_backbone_reads_the_training_images_of_a_plan_and_as_they_are(

@@ -39,6 +39,7 @@ class PretendedCuda(TorchDispatchMode):
         super().__init__()
         self._fake = FakeTensorMode(allow_non_fake_inputs=True, allow_fallback_kernels=False)
         self._steady = False
+        self.shapes: list[tuple[str, tuple[torch.Size, ...]]] = []  # of the last steady step: what was done to which
 
     def __enter__(self) -> PretendedCuda:
         self._fake.__enter__()
@@ -52,7 +53,7 @@ class PretendedCuda(TorchDispatchMode):
     @contextmanager
     def steady(self) -> Iterator[None]:
         """While it is on, a wait or a copy is a `WaitError`."""
-        self._steady = True
+        self._steady, self.shapes = True, []
         try:
             yield
         finally:
@@ -66,6 +67,7 @@ class PretendedCuda(TorchDispatchMode):
                 return func(*args, **kwargs)
         if self._steady:
             check(func, args, kwargs)
+            self.shapes.append((str(func), tuple(tensor.shape for tensor in tensors)))
         if func.overloadpacket is aten._local_scalar_dense:  # there is no value to tell
             return _nothing(args[0].dtype)
         if func.overloadpacket is aten._fused_sgd_:  # in place, and PyTorch has no fake of it

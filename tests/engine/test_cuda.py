@@ -12,10 +12,11 @@ import numpy as np
 import pytest
 import torch
 
-from harness.api import Method
+from harness.api import Method, Stage
 from harness.base.errors import UserError
 from harness.base.progress import Reporter
 from harness.engine.device import DETERMINISTIC, pick_device
+from harness.engine.graph import GRAPH
 from harness.engine.loop import StageRun
 from harness.reading.dataset import Images
 from harness.records.schema import costs_path, read_record
@@ -24,6 +25,8 @@ from harness.running.campaign import Outcome, Settings
 from harness.spec import suites
 from harness.spec.registry import available_methods, get_method
 from harness.splits.splits import Split
+from tests.conformance.suite import STAGES
+from tests.engine.test_fake_cuda import job as common_job
 from tests.engine.toys import job
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
@@ -54,9 +57,12 @@ def test_first_stage_agrees_with_the_cpu(
 
 
 @pytest.mark.gpu
-def test_no_step_waits_for_the_device(tiny_split: Split, tiny_images: ImagesByPart, tmp_path: Path) -> None:
+def test_no_step_waits_for_the_device(
+    tiny_split: Split, tiny_images: ImagesByPart, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """PyTorch raises where a step of the loop would synchronise."""
-    run = StageRun(job(get_method("ce"), epochs=1), tiny_split, tiny_images, torch.device("cuda"), tmp_path)
+    monkeypatch.setenv(GRAPH, "off")
+    run = StageRun(job(get_method("ce"), epochs=1), tiny_split, tiny_images, pick_device("cuda"), tmp_path)
     plan = run.batches.plan(0)
     run.network.train_mode()
     run._train_step(plan, slice(0, 16), 3)  # allocations and cuDNN's choices
@@ -65,6 +71,31 @@ def test_no_step_waits_for_the_device(tiny_split: Split, tiny_images: ImagesByPa
         run._train_step(plan, slice(16, 32), 3)
     finally:
         torch.cuda.set_sync_debug_mode("default")
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize(("name", "stage"), STAGES)
+def test_a_graph_gives_the_numbers_of_eager_steps(
+    name: str,
+    stage: Stage,
+    tiny_split: Split,
+    tiny_images: ImagesByPart,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As `test_graph.py` shows it on a tape; here within what a GPU's order of sums allows."""
+    losses = []
+    for mode in ("off", "on"):
+        monkeypatch.setenv(GRAPH, mode)
+        device = pick_device("cuda")
+        run = StageRun(common_job(name, stage, batch_size=9), tiny_split, tiny_images, device, tmp_path)
+        for epoch in (0, run.job.recipe.epochs - 1):
+            run.epoch, run.step = epoch, 0
+            run._train_steps()
+        losses.append(torch.stack(run.losses))
+    assert run.costs.graph_steps > 0
+    assert run.costs.fell_back == []
+    torch.testing.assert_close(losses[1], losses[0], rtol=5e-2, atol=1e-3)
 
 
 CELL = "run --dataset mnist5k --method ce --seeds {seed} --device cuda --set recipe.epochs=1 --out {out}"

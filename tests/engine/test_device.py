@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from harness.engine import device as module
-from harness.engine.device import DETERMINISTIC, arithmetic, pick_device
+from harness.engine.device import DETERMINISTIC, TF32, arithmetic, pick_device, set_tf32
 
 CUDA = torch.device("cuda:0")
 
@@ -23,6 +23,7 @@ def card(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     monkeypatch.setattr(torch.cuda, "init", lambda: asked.append("init"))
     monkeypatch.delenv(DETERMINISTIC, raising=False)
+    monkeypatch.delenv(TF32, raising=False)
     before = torch.are_deterministic_algorithms_enabled()
     _as_pytorch_starts()
     yield asked
@@ -54,6 +55,15 @@ def test_cuda_has_begun_and_float32_is_float32(name: str, card: list[str]) -> No
     assert card == ["init"]
     assert not torch.backends.cudnn.allow_tf32
     assert not torch.backends.cuda.matmul.allow_tf32
+
+
+def test_tf32_is_allowed_where_it_is_asked_for(card: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """And switched off again for the steps that it is held against."""
+    monkeypatch.setenv(TF32, "1")
+    pick_device("cuda:0")
+    assert arithmetic(CUDA)["tf32"]
+    set_tf32(False)
+    assert not arithmetic(CUDA)["tf32"]
 
 
 def test_with_the_switches_of_older_versions_alone(card: list[str], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,11 +2,12 @@
 
 The loop's own steps run, with the methods' hooks, on tensors that have a shape and a device but no values. The first
 step of an epoch may do what is done once; the others may neither ask the device for a value nor copy between it and the
-host. Not covered, since it takes a driver: values, and all that depends on them; the engine of `backward` and its
-streams (the graph's nodes are run one by one instead); the kernel of fused SGD (only the devices of its tensors are
-looked at), and that of Adam over many tensors, in whose place its plain loop runs; the device's random generator; waits
-inside a kernel that PyTorch does not show; autocast to bfloat16, `torch.compile`, several processes, images that are
-read from files, evaluation. `test_cuda.py` has what shows some of it on a card.
+host, and all but the last one do the same to tensors of the same shapes. Not covered, since it takes a driver: values,
+and all that depends on them; the engine of `backward` and its streams (the graph's nodes are run one by one instead);
+the kernel of fused SGD (only the devices of its tensors are looked at), and that of Adam over many tensors, in whose
+place its plain loop runs; the device's random generator; waits inside a kernel that PyTorch does not show; autocast to
+bfloat16, `torch.compile`, several processes, images that are read from files, evaluation. `test_graph.py` replays steps
+without a card, and `test_cuda.py` has what shows some of it on one.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from harness.api import Method, Stage, StepContext
-from harness.engine import loop
+from harness.engine import loop, network
 from harness.engine.job import StageJob
 from harness.engine.loop import StageRun
 from harness.reading.dataset import Images
@@ -42,13 +43,12 @@ ImagesByPart = dict[str, Images]
 Train = Callable[[StageJob], StageRun]
 EPOCHS = 5  # in the last fifth some methods change their loss
 
-RATES = "`Network.begin_step` writes learning rates as Python floats, which a graph over the step could not change"
-
 
 @pytest.fixture
 def train(tiny_split: Split, tiny_images: ImagesByPart, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Train:
-    """Trains the first epoch and the last one of a job on the pretended device, each step but the first one watched."""
-    cuda, step = PretendedCuda(), StageRun._train_step
+    """Trains the last epoch of a job on the pretended device, each step but the first one watched; and the first epoch
+    too, if a step asks where it stands."""
+    cuda, step, steady = PretendedCuda(), StageRun._train_step, list[Any]()
     generator = torch.Generator
 
     def watched(run: StageRun, *arguments: Any) -> None:
@@ -57,34 +57,48 @@ def train(tiny_split: Split, tiny_images: ImagesByPart, tmp_path: Path, monkeypa
             return
         with cuda.steady():
             step(run, *arguments)
+        where = arguments[1]
+        if where.stop - where.start == run.job.recipe.batch_size:
+            steady.append(cuda.shapes)
+            assert cuda.shapes == steady[0], "a step does other things than the one before it"
 
     def trained(job: StageJob) -> StageRun:
         with cuda:
             with monkeypatch.context() as changed:
                 changed.setattr(torch, "Generator", lambda _device: generator())
+                changed.setattr(loop, "default_generator", lambda _device: generator())
                 run = StageRun(job, tiny_split, tiny_images, DEVICE, tmp_path)
-            for run.epoch in (0, job.recipe.epochs - 1):
+            run.step_context.asked = {}
+            for run.epoch in (job.recipe.epochs - 1, 0):
                 run.step = 0
+                steady.clear()
                 run._train_steps()
                 assert run.step >= 3, "some steady steps"
+                if not run.step_context.asked:  # nothing hangs on the epoch
+                    break
         return run
 
+    monkeypatch.setattr(network, "arithmetic", lambda _device: {"tf32": False})  # else it would be held against float32
     monkeypatch.setattr(loop, "device_name", lambda _device: "pretended")
     monkeypatch.setattr(StageRun, "_train_step", watched)
     monkeypatch.setattr(Tensor, "backward", fake_cuda.backward)
     monkeypatch.setenv("LTBENCH_CHECKPOINT_SECONDS", "10000")  # there is nothing to save
+    monkeypatch.setenv("LTBENCH_GRAPH", "off")
     return trained
 
 
-def job(name: str, stage: Stage, spread: Spread = ONE_PROCESS) -> StageJob:
+def job(name: str, stage: Stage, spread: Spread = ONE_PROCESS, batch_size: int = 16, **params: Any) -> StageJob:
     """The stage with its common recipe, or that of cRT, but for its length; a stage of no epochs is given some."""
     common = not read_method_file(get_plugin(name)).listed_only
-    recipe = resolve(parse_entry(f"{name if common else 'crt'}@common"), "mnist5k").recipe
-    params = recipe.params if common else get_method(name).Params()
-    own = recipe.train if stage == "train" else recipe.finetune
+    recipe, other = (
+        resolve(parse_entry(f"{entry}@common"), "mnist5k").recipe for entry in (name if common else "crt", "crt")
+    )
+    chosen = recipe.params if common else get_method(name).Params()
+    chosen = dataclasses.replace(chosen, **params)
+    own = recipe.train if stage == "train" else recipe.finetune or other.finetune
     assert own is not None
-    own = dataclasses.replace(own, epochs=EPOCHS, iterations=0, batch_size=16)
-    return StageJob(stage, get_method(name), params, own, "resnet8_cifar", "float32", 0, name, spread=spread)
+    own = dataclasses.replace(own, epochs=EPOCHS, iterations=0, batch_size=batch_size)
+    return StageJob(stage, get_method(name), chosen, own, "resnet8_cifar", "float32", 0, name, spread=spread)
 
 
 @pytest.mark.parametrize(("name", "stage"), STAGES)
@@ -97,6 +111,21 @@ def test_a_steady_step_neither_waits_nor_copies(name: str, stage: Stage, train: 
     assert all(loss.device == DEVICE for loss in run.losses)
 
 
+@pytest.mark.parametrize(
+    ("name", "stage", "params"),
+    [
+        ("balms", "finetune", {"meta_source": "val"}),
+        ("balms", "finetune", {"reweight": True}),
+        ("cdb", "train", {"source": "val", "dynamic": "paper"}),
+        ("hybrid_sc", "train", {"contrast": "prototypical"}),
+        ("ride", "finetune", {"assign": True}),
+        ("tde", "train", {"follow_rate": True}),
+    ],
+)
+def test_nor_does_it_with_other_params(name: str, stage: Stage, params: dict[str, Any], train: Train) -> None:
+    train(job(name, stage, **params))
+
+
 def test_nor_does_it_to_weigh_the_parts_of_a_batch(train: Train) -> None:
     """By class weights, which `ldam_drw` divides by."""
     train(job("ldam_drw", "train", Spread(micro_batch=8)))
@@ -107,13 +136,13 @@ def test_nor_does_it_to_weigh_the_parts_of_a_batch(train: Train) -> None:
     [
         Augment(1, True, auto_augment="cifar10", cutout=4),
         Augment(0, True, resized_crop=True, color_jitter=0.4, lighting=0.1),
+        Augment(1, True, rand_augment=10, rand_operations=2, random_erasing=0.5),
     ],
 )
 def test_nor_to_augment_images(augment: Augment, train: Train) -> None:
     train(toys.job(get_method("ce"), augment=augment, mixup_alpha=0.2))
 
 
-@pytest.mark.xfail(strict=True, raises=AssertionError, reason=RATES)
 def test_learning_rates_are_on_the_device(train: Train) -> None:
     run = train(job("ce", "train"))
     rates = [group["lr"] for group in run.network.optimizer.param_groups]
@@ -177,6 +206,15 @@ class WaitingAfter(Method):
             step.batch.images[step.batch.target == 0].sum()
 
 
+class ChangingShapes(Method):
+    """Leaves an image more out of its loss in every step."""
+
+    name = "changing_shapes"
+
+    def loss(self, logits: Tensor, target: Tensor, step: StepContext) -> Tensor:
+        return F.cross_entropy(logits[step.step :], target[step.step :])
+
+
 class Copying(Method):
     """Keeps its prior on the host."""
 
@@ -207,6 +245,11 @@ class MixingDevices(Method):
 def test_a_method_that_waits_is_found_out(method: type[Method], complaint: str, train: Train) -> None:
     with pytest.raises(WaitError, match=re.escape(complaint)):
         train(toys.job(method))
+
+
+def test_a_method_whose_shapes_change_is_found_out(train: Train) -> None:
+    with pytest.raises(AssertionError, match="other things"):
+        train(toys.job(ChangingShapes))
 
 
 def test_a_method_that_mixes_devices_is_found_out(train: Train) -> None:

@@ -284,6 +284,7 @@ def test_features_of_evaluation_images_are_computed_once_and_change_no_bit(
     kept = start(job(HeadOnly), tiny_split, tiny_images, tmp_path / "kept")
     anew = start(job(HeadOnly), tiny_split, tiny_images, tmp_path / "anew")
     anew.network.kept_features = Forgetful()
+    kept.network.shared = anew.network.shared = None  # each on its own
     passes_kept, passes_anew = count_forward_passes(kept), count_forward_passes(anew)
     kept.run(Reporter())
     anew.run(Reporter())
@@ -299,7 +300,7 @@ def test_training_features_are_computed_once_where_nothing_is_augmented(
     passes = count_forward_passes(run)
     run.run(Reporter())
     assert sum(passes) == sum(len(tiny_images[part].labels) for part in ("train", "val", "test"))
-    augmented = start(job(HeadOnly), tiny_split, tiny_images, tmp_path / "augmented")
+    augmented = start(job(HeadOnly), tiny_split, tiny_images, tmp_path / "augmented/run")
     passes = count_forward_passes(augmented)
     augmented.run(Reporter())
     assert sum(passes) >= 3 * len(tiny_images["train"].labels)

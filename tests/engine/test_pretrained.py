@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
+import socket
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from huggingface_hub import constants as hub
 from PIL import Image
 from safetensors.torch import save_file
 from torch import Tensor, nn
@@ -17,12 +20,13 @@ from torch import Tensor, nn
 from harness.base.errors import RunFailed, UserError
 from harness.base.files import sha256_file
 from harness.engine.backbones import create_backbone
+from harness.engine.pretrained import start_backbone
 from harness.feed.resize import normalised, resized
 from harness.reading.dataset import Images
 from harness.reporting.summary import PROTOCOL, _protocol
 from harness.spec.entries import parse_entry
 from harness.spec.pretrained import start_notes
-from harness.spec.recipes import Recipe, resolve
+from harness.spec.recipes import Recipe, overrides_between, resolve
 from harness.spec.registry import get_method
 from harness.splits.splits import Split
 from tests.engine.test_tuning import Plain
@@ -31,6 +35,7 @@ from tests.factories import make_record
 
 ImagesByPart = dict[str, Images]
 SHAPE = (8, 8, 3)
+FIRST_KEYS = ("backbone", "pretrained")
 
 
 def weights(seed: int = 1, name: str = "resnet8_cifar") -> dict[str, Tensor]:
@@ -166,9 +171,22 @@ def test_images_look_as_the_weights_want_unless_the_recipe_says_otherwise() -> N
     assert (own.image_size, own.interpolation, own.mean, own.std) == (64, "bilinear", (0.1, 0.2, 0.3), (1, 1, 1))
 
 
+def test_a_recorded_start_is_said_on_the_command_line_so_that_it_comes_out_the_same(tmp_path: Path) -> None:
+    """Also where it has a value that another start would have had by itself."""
+    path = tmp_path / "w.safetensors"
+    save_file(weights(), path)
+    half = "[0.5, 0.5, 0.5]"
+    for other in (recipe(f"pretrained={path}", f"mean={half}", f"std={half}"), vit(f"mean={half}", f"std={half}")):
+        for here in (recipe(), vit()):
+            items = overrides_between(here.as_dict(), other.as_dict())
+            started = [f"{key}={json.dumps(value)}" for key, value in here.as_dict().items() if key in FIRST_KEYS]
+            assert recipe(*started, *items).sha256() == other.sha256()
+
+
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
+        (["backbone=vit_tiny_patch16_2224", "pretrained=augreg_in21k"], "no backbone is named .*vit_tiny_patch16_224"),
         (["backbone=vit_tiny_patch16_224", "pretrained=augreg_in22k"], "augreg_in21k"),
         (["pretrained=in1k"], "timm has no weights for 'resnet8_cifar'; name a file"),
         (["mean=[0.5, 0.5, 0.5]"], "mean and std belong together"),
@@ -188,6 +206,28 @@ def test_without_cache_and_network_it_is_one_line(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr("timm.models._builder.load_pretrained", refused)
     with pytest.raises(UserError, match=r"in21k: neither in timm's cache nor to be had .*no route to the hub\); with"):
         create_backbone("vit_tiny_patch16_224", (224, 224, 3), tag="augreg_in21k")
+
+
+def test_without_names_to_look_up_nothing_is_tried_again(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def unknown_name(*_: Any) -> None:
+        raise OSError("no name server")
+
+    monkeypatch.setattr(socket, "getaddrinfo", unknown_name)
+    monkeypatch.setattr(hub, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr("time.sleep", lambda _: pytest.fail("it tries again"))
+    with pytest.raises(UserError, match="neither in timm's cache nor to be had from the network"):
+        create_backbone("vit_tiny_patch16_224", (224, 224, 3), tag="augreg_in21k")
+    assert not hub.HF_HUB_OFFLINE
+    assert not caplog.records
+
+
+def test_weights_for_images_of_another_size_are_refused_with_theirs(tmp_path: Path) -> None:
+    made, _ = create_backbone("vit_tiny_patch16_224", (64, 64, 3))
+    torch.save({"model": made.state_dict()}, tmp_path / "w.pth")
+    with pytest.raises(UserError, match="its position embedding is for images of 64 pixels; set image_size=64"):
+        start_backbone("vit_tiny_patch16_224", (32, 32, 3), recipe(f"pretrained={tmp_path / 'w.pth'}").pretrained)
 
 
 def test_the_tags_weights_are_timms(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -233,8 +273,10 @@ def test_notes_say_what_else_was_seen() -> None:
     assert start_notes("augreg_in21k", "tiny-imagenet-lt")[1] == (
         "augreg_in21k: trained on ImageNet, of which the images of tiny-imagenet-lt are a part"
     )
-    (unknown,) = start_notes(f"some.pth sha256:{'a' * 64}", "tiny-imagenet-lt")
+    unknown, pixels = start_notes(f"some.pth sha256:{'a' * 64}", "tiny-imagenet-lt")
     assert unknown.endswith("what they were is not known here")
+    assert pixels.startswith("pixels are normalised by this split's mean and std")
+    assert start_notes(f"some.pth sha256:{'a' * 64}", "tiny-imagenet-lt", (0.5, 0.5, 0.5)) == [unknown]
 
 
 def test_normalisation_and_interpolation_reach_the_images(tiny_split: Split, tiny_images: ImagesByPart) -> None:

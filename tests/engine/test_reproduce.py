@@ -16,14 +16,19 @@ from harness.running import cells, stages
 from harness.spec.entries import parse_entry
 from harness.spec.recipes import resolve
 from harness.spec.spread import Spread
+from harness.splits.split_names import split_of
 from tests.unit import toys
+
+
+def run_toy(changes: list[str], backbone: str | None = None) -> Path:
+    cells.run_alone(*split_of("tiny-lt-if10"), parse_entry("toy@common"), "1", Path("out"), changes, backbone, "cpu")
+    return next(Path("out/records").rglob("seed1.json"))
 
 
 @pytest.fixture
 def record(workspace: Path) -> Path:
     """The record of a run of two stages."""
-    cells.run_alone("tiny", parse_entry("toy@common"), "1", Path("out"), 10.0, [], None, "cpu")
-    return next(Path("out/records").rglob("seed1.json"))
+    return run_toy([])
 
 
 def edited(record: Path, **changes: object) -> Path:
@@ -44,7 +49,9 @@ def test_a_record_is_measured_again_to_the_same_bytes(record: Path, capsys: pyte
 
 def test_a_run_of_ones_own_with_set_and_backbone(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
     changes = ["epochs=2", "lr=1e-05", "finetune.epochs=1", "params.temperature=2.5"]
-    cells.run_alone("tiny", parse_entry("toy@common"), "1", Path("out"), 10.0, changes, "resnet20_cifar", "cpu")
+    cells.run_alone(
+        *split_of("tiny-lt-if10"), parse_entry("toy@common"), "1", Path("out"), changes, "resnet20_cifar", "cpu"
+    )
     record = next(Path("out/records").rglob("seed1.json"))
     cells.reproduce(record, Path("again"), "cpu")
     out = capsys.readouterr().out

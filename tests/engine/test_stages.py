@@ -19,8 +19,11 @@ from harness.base.files import stamped
 from harness.base.progress import Reporter
 from harness.engine import loop
 from harness.engine.ranks import Ranks
+from harness.engine.shared_features import FOLDER
 from harness.reading.dataset import Images
 from harness.records.evaluate import evaluate
+from harness.records.evidence import read_evidence
+from harness.records.history import read_history
 from harness.records.schema import read_record
 from harness.running import stages
 from harness.running.cells import StageRequest, run_stage
@@ -53,12 +56,16 @@ def test_two_stages_to_records(place: stages.Workplace) -> None:
     assert records[0].stage1_selection == "last"
     assert records[0].stages == ["train", "finetune"]
     assert records[0].stage1_key != records[1].stage1_key
+    evidence = read_evidence(Path("records/seed0.npz"), records[0])
+    assert evidence is not None
+    assert evidence.first["loss"].tolist() == pytest.approx(read_history(first / "predictions" / "seed0.npz")["loss"])
+    assert len(evidence.first["epochs"]) == len(evidence.first["test"]) == 2
     costs = json.loads(Path("records/seed0.run.json").read_text())
     assert set(costs["stages"]) == {"train", "finetune"}
     assert (costs["tf32"], costs["cudnn_benchmark"]) == (False, False), "a processor has neither"
     total = sum(stage["wall_seconds"] for stage in costs["stages"].values())
     assert costs["wall_seconds"] == pytest.approx(total, abs=2e-3)
-    assert not list(place.scratch.glob("*")), "scratch is empty when all is done"
+    assert [path.name for path in place.scratch.glob("*")] == [FOLDER], "no run is left in scratch when all is done"
 
 
 def test_records_are_the_same_bytes_for_the_same_run(place: stages.Workplace) -> None:

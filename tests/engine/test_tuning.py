@@ -21,7 +21,7 @@ from harness.engine.tuning import by_layer
 from harness.reading.dataset import Images
 from harness.spec.entries import parse_entry
 from harness.spec.recipes import resolve
-from harness.spec.stage_recipe import Augment
+from harness.spec.stage_recipe import Augment, StageRecipe
 from harness.splits.splits import Split
 from tests.engine.toys import RECIPE, Killed, finish, job, kill_after, results, start
 
@@ -167,11 +167,11 @@ class Kept(Plain):
 
 
 def test_averaged_weights_are_evaluated_and_saved(tiny_split: Split, tiny_images: ImagesByPart, tmp_path: Path) -> None:
-    run = finish(job(Kept, epochs=2, ema=0.8), tiny_split, tiny_images, tmp_path)
+    run = finish(job(Kept, epochs=2, ema=0.4), tiny_split, tiny_images, tmp_path)
     average = dict(run.method.weights[0])  # type: ignore[attr-defined]
     for weights in run.method.weights[1:]:  # type: ignore[attr-defined]
         for name, value in weights.items():
-            average[name] = 0.8 * average[name] + 0.2 * value if value.is_floating_point() else value
+            average[name] = 0.4 * average[name] + 0.6 * value if value.is_floating_point() else value
     found = run.network.average_weights.module
     assert found is not None
     for name, value in found.state_dict().items():
@@ -181,7 +181,14 @@ def test_averaged_weights_are_evaluated_and_saved(tiny_split: Split, tiny_images
     assert np.array_equal(logits.argmax(1).numpy(), run.history.test[-1])
     plain = finish(job(Plain, epochs=2), tiny_split, tiny_images, tmp_path / "plain")
     raw = 100 * (plain.history.test[-1] == tiny_split.test.targets()).mean()
-    assert run.notes == (f"train: averaged weights (ema 0.8); the raw ones end at {raw:.2f} %",)
+    assert run.notes == (f"train: averaged weights (ema 0.4); the raw ones end at {raw:.2f} %",)
+
+
+@pytest.mark.parametrize(("images", "ema"), [(640, 0.95), (6400, 0.99), (1, 0.5)])
+def test_an_average_reaches_over_no_more_than_a_fifth_of_the_steps(images: int, ema: float) -> None:
+    recipe = StageRecipe(epochs=10, batch_size=64, lr=0.1, weight_decay=0.0, ema=0.99)
+    assert recipe.for_images(images).ema == ema
+    assert dataclasses.replace(recipe, ema=0.0).for_images(images).ema == 0.0
 
 
 # ---- what is refused ---------------------------------------------------------------------------------------------

@@ -22,6 +22,7 @@ from harness.running import cells, stages
 from harness.running.validate import validate
 from harness.spec.entries import parse_entry
 from harness.spec.recipes import resolve
+from harness.splits.split_names import split_of
 
 SCRATCH = Path("scratch")
 
@@ -132,7 +133,7 @@ def test_the_verdict_goes_with_the_records_that_are_imported(submission: Path) -
 
 def test_records_that_ltbench_run_left_find_their_split_beside_them(workspace: Path) -> None:
     """In `runs/`, `runs/records/` or deeper: they are no less checked than those of the pipeline."""
-    cells.run_alone("tiny", parse_entry("plain@common"), "0", Path("runs"), 10.0, [], None, "cpu")
+    cells.run_alone(*split_of("tiny-lt-if10"), parse_entry("plain@common"), "0", Path("runs"), [], None, "cpu")
     Path("results/splits/tiny-lt-if10.json").unlink(missing_ok=True)
     deepest = next(Path("runs/records").rglob("seed0.json")).parent
     for root in (Path("runs"), Path("runs/records"), deepest):

@@ -32,7 +32,10 @@ from harness.base.files import parse_yaml, sha256_json, stamped
 from harness.reading.lists import read_list
 from harness.records.runs import read_run_info
 from harness.records.schema import read_record
+from harness.records.sender import Sender
 from harness.reporting.claims import load_cards
+from harness.reporting.site.config import Site
+from harness.reporting.site.versions import read_manifest
 from harness.spec.entries import parse_entry
 from harness.spec.recipe_layers import MethodFile, parse_override
 from harness.spec.recipes import resolve
@@ -154,7 +157,7 @@ def _recipe(folder: Path, data: bytes) -> object:
 def _stage(_: Path, text: str) -> object:
     """Text as YAML, and the YAML as everything that a YAML file may hold here."""
     value = parse_yaml(text, "fuzzed.yaml")
-    for kind in (StageRecipe, MethodFile, Suite):
+    for kind in (StageRecipe, MethodFile, Suite, Site, Sender):
         try:
             build(kind, value, "fuzzed.yaml")
         except UserError as error:
@@ -174,6 +177,15 @@ CARD = {
          "selection": "not stated", "value": 80.0, "source": "paper", "location": "table 1"},
     ],
 }  # fmt: skip
+MANIFEST = {
+    "schema": 1, "version": "0" * 8, "name": "2026-01-01-00000000", "title": "Site", "time": 1, "files": ["index.html"],
+    "records": {
+        "a.json": {
+            "sha256": "0", "address": "a", "split": "s", "entry": "e", "seed": 0, "status": "ok", "tier": "re-run",
+        },
+    },
+    "rows": [{"board": "b", "table": "t", "row": "r", "rank": 1, "mean": 0.5, "n": 3}],
+}  # fmt: skip
 entries = st.from_regex(re.compile(r"[a-z_]{0,5}(-[A-Za-z0-9_./]{0,4})?@?[a-z]{0,7}"), fullmatch=True)
 names = st.from_regex(
     re.compile(r"(mnist5k|cifar10|folder-x|\.\.)(-lt-if|-cut)?[0-9.]{0,5}(-(step|zipf|pool-hash[0-9]{1,3}|/))?"),
@@ -190,6 +202,7 @@ TARGETS: dict[str, tuple[Target, st.SearchStrategy[Any]]] = {
     "own list": (trees.lists, edits_of(trees.LIST) | st.binary(max_size=60)),
     "own folder": (trees.folder, trees.trees),
     "card": (_card, structured(CARD)),
+    "manifest": (on_file(read_manifest), structured(MANIFEST)),
     "entry": (lambda _, text: parse_entry(text), texts | entries),
     "split name": (lambda _, text: parse_split_name(text), texts | names),
     "seeds": (lambda _, text: parse_seeds(text), texts | st.text("0123456789,-_ ", max_size=12)),

@@ -71,7 +71,7 @@ def readings(data: bytes, folder: Path) -> dict[str, Pixels | str]:
         "upright": outcome(lambda: read_image(data, lambda image: to_pixels(image, 3, upright=True))),
         "grey": outcome(lambda: read_image(data, lambda image: to_pixels(image, 1))),
         "folder": outcome(lambda: decode_resized(data, SIDE)),
-        "stream": outcome(lambda: stream.read(request)[0].transpose(1, 2, 0)),
+        "stream": outcome(lambda: stream.read(request)[0]),
     }
     stored = found["stored"]
     shape = stored.shape if isinstance(stored, np.ndarray) else (SIDE, SIDE, 3)

@@ -32,6 +32,7 @@ COMMANDS: dict[str, tuple[str, ...]] = {
 }
 ENVIRONMENT = {"LTBENCH_CHECKPOINT_SECONDS": "0.2"}  # a state every few steps, so that kills fall between and into them
 SCRATCH = Path("runs/work/.scratch")
+KEPT = SCRATCH / "features"  # for other runs to take over; the seconds they took are in them
 VARIES = ("costs/", ".run.json", "report/leaderboard.html")  # times, and the page that shows them
 Target = Literal["all", "command", "worker"]
 TARGETS: tuple[Target, ...] = ("all", "command", "worker")
@@ -143,7 +144,7 @@ def _kill(folder: Path, name: str, pid: int, target: Target) -> End:
 def _place(folder: Path) -> str:
     if not list((folder / "runs/splits").glob("*.json")):
         return "data and split"
-    if list((folder / SCRATCH).glob("*/*")):
+    if list((folder / SCRATCH).glob("*-cpu/*")):
         return "training"
     return "in between"
 
@@ -170,7 +171,8 @@ def fingerprint(folder: Path) -> dict[str, str]:
     found = {}
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder).as_posix()
-        if path.is_file() and name not in ("log.txt", "runs/.lock") and path not in leftovers(folder):
+        passing = name in ("log.txt", "runs/.lock") or path.parent == folder / KEPT or path in leftovers(folder)
+        if path.is_file() and not passing:
             varies = any(part in name for part in VARIES)
             found[name] = "" if varies else hashlib.sha256(path.read_bytes()).hexdigest()
     return found

@@ -26,7 +26,7 @@ from harness.records.imports import import_campaign
 from harness.records.runs import run_info, stage_files
 from harness.records.same_code import SAME_CODE
 from harness.records.schema import read_record, write_record
-from harness.running import campaign, cells, plans, status
+from harness.running import campaign, cells, packing, plans, status
 from harness.running.plans import Outcome, Plan, Run, Settings, make_plan
 from harness.running.sweep.contract import only_one
 from harness.spec import suites
@@ -269,6 +269,22 @@ def test_a_worker_that_dies_is_recorded_with_what_killed_it(
         assert failure.reason == cause
 
 
+def test_a_card_gets_more_runs_as_long_as_that_helps(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """A second worker, as the first one's speed is known; how many in the end: `tests/unit/test_packing.py`."""
+    (tmp_path / "suites.yaml").write_text("one: {splits: [mnist5k-lt-if100], entries: [ce@common], seeds: [0, 1, 2]}")
+    monkeypatch.setattr(campaign, "work", dying.on_a_card)
+    monkeypatch.setattr(campaign, "slots", lambda _settings: ["cuda:0"] * 4)
+    monkeypatch.setattr(campaign, "shared_cards", lambda *_: contextlib.nullcontext())
+    monkeypatch.setattr(packing, "SECONDS", 0.2)
+    assert campaign.campaign("one", 120.0, Settings(tmp_path / "out")) == Outcome(made=3)
+    said = capfd.readouterr().err
+    assert "ce@common seed 0 train: epoch 40/40  beside 1" in said
+    assert "ce@common seed 1 train: epoch 40/40  beside 2" in said
+    assert status.read_progress("one", tmp_path / "out").workers > 1
+
+
 def test_records_of_other_code_are_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     settings = Settings(tmp_path / "out", only=("ce@*",))
     plan = make_plan("one", settings)
@@ -296,12 +312,12 @@ def test_a_worker_waits_for_a_job_that_a_sweep_left_behind(tmp_path: Path, monke
 
     def live() -> None:
         with contextlib.suppress(EOFError):  # the end of the campaign, which ends a worker's process
-            campaign.work(theirs, tmp_path / "out", "cpu", 1)
+            campaign.work(theirs, tmp_path / "out", "cpu")
 
     worker = threading.Thread(target=live, daemon=True)
     worker.start()
     with only_one(tmp_path / "out", run.folder):
-        ours.send(run)
+        ours.send((run, 1))
         assert not ours.poll(1.0)
     assert ours.poll(60.0)
     assert ours.recv() == "done"

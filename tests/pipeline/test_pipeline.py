@@ -22,6 +22,7 @@ METHODS = ("methods/ce", "methods/balanced_softmax", "methods/tvmf")  # three ar
 COPIED = (
     "harness",
     *METHODS,
+    "reports/site.yaml",
     "results/bench",
     "results/reported",
     "results/same_code.json",
@@ -89,6 +90,7 @@ def test_a_fresh_clone_gives_every_record_and_the_report(project: Project) -> No
     methods = {row["method"] for row in project.table() if row["selection"] == "last"}
     assert {"ce", "balanced_softmax", "tvmf"} <= methods
     assert {row["status"] for row in project.table()} == {"ok"}
+    assert (project.folder / "reports/site.yaml").is_file(), "a person's, which DVC must not empty with the rest"
     page = (project.folder / "reports/leaderboard.html").read_text()
     assert all(method in page for method in methods)
     assert list((project.folder / "reports/tables").glob("*.tex"))

@@ -47,14 +47,18 @@ def _cifar() -> list[Record]:
     return [replace(record, results=record.results | {"best_val": None}) for record in records]
 
 
-@pytest.fixture
-def made() -> Collected:
+def awkward() -> Collected:
     """The made records, and one damaged file."""
     return collected(*_digits(), *_cifar(), left_out=[(Path("results/records/cut.json"), f"not a record {HOSTILE}")])
 
 
 @pytest.fixture
-def claims() -> list[Claim]:
+def made() -> Collected:
+    """The made records, and one damaged file."""
+    return awkward()
+
+
+def two_claims() -> list[Claim]:
     """One claim with a comparable row and one without."""
     facts: dict[str, Any] = {
         "imbalance_factor": 10.0,
@@ -68,6 +72,12 @@ def claims() -> list[Claim]:
         Claim(dataset="CIFAR-10-LT", method="balanced_softmax", value=90.9, **facts, **origin),
         Claim(dataset="CIFAR-100-LT", method="balanced_softmax", value=63.1, **facts, **origin),
     ]
+
+
+@pytest.fixture
+def claims() -> list[Claim]:
+    """One claim with a comparable row and one without."""
+    return two_claims()
 
 
 PAPER_TABLES = """
@@ -88,7 +98,12 @@ tables:
 @pytest.fixture
 def folders(tmp_path: Path) -> dict[str, Path]:
     """A method's folder with a paper table of its own."""
-    folder = tmp_path / "methods" / "balanced_softmax"
+    return method_folders(tmp_path)
+
+
+def method_folders(root: Path) -> dict[str, Path]:
+    """A method's folder with a paper table of its own."""
+    folder = root / "methods" / "balanced_softmax"
     folder.mkdir(parents=True)
     (folder / "tables.yaml").write_text(PAPER_TABLES)
     (folder / "recipes.yaml").write_text(

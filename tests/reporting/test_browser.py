@@ -1,21 +1,23 @@
-"""The page in a real browser: sorting, the selection rule, the hash, dark mode, a phone, and no stray request."""
+"""The page in a real browser, at three widths, light and dark: interactions by mouse and keyboard, axe, links."""
 
 from __future__ import annotations
 
 import re
 import shutil
+import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from harness.records.collect import Collected
-from harness.reporting.claims import Claim
+from harness.records.collect import Collected, collect
+from harness.reporting.html import OFF
 from harness.reporting.report import build_report
 from harness.reporting.summary import METRICS
-from tests.factories import sources
-from tests.reporting.conftest import HOSTILE
+from tests.factories import collected, make_record, sources
+from tests.reporting.conftest import HOSTILE, NO_TAIL, awkward, method_folders, store, two_claims
 from tests.reporting.test_weights import make_weights, written
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
@@ -28,12 +30,13 @@ pytestmark = [
     pytest.mark.browser,
     pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed"),
 ]
-BOARD = "table.board[data-section='mnist5k-lt-if100-paper']"
+BOARD_ID = "mnist5k-lt-if100-paper"
+BOARD = f"table.board[data-section='{BOARD_ID}']"
 CELLS = """(table, column) => {
   const headers = [...table.tHead.rows[0].cells];
   const index = headers.findIndex(cell => cell.querySelector('button').dataset.column === column);
   return [...table.tBodies[0].rows].map(row => row.cells[index])
-    .map(cell => cell.querySelector('a')?.innerText ?? cell.innerText);
+    .map(cell => cell.dataset.text ?? cell.innerText);
 }"""
 CONTRAST = """selector => {
   const channels = text => text.match(/[\\d.]+/g).map(Number);
@@ -50,6 +53,23 @@ CONTRAST = """selector => {
 }"""
 
 
+SIZES = [(1400, "light"), (1400, "dark"), (1024, "light"), (1024, "dark"), (390, "light"), (390, "dark")]
+OPEN_ALL = (
+    "document.querySelectorAll('details:not(.columns, .waiting, .waiting *)').forEach(one => { one.open = true; })"
+)
+VIEWS = ["overview", "boards", "pictures", "findings", "published", "methods", "compare", "about"]
+STUDY = """
+studies:
+  - id: softmax
+    title: What the counts add
+    question: Does it help?
+    split: mnist5k-lt-if100
+    track: paper
+    contrasts: [{label: Balanced Softmax, row: balanced_softmax, against: ce}]
+    findings: [{text: "It adds {balanced_softmax few} in the tail.", holds: {balanced_softmax few: better}}]
+"""
+
+
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
     with sync_api.sync_playwright() as playwright:
@@ -61,9 +81,10 @@ def browser() -> Iterator[Any]:
 class Visit:
     """A page with what it logged and asked for."""
 
-    def __init__(self, browser: Any, path: Path, **context: Any) -> None:
+    def __init__(self, browser: Any, path: Path, link: str = "", **context: Any) -> None:
         self.url = path.as_uri()
         self.context = browser.new_context(**context)
+        self.context.set_default_timeout(4000)
         self.page = self.context.new_page()
         self.trouble: list[str] = []
         self.requests: list[str] = []
@@ -71,11 +92,17 @@ class Visit:
         self.page.on("pageerror", lambda error: self.trouble.append(str(error)))
         self.page.on("dialog", self._refuse)
         self.page.on("request", lambda request: self.requests.append(request.url))
-        self.page.goto(self.url)
+        self.page.goto(f"{self.url}{link}")
 
     def _refuse(self, dialog: Any) -> None:
         self.trouble.append(dialog.message)
         dialog.dismiss()
+
+    def close(self) -> None:
+        """Leaves, and makes sure that all was quiet."""
+        self.context.close()
+        assert self.trouble == []
+        assert {url.partition("#")[0] for url in self.requests} == {self.url}
 
     def column(self, name: str) -> list[str]:
         return list(self.page.locator(BOARD).evaluate(CELLS, name))
@@ -89,31 +116,216 @@ class Visit:
     def select(self, rule: str) -> None:
         self.page.locator(f"label:has(input[value='{rule}'])").click()
 
+    def search(self, words: str) -> None:
+        self.page.locator("input[name=q]").fill(words)
 
-@pytest.fixture
-def path(made: Collected, claims: list[Claim], tmp_path: Path) -> Path:
-    return build_report(made, tmp_path, sources(claims))
+    def hash(self) -> str:
+        return str(self.page.evaluate("location.hash"))
+
+    def rows(self) -> list[str]:
+        """What the board in view shows, by the names of its rows."""
+        return list(
+            self.page.locator("table.board tbody tr:visible th").evaluate_all("all => all.map(one => one.dataset.text)")
+        )
+
+    @staticmethod
+    def box(found: Any) -> dict[str, float]:
+        return dict(found.bounding_box())
+
+    def view(self) -> list[str]:
+        return list(self.page.locator(".view:visible").evaluate_all("all => all.map(one => one.id)"))
+
+
+@pytest.fixture(scope="module")
+def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Made records: every awkward case."""
+    return build_report(awkward(), tmp_path_factory.mktemp("made"), sources(two_claims()))
+
+
+def rich_records(root: Path) -> Collected:
+    """Three methods with evidence on a split with a tail, one of them with a variant; two on one without."""
+    folder = root / "records"
+    cifar: dict[str, Any] = {"dataset": "cifar10", "split": "cifar10-lt-if10", "imbalance_factor": 10.0}
+    for seed in range(3):
+        store(folder, "balanced_softmax", seed, [0.9] * 10)
+        store(folder, "crt", seed, [0.9] * 9 + [0.88])
+        store(folder, "ce", seed, [0.96] * 3 + [0.5] * 7)
+        store(folder / "flip", "crt", seed, [0.92] * 9 + [0.9], variant="flip")
+        for method, accuracy in (("ce", 0.7), ("balanced_softmax", 0.8)):
+            store(folder / "cifar", method, seed, [accuracy] * 10, class_counts=NO_TAIL, **cifar)
+    return replace(collect(folder), unchecked=[])
+
+
+def recipe(entry: str, dataset: str) -> dict[str, Any]:
+    return {"backbone": "resnet32_cifar", "train": {"epochs": 200, "lr": 0.1}}
+
+
+@pytest.fixture(scope="module")
+def rich_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Records with evidence, a paper's table, a study, published weights."""
+    root = tmp_path_factory.mktemp("rich")
+    folders = method_folders(root)
+    (folders["balanced_softmax"] / "studies.yaml").write_text(STUDY)
+    about = folders["balanced_softmax"] / "recipes.yaml"
+    about.write_text(about.read_text().replace("Ren et al.", "Ren et al., Balanced Meta-Softmax, NeurIPS 2020"))
+    others: dict[str, Any] = {"weights": [written(root / "weights", make_weights())], "resolve": recipe}
+    return build_report(rich_records(root), root / "out", sources(two_claims(), folders=folders, **others))
 
 
 @pytest.fixture
 def visit(browser: Any, path: Path) -> Iterator[Visit]:
-    visit = Visit(browser, path)
+    visit = Visit(browser, path, f"#{BOARD_ID}")
     yield visit
-    visit.context.close()
-    assert visit.trouble == []
-    assert visit.requests
-    assert {url.partition("#")[0] for url in visit.requests} == {visit.url}
+    visit.close()
+
+
+@pytest.fixture
+def rich(browser: Any, rich_path: Path) -> Iterator[Visit]:
+    visit = Visit(browser, rich_path, f"#{BOARD_ID}")
+    yield visit
+    visit.close()
 
 
 def number(text: str) -> float | None:
-    found = re.match(r"[+\u2212]?\d+(\.\d+)?", text.strip())
-    return float(found.group().replace("\u2212", "-")) if found else None
+    found = re.match(r"[+\u2212(]?\d+(\.\d+)?", text.strip())
+    return float(found.group().replace("\u2212", "-").removeprefix("(")) if found else None
+
+
+# The first screen and the parts of the page
+
+
+@pytest.mark.parametrize(("width", "scheme"), SIZES)
+def test_every_view_at_every_size(browser: Any, rich_path: Path, width: int, scheme: str) -> None:
+    visit = Visit(browser, rich_path, viewport={"width": width, "height": 900}, color_scheme=scheme)
+    page = visit.page
+    assert page.evaluate("document.documentElement.scrollHeight") < 12_000
+    assert page.locator(".heat table").is_visible()
+    assert page.locator(".heat .scroll").evaluate("one => one.scrollWidth <= one.clientWidth")  # all of it is seen
+    for name in VIEWS:
+        page.locator(f"nav a[href='#{name}']").click()
+        assert visit.view() == [name]
+        assert page.locator("nav a[aria-current]").count() == 1
+        page.evaluate(OPEN_ALL)
+        assert page.evaluate("document.documentElement.scrollWidth") == width, name
+    ground = page.evaluate("getComputedStyle(document.body).backgroundColor")
+    assert (ground == "rgb(20, 23, 27)") == (scheme == "dark")
+    visit.close()
+
+
+@pytest.mark.parametrize(("width", "scheme"), [(1400, "dark"), (1024, "light"), (390, "dark")])
+def test_axe_finds_no_fault(browser: Any, rich_path: Path, width: int, scheme: str) -> None:
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe is not installed")
+    visit = Visit(browser, rich_path, viewport={"width": width, "height": 900}, color_scheme=scheme, bypass_csp=True)
+    visit.page.evaluate(OPEN_ALL)
+    visit.page.evaluate("document.documentElement.classList.remove('scripted')")  # all views at once
+    found = axe.Axe().run(visit.page).response["violations"]
+    assert [(one["id"], one["nodes"][0]["html"][:200]) for one in found] == []
+    visit.close()
+
+
+@pytest.mark.parametrize(("width", "scheme"), [(1400, "dark"), (1024, "light"), (390, "dark")])
+def test_a_tour_by_mouse(browser: Any, rich_path: Path, width: int, scheme: str) -> None:
+    visit = Visit(browser, rich_path, viewport={"width": width, "height": 900}, color_scheme=scheme)
+    page = visit.page
+    page.locator(".found a").first.click()
+    assert visit.view() == ["boards"]
+    assert visit.rows() == ["Balanced Softmax", "crt", "ce"]
+    page.locator(".unfold:visible").click()
+    assert visit.rows() == ["Balanced Softmax", "crt", "crt, flip", "ce"]
+    page.locator("select[name=board]").select_option("cifar10-lt-if10-paper")
+    assert visit.rows() == ["Balanced Softmax", "ce"]
+    page.locator("nav a[href='#findings']").click()
+    assert "No study is of this data set yet" in page.locator(".of-board:visible").inner_text()
+    page.locator("nav a[href='#published']").click()
+    page.locator("button.pick").first.click()
+    assert page.locator("details.paper[open]").count() == 1
+    page.locator("nav a[href='#compare']").click()
+    assert "these runs differ" in page.locator(".comparison").inner_text()
+    page.locator("nav a[href='#overview']").click()
+    page.locator(".heat tbody a", has_text="Balanced Softmax").click()
+    assert visit.view() == ["methods"]
+    assert page.locator("#method-balanced_softmax .equation").is_visible()
+    visit.close()
+
+
+def test_a_tour_by_keyboard(rich: Visit) -> None:
+    page = rich.page
+
+    def press(selector: str, key: str = "Enter") -> None:
+        page.locator(selector).first.focus()
+        page.keyboard.press(key)
+
+    press("nav a[href='#boards']")
+    press(".unfold:visible")
+    assert "crt, flip" in rich.rows()
+    press(f"{BOARD} button[data-column='few']")
+    assert page.locator(f"{BOARD} th[aria-sort='descending'] button").get_attribute("data-column") == "few"
+    assert page.locator(".announce[aria-live]").inner_text() == "Sorted by Few, descending"
+    press(".columns summary")
+    press("input[name=column][value=ece]", "Space")
+    assert not page.locator(f"{BOARD} th[data-col=ece]").is_visible()
+    page.keyboard.press("Escape")
+    assert page.locator(".columns[open]").count() == 0
+    assert page.evaluate("document.activeElement.tagName") == "SUMMARY"
+    press("select[name=board]", "ArrowDown")
+    assert rich.rows() == ["Balanced Softmax", "ce"]
+    press("input[value=last]", "ArrowRight")
+    assert page.evaluate("document.documentElement.dataset.selection") == "best_test"  # best_val has nothing there
+    press("nav a[href='#methods']")
+    press("#method-balanced_softmax > summary")
+    assert page.locator("#method-balanced_softmax .equation").is_visible()
+
+
+def test_the_page_opens_on_the_overview_and_keeps_old_links(browser: Any, path: Path) -> None:
+    visit = Visit(browser, path)
+    assert visit.view() == ["overview"]
+    old = {"#q=gcl&dataset=mnist5k": "boards", "#selection=best_test": "boards"}
+    for link, view in (old | {f"#{BOARD_ID}": "boards", "#reading": "about", "#no-such-part": "overview"}).items():
+        visit.page.goto("about:blank")
+        visit.page.goto(f"{visit.url}{link}")
+        assert visit.view() == [view], link
+    visit.context.close()
+    assert visit.trouble == []
+
+
+def test_without_script_everything_stands_below_each_other(browser: Any, path: Path) -> None:
+    visit = Visit(browser, path, java_script_enabled=False)
+    assert visit.page.locator(f"{BOARD} tbody tr").first.inner_text().split()[:3] == ["1", "balanced_softmax", "86.5"]
+    assert visit.view() == VIEWS
+    visit.context.close()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_text_is_readable_in_both_schemes(browser: Any, path: Path, scheme: str) -> None:
+    visit = Visit(browser, path, f"#{BOARD_ID}", color_scheme=scheme)
+    for selector in ("h1", ".lede", "dt", "caption", "thead button", ".std", ".mark", "nav a", "input:checked + span"):
+        assert visit.page.evaluate(CONTRAST, selector) >= 4.5, selector
+    visit.context.close()
+
+
+def test_five_hundred_runs_are_a_small_and_quick_page(browser: Any, tmp_path: Path) -> None:
+    counts = [max(2, round(500 * 0.01 ** (c / 99))) for c in range(100)]
+    facts: dict[str, Any] = {"class_counts": counts, "dataset": "cifar100", "split": "cifar100-lt-if100"}
+    long = {f"params.key{i}": i for i in range(40)} | {"backbone": "resnet32", "train": {"epochs": 20}}
+    records = [make_record(f"method{m}", s, 0.3 + m / 500, recipe=long, **facts) for m in range(100) for s in range(5)]
+    page = build_report(collected(*records), tmp_path, sources())
+    assert page.stat().st_size < 3_000_000
+    start = time.monotonic()
+    visit = Visit(browser, page, f"#{records[0].split}-paper")
+    assert len(visit.rows()) == 100
+    assert time.monotonic() - start < 2
+    visit.close()
+
+
+# Boards
 
 
 @pytest.mark.parametrize(
     "name", ["rank", "method", "backbone", *(metric.key for metric in METRICS if metric.shown == "always"), "n"]
 )
-def test_every_column_sorts_both_ways(visit: Visit, name: str) -> None:
+def test_every_column_sorts_both_ways(browser: Any, path: Path, name: str) -> None:
+    shown = ",".join({"all", "few", "ece", name} - {"rank", "method"})
+    visit = Visit(browser, path, f"#open={BOARD_ID}&columns={shown},many,medium,macro_f1,optimism,n")
     textual = name in ("method", "backbone")
     directions = []
     for _ in range(2):
@@ -126,13 +338,16 @@ def test_every_column_sorts_both_ways(visit: Visit, name: str) -> None:
         assert keys == present + [None] * (len(keys) - len(present))  # no value stays last
         assert visit.page.locator(f"{BOARD} [aria-sort]").count() == 1
     assert sorted(filter(None, directions)) == ["ascending", "descending"]
+    visit.close()
 
 
-def test_sorting_by_keyboard(visit: Visit) -> None:
-    visit.page.locator(f"{BOARD} button[data-column='few']").focus()
-    visit.page.keyboard.press("Enter")
-    assert visit.page.locator(f"{BOARD} th[aria-sort='descending'] button").get_attribute("data-column") == "few"
-    assert visit.page.locator(".announce").inner_text() == "Sorted by Few, descending"
+def test_variants_stay_behind_their_method(rich: Visit) -> None:
+    rich.page.locator(".unfold:visible").click()
+    rich.sort("all")  # the variant has the largest mean
+    assert rich.rows() == ["Balanced Softmax", "crt", "crt, flip", "ce"]
+    rich.sort("all")
+    assert rich.rows() == ["ce", "crt", "crt, flip", "Balanced Softmax"]
+    assert [text.strip() for text in rich.column("rank")] == ["3", "1", "(1)", "1"]
 
 
 def test_the_selection_rule_changes_numbers_and_hash_and_survives_a_reload(visit: Visit) -> None:
@@ -141,21 +356,118 @@ def test_the_selection_rule_changes_numbers_and_hash_and_survives_a_reload(visit
     oracle = visit.column("all")
     assert oracle != last
     assert oracle[0].startswith("87.0")
-    assert visit.page.evaluate("location.hash") == "#selection=best_test"
+    assert visit.hash() == f"#open={BOARD_ID}&selection=best_test"
     visit.sort("few")
     ordered = visit.column("method")
     visit.page.reload()
     assert visit.page.locator("input[value='best_test']").is_checked()
     assert visit.column("method") == ordered
     assert set(visit.column("all")) == set(oracle)
-    visit.page.goto(f"{visit.url}#selection=no_such_rule&sort=a:b:c")
-    assert visit.column("all") == last
+    visit.page.goto(f"{visit.url}#open={BOARD_ID}&selection=no_such_rule&sort=a:b:c&columns=x&compare=a:b:c")
+    assert visit.page.locator("input[value='last']").is_checked()
 
 
-def test_a_rule_that_does_not_apply_prints_a_dash(visit: Visit) -> None:
-    visit.select("best_val")
-    cells = visit.page.locator("table.board[data-section='cifar10-lt-if10-paper']").evaluate(CELLS, "all")
-    assert cells == ["-", "-"]
+def test_another_epoch_says_what_it_changes(browser: Any, tmp_path: Path) -> None:
+    shifts = {"ce": (0.8, 0.0), "crt": (0.79, 0.04), "gcl": (0.5, 0.02), "ncm": (0.46, 0.14)}
+    records = [make_record(name, 0, mean, optimism=by) for name, (mean, by) in shifts.items()]
+    page = build_report(collected(*records), tmp_path, sources())
+    visit = Visit(browser, page, f"#{BOARD_ID}")
+    assert visit.page.locator(".moves:visible").count() == 0
+    visit.select("best_test")
+    assert visit.page.locator(".moves:visible").inner_text() == (
+        "Best on test (optimistic) instead of the last epoch: 4 of 4 ranks move, the furthest by 1: ce from 1 to 2, "
+        "and 3 others as far. All rises by 5.0 points on average."
+    )
+    assert visit.column("method") == ["crt", "ce", "ncm", "gcl"]
+    assert visit.column("rank") == ["1 (2 at last)", "2 (1 at last)", "3 (4 at last)", "4 (3 at last)"]
+    visit.close()
+
+
+def test_ranks_are_grey_where_another_score_sorts(visit: Visit) -> None:
+    colour = "one => getComputedStyle(one).color"
+    ranks = visit.page.locator(f"{BOARD} td.rank").first
+    assert visit.page.locator(f"{BOARD} th").first.inner_text().split() == ["Rank", "(All)"]
+    before = ranks.evaluate(colour)
+    visit.sort("all")
+    assert ranks.evaluate(colour) == before
+    visit.sort("few")
+    assert ranks.evaluate(colour) == visit.page.locator(f"{BOARD} .std").first.evaluate(colour) != before
+
+
+def test_footnotes_are_of_the_columns_shown(visit: Visit) -> None:
+    notes = visit.page.locator("section.table:visible .footnotes")
+    assert "seconds stand in the details (click a method's name)" in notes.inner_text().lower()
+    assert not any(word in notes.inner_text() for word in ("Grey speed", "drawer"))
+    visit.page.locator(".columns summary").click()
+    visit.page.locator("input[value=wall_seconds]").uncheck()
+    assert "Time:" not in notes.inner_text()
+
+
+def test_a_phone_shows_rank_name_all_and_few_at_once(browser: Any, rich_path: Path) -> None:
+    visit = Visit(browser, rich_path, f"#{BOARD_ID}", viewport={"width": 390, "height": 844})
+    page = visit.page
+    assert page.locator(f"{BOARD} tbody tr").first.bounding_box()["y"] < 600
+    few = page.locator(f"{BOARD} th[data-col=few]").bounding_box()
+    assert few["x"] + few["width"] < 390
+    assert len({one["y"] for one in map(Visit.box, page.locator(".controls fieldset label > span").all())}) == 1
+    assert page.locator(".footnotes:visible .narrow").is_visible()  # where the intervals are
+    page.locator(".gist:visible summary").click()
+    assert "with the highest All" in page.locator(".gist:visible").inner_text()
+    assert not page.locator("input[name=q]").is_visible()
+    page.locator("button.more").click()
+    assert page.locator("input[name=q]").is_visible()
+    page.locator(".wide:visible").evaluate("one => { one.scrollLeft = 999; }")
+    assert page.locator(f"{BOARD} td.rank").first.bounding_box()["x"] == 16
+    page.mouse.wheel(0, 4000)
+    page.wait_for_timeout(100)
+    assert page.locator("select[name=board]").bounding_box()["y"] > 0
+    visit.close()
+
+
+def test_a_backbone_is_only_offered_where_there_is_a_choice(visit: Visit) -> None:
+    assert not visit.page.locator("select[name=backbone]").is_visible()  # one backbone here, another one elsewhere
+    visit.page.goto(f"{visit.url}#q=&backbone=resnet32&board={BOARD_ID}")
+    assert visit.page.locator("select[name=board]").input_value() == "cifar10-lt-if10-paper"
+    visit.page.locator("select[name=board]").select_option(BOARD_ID)
+    assert visit.rows()
+    assert "backbone" not in visit.hash()
+
+
+def test_a_reset_goes_back_to_the_data_set_that_a_search_left(rich: Visit) -> None:
+    before = rich.rows()
+    rich.search("CIFAR-10")
+    assert rich.page.locator("select[name=board]").input_value() == "cifar10-lt-if10-paper"
+    rich.page.locator(".controls button[type=reset]").click()
+    rich.page.wait_for_timeout(100)
+    assert rich.rows() == before
+
+
+def test_a_rule_that_does_not_apply_says_so_instead_of_dashes(visit: Visit) -> None:
+    visit.page.locator("select[name=board]").select_option("cifar10-lt-if10-paper")
+    assert visit.page.locator("input[value='best_val']").is_disabled()
+    visit.page.goto(f"{visit.url}#open=cifar10-lt-if10-paper&selection=best_val")
+    section = visit.page.locator("section.table:visible")
+    assert "No row has a value at “Best on validation”: this split has no validation part" in section.inner_text()
+    assert not section.locator("table.board").is_visible()
+
+
+def test_columns_are_chosen_and_stay_in_the_link(visit: Visit, browser: Any) -> None:
+    assert not any(visit.page.locator(f"{BOARD} th[data-col={key}]").is_visible() for key in OFF if key != "top5")
+    visit.page.locator(".columns summary").click()
+    visit.page.locator("input[value=backbone]").check()
+    visit.page.locator("input[value=few]").uncheck()
+    assert visit.page.locator(f"{BOARD} th[data-col=backbone]").is_visible()
+    again = Visit(browser, Path(visit.url.removeprefix("file://")), visit.hash())
+    assert again.page.locator(f"{BOARD} th[data-col=backbone]").is_visible()
+    assert not again.page.locator(f"{BOARD} th[data-col=few]").is_visible()
+    again.close()
+
+
+def test_an_empty_column_is_hidden_with_its_reason(visit: Visit) -> None:
+    visit.page.locator("select[name=board]").select_option("cifar10-lt-if10-paper")
+    section = visit.page.locator("section.table:visible")
+    assert section.locator("th[data-col=few]").count() == 0
+    assert "Not shown: Few: no class is few-shot in this split" in section.locator(".footnotes").inner_text()
 
 
 def test_the_best_of_a_column_is_bold(visit: Visit) -> None:
@@ -165,40 +477,28 @@ def test_the_best_of_a_column_is_bold(visit: Visit) -> None:
     assert weights == ["700", *["400"] * 5]
 
 
+def test_intervals_are_drawn_beside_the_numbers(rich: Visit) -> None:
+    drawn = rich.page.locator(f"{BOARD} td.forest svg:visible")
+    assert drawn.count() == 3
+    (low, high), dot = drawn.first.get_attribute("aria-label").split(" to "), drawn.first.locator("circle")
+    assert float(low) < 90.0 < float(high)
+    places = [float(one) for one in rich.page.locator(f"{BOARD} td.forest circle").evaluate_all(
+        "all => all.map(one => one.getAttribute('cx'))")]  # fmt: skip
+    assert places[0] == float(dot.get_attribute("cx")) > min(places)
+
+
 def test_hostile_text_is_shown_and_not_run(visit: Visit) -> None:
     assert f"{HOSTILE}-{HOSTILE}" in visit.column("method")
-    assert f"{HOSTILE}-{HOSTILE}" in visit.page.locator("figure.chart .legend").last.inner_text()
+    visit.page.locator("nav a[href='#pictures']").click()
+    assert f"{HOSTILE}-{HOSTILE}" in visit.page.locator("#pictures [name=line]").inner_text()
 
 
-def test_chart_and_its_table_show_the_same_numbers(visit: Visit) -> None:
-    figure = visit.page.locator("figure.chart[data-section='mnist5k-lt-if100-paper']")
-    assert figure.locator(".plot .line").count() == 4  # every row with a result
-    assert figure.locator(".plot .bar").count() == 10
-    figure.locator("summary").click()
-    first = figure.locator("tbody tr").first
-    assert first.locator("td").all_inner_texts() == ["380", "many", "91.5", "89.5", "98.0", "70.0"]
-    tips = figure.locator(".plot .marker title").evaluate_all("nodes => nodes.map(node => node.textContent)")
-    assert tips[0] == "balanced_softmax, class 0 (380 training images): 91.5 %"
-    visit.select("best_test")
-    assert first.locator("td").nth(2).inner_text() == "92.0"
-
-
-def test_a_legend_entry_hides_its_line(visit: Visit) -> None:
-    figure = visit.page.locator("figure.chart[data-section='mnist5k-lt-if100-paper']")
-    button = figure.locator(".legend button").first
-    button.click()
-    assert button.get_attribute("aria-pressed") == "false"
-    assert figure.locator(".plot .line").count() == 3
-
-
-def test_a_method_name_opens_its_drawer_and_keeps_the_state(visit: Visit) -> None:
+def test_a_method_name_opens_its_drawer_and_keeps_the_state(visit: Visit, browser: Any) -> None:
     visit.select("best_test")
     visit.page.locator(f"{BOARD} tbody a").first.click()
     assert visit.page.locator("details.drawer[open] summary").inner_text().startswith("balanced_softmax")
-    link = visit.page.evaluate("location.hash")
-    assert re.fullmatch(r"#selection=best_test&open=row-[0-9a-f]{8}", link)
-    again = Visit(visit.page.context.browser, Path(visit.url.removeprefix("file://")))
-    again.page.goto(f"{visit.url}{link}")
+    assert re.fullmatch(r"#open=row-[0-9a-f]{8}&selection=best_test", visit.hash())
+    again = Visit(browser, Path(visit.url.removeprefix("file://")), visit.hash())
     assert again.page.locator("details.drawer[open] summary").inner_text().startswith("balanced_softmax")
     again.page.goto("about:blank")
     again.page.goto(f"{visit.url}#method-balanced_softmax")
@@ -206,154 +506,244 @@ def test_a_method_name_opens_its_drawer_and_keeps_the_state(visit: Visit) -> Non
     again.context.close()
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_text_is_readable_in_both_schemes(browser: Any, path: Path, scheme: str) -> None:
-    visit = Visit(browser, path, color_scheme=scheme)
-    for selector in ("h1", ".lede", "dt", "caption", "thead button", ".std", ".mark", "a", "input:checked + span"):
-        assert visit.page.evaluate(CONTRAST, selector) >= 4.5, selector
-    dark = visit.page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(20, 23, 27)"
-    assert dark == (scheme == "dark")
-    visit.context.close()
+# Search and filters
 
 
-def test_a_phone_never_scrolls_sideways(browser: Any, path: Path) -> None:
-    visit = Visit(browser, path, viewport={"width": 390, "height": 844})
-    visit.page.evaluate("document.querySelectorAll('details').forEach(one => { one.open = true; })")
-    assert visit.page.evaluate("document.documentElement.scrollWidth") == 390
-    assert visit.page.locator(".scroll").first.evaluate("node => node.scrollWidth > node.clientWidth")
-    visit.context.close()
+@pytest.mark.parametrize(
+    ("words", "rows"),
+    [
+        ("Balanced Softmax", ["Balanced Softmax"]),
+        ("balanced_softmax", ["Balanced Softmax"]),
+        ("NeurIPS 2020", ["Balanced Softmax"]),
+        ("flip", ["crt", "crt, flip"]),
+        ("CIFAR-10", ["Balanced Softmax", "ce"]),
+        ("Places-LT", []),
+    ],
+)
+def test_search_finds_titles_papers_venues_and_data_sets(rich: Visit, words: str, rows: list[str]) -> None:
+    rich.search(words)
+    assert rich.rows() == rows
+    assert rich.page.locator(".nothing").is_visible() == (not rows)
 
 
-def test_without_script_the_headline_numbers_stand(browser: Any, path: Path) -> None:
-    visit = Visit(browser, path, java_script_enabled=False)
-    assert visit.page.locator(f"{BOARD} tbody tr").first.inner_text().split()[:3] == [
-        "1",
-        "balanced_softmax",
-        "86.5",
-    ]
-    visit.context.close()
+def test_search_reaches_pictures_findings_methods_and_the_overview(rich: Visit) -> None:
+    rich.page.locator("nav a[href='#pictures']").click()
+    reading = rich.page.locator("#pictures .pic-reading").first
+    assert "of 3 methods" in reading.inner_text()
+    assert "1 variant is not shown" in reading.inner_text()
+    rich.search("cRT")
+    assert "of 1 method " in reading.inner_text()
+    for view, selector in (("findings", ".contrasts tbody tr"), ("methods", "details.method")):
+        rich.page.locator(f"nav a[href='#{view}']").click()
+        assert rich.page.locator(f"{selector}:visible").count() == (0 if view == "findings" else 1)
+    rich.page.locator("nav a[href='#overview']").click()
+    assert rich.page.locator(".heat tbody th:visible").all_inner_texts() == [
+        "ce",
+        "crt",
+    ]  # colours are against the first
+    rich.page.locator("button[type=reset]:visible").click()
+    rich.page.wait_for_timeout(100)
+    assert rich.page.locator(".heat tbody th:visible").count() == 3
 
 
-@pytest.fixture
-def rich(browser: Any, measured: Collected, claims: list[Claim], folders: dict[str, Path], tmp_path: Path) -> Any:
-    """A page whose records have evidence, with a paper table."""
-    visit = Visit(browser, build_report(measured, tmp_path / "rich", sources(claims, folders=folders)))
-    yield visit
-    visit.context.close()
-    assert visit.trouble == []
-    assert {url.partition("#")[0] for url in visit.requests} == {visit.url}
-
-
-def shown_rows(visit: Visit) -> list[str]:
-    return list(visit.page.locator("table.board tbody tr:visible th").all_inner_texts())
-
-
-def test_filters_hide_rows_and_stay_in_the_link(visit: Visit, browser: Any) -> None:
-    before = len(shown_rows(visit))
-    visit.page.locator("input[name=q]").fill("BALANCED")
-    assert all("balanced" in name for name in shown_rows(visit))
-    assert len(shown_rows(visit)) == 2 < before
-    visit.page.locator("select[name=dataset]").select_option("cifar10")
-    assert len(shown_rows(visit)) == 1
-    link = visit.page.evaluate("location.href")
-    assert link.endswith("#q=BALANCED&dataset=cifar10")
-    again = Visit(browser, Path(visit.url.removeprefix("file://")))
-    again.page.goto(link)
-    assert len(shown_rows(again)) == 1
+def test_filters_stay_in_the_link(visit: Visit, browser: Any) -> None:
+    before = visit.rows()
+    visit.search("BALANCED")
+    assert visit.rows() == ["balanced_softmax"]
+    assert visit.hash() == f"#open={BOARD_ID}&q=BALANCED"
+    again = Visit(browser, Path(visit.url.removeprefix("file://")), "#q=BALANCED&dataset=cifar10")
+    assert again.page.locator("select[name=board]").input_value() == "cifar10-lt-if10-paper"
+    assert again.rows() == ["balanced_softmax"]
     assert again.page.locator("input[name=q]").input_value() == "BALANCED"
-    again.context.close()
-    visit.page.locator("button[type=reset]").click()
-    visit.page.wait_for_timeout(200)
-    assert len(shown_rows(visit)) == before
+    again.close()
+    visit.page.locator("button[type=reset]").first.click()
+    visit.page.wait_for_timeout(100)
+    assert visit.rows() == before
 
 
-def test_filters_that_fit_nothing_say_so(visit: Visit) -> None:
-    visit.page.locator("input[name=q]").fill("no such method")
-    assert visit.page.locator(".nothing").is_visible()
-    assert shown_rows(visit) == []
+def test_a_search_that_fits_nothing_says_so_and_where_something_does(rich: Visit) -> None:
+    rich.search("no such method")
+    for view in ("boards", "overview", "pictures", "findings", "methods"):
+        rich.page.locator(f"header a[href='#{view}']").click()
+        assert rich.page.locator(".nothing").inner_text() == "Nothing here matches “no such method”."
+        assert rich.page.locator("tr[data-find]:visible, thead:visible").count() == 0, view
+    rich.search("CIFAR-100")  # no row is of it, but a paper prints a number on it
+    rich.page.locator(".nothing a", has_text="Papers").click()
+    assert rich.view() == ["published"]
+    kept = rich.page.locator(".paper-cell:not(.dim)").evaluate_all("all => all.map(one => one.dataset.set)")
+    assert set(kept) == {"CIFAR-100-LT"}
+
+
+@pytest.mark.parametrize(
+    ("words", "rows"),
+    [("rt", []), ("ce", ["ce"]), ("softmax balanced", ["Balanced Softmax"]), ("crt-f", ["crt", "crt, flip"])],
+)
+def test_a_search_finds_beginnings_of_words(rich: Visit, words: str, rows: list[str]) -> None:
+    rich.search(words)
+    assert rich.rows() == rows
+
+
+def test_a_search_that_changes_the_data_set_says_so_and_goes_back(rich: Visit) -> None:
+    rich.page.locator("select[name=board]").select_option("cifar10-lt-if10-paper")
+    rich.search("crt")
+    assert rich.rows() == ["crt"]
+    assert "No row of CIFAR-10" in rich.page.locator(".moved").inner_text()
+    assert rich.page.locator(".announce[aria-live]").inner_text() == "Matches: 2"
+    rich.search("ce")
+    assert rich.page.locator("select[name=board]").input_value() == "cifar10-lt-if10-paper"
+    assert not rich.page.locator(".moved").is_visible()
+
+
+# A way in
+
+
+def test_every_part_leads_to_how_to_add_results(rich: Visit) -> None:
+    for view in VIEWS:
+        rich.page.locator(f"header a[href='#{view}']").click()
+        rich.page.locator("footer a", has_text="Add your method or results").click()
+        assert rich.page.locator("#contribute").is_visible()
+    commands = rich.page.locator("#contribute code").all_inner_texts()
+    assert any("ltbench new-method" in one for one in commands)
+    assert any("ltbench collect --import" in one for one in commands)
+    for link in rich.page.locator(".contents a, .tracks a[href^='#word-'], footer a").evaluate_all(
+        "all => all.map(one => one.hash)"
+    ):
+        assert rich.page.locator(link).count() == 1, link
+
+
+@pytest.mark.parametrize("view", ["pictures", "compare"])
+def test_an_epoch_that_a_board_lacks_falls_back(browser: Any, path: Path, view: str) -> None:
+    visit = Visit(browser, path, f"#open={view}&board=cifar10-lt-if10-paper&selection=best_val")
+    assert visit.page.locator("input[value='best_val']").is_disabled()
+    assert visit.page.locator("input[value='last']").is_checked()
+    assert visit.page.locator(".lacking").inner_text().endswith("no validation part. The last epoch is shown.")
+    visit.page.locator("select[name=board]").select_option(BOARD_ID)
+    assert visit.page.locator("input[value='best_val']").is_checked()
+    assert not visit.page.locator(".lacking").is_visible()
+    visit.close()
+
+
+def test_a_status_leads_to_its_command_and_back(rich: Visit) -> None:
+    rich.page.locator("header a[href='#published']").click()
+    rich.page.locator("details.paper summary").first.click()
+    badge = rich.page.locator("#paper-a-paper-table-2 a.badge").last
+    assert badge.get_attribute("title") == "The command that measures it"
+    badge.click()
+    rich.page.locator(".todos li.here a", has_text="back to the table").click()
+    assert rich.page.evaluate("document.querySelector(location.hash.replace('#open=', '#')).textContent") == "not run"
+
+
+# Charts, copying, comparison, methods, papers
 
 
 @pytest.mark.parametrize(
     ("kind", "start"),
-    [("md", "| Rank ↑ | Method | All"), ("tex", "\\begin{tabular}{llr"), ("csv", "Rank ↑,Method,All")],
+    [("md", "| Rank (All) | Method | All"), ("tex", "\\begin{tabular}{llr"), ("csv", "Rank (All),Method,All")],
 )
 def test_a_table_is_copied_as_it_is_shown(rich: Visit, kind: str, start: str) -> None:
     rich.page.evaluate("window.copied = null; navigator.clipboard.writeText = async text => { window.copied = text; }")
-    rich.page.locator("input[name=q]").fill("c")
-    button = rich.page.locator(f"section.table button[data-copy={kind}]")
+    rich.search("mnist")
+    button = rich.page.locator(f"section.table button[data-copy={kind}]:visible")
     button.click()
-    rich.page.wait_for_timeout(200)
+    rich.page.wait_for_timeout(100)
     copied = rich.page.evaluate("window.copied")
-    assert copied.startswith(start.replace(" ↑", ""))
-    assert "balanced" in copied
+    assert copied.startswith(start)
+    assert "Balanced Softmax" in copied
+    assert " to " in copied  # the interval
+    assert "variant" not in copied
     assert len(copied.strip().splitlines()) == {"md": 5, "csv": 4, "tex": 9}[kind]
     assert button.inner_text() == "Copied"
 
 
 def test_copying_works_where_the_clipboard_is_refused(rich: Visit) -> None:
     rich.page.evaluate("() => { navigator.clipboard.writeText = async () => { throw new Error('no'); }; }")
-    button = rich.page.locator("section.table button[data-copy=md]")
+    button = rich.page.locator("section.table button[data-copy=md]:visible")
     button.click()
-    rich.page.wait_for_timeout(200)
+    rich.page.wait_for_timeout(100)
     assert button.inner_text() == "Copied"
     assert rich.page.locator("textarea").count() == 0
 
 
-def test_any_two_rows_are_compared(rich: Visit) -> None:
+def test_compare_opens_on_the_best_against_cross_entropy(rich: Visit) -> None:
+    rich.page.locator("nav a[href='#compare']").click()
     form, result = rich.page.locator("form.compare"), rich.page.locator(".comparison")
-    assert "balanced_softmax" in result.inner_text()
-    assert "cannot be told apart" in result.inner_text()
-    form.locator("select[name=second]").select_option(label="ce")
-    assert "the two differ" in result.inner_text()
+    assert form.locator("option:checked").all_inner_texts() == ["ce", "Balanced Softmax"]
+    assert "these runs differ" in result.inner_text()
     cells = result.locator("tbody tr").first.locator("td").all_inner_texts()
-    assert cells == ["90.0 ± 0.0", "63.8 ± 0.0", "\u221226.2"]
+    assert cells[:2] == ["63.8 ± 0.0", "90.0 ± 0.0"]
+    assert re.fullmatch(r"\+26\.2 \(\+\d+\.\d to \+\d+\.\d\)", cells[2])
+    assert {"All", "Few"} <= set(result.locator("tbody tr:has(strong) th").all_inner_texts())
+    rich.page.locator("[name=selection][value=best_test]").check(force=True)
+    assert result.locator("strong").count() == 0
+    assert "are of the last epoch only" in result.inner_text()
+    rich.page.locator("[name=selection][value=last]").check(force=True)
+    form.locator("select[name=first]").select_option(label="crt")
+    assert "cannot be told apart" in result.inner_text()
     assert result.locator("figure.picture").count() == 4
-    assert "compare=mnist5k-lt-if100-paper:" in rich.page.evaluate("location.hash")
+    assert f"compare={BOARD_ID}:" in rich.hash()
     rich.page.reload()
-    assert form.locator("select[name=second] option:checked").inner_text() == "ce"
+    assert rich.view() == ["compare"]
+    assert form.locator("option:checked").first.inner_text() == "crt"
+    rich.page.locator("select[name=board]").select_option("cifar10-lt-if10-paper")
+    assert form.locator("option:checked").all_inner_texts() == ["ce", "Balanced Softmax"]
 
 
-def test_a_method_view_draws_its_runs(rich: Visit) -> None:
+def test_a_method_view_draws_its_runs_and_says_how_to_cite_it(rich: Visit) -> None:
+    rich.page.locator("nav a[href='#methods']").click()
     view = rich.page.locator("#method-balanced_softmax")
     view.locator("summary").first.click()
     view.locator("figure.picture").first.wait_for()
     titles = view.locator("figure.picture figcaption").all_inner_texts()
-    assert titles == [
-        "Accuracy of each class (%) at last",
+    assert titles[:4] == [
+        "Accuracy of each class (%), last epoch",
         "Test accuracy (%), mean and deviation over seeds",
         "Training loss",
         "Weight norm of each class",
     ]
     assert view.locator(".equation").inner_text() == "L = 1"
     assert view.locator("a[href='https://arxiv.org/abs/2007.10740']").count() == 1
-    assert "ltbench run --dataset mnist5k --imbalance-factor 100" in view.locator(".command").first.inner_text()
+    assert "ltbench run --dataset cifar10 --imbalance-factor 10" in view.locator(".command:visible").first.inner_text()
+    view.locator(".cite summary").click()
+    assert "@inproceedings{ren2020balanced" in view.locator(".cite code").inner_text()
     assert "NaN" not in view.inner_html()
 
 
-def test_paper_tables_state_what_was_found(
-    browser: Any, made: Collected, claims: list[Claim], folders: dict[str, Path], tmp_path: Path
-) -> None:
-    visit = Visit(browser, build_report(made, tmp_path / "papers", sources(claims, folders=folders)))
-    table = visit.page.locator("#paper-a-paper-table-2")
-    assert table.get_attribute("open") is not None
-    cells = table.locator("tbody td")
+def test_paper_tables_state_what_was_found(browser: Any, path: Path, tmp_path: Path) -> None:
+    page = build_report(awkward(), tmp_path / "out", sources(two_claims(), folders=method_folders(tmp_path)))
+    visit = Visit(browser, page, "#paper-a-paper-table-2")
+    cells = visit.page.locator("#paper-a-paper-table-2 tbody td")
     assert cells.first.inner_text().split("\n")[:4] == ["90.9", "88.7 ± 0.2 (3)", "\u22122.2", "differs"]
     assert cells.last.inner_text().split("\n") == ["63.1", "not run"]
-    assert visit.trouble == []
-    visit.context.close()
+    visit.close()
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_axe_finds_no_serious_fault(
-    browser: Any, measured: Collected, claims: list[Claim], folders: dict[str, Path], tmp_path: Path, scheme: str
-) -> None:
-    axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe is not installed")
-    weights = [written(tmp_path / "weights", make_weights())]
-    page = build_report(measured, tmp_path / "axe", sources(claims, folders=folders, weights=weights))
-    visit = Visit(browser, page, color_scheme=scheme, bypass_csp=True)
-    visit.page.evaluate("document.querySelectorAll('details').forEach(one => { one.open = true; })")
-    visit.page.wait_for_timeout(300)
-    found = axe.Axe().run(visit.page).response["violations"]
-    serious = [(one["id"], one["nodes"][0]["html"][:200]) for one in found if one["impact"] in ("serious", "critical")]
-    assert serious == []
-    visit.context.close()
+def test_papers_are_filtered_and_say_what_to_do(rich: Visit) -> None:
+    page = rich.page
+    page.locator("nav a[href='#published']").click()
+    page.locator("select[name=status]").select_option("not comparable")
+    cells = page.locator("#paper-a-paper-table-2 tbody td")
+    assert cells.first.inner_text().split("\n")[:3] == ["90.9", "80.0 ± 0.0 (3)", "best on test (optimistic)"]
+    assert "recipe changed" in page.locator("#paper-a-paper-table-2 caption").inner_text()  # once, for all cells
+    assert "recipe changed" not in cells.first.inner_text()
+    assert "difference in points" not in page.locator("#paper-a-paper-table-2 caption").inner_text()  # no cell has one
+    assert "dim" in cells.last.get_attribute("class")
+    assert "status=not+comparable" in rich.hash()
+    page.locator("select[name=status]").select_option("reported only") if page.locator(
+        "select[name=status] option", has_text="reported only"
+    ).count() else page.locator("select[name=status]").select_option("not run")
+    cells.last.locator("a.badge").click()
+    todo = page.locator(".todos li.here")
+    assert "--dataset cifar100 --imbalance-factor 10 --method balanced_softmax --track paper" in todo.inner_text()
+    assert "time not known: resnet32_cifar has not been timed" in todo.inner_text()
+    page.locator(".papers-filter button").click()
+    page.wait_for_timeout(100)
+    assert "status" not in rich.hash()
+
+
+def test_findings_are_of_one_data_set(rich: Visit) -> None:
+    rich.page.locator("nav a[href='#findings']").click()
+    shown = rich.page.locator(".of-board:visible")
+    assert shown.count() == 1
+    assert "Against cross-entropy" in shown.inner_text()
+    shown.locator("details.study summary").click()
+    assert "It adds +40.0" in shown.inner_text()

@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 
 from harness.base.errors import UserError
+from harness.base.files import stamped, write_json
 from harness.records.collect import Collected, collect
 from harness.reporting.documents import BLOCK as ANY_BLOCK
 from harness.reporting.documents import refresh, refresh_files
-from harness.reporting.report import ranked_sections, study_results
+from harness.reporting.report import ranked_sections, sources, study_results
 
 ROOT = Path(__file__).parents[2]
 BLOCK = "Before.\n\n<!-- table mnist5k-lt-if100-paper last -->\nold\n<!-- /table -->\n\nAfter.\n"
@@ -30,9 +31,21 @@ def test_only_the_table_changes(measured: Collected) -> None:
     assert refresh(text, ranked_sections(measured).sections, [], "doc.md") == text
 
 
+def test_costs_stand_in_a_table_that_asks_for_them(measured: Collected, tmp_path: Path) -> None:
+    costs = {"trained_parameters": 6500, "wall_seconds": 12.4, "peak_memory_mb": 800.0}
+    write_json(tmp_path / "records/ce/seed0.run.json", stamped(costs))
+    found = ranked_sections(collect(tmp_path / "records")).sections
+    text = refresh(BLOCK.replace(" last", " last costs"), found, [], "doc.md")
+    assert "Trained parameters | Seconds | Memory, MB | n |" in text
+    assert "| 3 | `ce` | 63.8 ± 0.0 |" in text
+    assert "| 6,500 | 12 | 800 | 3 |" in text
+    assert "| - | - | - | 3 |" in text
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
+        (BLOCK.replace(" last", " last cost"), "found <!-- table mnist5k-lt-if100-paper last cost -->"),
         (BLOCK.replace("-paper", "-common"), "no table is named 'mnist5k-lt-if100-common'"),
         (BLOCK.replace(" last", " first"), "no selection rule is named 'first'"),
         ("Nothing here.", "doc.md: no block to refresh"),
@@ -53,7 +66,7 @@ def test_nothing_is_written_if_one_file_has_a_mistake(measured: Collected, tmp_p
     assert (tmp_path / "a.md").read_text() == BLOCK
 
 
-def test_the_documents_of_this_project_have_the_numbers_of_its_records() -> None:
+def test_the_documents_of_this_project_have_the_numbers_of_its_records(monkeypatch: pytest.MonkeyPatch) -> None:
     """If it fails: `ltbench tables README.md`, then read the prose again.
 
     Another processor may round differently, so records that were measured again here are not held against them.
@@ -63,7 +76,9 @@ def test_the_documents_of_this_project_have_the_numbers_of_its_records() -> None
         pytest.skip("not a checkout")
     if done.stdout:
         pytest.skip("results/ is not as committed")
+    monkeypatch.chdir(ROOT)
     ranked = ranked_sections(collect(ROOT / "results/records", ROOT / "results/imported"))
-    studies = study_results(ranked, {path.name: path for path in (ROOT / "methods").iterdir()})
-    for path in (path for path in ROOT.glob("*.md") if ANY_BLOCK.search(path.read_text())):
+    studies = study_results(ranked, sources())
+    documents = [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")]
+    for path in (path for path in documents if ANY_BLOCK.search(path.read_text())):
         assert refresh(path.read_text(), ranked.sections, studies, path.name) == path.read_text(), path.name

@@ -7,7 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harness.reporting.significance import effect
+from harness.reporting.html import _minus
+from harness.reporting.significance import Effect, effect, interval_halves
+from harness.reporting.studies import number
 
 TARGETS = np.repeat(np.arange(4), 50)
 
@@ -107,3 +109,43 @@ def test_no_interval_without_two_common_seeds_or_classes() -> None:
     assert effect(two, two, TARGETS, []) is None
     alone = np.append(TARGETS, 4)  # nobody knows how one image's luck spreads
     assert effect({0: alone < 9, 1: alone < 9}, {0: alone < 1, 1: alone < 1}, alone) is None
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.sampled_from([None, [0], [1, 3], []]))
+def test_all_pairs_at_once_have_the_intervals_of_each_pair(seed: int, classes: list[int] | None) -> None:
+    """Rows of three seeds, one of two, one of one, one of none."""
+    generator = np.random.default_rng(seed)
+    rows = [
+        runs(generator, chance, seeds) for chance, seeds in ((0.5, 3), (0.7, 3), (0.9, 3), (0.6, 2), (0.6, 1), (0, 0))
+    ]
+    halves = interval_halves(rows, TARGETS, classes)
+    np.testing.assert_array_equal(halves, halves.T)
+    for i, one in enumerate(rows):
+        for j, other in enumerate(rows):
+            found = effect(one, other, TARGETS, classes) if one.keys() == other.keys() else None
+            expected = (found.high - found.low) / 2 if found else np.nan
+            np.testing.assert_allclose(halves[i, j], expected, rtol=1e-6, atol=1e-9)
+
+
+def test_no_pair_has_an_interval_where_a_class_has_one_image() -> None:
+    alone = np.arange(10)
+    assert np.isnan(interval_halves([{0: alone < 9, 1: alone < 5}, {0: alone < 1, 1: alone < 2}], alone)).all()
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "text"),
+    [
+        (-0.0111, -0.0004, "-0.5 (-1.1 to -0.04)"),
+        (0.00003, 0.048, "-0.5 (+0.003 to +4.8)"),
+        (-0.01, 0.0004, "-0.5 (-1.0 to 0.0)"),
+    ],
+)
+def test_a_bound_of_a_clear_difference_never_reads_as_zero(low: float, high: float, text: str) -> None:
+    assert number(Effect(-0.005, low, high, 3)) == text
+
+
+def test_the_page_has_one_minus_sign() -> None:
+    text = "It costs -4.4 (-5.6 to -3.2) on CIFAR-10, crt-9 and 10-20."
+    minus = "\N{MINUS SIGN}"
+    assert _minus(text) == f"It costs {minus}4.4 ({minus}5.6 to {minus}3.2) on CIFAR-10, crt-9 and 10-20."

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.base.files import write_json
+from harness.base.files import stamped, write_json
 from harness.records.collect import Collected, collect
 from harness.records.schema import costs_path, write_record
 from harness.reporting.claims import Claim
@@ -100,7 +100,7 @@ def test_hostile_text_cannot_leave_an_attribute(tmp_path: Path) -> None:
 def test_embedded_data_cannot_end_its_element(tmp_path: Path) -> None:
     name = f"{BREAKOUT}<!-- & \u2028"
     page = build(collected(make_record(name)), [], tmp_path)
-    (text,) = re.findall(r'<script type="application/json">(.*?)</script>', page)
+    (text,) = re.findall(r'<script type="application/json" data-board="[^"]*">(.*?)</script>', page)
     assert not set("<>&\u2028") & set(text)
     assert json.loads(text)["series"][0]["name"] == name
 
@@ -127,7 +127,8 @@ def test_failures_claims_and_damaged_files_are_on_the_page(
 def test_group_sizes_stand_in_the_headers(made: Collected, tmp_path: Path) -> None:
     text = Outline(build(made, [], tmp_path)).text
     assert "Many (3 classes)" in text
-    assert "Few (0 classes)" in text
+    assert "Few (0 classes)" not in text
+    assert "Not shown: Few: no class is few-shot in this split (strict_100_20)." in text
 
 
 def test_known_costs_are_shown_and_unknown_ones_are_not(tmp_path: Path) -> None:
@@ -147,6 +148,18 @@ def test_known_costs_are_shown_and_unknown_ones_are_not(tmp_path: Path) -> None:
         assert shown in text
     assert "do not print" not in text
     assert "Threads" not in text
+
+
+def test_a_time_that_was_not_taken_alone_is_grey_and_says_why(tmp_path: Path) -> None:
+    for name, seconds in (("ce", 100.0), ("crt", 150.0)):
+        path = tmp_path / f"records/{name}.json"
+        write_record(path, make_record(name))
+        write_json(costs_path(path), stamped({"device": "CPU", "train_seconds": seconds}))
+    page = build(collect(tmp_path / "records"), [], tmp_path / "out")
+    start = '<td class="number cost none" data-col="wall_seconds" data-value="1.5" '
+    cell = page.partition(start)[2].partition("</td>")[0]
+    title = "from the seconds of its runs, which hold what else the machine did meanwhile"
+    assert cell == f'title="{title}">1.50\N{MULTIPLICATION SIGN}'
 
 
 @pytest.mark.parametrize("content", ["{", "[1]", '{"versions": 3, "stages": [], "device": null}'])

@@ -13,8 +13,10 @@ import yaml
 
 from harness.base import config
 from harness.base.errors import UserError
+from harness.base.files import stamped, write_json
 from harness.records.collect import Collected, collect
 from harness.records.schema import write_record
+from harness.reporting import documents
 from harness.reporting.documents import refresh
 from harness.reporting.figures import pictures, write_figures
 from harness.reporting.report import build_report, ranked_sections
@@ -84,6 +86,26 @@ def test_contrasts_are_differences_of_the_rows_of_one_table(measured: Collected)
     assert gcl.missing == "not run: gcl has not been measured"
 
 
+def test_costs_are_images_times_what_each_takes(measured: Collected, tmp_path: Path) -> None:
+    """Of cross-entropy 1,000 images; of cRT these and 500 of a second stage, each for a fifth of the time."""
+    stage = {"images_per_second": 10.0, "train_seconds": 100.0}
+    costs = {"ce": {"train": stage}, "crt": {"train": stage, "finetune": {**stage, "train_seconds": 50.0}}}
+    for method, stages in costs.items():
+        for seed in range(3):
+            write_json(tmp_path / f"records/{method}/seed{seed}.run.json", stamped({"stages": stages}))
+    tables = ranked_sections(collect(tmp_path / "records"))
+    times = {("ce", "train"): 1.0, ("crt", "train"): 1.0, ("crt", "finetune"): 0.2}
+    names = ("crt", "balanced_softmax")
+    contrasts = [{"label": name, "row": name, "against": "ce"} for name in names]
+    asked = made(contrasts=contrasts, findings=[], quantity_rows=[], cost=True)
+    found = carry_out(asked, tables.sections, tables.read, times)
+    crt, balanced = found.measured
+    assert crt.cost == pytest.approx(1.1)
+    assert balanced.cost is None, "its costs are not known"
+    assert crt.over_all is not None
+    assert f"1.10x | {100 * crt.over_all.mean / 1.1:+.1f}" in documents.study(found)
+
+
 def test_findings_stand_only_where_their_verdicts_hold(measured: Collected) -> None:
     found = result(measured)
     assert found.withdrawn == 2
@@ -135,6 +157,26 @@ def test_rows_of_other_networks_are_not_compared(tmp_path: Path) -> None:
     assert result(collect(tmp_path)).measured[0].missing.startswith("not comparable: backbone is ")
 
 
+def test_another_start_is_compared_only_where_the_study_says_so(tmp_path: Path) -> None:
+    """Such rows have a table of their own; a condition that differs has to be named."""
+    plain = {"backbone": "lenet", "params": {}, "train": {"epochs": 20}}
+    tuned = plain | {"pretrained": "file.th sha256:0", "train": {"epochs": 1}}
+    for seed in range(3):
+        store(tmp_path, "balanced_softmax", seed, [0.9] * 10, recipe=tuned)
+        store(tmp_path, "ce", seed, [0.5] * 10, recipe=plain)
+    contrast = STUDY["contrasts"][0]
+    parts = {"findings": [], "quantity_rows": []}
+    for changes, missing in (
+        ({}, "not run: balanced_softmax has not been measured"),
+        ({"starts": True}, "not comparable: train.epochs is 1 in balanced_softmax, 20 in ce"),
+    ):
+        assert result(collect(tmp_path), contrasts=[contrast], **parts, **changes).measured[0].missing == missing
+    named = [contrast | {"differ": ["train.epochs"]}]
+    found = result(collect(tmp_path), contrasts=named, **parts, starts=True).measured[0].over_all
+    assert found is not None
+    assert found.mean == pytest.approx(0.4)
+
+
 def test_ranking_is_by_size_and_splits_off_what_is_not_resolved(measured: Collected) -> None:
     resolved, others = ranked([result(measured)])
     assert [one.contrast.key for _, one in resolved] == ["balanced_softmax"]
@@ -181,6 +223,7 @@ def test_another_split_is_not_run(measured: Collected) -> None:
             "shows {gcl few}, which 'holds' does not name",
         ),
         ({"findings": [{"text": "x", "holds": {}}]}, "names at least one contrast"),
+        ({"contrasts": [STUDY["contrasts"][0] | {"differ": ["epoch"]}]}, "no condition is named 'epoch'"),
         ({"quantum": 1}, "unknown key 'quantum'"),
     ],
 )
@@ -226,7 +269,7 @@ def test_blocks_of_documents(measured: Collected) -> None:
     fresh = refresh(text, [], [result(measured)], "STUDIES.md")
     assert "| A &lt;made&gt; study | Balanced | balanced\\_softmax against ce | **+26.2 (" in fresh
     assert "| At its best | ce at best\\_test against ce | " in fresh
-    assert "Not resolved at this length" in fresh
+    assert "No clear difference, over all images" in fresh
     assert "![A <made> study](reports/figures/study-made.svg)" in fresh
     assert "| Not there | gcl against ce | not run: gcl has not been measured | - | - | - | - |" in fresh
     assert "- It gains +26.2" in fresh

@@ -212,3 +212,16 @@ def test_labels_tell_rows_of_one_entry_apart() -> None:
     labels = [row.label for row in section.rows]
     assert "b" in labels
     assert len(set(labels)) == len(section.rows) == 4
+
+
+@pytest.mark.parametrize(
+    ("variants", "chosen"),
+    [(("", ""), True), (("a", "b"), True), (("", "a"), False)],  # changed by hand; no plain row; a plain row stands
+)
+def test_a_row_that_is_the_best_of_several_recipes_says_so(variants: tuple[str, str], chosen: bool) -> None:
+    plain = {"backbone": "lenet", "params": {}, "train": {"epochs": 10, "lr": 0.1}}
+    changed = plain | {"train": {"epochs": 10, "lr": 1.0}}
+    made = zip(variants, (plain, changed), (0.9, 0.8), strict=True)
+    (section,) = sections(*(make_record("crt", 0, mean, variant=name, recipe=recipe) for name, recipe, mean in made))
+    found = ["of 2 recipes the one that scores best on the test part" in section.own_marks(row) for row in section.rows]
+    assert found == [chosen, False]

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import csv
+import json
 from pathlib import Path
 
 import pytest
 
 from harness.base.errors import UserError
+from harness.base.screen import console, table
 from harness.records.collect import Collected, collect
 from harness.reporting.terminal import show
 from tests.factories import collected
@@ -26,6 +29,33 @@ def test_markdown_and_csv(measured: Collected, capsys: pytest.CaptureFixture[str
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith("split,track,selection,rank,method")
     assert {line.split(",")[2] for line in lines[1:]} == {"best_test"}
+
+
+def test_json_has_the_same_rows_as_fractions(measured: Collected, capsys: pytest.CaptureFixture[str]) -> None:
+    show(measured, "", "last", "json")
+    (table,) = json.loads(capsys.readouterr().out)
+    show(measured, "", "last", "csv")
+    lines = list(csv.DictReader(capsys.readouterr().out.splitlines()))
+    assert [(row["entry"].split("@")[0], str(row["rank"])) for row in table["rows"]] == [
+        (line["method"], line["rank"]) for line in lines
+    ]
+    for row, line in zip(table["rows"], lines, strict=True):
+        assert 100 * row["scores"]["all"]["mean"] == pytest.approx(float(line["all"]), abs=0.01)
+        assert row["scores"]["all"]["n"] == int(line["all_n"]) == len(row["seeds"])
+    assert (table["split"], table["selection"]) == (lines[0]["split"], "last")
+    assert set(table["groups"]) == {"many", "medium", "few"}
+
+
+def test_nothing_is_cut_where_there_is_no_terminal(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    name = "a_method_with_a_long_name-and-a-long-variant"
+    console().print(
+        table("title", ["Method", *map(str, range(40))], [[name, *["12.34 ± 1.00"] * 40]], words=("Method",))
+    )
+    out = capsys.readouterr().out
+    assert sum(name in line and line.count("12.34 ± 1.00") == 40 for line in out.splitlines()) == 1
 
 
 def test_hostile_names_are_text(made: Collected, capsys: pytest.CaptureFixture[str]) -> None:

@@ -96,7 +96,7 @@ def test_the_board(tmp_path: Path) -> None:
     assert page.index("resnet32_cifar, imbalance factor 100") < page.index("resnet32_cifar, balanced"), (
         "long-tailed ones first"
     )
-    assert '<a href="#weights">Published weights</a>' in page
+    assert '<a href="#published">Papers</a>' in page
     assert "+ logit_adjustment (tau 1.0)" in page
     assert "70.10 <small>README</small>" in page
     assert "61.11" in page

@@ -32,6 +32,7 @@ from harness.feed.augment import (
     _parameters,
     apply_operations,
     apply_plan,
+    apply_to_all,
     check_channels,
     cut_out,
     draw_augment,
@@ -88,6 +89,16 @@ def assert_same(one: AugmentPlan, other: AugmentPlan) -> None:
     left, right = tensors(one), tensors(other)
     assert left.keys() == right.keys()
     assert all(torch.equal(left[name], right[name]) for name in left)
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.integers(0, 2**32 - 1), st.sampled_from([1, 3]), st.integers(1, 40))
+def test_an_image_alone_is_changed_as_in_a_batch(seed: int, channels: int, side: int) -> None:
+    """One that is read from a file keeps its values as floats between the steps of colour jitter: the same bits."""
+    images = torch.from_numpy(np.random.default_rng(seed).integers(0, 256, (6, channels, side, side), dtype=np.uint8))
+    plan = draw(Augment(color_jitter=1.0, jitter_share=0.8), 6, seed=seed)
+    alone = [applied(images[i : i + 1], plan[i : i + 1]) for i in range(6)]
+    assert torch.equal(torch.cat(alone), applied(images, plan))
 
 
 # ---- operations ----------------------------------------------------------------------------------------------------
@@ -410,6 +421,8 @@ def test_images_stay_images_and_the_same_plan_gives_the_same_bits(
     assert len(plan) == count
     assert_same(plan, again)
     found = applied(images, plan)
+    if count:
+        assert torch.equal(apply_to_all(images, plan.code, plan.value, plan.possible), found)
     assert (found.dtype, found.shape) == (torch.uint8, images.shape)
     assert torch.equal(found, applied(images, again))
     assert torch.equal(images, before)
@@ -451,6 +464,15 @@ def test_steps_are_applied_one_after_the_other() -> None:
             image = image if function is None else function(image, value[None])
         expected.append(image)
     assert torch.equal(applied(images, plan), torch.cat(expected))
+
+
+@pytest.mark.parametrize("augment", [EVERYTHING, Augment(rand_augment=9, rand_operations=3, grey=0.2, blur=0.5)])
+def test_shapes_that_are_fixed_give_the_same_images(augment: Augment) -> None:
+    images = batch_of(*(picture((16, 16, 3), seed) for seed in range(100)))
+    plan = draw(augment, 100, (16, 16, 3))
+    assert torch.equal(apply_plan(images, plan, fixed_shapes=True), apply_plan(images, plan))
+    for step, names in enumerate(plan.possible):
+        assert set(plan.code[:, step].tolist()) <= {0, *(CODES[name] for name in names)}
 
 
 class NoWaiting(TorchDispatchMode):

@@ -33,6 +33,7 @@ KEYS = {
         "case", "precision", "backbone", "data", "images", "batch", "plain_workers",
         "plain_images_per_second_by_workers", "images_per_second", "of_floor",
     },
+    "steps": {"method", "stage", "shared_by", "backbone", "batch"},
     "report": {"records", "test_images", "seconds", "peak_memory_mb", "page_mb"},
 }  # fmt: skip
 
@@ -75,6 +76,11 @@ def test_every_part_is_measured_and_written_by_the_schema(quick: tuple[dict[str,
     assert floors
     assert all(floors)
     assert report["parts"]["loader"]
+    assert {(row["method"], row["stage"]) for row in report["parts"]["steps"]} == {
+        ("ce", "train"),
+        ("crt", "finetune"),
+        ("balms", "finetune"),
+    }
 
 
 def test_the_tables_name_every_method_and_no_host(quick: tuple[dict[str, Any], str]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -106,6 +107,21 @@ def test_every_command_has_help(command: str) -> None:
     assert any(line.endswith(".") and not line.startswith("Usage") for line in lines), "says what it does"
 
 
+def test_help_has_groups_and_every_command_is_in_one() -> None:
+    commands = typer.main.get_command(cli.app).commands  # type: ignore[attr-defined]
+    groups = {cli.DATA, cli.RUNS, cli.SUITES, cli.RESULTS, cli.METHODS, cli.PROJECT}
+    lost = [name for name, command in commands.items() if command.rich_help_panel not in groups]
+    assert not lost, f"give them a rich_help_panel: {lost}"
+    shown = CliRunner().invoke(cli.app, ["--help"]).stdout
+    assert all(f"─ {group} ─" in shown for group in groups)
+
+
+def test_without_a_command_the_help_is_shown(ltbench: Command) -> None:
+    done = ltbench()
+    assert (done.code, done.err) == (2, "")
+    assert "Usage: " in done.out
+
+
 def test_version(ltbench: Command) -> None:
     from harness import __version__
 
@@ -124,6 +140,17 @@ def test_lists(ltbench: Command, what: str, name: str) -> None:
     items = json.loads(ltbench("list", what, "--json").out)
     assert name in [item["name"] for item in items]
     assert len(items) == len(lines)
+
+
+def test_variants_and_suites_are_listed_as_data(ltbench: Command) -> None:
+    methods = {item["name"]: item for item in json.loads(ltbench("list", "--json").out)}
+    assert "k64" in methods["tvmf"]["variants"]
+    assert "common" in methods["tvmf"]["tracks"]
+    assert all("(variants" not in item["description"] for item in methods.values())
+    assert re.search(r"^tvmf .*\(variants: .*k64", ltbench("list").out, re.MULTILINE)
+    suites = {item["name"]: item for item in json.loads(ltbench("list", "suites", "--json").out)}
+    assert suites["default"]["splits"] == ["mnist5k-lt-if100"]
+    assert suites["default"]["seeds"] == [0, 1, 2]
 
 
 # ---- mistakes ------------------------------------------------------------------------------------------------------
@@ -157,6 +184,15 @@ def test_lists(ltbench: Command, what: str, name: str) -> None:
         (["run", "--dataset", "mnist5k", "--method", "ce", "--imbalance-factor", "0.5"], ["at least 1"]),
         (["run", "--dataset", "mnist5k", "--method", "ce", "--imbalance-factor", "nan"], ["--imbalance-factor"]),
         (["run", "--dataset", "mnist5k", "--method", "ce", "--track", "paper"], ["paper", "mnist5k"]),
+        (["run", "mnist5", "ce"], ["'mnist5'", "closest: mnist5k"]),
+        (["run", "mnist5k-lt-if0.5", "ce"], ["at least 1"]),
+        (["run", "mnist5k-lt-if50", "ce", "--imbalance-factor", "20"], ["--imbalance-factor 20", "mnist5k-lt-if50"]),
+        (["run", "mnist5k", "ce@paper"], ["paper", "mnist5k"]),
+        (["run", "mnist5k", "ce@common", "--track", "paper"], ["--track paper", "ce@common"]),
+        (["run", "mnist5k", "ce", "--method", "tvmf"], ["ENTRY ce", "--method tvmf"]),
+        (["run", "mnist5k"], ["ENTRY (or --method)"]),
+        (["doctor", "mnist5", "ce"], ["closest: mnist5k"]),
+        (["doctor"], ["SPLIT (or --dataset)"]),
     ],
 )  # fmt: skip
 def test_mistakes_are_one_line(ltbench: Command, arguments: list[str], parts: list[str]) -> None:
@@ -179,7 +215,7 @@ def test_nothing_is_written_by_a_mistake(ltbench: Command, tmp_path: Path) -> No
         (["lsit"], "list"),
         (["list", "--jsn"], "--json"),
         (["run", "--method", "ce"], "--dataset"),
-        (["fetch"], "datasets"),
+        (["fetch"], "DATASET"),
         (["run", "--dataset", "mnist5k", "--method", "ce", "--imbalance-factor", "many"], "--imbalance-factor"),
     ],
 )

@@ -11,7 +11,7 @@ import pytest
 
 from harness.base.errors import UserError
 from harness.records.arrays import write_arrays
-from harness.records.evidence import evidence_path, gather, read_evidence
+from harness.records.evidence import evidence_path, gather, gather_first, read_evidence
 from harness.records.schema import Record
 from tests.factories import make_record, make_scores
 
@@ -57,6 +57,21 @@ def test_what_is_stored_comes_back(path: Path) -> None:
     np.testing.assert_allclose(evidence.curves["val"], [0, 1, 1])
     np.testing.assert_allclose(evidence.curves["loss"], HISTORY["loss"])
     np.testing.assert_allclose(evidence.quantities["weight norm"], [1, 0.5])
+
+
+def test_a_second_stage_keeps_the_curves_of_the_first(path: Path) -> None:
+    assert read_evidence(path, RECORD).first == {}  # type: ignore[union-attr]
+    first = HISTORY | {"test": HISTORY["test"][:2], "val": HISTORY["val"][:2], "epochs": np.array([5, 9])}
+    arrays = gather(HISTORY, {"last": 2, "best_test": 1}, TARGETS, np.array([1]))
+    write_arrays(path, arrays | gather_first(first, TARGETS, np.array([1])))
+    evidence = read_evidence(path, RECORD)
+    assert evidence is not None
+    assert list(evidence.first) == ["loss", "epochs", "test", "val"]
+    np.testing.assert_allclose(evidence.first["test"], [0.5, 1.0])
+    assert evidence.first["epochs"].tolist() == [5, 9]
+    write_arrays(path, arrays | {"first/test": np.array([np.nan])})
+    with pytest.raises(UserError, match="test is not a list of numbers"):
+        read_evidence(path, RECORD)
 
 
 def test_one_epoch_chosen_by_every_rule_is_stored_once(path: Path) -> None:

@@ -263,3 +263,17 @@ def test_a_full_disk_names_the_file(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="No space left") as raised, atomic_path(tmp_path / "weights"):
         raise OSError(errno.ENOSPC, "No space left on device")
     assert raised.value.filename == str(tmp_path / "weights")
+
+
+def test_a_yaml_file_is_read_as_it_is_now_and_belongs_to_its_reader(tmp_path: Path) -> None:
+    path = tmp_path / "x.yaml"
+    path.write_text("a: {b: [1, 2]}")
+    found = read_yaml(path)
+    found["a"]["b"].append(3)
+    assert read_yaml(path) == {"a": {"b": [1, 2]}}
+    path.write_text("a: {b: [1, 4]}")  # of the same length, within the same tick of the clock
+    assert read_yaml(path) == {"a": {"b": [1, 4]}}
+    path.write_text("a: [")
+    for _ in range(2):
+        with pytest.raises(UserError, match="not valid YAML"):
+            read_yaml(path)

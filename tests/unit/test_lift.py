@@ -197,6 +197,9 @@ def test_what_nothing_attaches_to_is_refused() -> None:
         attach(create_backbone("resnet8_cifar", (8, 8, 3))[0], "lora", 2)
     with pytest.raises(ValueError, match="need the features of a class token, found those of 'avg'"):
         attach(small(global_pool="avg", class_token=False), "prompts", 2)
+    method = LIFT(Task(4, 64, torch.tensor([9, 5, 3, 1])), LIFT.Params(tuning="lora"))
+    with pytest.raises(ValueError, match="lora attaches"):
+        method.build(create_backbone("resnet8_cifar", (8, 8, 3))[0], "train")  # before anything is trained
 
 
 # ---- runs --------------------------------------------------------------------------------------------------------

@@ -39,4 +39,4 @@ def test_records_of_a_real_campaign_are_imported(name: str, tmp_path: Path, monk
     assert found.refused == []
     there = [read_record(path) for path in record_paths(campaign / "records")]
     assert [read_record(path) for path in sorted(found.taken)] == there
-    assert len(there) > 50
+    assert there

@@ -176,6 +176,8 @@ def test_params_that_are_no_dataclass_are_the_plugins_mistake(plugins: Path) -> 
         ("augment={flip: true}", {"augment": {"flip": True}}),
         ("a.b.c=x=y", {"a": {"b": {"c": "x=y"}}}),
         ("backbone='8'", {"backbone": "8"}),
+        ("mean=0.5, -1e-3,2", {"mean": [0.5, -0.001, 2]}),
+        ("pretrained=a,b.th", {"pretrained": "a,b.th"}),
     ],
 )
 def test_override(item: str, expected: dict[str, Any]) -> None:
@@ -195,6 +197,9 @@ def test_bad_override_is_quoted(item: str) -> None:
     ("item", "message"),
     [
         ("epoch=2", "unknown key 'epoch' (closest is 'epochs'"),
+        ("kappa=8", "--set kappa=8: 'kappa' is a parameter of method 'tvmf': write params.kappa"),
+        ("params.kappa=x", "--set params.kappa=x: kappa: expected"),
+        ("finetune.epochs=x", "--set finetune.epochs=x: epochs: expected"),
         ("recipe.epochs=2.5", "expected int, found 2.5"),
         ("epochs=-1", "epochs must be a number of at least 0"),
         ("batch_size=0", "batch_size must be a number of at least 1"),

@@ -17,6 +17,7 @@ from harness.base.files import write_json
 from harness.reading.dataset import Dataset
 from harness.records.collect import collect
 from harness.records.evaluate import evaluate, spans
+from harness.records.evidence import read_evidence
 from harness.records.runs import write_run_info
 from harness.records.schema import SCHEMA, Record, costs_path, read_record, record_paths, write_record
 from harness.records.table import COLUMNS, rows, write_table
@@ -289,6 +290,29 @@ def test_the_last_stage_is_scored_and_costs_add_up(split: Split, tmp_path: Path)
     assert (summed["wall_seconds"], summed["train_seconds"], summed["eval_seconds"]) == (3.0, 2.0, 0.5)
     assert summed["peak_memory_mb"] == 30.0
     assert summed["stages"].keys() == {"train", "finetune"}
+
+
+@pytest.mark.parametrize("damage", ["gone", "bytes", "images"])
+def test_damaged_curves_of_the_first_stage_cost_no_record(split: Split, tmp_path: Path, damage: str) -> None:
+    toys.save_run(tmp_path / "train", toys.make_run_info(split), [[0] * 12], [VAL_WORST])
+    recipe = {"backbone": "resnet8_cifar", "finetune": {"epochs": 1}}
+    second = toys.make_run_info(split, stages=["train", "finetune"], recipe=recipe, run_key="2" * 16)
+    toys.save_run(tmp_path / "finetune", second, [PERFECT], [VAL_WORST])
+    before = scored(tmp_path, "train", "finetune")
+    evidence = read_evidence(tmp_path / "out/seed0.npz", before)
+    assert evidence is not None
+    assert evidence.first
+    path = tmp_path / "train/predictions/seed0.npz"
+    if damage == "images":
+        toys.save_run(tmp_path / "train", toys.make_run_info(split), [[0] * 11], [VAL_WORST])
+    else:
+        path.write_bytes(path.read_bytes()[:-40]) if damage == "bytes" else path.unlink()
+    record = scored(tmp_path, "train", "finetune")
+    assert record.results == before.results
+    evidence = read_evidence(tmp_path / "out/seed0.npz", record)
+    assert evidence is not None
+    assert not evidence.first
+    assert len(record.notes) - len(before.notes) == (damage != "gone")
 
 
 @pytest.mark.parametrize("status", ["failed", "skipped"])

@@ -74,6 +74,16 @@ def test_what_is_short_still_reaches_what_comes_late() -> None:
                 assert recipe.finetune is None or recipe.finetune.epochs == (2 if second else 0)
 
 
+def test_weights_that_are_not_here_leave_their_runs_out(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("LTBENCH_DATA", str(tmp_path))
+    monkeypatch.delenv("LTBENCH_MIRROR", raising=False)
+    part = next(part for part in same_bits.PARTS if part.suite == "tuned-cifar100")
+    assert same_bits._suites(part, ROOT) == {}
+    assert "left out: pretrained: akamaster_resnet20-12fca82f.th: missing" in capsys.readouterr().err
+
+
 def test_a_version_is_not_written_down_as_the_same_as_itself(tmp_path: Path) -> None:
     assert note(outcomes("one"), outcomes("one"), tmp_path / "known.json").same == ["ce", "crt"]
     assert not read_same_code(tmp_path / "known.json")

@@ -225,7 +225,7 @@ def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> bytes:
     def offline(url: str, target: Path, advice: str) -> None:
         raise UserError(f"{url}: cannot be downloaded; {advice}")
 
-    monkeypatch.setattr(store, "download", offline)
+    monkeypatch.setattr("harness.reading.download.download", offline)
     return content
 
 
@@ -253,7 +253,7 @@ def test_without_a_mirror_it_is_downloaded_at_its_commit(
     commit = catalogue().sources["imbalanced-DL"].commit
     with pytest.raises(UserError, match=f"/ntucllab/imbalanced-DL/{commit}/a/b.th: cannot .* put the file at .*b.th"):
         module.fetch("small", tmp_path)
-    monkeypatch.setattr(store, "download", lambda url, target, advice: target.write_bytes(small))
+    monkeypatch.setattr("harness.reading.download.download", lambda url, target, advice: target.write_bytes(small))
     assert module.fetch("small").read_bytes() == small
 
 
@@ -263,7 +263,7 @@ def test_another_hash_is_refused_wherever_it_comes_from(
     (tmp_path / "b.th").write_bytes(b"other")
     with pytest.raises(UserError, match=r"b\.th: wrong content: expected sha256 .*, found .*; nothing was written"):
         module.fetch("small", tmp_path)
-    monkeypatch.setattr(store, "download", lambda url, target, advice: target.write_bytes(b"other"))
+    monkeypatch.setattr("harness.reading.download.download", lambda url, target, advice: target.write_bytes(b"other"))
     with pytest.raises(UserError, match=r"https://.*: wrong content"):
         module.fetch("small")
     here = tmp_path / "data" / "weights" / "b.th"

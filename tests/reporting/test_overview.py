@@ -1,0 +1,182 @@
+"""The first screen: its sentences are what the records say, and they change or vanish with them."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+from harness.records.collect import collect
+from harness.reporting.boards import Board, boards_of
+from harness.reporting.overview import Overview, overview
+from harness.reporting.report import build_report, ranked_sections
+from tests.factories import collected, make_record, sources
+from tests.reporting.conftest import NO_TAIL, method_folders, store, two_claims
+
+CIFAR: dict[str, Any] = {"dataset": "cifar10", "split": "cifar10-lt-if10", "imbalance_factor": 10.0}
+TITLES = {"balanced_softmax": "Balanced Softmax", "ce": "Cross-entropy", "crt": "cRT"}
+
+
+def first_screen(root: Path, **accuracies: list[float]) -> Overview:
+    """Of one table, three seeds a method."""
+    for method, by_class in accuracies.items():
+        for seed in range(3):
+            store(root / "records", method, seed, by_class)
+    ranked = ranked_sections(collect(root / "records"))
+    return overview(boards_of(ranked.sections), [], TITLES, ranked.read)
+
+
+def sentence(found: Overview, start: str) -> str:
+    return next((one.text for one in found.findings if one.text.startswith(start)), "")
+
+
+def test_the_best_of_the_rare_classes_is_named_with_its_lead_and_its_price(tmp_path: Path) -> None:
+    found = first_screen(tmp_path, ce=[0.9] * 6 + [0.1] * 4, crt=[0.6] * 6 + [0.4] * 4, balanced_softmax=[0.8] * 10)
+    text = sentence(found, "Rare classes")
+    assert "on MNIST, 5,000 digits (10 classes) Balanced Softmax is best: 80.0 % in the 4 few-shot classes" in text
+    assert "where cross-entropy has 10.0 %. It leads each of the other 2 that ran on this set, in paired" in text
+    assert "tests: cRT by +40.0 points (95 % interval +" in text
+    assert "The price: \N{MINUS SIGN}10.0 points" in text
+
+
+def test_other_records_give_another_sentence(tmp_path: Path) -> None:
+    found = first_screen(tmp_path, ce=[0.9] * 6 + [0.1] * 4, crt=[0.9] * 6 + [0.9] * 4, balanced_softmax=[0.8] * 10)
+    text = sentence(found, "Rare classes")
+    assert "cRT is best: 90.0 %" in text
+    assert "price" not in text
+
+
+def test_methods_that_did_not_run_there_are_counted(tmp_path: Path) -> None:
+    for seed in range(3):
+        store(tmp_path / "a", "ce", seed, [0.5] * 10)
+        store(tmp_path / "a", "crt", seed, [0.8] * 10)
+        store(tmp_path / "b", "balanced_softmax", seed, [0.6] * 10, class_counts=NO_TAIL, **CIFAR)
+    ranked = ranked_sections(collect(tmp_path))
+    boards = sorted(boards_of(ranked.sections), key=lambda board: board.title, reverse=True)
+    text = sentence(overview(boards, [], TITLES, ranked.read), "Rare classes")
+    assert "1 of 3 methods has not run there." in text
+
+
+def test_a_lead_that_no_interval_bears_out_is_said(tmp_path: Path) -> None:
+    found = first_screen(tmp_path, ce=[0.9] * 6 + [0.1] * 4, crt=[0.8] * 10, balanced_softmax=[0.8] * 9 + [0.82])
+    text = sentence(found, "Rare classes")
+    assert "Balanced Softmax is best" in text
+    assert "Paired tests do not part it from cRT." in text
+
+
+def test_no_sentence_on_rare_classes_without_a_gain_a_baseline_or_a_tail(tmp_path: Path) -> None:
+    worse = first_screen(tmp_path / "worse", ce=[0.9] * 10, crt=[0.8] * 10)
+    alone = first_screen(tmp_path / "alone", crt=[0.8] * 10, balanced_softmax=[0.9] * 10)
+    assert not sentence(worse, "Rare classes")
+    assert not alone.findings
+    ranked = ranked_sections(collected(make_record("ce"), make_record("crt", accuracy=0.9)))  # without predictions
+    assert not overview(boards_of(ranked.sections), [], TITLES, ranked.read).findings
+
+
+def test_who_beats_cross_entropy_everywhere(tmp_path: Path) -> None:
+    for seed in range(3):
+        shaky = 0.62 if seed else 0.7
+        for method, here, there in (
+            ("ce", 0.6, 0.7),
+            ("crt", 0.8, 0.9),
+            ("balanced_softmax", 0.9, 0.6),
+            ("gcl", shaky, 0.9),
+        ):
+            store(tmp_path / "a", method, seed, [here] * 10)
+            store(tmp_path / "b", method, seed, [there] * 10, class_counts=NO_TAIL, **CIFAR)
+    ranked = ranked_sections(collect(tmp_path))
+    text = sentence(overview(boards_of(ranked.sections), [], TITLES, ranked.read), "All classes")
+    assert "of the 3 methods measured on all 2 data sets, 1 beats cross-entropy on each, " in text
+    assert "with a 95 % interval above zero: cRT. gcl does on some; on the others it is not certain." in text
+    assert "on none" not in text
+
+
+def test_coverage_is_counted_and_said(tmp_path: Path) -> None:
+    def page(accuracy: float) -> str:
+        facts: dict[str, Any] = CIFAR | {"class_counts": NO_TAIL, "backbone": "resnet32", "optimism": 0.0}
+        records = collected(*(make_record("balanced_softmax", seed, accuracy, **facts) for seed in range(3)))
+        folders = method_folders(tmp_path / str(accuracy))
+        made = sources(two_claims(), folders=folders)
+        return build_report(records, tmp_path / f"out{accuracy}", made).read_text(encoding="utf-8")
+
+    assert "1 of 2 is reproduced and 0 differ;" in page(0.909)
+    differs = page(0.7)
+    assert "0 of 2 are reproduced and 1 differs;" in differs
+    assert "<strong>1</strong> nobody has measured it here yet" in differs
+    aside = collected(make_record("balanced_softmax", 0, 0.7, **CIFAR, class_counts=NO_TAIL, track="short"))
+    made = sources(two_claims(), folders=method_folders(tmp_path / "aside"))
+    page_aside = build_report(aside, tmp_path / "aside", made).read_text(encoding="utf-8")
+    assert "measured, but under another protocol (recipe: short track; backbone " in page_aside
+    records = collected(make_record("crt"))
+    nothing = build_report(records, tmp_path / "none", sources(two_claims(), folders=method_folders(tmp_path / "none")))
+    assert "none of the 2 published numbers has been measured the paper&#39;s way yet" in nothing.read_text()
+
+
+def heat(*records: Any) -> dict[str, list[tuple[float, int, bool] | None]]:
+    shown = overview(boards_of(ranked_sections(collected(*records)).sections), [], {}, lambda run: None).heat
+    return {
+        method: [(round(100 * c.value, 1), c.level, c.best) if c else None for c in cells]
+        for method, cells in shown.rows
+    }
+
+
+def test_the_heat_map_holds_every_method_against_cross_entropy() -> None:
+    cifar: dict[str, Any] = CIFAR | {"class_counts": NO_TAIL}
+    found = heat(
+        make_record("ce", accuracy=0.5),
+        make_record("crt", accuracy=0.7),
+        make_record("gcl", accuracy=0.45),
+        make_record("crt", accuracy=0.95, variant="flip"),  # a variant does not stand for its method
+        make_record("ce", accuracy=0.6, **cifar),
+    )
+    assert found["ce"] == [(50.0, 0, False), (50.0, 0, False), (60.0, 0, True)]  # a data set without few has one column
+    assert found["crt"] == [(70.0, 4, True), (70.0, 4, True), None]
+    assert found["gcl"] == [(45.0, -1, False), (45.0, -1, False), None]
+    assert list(found) == ["ce", "crt", "gcl"]  # those of most data sets first
+
+
+def test_a_recipe_that_saw_the_test_set_is_marked(tmp_path: Path) -> None:
+    folders = method_folders(tmp_path)
+    about = folders["balanced_softmax"] / "recipes.yaml"
+    about.write_text(about.read_text() + "tuned_on_test: {mnist5k: alpha was chosen after 51 % had been seen}\n")
+    records = [make_record("balanced_softmax", track=track) for track in ("common", "paper")]
+    page = build_report(collected(*records), tmp_path / "out", sources(folders=folders)).read_text()
+    mark = "tuned on the test part: alpha was chosen after 51 % had been seen"
+    assert page.count(f"tuned on test</summary>{mark}") == 1  # a paper's own recipe has not seen it
+    assert "80.0</span>°" in page
+    assert mark in (tmp_path / "out" / "tables" / "mnist5k-lt-if100-common.last.md").read_text()
+
+
+def test_a_table_is_named_in_plain_words() -> None:
+    short: dict[str, Any] = {"track": "short", "recipe": {"train": {"epochs": 20}}}
+    (board,) = boards_of(ranked_sections(collected(make_record("ce", **short))).sections)
+    assert (board.title, board.conditions) == ("MNIST, 5,000 digits", "short: 20 epochs")
+    assert board.classes == "10 classes, 4 of them few-shot, imbalance factor 100"
+    two = boards_of(ranked_sections(collected(make_record(), make_record(imbalance_factor=10.0))).sections)
+    assert {one.title for one in two} == {f"MNIST, 5,000 digits, imbalance {factor}" for factor in (10, 100)}
+    own = Board(ranked_sections(collected(make_record(dataset="mine"))).sections[0])
+    assert own.title == "mine"
+
+
+def test_a_sentence_links_to_what_it_rests_on(tmp_path: Path) -> None:
+    found = first_screen(tmp_path, ce=[0.9] * 6 + [0.1] * 4, crt=[0.8] * 10)
+    links = {one.text.split(":")[0]: one.links for one in found.findings}
+    slug = "mnist5k-lt-if100-paper"
+    pair = links["Rare classes"].pop("Compare with cross-entropy")
+    assert re.fullmatch(rf"compare={slug}:\w+:\w+", pair)
+    assert links["Rare classes"] == {"See the table": f"open={slug}&sort={slug}:few:descending"}
+    assert links["All classes"] == {"MNIST, 5,000 digits": f"findings-{slug}"}
+
+
+def test_rows_of_another_start_are_named_below_the_first_screens_table(tmp_path: Path) -> None:
+    tuned = {"backbone": "lenet", "pretrained": "w.th sha256:0", "params": {}, "train": {"epochs": 10}}
+    records = collected(make_record("ce"), make_record("crt"), make_record("ce", recipe=tuned))
+    ranked = ranked_sections(records)
+    boards = boards_of(ranked.sections)
+    assert len(boards) == 2
+    (shown, _), *others = overview(boards, [], TITLES, ranked.read).heat.boards
+    assert not others
+    assert "from w.th" not in shown.title
+    page = build_report(records, tmp_path, sources()).read_text(encoding="utf-8")
+    below = page.partition("Not here, as few methods share them")[2].partition("</p>")[0]
+    assert "MNIST, 5,000 digits, from w.th</a>" in below

@@ -1,0 +1,118 @@
+"""How many runs share a GPU, decided with made speeds and a made clock."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from harness.running import packing
+from harness.running.packing import FULL, MOST, SECONDS, Memory, Packing, shared_cards
+
+GB = 10**9
+
+
+class Card:
+    """A card on which n runs together do `speeds[n]` image passes a second, in epochs of 100, and take `each` bytes."""
+
+    def __init__(self, speeds: dict[int, float], each: float = GB, fixed: int = 0) -> None:
+        self.speeds, self.each, self.now, self.notes = speeds, each, 0.0, list[str]()
+        self.packing = Packing("cuda:0", fixed, self.notes.append, lambda: self.now)
+        self.tried = [self.packing.count]
+
+    def work(self, seconds: float) -> Packing:
+        until = self.now + seconds
+        while self.now < until:
+            count = self.packing.count
+            self.now += 100 * count / self.speeds[count]  # all finish an epoch at the same time
+            self.packing.remembers(Memory(int(80 * GB - count * self.each), 80 * GB))
+            for worker in range(count):
+                self.packing.epoch(worker, 100.0)
+                if self.packing.count != count:
+                    break
+            if self.tried[-1] != self.packing.count:
+                self.tried.append(self.packing.count)
+        return self.packing
+
+
+def test_workers_are_added_while_all_together_get_faster() -> None:
+    card = Card({1: 1000, 2: 1900, 4: 3000, 8: 3100, 16: 3100})
+    assert card.work(8 * SECONDS).count == 8
+    assert card.tried == [1, 2, 4, 8]
+    (line,) = card.notes
+    assert line.startswith("cuda:0: 8 runs at once, 3.")
+    assert "1: " in line
+
+
+def test_where_more_are_slower_the_best_number_stands() -> None:
+    card = Card({1: 1000, 2: 1900, 4: 1200})
+    assert card.work(8 * SECONDS).count == 2
+    assert card.tried == [1, 2, 4, 2]
+    card.work(20 * SECONDS)
+    assert card.tried[-1] == 2
+    assert len(card.notes) == 1
+
+
+def test_memory_sets_the_limit() -> None:
+    card = Card({n: 1000.0 * n for n in range(1, MOST + 1)}, each=20 * GB)
+    assert card.work(12 * SECONDS).count == int(FULL * 80 / 20) == 3
+    assert "memory for 3" in card.notes[0]
+
+
+def test_a_given_number_is_kept() -> None:
+    card = Card({3: 100.0}, fixed=3)
+    assert card.work(20 * SECONDS).count == 3
+    assert card.notes == []
+
+
+def test_a_run_that_ends_is_not_held_against_the_card() -> None:
+    """Until the next one is under way nothing is decided."""
+    card = Card({1: 1000, 2: 2000})
+    card.work(SECONDS / 2)
+    card.packing.gone(0)
+    card.now += 100 * SECONDS
+    card.packing.epoch(0, 100.0)
+    assert card.packing.count == 1
+    assert card.work(1.2 * SECONDS).count == 2
+
+
+# ---- MPS -------------------------------------------------------------------------------------------------------------
+
+
+def daemon(folder: Path, monkeypatch: pytest.MonkeyPatch, probe: str) -> Path:
+    """A made one that writes down what it is told."""
+    calls, program = folder / "calls", folder / "nvidia-cuda-mps-control"
+    program.write_text(f'#!/bin/sh\necho "$@" >> {calls}\n[ -n "$1" ] || cat >> {calls}\nsleep 60 > /dev/null 2>&1 &\n')
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
+    monkeypatch.delenv("CUDA_MPS_PIPE_DIRECTORY", raising=False)
+    monkeypatch.setattr(packing, "PROBE", probe)
+    return calls
+
+
+def test_mps_is_started_for_the_workers_and_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls, notes = daemon(tmp_path, monkeypatch, "import os; os.environ['CUDA_MPS_PIPE_DIRECTORY']"), list[str]()
+    with shared_cards(True, notes.append):
+        assert Path(os.environ["CUDA_MPS_PIPE_DIRECTORY"]).is_dir()
+        assert calls.read_text() == "-d\n"
+    assert "CUDA_MPS_PIPE_DIRECTORY" not in os.environ
+    assert calls.read_text() == "-d\n\nquit\n"
+    assert notes == []
+
+
+def test_mps_that_does_not_work_is_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls, notes = daemon(tmp_path, monkeypatch, "raise SystemExit(1)"), list[str]()
+    with shared_cards(True, notes.append):
+        assert "CUDA_MPS_PIPE_DIRECTORY" not in os.environ
+    assert calls.read_text() == "-d\n\nquit\n"
+    assert notes == ["MPS does not work here: runs on a card take turns"]
+
+
+def test_without_mps_it_says_so_and_on_a_processor_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    notes = list[str]()
+    monkeypatch.setattr(packing.shutil, "which", lambda _name: None)
+    for wanted in (True, False):
+        with shared_cards(wanted, notes.append):
+            pass
+    assert notes == ["no MPS here: runs on a card take turns"]

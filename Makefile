@@ -3,8 +3,8 @@ PYTHON ?= python3
 BIN := .venv/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help install repro report test test-fast test-newest faults fuzz fuzz-images forgeries bits audit lint format clean campaign campaign-status \
-  campaign-save
+.PHONY: help install repro report docs notebook test test-fast test-newest faults fuzz fuzz-images forgeries bits audit lint format clean campaign campaign-status \
+  campaign-save gpu gpu-import gpu-repro
 
 help:
 	@echo "make repro      regenerate every result of the default suite and the report"
@@ -20,7 +20,10 @@ help:
 	@echo "make lint       ruff and mypy"
 	@echo "make format     let ruff format the code"
 	@echo "make campaign   start the full-length runs behind all other work, or go on with them (CONTRIBUTING.md)"
+	@echo "make gpu MINUTES=9  on a GPU that is lent for minutes: tests, benchmark, full-length runs (CONTRIBUTING.md)"
 	@echo "make report     the report alone, from the records that are there"
+	@echo "make docs       the Markdown files as a site, in site/"
+	@echo "make notebook   docs/library.ipynb from docs/library.md"
 	@echo "make clean      remove .venv and working state; results stay"
 
 install: .venv/installed
@@ -113,6 +116,50 @@ campaign-save: install
 	ltbench status full-length --out $(CAMPAIGN) --save $(KEPT)
 	if [ -d $(CAMPAIGN)/records ]; then ltbench collect --import $(CAMPAIGN); fi
 
+# The documents as a site, in site/: the Markdown files as they lie here, their links checked. And docs/library.md as a notebook.
+SITE := .ltbench/documents
+
+docs: install
+	rm -rf $(SITE) && mkdir -p $(SITE)
+	git ls-files -z ':(glob)*.md' docs 'results/*.md' tests/bench/README.md 'reports/figures/*.svg' LICENSE CITATION.cff | xargs -0 cp --parents --target-directory=$(SITE)
+	mkdocs build --strict --quiet
+	@echo "open $(CURDIR)/site/index.html"
+
+KERNEL := {"kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"}}
+
+notebook: install
+	jupytext --quiet --to notebook --update-metadata '$(KERNEL)' --output docs/library.ipynb docs/library.md
+
+# A GPU that is lent for minutes: tests, a benchmark and full-length runs; OUT is the folder that outlives the loan. It takes
+# the Python that is there, since such a machine may have no network. `gpu-import` takes the records over, where they came home.
+MINUTES ?= 9
+OUT ?= gpu
+GPU_PYTHON ?= $(firstword $(wildcard $(BIN)/python) python3)
+
+gpu:
+	$(GPU_PYTHON) -m harness.running.borrowed --minutes $(MINUTES) --home $(OUT)
+
+gpu-import: install
+	python -m harness.running.borrowed --minutes 0 --home $(OUT) --unpack
+	ltbench collect --import runs/borrowed/full-length
+
+# The default suite on the card, in a copy of this checkout with a repository of its own, held against the committed records.
+SCRATCH := runs/gpu-repro
+LEFT_BEHIND := .git .venv* runs data datasets raw $(OUT) results/runs
+
+gpu-repro: SHELL := bash
+gpu-repro:
+	rm -rf $(SCRATCH)
+	mkdir -p $(SCRATCH)/.bin $(OUT)
+	tar -cf - $(LEFT_BEHIND:%=--exclude=./%) . | tar -xf - -C $(SCRATCH)
+	printf '#!/bin/sh\nexec $(abspath $(shell command -v $(GPU_PYTHON))) -m harness "$$@"\n' > $(SCRATCH)/.bin/ltbench
+	chmod +x $(SCRATCH)/.bin/ltbench
+	cd $(SCRATCH) && git init -q && git add -A && git -c user.name=x -c user.email=x commit -qm start && rm -rf results/records
+	set -o pipefail; cd $(SCRATCH) && export PATH=$(abspath $(SCRATCH))/.bin:$$PATH PYTHONPATH=$(abspath $(SCRATCH)) && \
+		{ timeout $$(($(MINUTES) * 60 - 30)) $(abspath $(shell command -v $(GPU_PYTHON))) -m dvc repro && ltbench reproduce; } \
+		2>&1 | tee $(abspath $(OUT))/repro.log
+	! grep --quiet 'something differs here' $(OUT)/repro.log
+
 AUDIT := .venv-audit
 
 audit:
@@ -130,4 +177,4 @@ format: install
 	ruff check --fix .
 
 clean:
-	rm -rf .venv .venv-newest .venv-audit .ltbench .mypy_cache .ruff_cache .pytest_cache
+	rm -rf site .venv .venv-newest .venv-audit .ltbench .mypy_cache .ruff_cache .pytest_cache

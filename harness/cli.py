@@ -684,17 +684,19 @@ def tables(
     files: Annotated[
         list[Path],
         typer.Argument(
-            help="Markdown files with <!-- table NAME RULE -->, <!-- study ID --> or <!-- findings --> blocks"
+            help="Markdown files with blocks <!-- table NAME RULE -->, <!-- study ID -->, <!-- findings --> or "
+            "<!-- paper ID COLUMN -->"
         ),
     ],
     records: Annotated[list[Path] | None, typer.Option(help="folders with records")] = None,
 ) -> None:
     """Put the current numbers into the tables of hand-written Markdown files."""
     from harness.reporting.documents import refresh_files
-    from harness.reporting.report import ranked_sections, sources, study_results
+    from harness.reporting.report import fill_tables, ranked_sections, sources, study_results
 
-    ranked = ranked_sections(_records(records))
-    changed = refresh_files(files, ranked.sections, study_results(ranked, sources()))
+    ranked, found = ranked_sections(_records(records)), sources()
+    papers = fill_tables(ranked.sections, found).tables
+    changed = refresh_files(files, ranked.sections, study_results(ranked, found), papers)
     for path in files:
         print(f"{path}: {'changed' if path in changed else 'as it was'}")
 

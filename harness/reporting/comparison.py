@@ -152,8 +152,8 @@ class MeasuredRows:
 
 def _measured(claim: Claim, measured: Sequence[Beside], known: str | None) -> Comparison:
     row, stat, delta = measured[0]
-    # The published value is within the tolerance, or in the t-interval of the measured mean; one seed has none.
-    reach = 0.0 if stat.std is None else t_quantile(stat.n) * stat.std / math.sqrt(stat.n)
+    # The published value is within the tolerance, or in the interval of the measured mean.
+    reach = interval_reach(stat)
     agrees = abs(delta) <= max(TOLERANCE, reach) + ROUNDING
     marks = [f"measured at {claim.rule}", *_marks(claim, row)]
     if len(measured) > 1:
@@ -166,6 +166,11 @@ def _measured(claim: Claim, measured: Sequence[Beside], known: str | None) -> Co
     status: Status = "reproduced" if agrees else "differs"
     reason = "" if agrees else known or UNEXPLAINED
     return Comparison(claim, status, reason, tuple(measured), tuple(marks), row.key)
+
+
+def interval_reach(stat: Stat) -> float:
+    """How far the 95 % t-interval of a mean over seeds reaches to either side; 0 with one seed, which has none."""
+    return 0.0 if stat.std is None else t_quantile(stat.n) * stat.std / math.sqrt(stat.n)
 
 
 def _marks(claim: Claim, row: Row) -> Iterator[str]:

@@ -5,8 +5,8 @@
     <!-- /table -->
 
 The name is that of a table on the page (`#<name>` in its address), then the selection rule; `costs` behind it adds what
-training took. Likewise `study ID`, for the picture, the contrasts and the findings of a study, and `findings`, for all
-contrasts by size.
+training took. Likewise `study ID`, for the picture, the contrasts and the findings of a study, `findings`, for all
+contrasts by size, and `paper ID COLUMN`, for a column of a published table (`harness/reporting/papers`).
 """
 
 from __future__ import annotations
@@ -19,28 +19,38 @@ from types import MappingProxyType
 from harness.base.errors import UserError, lookup
 from harness.base.files import write_text
 from harness.metrics.selection import SELECTION_RULES
+from harness.metrics.shots import GROUPS
 from harness.records.schema import HEADLINE
 from harness.reporting import tables
+from harness.reporting.comparison import Comparison, interval_reach
 from harness.reporting.figures import pictures
+from harness.reporting.paper_tables import FilledTable
 from harness.reporting.significance import Effect
 from harness.reporting.studies import ENOUGH, SCORES, Contrast, MeasuredContrast, Study, StudyResult, number, ranked
 from harness.reporting.summary import Section
 from harness.reporting.tables import Cell, Value, percent
 
 BLOCK = re.compile(
-    r"(?P<start><!-- (?P<block>(?P<kind>table|study|findings)(?: \S+)*?) -->\n).*?(?P<end><!-- /(?P=kind) -->)",
+    r"(?P<start><!-- (?P<block>(?P<kind>table|study|findings|paper)(?: \S+)*?) -->\n).*?(?P<end><!-- /(?P=kind) -->)",
     re.DOTALL,
 )
 COSTS = {"trained_parameters": "Trained parameters", "wall_seconds": "Seconds", "peak_memory_mb": "Memory, MB"}
+CHOICES = {"last": "Last epoch", "best_test": "Best epoch on the test part"}
 FIGURES = "reports/figures"
 DIGITS = 1
 
 
-def refresh(text: str, sections: Sequence[Section], studies: Sequence[StudyResult], where: str) -> str:
+def refresh(
+    text: str,
+    sections: Sequence[Section],
+    studies: Sequence[StudyResult],
+    where: str,
+    papers: Sequence[FilledTable] = (),
+) -> str:
     """The document with its blocks as the records have them now.
 
     Raises:
-        UserError: no such table, selection rule or study, or no block at all.
+        UserError: no such table, selection rule, study or column, or no block at all.
     """
 
     def inside(block: str) -> str:
@@ -53,7 +63,11 @@ def refresh(text: str, sections: Sequence[Section], studies: Sequence[StudyResul
                 return study(lookup("study", name, {one.study.id: one for one in studies}, where=where))
             case ["findings"]:
                 return findings(studies)
-        expected = "<!-- table NAME RULE [costs] -->, <!-- study ID --> or <!-- findings -->"
+            case ["paper", name, *title]:
+                filled = lookup("paper table", name, {one.table.id: one for one in papers}, where=where)
+                columns = {column.title: at for at, column in enumerate(filled.table.columns)}
+                return paper(filled, lookup("column", " ".join(title), columns, where=where))
+        expected = "<!-- table NAME RULE [costs] -->, <!-- study ID -->, <!-- findings --> or <!-- paper ID COLUMN -->"
         raise UserError(f"{where}: expected {expected}, found <!-- {block} -->")
 
     found, count = BLOCK.subn(lambda match: f"{match['start']}{inside(match['block'])}{match['end']}", text)
@@ -96,6 +110,39 @@ def findings(results: Sequence[StudyResult]) -> str:
     return "\n".join(parts)
 
 
+def paper(filled: FilledTable, column: int) -> str:
+    """A column of a published table: what was measured at two choices of the epoch, by group, and how they compare.
+
+    The value that the status compares is bold; what is not comparable stands in no cell, but its reason does.
+    """
+    groups = [group for group in GROUPS if filled.table.columns[column].group == "all"]
+    table: list[list[Cell]] = [["Method", "Paper", *CHOICES.values(), *map(str.capitalize, groups), "n", "Status"]]
+    for line in filled.rows:
+        if found := line.cells[column]:
+            status = ": ".join(filter(None, (found.status, found.reason)))
+            table.append(
+                [
+                    line.row.label,
+                    tables.published(found.claim.value),
+                    *(_at(found, rule, found.claim.group) for rule in CHOICES),
+                    *(_at(found, HEADLINE, group) for group in groups),
+                    tables.seeds(found.best.row) if found.best else tables.NONE,
+                    "; ".join(filter(None, (status, *found.marks, found.weights))),
+                ]
+            )
+    return tables.markdown_table("l" + "r" * (len(table[0]) - 2) + "l", table)
+
+
+def _at(found: Comparison, rule: str, group: str) -> Value:
+    """Mean and 95 % interval over seeds; the mean alone with one seed."""
+    stat = found.best.row.stats[rule][group] if found.best else None
+    if stat is None:
+        return Value(tables.NONE)
+    reach, mean = interval_reach(stat), percent(stat.mean, DIGITS)
+    interval = f" ({percent(stat.mean - reach, DIGITS)} to {percent(stat.mean + reach, DIGITS)})" if reach else ""
+    return Value(f"{mean}{interval}", (rule, group) == (found.claim.rule, found.claim.group))
+
+
 def _table(contrasts: Iterable[tuple[Study | None, MeasuredContrast]], *, cost: bool = False) -> str:
     """A line for each contrast, with its study where there is one; only the scores that one of them has."""
     pairs = list(contrasts)
@@ -135,14 +182,17 @@ def _effect(found: Effect | None, seeds: int) -> Value:
 
 
 def refresh_files(
-    paths: Sequence[Path], sections: Sequence[Section], studies: Sequence[StudyResult] = ()
+    paths: Sequence[Path],
+    sections: Sequence[Section],
+    studies: Sequence[StudyResult] = (),
+    papers: Sequence[FilledTable] = (),
 ) -> list[Path]:
     """Refreshes each file; returns those that changed. Nothing is written if one of them has a mistake."""
     try:
         texts = {path: path.read_text(encoding="utf-8") for path in paths}
     except OSError as error:
         raise UserError(f"{error.filename}: cannot be read: {error.strerror}") from None
-    fresh = {path: refresh(text, sections, studies, str(path)) for path, text in texts.items()}
+    fresh = {path: refresh(text, sections, studies, str(path), papers) for path, text in texts.items()}
     changed = [path for path in paths if fresh[path] != texts[path]]
     for path in changed:
         write_text(path, fresh[path])

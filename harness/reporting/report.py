@@ -24,10 +24,11 @@ from harness.reporting.drawer import RecipeValues, ResolveRecipe
 from harness.reporting.inputs import readable
 from harness.reporting.methods import about, method_views
 from harness.reporting.overview import overview
+from harness.reporting.paper_tables import FilledTable
 from harness.reporting.significance import CriticalDifference, critical_difference
 from harness.reporting.site.config import SITE_FILE, Site, read_site
 from harness.reporting.speed import FOLDER as BENCHES
-from harness.reporting.speed import read_speed
+from harness.reporting.speed import SpeedReport, read_speed
 from harness.reporting.studies import StudyResult, carry_out, load_studies
 from harness.reporting.summary import EARLIER_CODE, OTHER_CODE, RunResult, Section, summarize
 from harness.reporting.todo import Planner
@@ -38,7 +39,7 @@ from harness.spec.recipe_layers import MethodFile, has_recipe
 from harness.spec.recipes import resolve
 from harness.spec.registry import find_plugins
 from harness.weights.record import FOLDER as WEIGHTS
-from harness.weights.record import read_weights_record
+from harness.weights.record import WeightsRecord, read_weights_record
 
 REPORTED = Path("results/reported")
 
@@ -112,17 +113,11 @@ def build_report(collected: Collected, out: Path, sources: Sources) -> Path:
     ranked = ranked_sections(collected, sources.current, sources.tuned)
     sections, studies = ranked.sections, study_results(ranked, sources)
     studies = [one for one in studies if sources.splits is None or one.study.split in sources.splits]
-    rows = MeasuredRows(sections, sources.resolve)
-    cards, damaged = load_cards(sources.reported, sources.cards)
-    weights, unread = readable(sources.weights, read_weights_record)
-    weights.sort(key=lambda record: (-record.weights.imbalance_factor, record.name))  # long-tailed ones first
-    speed, useless = readable(sources.benches, read_speed)
-    left_out = sorted([*ranked.left_out, *((label(path), label(why)) for path, why in [*damaged, *unread, *useless])])
-    described = paper_tables.load_tables(sources.folders)
-    plan = Planner(sources.resolve, sections, speed) if sources.resolve else None
-    papers = paper_tables.fill(described, sources.claims, cards, rows, weights, plan)
+    published = fill_tables(sections, sources)
+    papers, weights, speed = published.tables, published.weights, published.speed
+    left_out = sorted([*ranked.left_out, *((label(path), label(why)) for path, why in published.left_out)])
     in_cells = {cell.claim: cell for table in papers for cell in table.cells}
-    comparisons = [in_cells.get(claim) or rows.beside(claim) for claim in in_order(sources.claims)]
+    comparisons = [in_cells.get(claim) or published.rows.beside(claim) for claim in in_order(sources.claims)]
     methods = method_views(sections, comparisons, sources.folders, sources.resolve)
     boards = boards_of(sections)
     first = overview(boards, papers, {name: one.title for name, one in sources.abouts.items()}, ranked.read)
@@ -135,6 +130,29 @@ def build_report(collected: Collected, out: Path, sources: Sources) -> Path:
     figures.write_figures(studies, out / "figures")
     _write(out / "leaderboard.html", page)
     return out / "leaderboard.html"
+
+
+class Published(NamedTuple):
+    """The papers' tables with what was measured in them, and what else was read for them."""
+
+    rows: MeasuredRows
+    tables: list[FilledTable]
+    weights: list[WeightsRecord]
+    speed: list[SpeedReport]
+    left_out: list[tuple[Path, str]]  # file, reason
+
+
+def fill_tables(sections: Sequence[Section], sources: Sources) -> Published:
+    """The papers' tables, with the numbers that can only be reported and the scores of published weights."""
+    rows = MeasuredRows(sections, sources.resolve)
+    cards, damaged = load_cards(sources.reported, sources.cards)
+    weights, unread = readable(sources.weights, read_weights_record)
+    weights.sort(key=lambda record: (-record.weights.imbalance_factor, record.name))  # long-tailed ones first
+    speed, useless = readable(sources.benches, read_speed)
+    plan = Planner(sources.resolve, sections, speed) if sources.resolve else None
+    described = paper_tables.load_tables(sources.folders)
+    tables = paper_tables.fill(described, sources.claims, cards, rows, weights, plan)
+    return Published(rows, tables, weights, speed, [*damaged, *unread, *useless])
 
 
 class Ranked(NamedTuple):

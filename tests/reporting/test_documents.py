@@ -5,15 +5,21 @@ from __future__ import annotations
 import shutil
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from harness.base.errors import UserError
 from harness.base.files import stamped, write_json
 from harness.records.collect import Collected, collect
+from harness.reporting.claims import Claim
+from harness.reporting.comparison import MeasuredRows
 from harness.reporting.documents import BLOCK as ANY_BLOCK
 from harness.reporting.documents import refresh, refresh_files
-from harness.reporting.report import ranked_sections, sources, study_results
+from harness.reporting.paper_tables import Column, PaperTable, TableRow, fill
+from harness.reporting.report import fill_tables, ranked_sections, sources, study_results
+from harness.reporting.summary import RunResult, summarize
+from tests.factories import make_record
 
 ROOT = Path(__file__).parents[2]
 BLOCK = "Before.\n\n<!-- table mnist5k-lt-if100-paper last -->\nold\n<!-- /table -->\n\nAfter.\n"
@@ -40,6 +46,27 @@ def test_costs_stand_in_a_table_that_asks_for_them(measured: Collected, tmp_path
     assert "| 3 | `ce` | 63.8 ± 0.0 |" in text
     assert "| 6,500 | 12 | 800 | 3 |" in text
     assert "| - | - | - | 3 |" in text
+
+
+def test_a_column_of_a_published_table_has_both_choices_of_the_epoch() -> None:
+    """In the interval of the mean, although half a point away; and one that was never run."""
+    facts: dict[str, Any] = {"imbalance_factor": 100.0, "backbone": "ResNet-32", "variant": "", "group": "all"}
+    origin: dict[str, Any] = {"selection": "best_test", "source": "A paper", "location": "Table 2"}
+    claims = [Claim(dataset="CIFAR-100-LT", method=name, value=46.5, **facts, **origin) for name in ("ce", "gcl")]
+    lines = (TableRow("Cross-entropy", method="ce"), TableRow("GCL", method="gcl"))
+    table = PaperTable("a-table", "A paper, Table 2", "A paper", (Column("CIFAR-100, IF 100"),), lines)
+    cifar: dict[str, Any] = {"dataset": "cifar100", "split": "cifar100-lt-if100", "backbone": "resnet32"}
+    records = [make_record(seed=seed, accuracy=0.44 + 0.01 * seed, optimism=0.005, **cifar) for seed in range(3)]
+    sections = summarize(RunResult(f"{i}.json", record, {}) for i, record in enumerate(records))
+    papers = fill([table], claims, [], MeasuredRows(sections))
+    text = refresh("<!-- paper a-table CIFAR-100, IF 100 -->\n<!-- /paper -->", [], [], "doc.md", papers)
+    _, head, _, ours, other, _ = text.splitlines()
+    assert head.startswith("| Method | Paper | Last epoch | Best epoch on the test part | Many | Medium | Few | n |")
+    assert ours.startswith("| Cross-entropy | 46.5 | 45.0 (42.5 to 47.5) | **45.5 (43.0 to 48.0)** |")
+    assert "| 3 | reproduced; measured at best\\_test; subset" in ours
+    assert other == "| GCL | 46.5 | - | - | - | - | - | - | not run |"
+    with pytest.raises(UserError, match="no column is named 'IF 10'"):
+        refresh("<!-- paper a-table IF 10 -->\n<!-- /paper -->", [], [], "doc.md", papers)
 
 
 @pytest.mark.parametrize(
@@ -78,7 +105,8 @@ def test_the_documents_of_this_project_have_the_numbers_of_its_records(monkeypat
         pytest.skip("results/ is not as committed")
     monkeypatch.chdir(ROOT)
     ranked = ranked_sections(collect(ROOT / "results/records", ROOT / "results/imported"))
-    studies = study_results(ranked, sources())
+    found = sources()
+    studies, papers = study_results(ranked, found), fill_tables(ranked.sections, found).tables
     documents = [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")]
     for path in (path for path in documents if ANY_BLOCK.search(path.read_text())):
-        assert refresh(path.read_text(), ranked.sections, studies, path.name) == path.read_text(), path.name
+        assert refresh(path.read_text(), ranked.sections, studies, path.name, papers) == path.read_text(), path.name

@@ -16,6 +16,7 @@ import typer.main
 from typer.testing import CliRunner
 
 from harness import cli
+from harness.cli import groups
 from harness.reading.dataset import Dataset
 from harness.records.schema import write_record
 from harness.splits.splits import write_split
@@ -105,15 +106,19 @@ def test_every_command_has_help(command: str) -> None:
     assert f"{command} [OPTIONS]" in result.stdout
     lines = [line.strip() for line in result.stdout.splitlines()]
     assert any(line.endswith(".") and not line.startswith("Usage") for line in lines), "says what it does"
+    shown = re.sub(r"[\s│]", "", result.stdout)
+    for parameter in typer.main.get_command(cli.app).commands[command].params:  # type: ignore[attr-defined]
+        text = re.sub(r"\s", "", getattr(parameter, "help", None) or "")
+        assert text in shown, f"{parameter.name}: something of its help is taken for markup"
 
 
 def test_help_has_groups_and_every_command_is_in_one() -> None:
     commands = typer.main.get_command(cli.app).commands  # type: ignore[attr-defined]
-    groups = {cli.DATA, cli.RUNS, cli.SUITES, cli.RESULTS, cli.METHODS, cli.PROJECT}
-    lost = [name for name, command in commands.items() if command.rich_help_panel not in groups]
+    panels = {groups.DATA, groups.RUNS, groups.SUITES, groups.RESULTS, groups.METHODS, groups.PROJECT}
+    lost = [name for name, command in commands.items() if command.rich_help_panel not in panels]
     assert not lost, f"give them a rich_help_panel: {lost}"
     shown = CliRunner().invoke(cli.app, ["--help"]).stdout
-    assert all(f"─ {group} ─" in shown for group in groups)
+    assert all(f"─ {group} ─" in shown for group in panels)
 
 
 def test_without_a_command_the_help_is_shown(ltbench: Command) -> None:

@@ -11,7 +11,8 @@ import pytest
 from harness.base import config
 from harness.base.errors import UserError
 from harness.base.files import sha256_json, write_json
-from harness.cli import CAMPAIGNS, app
+from harness.cli import app
+from harness.cli.arguments import CAMPAIGNS
 from harness.records.schema import write_record
 from harness.running import overview
 from harness.running.status import Progress, Running, read_progress

@@ -1,0 +1,135 @@
+"""Commands that run or score one cell."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from harness.base.errors import UserError
+from harness.cli.arguments import (
+    Backbone,
+    CellEntry,
+    CellSplit,
+    DatasetOption,
+    Device,
+    DryRun,
+    Factor,
+    Holdout,
+    KeepGoing,
+    Method,
+    MicroBatch,
+    Overrides,
+    Processes,
+    Seeds,
+    SplitName,
+    SyncBatchNorm,
+    Track,
+    Variant,
+    either,
+)
+from harness.cli.groups import RUNS
+
+app = typer.Typer()
+
+
+@app.command(rich_help_panel=RUNS)
+def run(
+    split: CellSplit = "",
+    entry: CellEntry = "",
+    seeds: Seeds = "0,1,2",
+    dataset: DatasetOption = "",
+    method: Method = "",
+    variant: Variant = "",
+    track: Track = "",
+    backbone: Backbone = None,
+    imbalance_factor: Factor = None,
+    set_: Overrides = None,
+    out: Annotated[Path, typer.Option(help="folder for everything the run leaves")] = Path("runs"),
+    device: Device = "auto",
+    holdout: Holdout = 0.0,
+    dry_run: DryRun = False,
+) -> None:
+    """The whole path for one cell without DVC; ends with its many/medium/few table."""
+    from harness.running import cells, estimates
+    from harness.spec.entries import entry_of
+    from harness.splits.split_names import split_of
+
+    row = entry_of(either(entry, method, "ENTRY", "--method"), variant, track)
+    data, name = split_of(
+        either(split, dataset, "SPLIT", "--dataset"),
+        imbalance_factor=imbalance_factor,
+        holdout=holdout,
+        where="--dataset" if dataset else "",
+    )
+    act = estimates.of_entry if dry_run else cells.run_alone
+    act(data, name, row, seeds, out, set_ or [], backbone, device)
+
+
+@app.command("finetune", help="Second stage of a cell, all seeds; --first names its first one.", rich_help_panel=RUNS)
+@app.command("train", help="First stage of a cell, all seeds; resumes what was interrupted.", rich_help_panel=RUNS)
+def train_stage(
+    context: typer.Context,
+    split: CellSplit,
+    entry: CellEntry,
+    out: Annotated[Path, typer.Option(help="folder of the cell's stage")],
+    first: Annotated[Path | None, typer.Option(help="folder of the first stage, which finetune needs")] = None,
+    seeds: Seeds = "0,1,2",
+    device: Device = "auto",
+    keep_going: KeepGoing = False,
+    nproc: Processes = 1,
+    micro_batch: MicroBatch = 0,
+    sync_bn: SyncBatchNorm = False,
+) -> None:
+    """One stage of a cell."""
+    from harness.running import cells
+    from harness.spec.entries import entry_of
+    from harness.spec.spread import asked_for
+    from harness.splits.split_names import split_of
+
+    if (first is None) == (context.info_name == "finetune"):
+        raise UserError("--first: missing" if first is None else "--first: of finetune; the first stage starts anew")
+    spread, row = asked_for(nproc, micro_batch, sync_bn), str(entry_of(entry))
+    cells.run_stage(cells.StageRequest(split_of(split)[1], row, seeds, out, device, keep_going, spread, first))
+
+
+@app.command(rich_help_panel=RUNS)
+def evaluate(
+    split: SplitName,
+    run: Annotated[list[Path], typer.Option(help="folders of the cell's stages, first to last")],
+    out: Annotated[Path, typer.Option(help="folder for the records")],
+    seeds: Seeds = "0,1,2",
+    shots: Annotated[str, typer.Option(help="shot policy")] = "strict_100_20",
+) -> None:
+    """Score stored predictions: one record a run, for every selection rule. Needs no torch and no GPU."""
+    from harness.records.evaluate import evaluate as score
+    from harness.spec import suites
+    from harness.splits.split_names import parse_split_name
+
+    parse_split_name(split)
+    runs = list(dict.fromkeys(run))
+    for path in score(suites.SPLITS / f"{split}.json", runs, suites.parse_seeds(seeds), out, shots):
+        print(path)
+
+
+@app.command(rich_help_panel=RUNS)
+def reproduce(
+    record: Annotated[
+        Path | None, typer.Argument(help="a record, e.g. results/records/<split>/<track>/<entry>/seed0.json")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="a new folder; default runs/reproduced/<run key>")] = None,
+    device: Device = "auto",
+    restore: Annotated[bool, typer.Option("--restore", help="then put the committed results and reports back")] = False,
+    dry_run: DryRun = False,
+) -> None:
+    """Run one record's run again and compare; without a record, compare results/records with the committed ones."""
+    from harness.running import cells, committed, estimates
+
+    if record is None:
+        print("\n".join(committed.compare_with_committed()))
+    else:
+        (estimates.of_record if dry_run else cells.reproduce)(record, out, device)
+    if restore and not dry_run:
+        committed.restore()
+        print("the committed results, reports and dvc.lock are back")

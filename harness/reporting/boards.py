@@ -14,8 +14,8 @@ from typing import Final, NamedTuple
 from harness.base.errors import UserError
 from harness.metrics.shots import GROUPS
 from harness.records.schema import HEADLINE
-from harness.reporting.costs import REFERENCE
-from harness.reporting.pictures import stage_epochs
+from harness.reporting.costs import REFERENCE, StepTimes
+from harness.reporting.pictures import cost, stage_epochs
 from harness.reporting.summary import EARLIER_CODE, OTHER_CODE, RULES, Metric, Row, Section, Stat
 from harness.reporting.tables import percent
 from harness.splits.store import get_dataset
@@ -204,6 +204,11 @@ class Board:
         if abs(gain) < HARDLY:
             return f"{text}. All changes by less than {percent(HARDLY, 1)} points on average."
         return f"{text}. All {'falls' if gain < 0 else 'rises'} by {percent(abs(gain), 1)} points on average."
+
+    def times(self, steps: StepTimes) -> dict[str, float | None]:
+        """Key of a row -> its training time over cross-entropy's, from timed steps or under the same load."""
+        costs = {row.key: cost(row, self.reference(), steps) for row in self.section.rows}
+        return {key: found["steps"] or found["times"] for key, found in costs.items()}
 
     def reference(self) -> Row | None:
         """The row of cross-entropy, which others are held against."""

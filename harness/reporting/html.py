@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -240,9 +240,9 @@ def _naming(methods: list[MethodView]) -> dict[str, object]:
     }
 
 
-def _data(titles: Mapping[str, str], *of: Any) -> dict[str, Any]:
-    """What a board's pictures are drawn from, with rows by the titles of their methods."""
-    made = board(*of)
+def _data(titles: Mapping[str, str], of: Board, names: Sequence[str], times: StepTimes) -> dict[str, Any]:
+    """What a board's pictures are drawn from, with rows by the titles of their methods, and its numbers as a file."""
+    made = board(of.section, names, times) | {"csv": tables.leaderboard_csv([of.section], times=of.times(times))}
     for one in made["series"]:
         one |= {"name": display_name(one["name"], titles), "code": one["name"]}
     return made

@@ -122,10 +122,12 @@ def build_report(collected: Collected, out: Path, sources: Sources) -> Path:
     boards = boards_of(sections)
     first = overview(boards, papers, {name: one.title for name, one in sources.abouts.items()}, ranked.read)
     others = {"overview": first, "speed": speed, "weights": weights, "left_out": left_out, "across": _across(sections)}
-    others |= {"class_names": _class_names(collected, sections), "step_times": step_times(speed)}
+    steps = step_times(speed)
+    others |= {"class_names": _class_names(collected, sections), "step_times": steps}
     others |= {"site": sources.site, "records": _version(collected)}
     page = html.render(boards, papers, studies, methods, **others)
-    for name, text in tables.all_files(sections, comparisons, papers).items():
+    times = {key: time for one in boards for key, time in one.times(steps).items()}
+    for name, text in tables.all_files(sections, comparisons, papers, times).items():
         _write(out / "tables" / name, text)
     figures.write_figures(studies, out / "figures")
     _write(out / "leaderboard.html", page)

@@ -5,10 +5,12 @@ from __future__ import annotations
 import csv
 import io
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import NamedTuple, TypeAlias
 
 from harness.metrics.shots import GROUPS
+from harness.records.schema import HEADLINE
 from harness.reporting.comparison import Beside, Comparison
 from harness.reporting.paper_tables import FilledTable
 from harness.reporting.summary import METRICS, Metric, Row, Section, Stat
@@ -151,11 +153,18 @@ def _latex_cell(one: Cell) -> str:
     return rf"\textbf{{{text}}}" if one.best else text
 
 
-def leaderboard_csv(sections: list[Section], only_rule: str | None = None) -> str:
-    """Every section and selection rule (or only one rule) as one long table, numbers in percent."""
+def leaderboard_csv(
+    sections: list[Section], only_rule: str | None = None, times: Mapping[str, float | None] = MappingProxyType({})
+) -> str:
+    """Every section and selection rule (or only one rule) as one long table, numbers in percent.
+
+    Args:
+        times: key of a row -> its training time over cross-entropy's.
+    """
     metrics = [metric for metric in METRICS if any(metric in section.metrics for section in sections)]
     columns = [f"{metric.key}{part}" for metric in metrics for part in ("", "_std", "_n")]
     head = ["split", "track", "selection", "rank", "method", "variant", "backbone", "status", "seeds", *columns]
+    head += ["all_low", "all_high", "time_over_ce", "rank_of_methods", "dataset"]
     table: list[list[Cell]] = [[*head, "shot_policy", "split_sha256", "recipe_sha256", "notes"]]
     for section in sections:
         p = section.protocol
@@ -164,14 +173,23 @@ def leaderboard_csv(sections: list[Section], only_rule: str | None = None) -> st
                 first = row.first
                 start = [p.split, p.track, rule, str(row.ranks[rule] or ""), first.method, first.variant]
                 numbers = [number for m in metrics for number in _csv_stat(row.stats[rule][m.key])]
+                bounds = (row.interval if rule == HEADLINE else None) or (None, None)  # its 95 % interval
+                time = times.get(row.key)
+                numbers += [*map(_csv_number, bounds), "" if time is None else f"{time:.2f}"]
+                numbers += [str(row.places.get(rule) or ""), p.dataset]
                 ends = [p.shot_policy, p.split_sha256, first.recipe_sha256, "; ".join(row.marks)]
                 table.append([*start, first.backbone, row.status, str(len(row.runs)), *numbers, *ends])
     return _csv(table)
 
 
-def all_files(sections: list[Section], comparisons: list[Comparison], papers: Sequence[FilledTable]) -> dict[str, str]:
+def all_files(
+    sections: list[Section],
+    comparisons: list[Comparison],
+    papers: Sequence[FilledTable],
+    times: Mapping[str, float | None] = MappingProxyType({}),
+) -> dict[str, str]:
     """Every table as a file, by name."""
-    files = {"leaderboard.csv": leaderboard_csv(sections), "published.csv": claims_csv(comparisons)}
+    files = {"leaderboard.csv": leaderboard_csv(sections, times=times), "published.csv": claims_csv(comparisons)}
     for section in sections:
         for rule in section.rules():
             files[f"{section.slug}.{rule}.md"] = markdown(section, rule)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import re
 import subprocess
@@ -160,6 +161,8 @@ def test_a_time_that_was_not_taken_alone_is_grey_and_says_why(tmp_path: Path) ->
     cell = page.partition(start)[2].partition("</td>")[0]
     title = "from the seconds of its runs, which hold what else the machine did meanwhile"
     assert cell == f'title="{title}">1.50\N{MULTIPLICATION SIGN}'
+    lines = csv.DictReader((tmp_path / "out" / "tables" / "leaderboard.csv").read_text(encoding="utf-8").splitlines())
+    assert {(line["method"], line["time_over_ce"]) for line in lines} == {("ce", "1.00"), ("crt", "1.50")}
 
 
 @pytest.mark.parametrize("content", ["{", "[1]", '{"versions": 3, "stages": [], "device": null}'])

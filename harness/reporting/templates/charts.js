@@ -22,6 +22,12 @@ function html(name, attributes = {}, ...children) {
   return node;
 }
 
+function save(name, type, text) {
+  const link = html("a", { href: URL.createObjectURL(new Blob([text], { type })), download: name });
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), 1000);
+}
+
 const styleOf = (index) => ({
   colour: `s${index % MARKERS.length}`,
   dash: `dash${Math.floor(index / MARKERS.length) % 4}`,

@@ -1,4 +1,5 @@
-// Copies a table as it is shown (rows, order, selection rule) as Markdown, LaTeX or CSV, and commands as text.
+// Copies a table as it is shown (rows, order, selection rule) as Markdown, LaTeX or CSV, and commands as text; saves the lines
+// of a board in `tables/leaderboard.csv` as a file.
 const LATEX = { "\\": "\\textbackslash{}", "~": "\\textasciitilde{}", "^": "\\textasciicircum{}", "±": "$\\pm$", "\u2212": "$-$", "<": "\\textless{}", ">": "\\textgreater{}", "|": "\\textbar{}" };
 const FORMS = {
   md: (rows) => {
@@ -21,7 +22,8 @@ const FORMS = {
 
 function textOf(cell) {
   const drawn = cell.querySelector("svg[role=img]"); // an interval
-  return (drawn?.getAttribute("aria-label") ?? cell.innerText).replaceAll(/\s+/g, " ").trim();
+  const title = cell.querySelector("button[data-column]"); // without the ticks of an axis
+  return (drawn?.getAttribute("aria-label") ?? (title ?? cell).innerText).replaceAll(/\s+/g, " ").trim();
 }
 
 function rowsOf(table) {
@@ -56,5 +58,6 @@ document.addEventListener("click", (event) => {
   if (!button) return;
   const kind = button.dataset.copy;
   if (kind === "text") copy(button.closest("p").querySelector("code").textContent, button);
-  else copy(`${FORMS[kind](rowsOf(button.closest("p").parentElement.querySelector("table.board, table.papers, table.contrasts")))}\n`, button);
+  else if (kind === "file") save(`${state.board}.csv`, "text/csv", charts.get(state.board).data.csv);
+  else copy(`${FORMS[kind](rowsOf(button.closest("p").parentElement.querySelector("table")))}\n`, button);
 });

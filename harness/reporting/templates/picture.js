@@ -27,8 +27,9 @@ class Picture {
     this.plot.addEventListener("blur", () => this.goTo(-1));
     this.details.addEventListener("toggle", () => this.fillTable());
     for (const control of this.figure.querySelectorAll(".pic-tools :is(select, input)")) control.addEventListener("change", () => this.draw());
-    this.find("[data-file=svg]").addEventListener("click", () => this.save("svg", "image/svg+xml", this.standalone()));
-    this.find("[data-file=csv]").addEventListener("click", () => this.save("csv", "text/csv", `${FORMS.csv([this.found.head, ...this.found.lines])}\n`));
+    const file = (kind) => `${gallery.board}-${this.name}.${kind}`;
+    this.find("[data-file=svg]").addEventListener("click", () => save(file("svg"), "image/svg+xml", this.standalone()));
+    this.find("[data-file=csv]").addEventListener("click", () => save(file("csv"), "text/csv", `${FORMS.csv([this.found.head, ...this.found.lines])}\n`));
     new ResizeObserver(() => this.plot.clientWidth !== this.width && this.draw()).observe(this.plot);
   }
 
@@ -110,12 +111,6 @@ class Picture {
     this.details.querySelector(".scroll").replaceChildren(html("table", {},
       html("thead", {}, html("tr", {}, ...head.map((text, at) => cell(text, at, "th", "col")))),
       html("tbody", {}, ...lines.map((line) => html("tr", {}, ...line.map((text, at) => (at ? cell(text, at, "td") : cell(text, at, "th", "row"))))))));
-  }
-
-  save(kind, type, text) {
-    const link = html("a", { href: URL.createObjectURL(new Blob([text], { type })), download: `${gallery.board}-${this.name}.${kind}` });
-    link.click();
-    setTimeout(() => URL.revokeObjectURL(link.href), 1000);
   }
 
   // The drawing as a file of its own: on white, with the page's light colours written out, and its title above it.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import re
 import shutil
 import time
@@ -11,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from harness.records.collect import Collected, collect
 from harness.reporting.html import OFF
@@ -409,19 +412,153 @@ def test_a_phone_shows_rank_name_all_and_few_at_once(browser: Any, rich_path: Pa
     assert page.locator(f"{BOARD} tbody tr").first.bounding_box()["y"] < 600
     few = page.locator(f"{BOARD} th[data-col=few]").bounding_box()
     assert few["x"] + few["width"] < 390
-    assert len({one["y"] for one in map(Visit.box, page.locator(".controls fieldset label > span").all())}) == 1
     assert page.locator(".footnotes:visible .narrow").is_visible()  # where the intervals are
     page.locator(".gist:visible summary").click()
     assert "with the highest All" in page.locator(".gist:visible").inner_text()
     assert not page.locator("input[name=q]").is_visible()
     page.locator("button.more").click()
     assert page.locator("input[name=q]").is_visible()
+    assert len({one["y"] for one in map(Visit.box, page.locator(".controls fieldset label > span").all())}) == 1
+    page.locator("button.more").click()
     page.locator(".wide:visible").evaluate("one => { one.scrollLeft = 999; }")
     assert page.locator(f"{BOARD} td.rank").first.bounding_box()["x"] == 16
     page.mouse.wheel(0, 4000)
     page.wait_for_timeout(100)
     assert page.locator("select[name=board]").bounding_box()["y"] > 0
+    assert page.locator("header nav").bounding_box()["y"] > 0
+    assert page.locator("h1").bounding_box()["y"] < 0  # it has made room
+    bar = page.locator(".masthead").bounding_box()
+    assert bar["y"] + bar["height"] < 80
+    page.locator("header a[href='#about']").click()  # the strip of tabs is wider than the screen
+    assert visit.view() == ["about"]
+    right = page.locator("header a[href='#about']").bounding_box()
+    assert right["x"] + right["width"] <= 390
     visit.close()
+
+
+def edge(visit: Visit, selector: str) -> set[int]:
+    """The shades of grey in a column of pixels at the right edge of a part, below its middle."""
+    box = visit.box(visit.page.locator(selector))
+    clip = {"x": box["x"] + box["width"] - 2, "y": box["y"] + box["height"] / 2, "width": 1, "height": 60}
+    shot = Image.open(io.BytesIO(visit.page.screenshot(clip=clip, full_page=True)))
+    return set(shot.convert("L").getdata())
+
+
+def test_the_shadow_of_more_columns_goes_at_the_last_one(browser: Any, rich_path: Path) -> None:
+    visit = Visit(browser, rich_path, f"#{BOARD_ID}", viewport={"width": 390, "height": 844})
+    board = "section.table.current > .scroll.wide"
+    assert 255 not in edge(visit, board)
+    visit.page.locator(board).evaluate("one => { one.scrollLeft = 999; }")
+    assert 255 in edge(visit, board)
+    visit.close()
+
+
+def test_rows_keep_their_lines_under_the_cells_that_stay(browser: Any, path: Path) -> None:
+    """At whatever fraction of a pixel a row begins, its background covers no line."""
+    visit = Visit(browser, path, f"#{BOARD_ID}", viewport={"width": 390, "height": 844})
+    page = visit.page
+    page.locator(".wide:visible").evaluate("one => { one.scrollLeft = 60; }")
+    heights = "(all, eighths) => all.forEach(one => { one.style.height = `${80 + eighths / 8}px`; })"
+    for eighths in range(8):
+        page.locator(f"{BOARD} td.rank").evaluate_all(heights, eighths)
+        shot = Image.open(io.BytesIO(page.screenshot())).convert("L")
+        tops = page.locator(f"{BOARD} tbody tr + tr").evaluate_all(
+            "all => all.map(one => one.getBoundingClientRect().y)"
+        )
+        for top in (round(top) for top in tops if top < 840):
+            for x in (20, 55, 150, 200):
+                assert len({shot.getpixel((x, top + dy)) for dy in (-2, -1, 0, 1)}) > 1, (eighths, x, top)
+    lines = page.locator(f"{BOARD} thead th:visible").evaluate_all(
+        "all => all.map(one => getComputedStyle(one).borderBottomWidth + getComputedStyle(one).boxShadow)"
+    )
+    assert set(lines) == {"1pxnone"}
+    visit.close()
+
+
+def test_the_heat_map_keeps_its_shades_and_its_names(browser: Any, rich_path: Path) -> None:
+    visit = Visit(browser, rich_path, viewport={"width": 390, "height": 844})
+    row = visit.page.locator(".heat tbody tr:has([class*=up])").first
+    shades = "row => [...row.cells].map(cell => getComputedStyle(cell).backgroundColor)"
+    before = row.evaluate(shades)
+    row.hover()
+    after = row.evaluate(shades)
+    assert after[0] != before[0]
+    assert after[1:] == before[1:]
+    visit.page.locator(".heat td.number").evaluate_all("all => all.forEach(one => { one.style.minWidth = '9rem'; })")
+    visit.page.locator(".heat .scroll").evaluate("one => { one.scrollLeft = 99; }")
+    assert visit.page.locator(".heat tbody th").first.bounding_box()["x"] == 16
+    visit.close()
+
+
+@pytest.mark.parametrize("width", [1400, 1280, 1024])
+def test_tabs_and_filters_stay_in_two_lines(browser: Any, rich_path: Path, width: int) -> None:
+    visit = Visit(browser, rich_path, f"#{BOARD_ID}", viewport={"width": width, "height": 500})
+    page = visit.page
+    columns, reset = page.locator(".columns summary"), page.locator(".controls button[type=reset]")
+    before = visit.box(columns)
+    middle = before["y"] + before["height"] / 2
+    assert abs(visit.box(reset)["y"] + visit.box(reset)["height"] / 2 - middle) < 3  # on one line
+    visit.select("best_test")
+    assert visit.box(columns) == before
+    columns.click()
+    assert page.evaluate("document.documentElement.scrollWidth") == width
+    menu = visit.box(page.locator(".columns div"))
+    assert 0 <= menu["x"] < menu["x"] + menu["width"] <= width
+    page.keyboard.press("Escape")
+    page.mouse.move(width / 2, 400)
+    page.mouse.wheel(0, 2000)
+    page.wait_for_timeout(100)
+    assert page.evaluate("scrollY") > 100
+    bar = visit.box(page.locator(".masthead"))
+    assert bar["y"] + bar["height"] <= 90
+    page.locator("header a[href='#methods']").click()
+    assert visit.view() == ["methods"]
+    visit.close()
+
+
+# Back
+
+
+def test_back_undoes_a_step_and_typing_makes_none(rich: Visit) -> None:
+    page = rich.page
+    start = page.evaluate("history.length")
+    page.locator("select[name=board]").select_option("cifar10-lt-if10-paper")
+    rich.search("balanced")
+    page.locator(".columns summary").click()
+    page.locator("input[name=column][value=ece]").uncheck()
+    page.keyboard.press("Escape")
+    page.locator("header a[href='#methods']").click()
+    page.locator("#method-balanced_softmax > summary").click()
+    assert page.evaluate("history.length") == start + 3
+    opened = page.locator("#method-balanced_softmax[open]")
+    assert rich.hash().startswith("#open=method-balanced_softmax&")
+    page.go_back()
+    assert rich.view() == ["methods"]
+    assert opened.count() == 0
+    page.go_back()
+    assert rich.view() == ["boards"]
+    assert rich.rows() == ["Balanced Softmax"]
+    assert page.locator("input[name=q]").input_value() == "balanced"
+    page.go_back()
+    assert page.locator("select[name=board]").input_value() == BOARD_ID
+    assert len(rich.rows()) == 3
+    assert page.locator("input[name=q]").input_value() == ""
+    for _ in range(3):
+        page.go_forward()
+    assert rich.view() == ["methods"]
+    assert opened.count() == 1
+
+
+def test_back_from_a_row_comes_to_where_one_was(rich: Visit) -> None:
+    page = rich.page
+    page.set_viewport_size({"width": 900, "height": 300})
+    page.evaluate("scrollTo(0, 150)")
+    page.locator(f"{BOARD} tbody a").first.click()
+    assert page.locator("details.drawer[open]").count() == 1
+    assert page.evaluate("scrollY") > 300
+    page.go_back()
+    assert page.locator("details.drawer[open]").count() == 0
+    assert page.evaluate("scrollY") == 150
 
 
 def test_a_backbone_is_only_offered_where_there_is_a_choice(visit: Visit) -> None:
@@ -431,6 +568,16 @@ def test_a_backbone_is_only_offered_where_there_is_a_choice(visit: Visit) -> Non
     visit.page.locator("select[name=board]").select_option(BOARD_ID)
     assert visit.rows()
     assert "backbone" not in visit.hash()
+
+
+def test_a_reset_closes_variants_and_forgets_the_order(rich: Visit) -> None:
+    before = rich.rows()
+    rich.page.locator(".unfold:visible").click()
+    rich.sort("all")
+    rich.sort("all")
+    rich.page.locator(".controls button[type=reset]").click()
+    rich.page.wait_for_timeout(100)
+    assert rich.rows() == before
 
 
 def test_a_reset_goes_back_to_the_data_set_that_a_search_left(rich: Visit) -> None:
@@ -638,7 +785,7 @@ def test_a_status_leads_to_its_command_and_back(rich: Visit) -> None:
 
 @pytest.mark.parametrize(
     ("kind", "start"),
-    [("md", "| Rank (All) | Method | All"), ("tex", "\\begin{tabular}{llr"), ("csv", "Rank (All),Method,All")],
+    [("md", "| Rank (All) | Method | All | 95 % interval of All, at last | Few"), ("tex", "\\begin{tabular}{llr")],
 )
 def test_a_table_is_copied_as_it_is_shown(rich: Visit, kind: str, start: str) -> None:
     rich.page.evaluate("window.copied = null; navigator.clipboard.writeText = async text => { window.copied = text; }")
@@ -651,8 +798,36 @@ def test_a_table_is_copied_as_it_is_shown(rich: Visit, kind: str, start: str) ->
     assert "Balanced Softmax" in copied
     assert " to " in copied  # the interval
     assert "variant" not in copied
-    assert len(copied.strip().splitlines()) == {"md": 5, "csv": 4, "tex": 9}[kind]
+    assert len(copied.strip().splitlines()) == {"md": 5, "tex": 9}[kind]
     assert button.inner_text() == "Copied"
+
+
+def test_a_board_is_saved_as_the_lines_of_the_table_file(browser: Any, rich_path: Path) -> None:
+    visit = Visit(browser, rich_path, f"#{BOARD_ID}")
+    button = visit.page.locator("section.table button:visible", has_text="Save as CSV")
+    assert visit.box(button)["y"] < visit.box(visit.page.locator(BOARD))["y"]
+    with visit.page.expect_download() as download:
+        button.click()
+    assert download.value.suggested_filename == f"{BOARD_ID}.csv"
+    files = Path(download.value.path()), rich_path.parent / "tables" / "leaderboard.csv"
+    saved, stored = (list(csv.DictReader(io.StringIO(file.read_text(encoding="utf-8")))) for file in files)
+    assert saved == [line for line in stored if line["split"] == "mnist5k-lt-if100"]
+    last = {f"{line['method']} {line['variant']}": line for line in saved if line["selection"] == "last"}
+    assert set(last) == {"balanced_softmax ", "crt ", "crt flip", "ce "}
+    one = last["balanced_softmax "]
+    assert [one[key] for key in ("dataset", "track", "rank_of_methods", "all", "all_std", "all_n", "few", "seeds")] == [
+        "mnist5k", "paper", "1", "90.00", "0.00", "3", "90.00", "3"]  # fmt: skip
+    assert float(one["all_low"]) < 90 < float(one["all_high"])
+    visit.context.close()
+    assert visit.trouble == []
+
+
+def test_published_weights_are_copied_too(rich: Visit) -> None:
+    rich.page.evaluate("window.copied = null; navigator.clipboard.writeText = async text => { window.copied = text; }")
+    rich.page.locator("header a[href='#published']").click()
+    rich.page.locator("#weights button[data-copy=md]").click()
+    rich.page.wait_for_timeout(100)
+    assert "Published" in rich.page.evaluate("window.copied").splitlines()[0]
 
 
 def test_copying_works_where_the_clipboard_is_refused(rich: Visit) -> None:
@@ -735,9 +910,32 @@ def test_papers_are_filtered_and_say_what_to_do(rich: Visit) -> None:
     todo = page.locator(".todos li.here")
     assert "--dataset cifar100 --imbalance-factor 10 --method balanced_softmax --track paper" in todo.inner_text()
     assert "time not known: resnet32_cifar has not been timed" in todo.inner_text()
-    page.locator(".papers-filter button").click()
+    page.locator(".controls button[type=reset]").click()
     page.wait_for_timeout(100)
     assert "status" not in rich.hash()
+
+
+@pytest.mark.parametrize("width", [1400, 390])
+def test_a_cell_of_the_matrix_is_undone_where_one_is(browser: Any, rich_path: Path, width: int) -> None:
+    visit = Visit(browser, rich_path, "#published", viewport={"width": width, "height": 700})
+    page = visit.page
+    pick = page.locator("button.pick").first
+    pick.click()
+    page.wait_for_timeout(800)  # it scrolls there
+    assert page.locator(".paper-cell.dim").count() > 0
+    for part in (".dim .published-value", ".dim .badge", ".paper-cell:not(.dim) .badge"):
+        assert page.evaluate(CONTRAST, part) >= 4.5, part
+    reset = page.locator(".controls button[type=reset]")
+    assert 0 <= visit.box(reset)["y"] < 100
+    reset.click()
+    page.wait_for_timeout(100)
+    assert page.locator(".paper-cell.dim").count() == 0
+    for pressed in ("true", "false"):
+        pick.click()
+        assert pick.get_attribute("aria-pressed") == pressed
+    assert page.locator(".paper-cell.dim").count() == 0
+    assert page.locator(".controls.filtered").count() == 0
+    visit.close()
 
 
 def test_findings_are_of_one_data_set(rich: Visit) -> None:

@@ -17,26 +17,19 @@ function filterPapers() {
   }
   const shown = papers.filter((paper) => !paper.hidden);
   if ((status || set || source) && shown.length <= 8) for (const paper of shown) paper.open = true;
+  for (const one of all("button.pick")) one.setAttribute("aria-pressed", one.dataset.set === set && one.dataset.source === source);
   const nothing = document.querySelector(".no-paper");
   if (nothing) nothing.hidden = shown.length > 0;
 }
 
-function onPaperFilter(chosen) {
-  for (const { name } of paperFilters) {
-    if (chosen[name]) state.filters.set(name, chosen[name]);
-    else state.filters.delete(name);
-  }
-  apply();
-  writeHash();
-  announce(`${papers.filter((paper) => !paper.hidden).length} tables`);
-}
-for (const field of paperFilters) {
-  field.addEventListener("change", () => onPaperFilter(Object.fromEntries(paperFilters.map(({ name, value }) => [name, value]))));
-}
-document.querySelector(".papers-filter")?.addEventListener("reset", () => setTimeout(() => onPaperFilter({})));
 for (const button of all("button.pick")) {
   button.addEventListener("click", () => {
-    onPaperFilter({ set: button.dataset.set, source: button.dataset.source });
-    papers.find((paper) => !paper.hidden)?.scrollIntoView({ block: "start", behavior: "smooth" });
+    const off = button.getAttribute("aria-pressed") === "true";
+    for (const name of ["status", "set", "source"]) state.filters.delete(name);
+    if (!off) for (const name of ["set", "source"]) state.filters.set(name, button.dataset[name]);
+    apply();
+    writeHash();
+    announce(`${papers.filter((paper) => !paper.hidden).length} tables`);
+    if (!off) papers.find((paper) => !paper.hidden)?.scrollIntoView({ block: "start", behavior: "smooth" });
   });
 }

@@ -7,9 +7,10 @@ function onChange({ target }) {
     state.compare = null;
     if (!backbones().has(state.filters.get("backbone"))) state.filters.delete("backbone");
     state.open = state.view;
+    remember();
   }
   apply();
-  writeHash();
+  writeHash(target.name === "board");
   for (const view of methodViews) if (view.open) fillMethod(view);
 }
 function onFilter() {
@@ -26,7 +27,9 @@ controls.addEventListener("change", (event) => !filters.includes(event.target) &
 for (const field of filters) field.addEventListener("input", onFilter);
 controls.addEventListener("reset", () => setTimeout(() => {
   state.filters.clear();
+  state.sorts.clear();
   Object.assign(state, { selection: DEFAULT.selection, off: DEFAULT.off });
+  for (const button of all("button.unfold")) button.setAttribute("aria-expanded", false);
   apply();
   writeHash();
 }));
@@ -42,11 +45,17 @@ document.addEventListener("click", (event) => {
   const menu = document.querySelector(".columns[open]");
   if (menu && !menu.contains(event.target)) menu.open = false;
   const link = event.target.closest("a[href^='#']");
-  if (!link || !document.getElementById(link.hash.slice(1))) return;
-  event.preventDefault();
-  state.open = link.hash.slice(1);
-  reveal();
-  writeHash();
+  const opened = event.target.closest(":is(.method, .drawer) > summary")?.parentElement;
+  if (!link && !opened) return;
+  remember();
+  if (opened) state.open = opened.open ? state.view : opened.id; // it is about to change
+  else if (!document.getElementById(link.hash.slice(1))) return;
+  else {
+    event.preventDefault();
+    state.open = link.hash.slice(1);
+    reveal();
+  }
+  writeHash(true);
 });
 document.addEventListener("keydown", (event) => {
   const menu = document.querySelector(".columns[open]");
@@ -56,10 +65,14 @@ document.addEventListener("keydown", (event) => {
 });
 function onHash() {
   readHash();
+  for (const one of all(":is(.method, .drawer)[open]")) one.open = one.id === state.open;
   apply();
   reveal();
+  if (history.state) window.scrollTo(0, history.state.y);
 }
-window.addEventListener("hashchange", onHash);
+window.addEventListener("popstate", onHash); // Back, Forward, and another hash
+window.addEventListener("pagehide", remember);
+history.scrollRestoration = "manual";
 window.addEventListener("resize", showView);
 more.addEventListener("click", () => {
   more.setAttribute("aria-expanded", more.getAttribute("aria-expanded") !== "true");

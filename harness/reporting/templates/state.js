@@ -4,13 +4,14 @@
 const root = document.documentElement;
 root.classList.add("scripted");
 const all = (selector, within = document) => [...within.querySelectorAll(selector)];
+const bar = document.querySelector(".masthead");
+const tabs = bar.querySelector("nav");
 const controls = document.querySelector("form.controls");
 const radios = all("input[name=selection]");
 const columns = all("input[name=column]");
-const filters = all("[name=q], [name=backbone]", controls);
+const filters = all("[name=q], label > select:not([name=board])", controls);
 const views = all(".view");
 const boards = new Map(all("table.board").map((table) => [table.dataset.section, table]));
-const paperFilters = all(".papers-filter [name]");
 const switcher = controls.elements.namedItem("board");
 const DEFAULT = { selection: root.dataset.selection, column: "rank", direction: "ascending", off: root.dataset.off };
 const state = { view: "overview", board: "", selection: DEFAULT.selection, off: DEFAULT.off, sorts: new Map(), filters: new Map(), compare: null, open: "" };
@@ -29,28 +30,31 @@ function boardOf(given) {
 function readHash() {
   const hash = location.hash.slice(1);
   const given = new URLSearchParams(hash.includes("=") ? hash : { open: hash });
-  if (hash.includes("=") || !hash) {
-    const rule = given.get("selection");
-    state.selection = radios.some((radio) => radio.value === rule) ? rule : DEFAULT.selection;
-    state.sorts.clear();
-    for (const text of given.getAll("sort")) {
-      const [section, column, direction] = text.split(":");
-      if (headerOf(boards.get(section), column) && ["ascending", "descending"].includes(direction)) {
-        state.sorts.set(section, { column, direction });
-      }
+  const rule = given.get("selection");
+  state.selection = radios.some((radio) => radio.value === rule) ? rule : DEFAULT.selection;
+  state.sorts.clear();
+  for (const text of given.getAll("sort")) {
+    const [section, column, direction] = text.split(":");
+    if (headerOf(boards.get(section), column) && ["ascending", "descending"].includes(direction)) {
+      state.sorts.set(section, { column, direction });
     }
-    state.filters.clear();
-    for (const { name } of [...filters, ...paperFilters]) if (given.get(name)) state.filters.set(name, given.get(name));
-    const shown = given.get("columns")?.split(",");
-    state.off = shown ? columns.map(({ value }) => value).filter((value) => !shown.includes(value)).join(" ") : DEFAULT.off;
-    const compare = given.get("compare")?.split(":");
-    state.compare = compare?.length === 3 ? compare : null;
-    state.board = boardOf(given);
   }
+  state.filters.clear();
+  for (const { name } of filters) if (given.get(name)) state.filters.set(name, given.get(name));
+  const shown = given.get("columns")?.split(",");
+  state.off = shown ? columns.map(({ value }) => value).filter((value) => !shown.includes(value)).join(" ") : DEFAULT.off;
+  const compare = given.get("compare")?.split(":");
+  state.compare = compare?.length === 3 ? compare : null;
+  state.board = boardOf(given);
   state.open = given.get("open") ?? (state.compare ? "compare" : hash ? "boards" : "");
 }
 
-function writeHash() {
+// Where the page stands, for Back to come to; before a step to another part, board, row or method.
+function remember() {
+  history.replaceState({ y: window.scrollY }, "");
+}
+
+function writeHash(step = false) {
   const given = new URLSearchParams();
   if (state.open) given.set("open", state.open);
   if (state.board && state.board !== switcher.options[0].value) given.set("board", state.board);
@@ -60,7 +64,8 @@ function writeHash() {
   if (state.off !== DEFAULT.off) given.set("columns", columns.filter(({ checked }) => checked).map(({ value }) => value).join(","));
   if (state.compare) given.set("compare", state.compare.join(":"));
   const hash = given.toString().replaceAll("%3A", ":").replaceAll("%2C", ",");
-  history.replaceState(null, "", hash ? `#${hash}` : location.pathname + location.search);
+  const how = step && hash !== location.hash.slice(1) ? "pushState" : "replaceState";
+  history[how](null, "", hash ? `#${hash}` : location.pathname + location.search);
 }
 
 function apply() {
@@ -68,9 +73,8 @@ function apply() {
   root.dataset.off = state.off;
   for (const radio of radios) radio.checked = radio.value === state.selection;
   for (const box of columns) box.checked = !state.off.split(" ").includes(box.value);
-  for (const field of [...filters, ...paperFilters]) field.value = state.filters.get(field.name) ?? "";
+  for (const field of filters) field.value = state.filters.get(field.name) ?? "";
   for (const [section, table] of boards) sort(table, state.sorts.get(section) ?? DEFAULT);
-  if (filters.some(({ value }) => value)) more.setAttribute("aria-expanded", true);
   filter();
   showView();
 }
@@ -96,10 +100,12 @@ function showView() {
   if (backbone && boards.size) offerBackbones();
   const lacks = ["boards", "pictures", "compare"].includes(state.view) ? lacksOf(state.board) : [];
   for (const radio of radios) radio.disabled = lacks.includes(radio.value);
-  root.style.setProperty("--bar", getComputedStyle(controls).position === "sticky" ? `${controls.offsetHeight}px` : "0px");
-  for (const link of all("nav a")) {
-    if (link.hash === `#${state.view}`) link.setAttribute("aria-current", "page");
-    else link.removeAttribute("aria-current");
+  controls.classList.toggle("filtered", state.filters.size > 0);
+  root.style.setProperty("--bar", `${bar.offsetHeight + parseFloat(getComputedStyle(bar).top)}px`); // what of it stays
+  for (const link of all("a", tabs)) {
+    if (link.hash !== `#${state.view}`) { link.removeAttribute("aria-current"); continue; }
+    link.setAttribute("aria-current", "page");
+    tabs.scrollLeft += link.getBoundingClientRect().left - tabs.getBoundingClientRect().left - 48; // on a phone they are a strip
   }
   document.dispatchEvent(new CustomEvent("ltbench:filter", { detail: { board: state.board, rows: matching } })); // the pictures
   if (state.view === "compare") comparison?.show();

@@ -549,9 +549,9 @@ def test_back_undoes_a_step_and_typing_makes_none(rich: Visit) -> None:
     assert opened.count() == 1
 
 
-def test_back_from_a_row_comes_to_where_one_was(rich: Visit) -> None:
-    page = rich.page
-    page.set_viewport_size({"width": 900, "height": 300})
+def test_back_from_a_row_comes_to_where_one_was(browser: Any, rich_path: Path) -> None:
+    visit = Visit(browser, rich_path, f"#{BOARD_ID}", viewport={"width": 900, "height": 300})
+    page = visit.page
     page.evaluate("scrollTo(0, 150)")
     page.locator(f"{BOARD} tbody a").first.evaluate("link => link.click()")  # the mouse would scroll it into view
     assert page.locator("details.drawer[open]").count() == 1
@@ -559,6 +559,7 @@ def test_back_from_a_row_comes_to_where_one_was(rich: Visit) -> None:
     page.go_back()
     assert page.locator("details.drawer[open]").count() == 0
     assert page.evaluate("scrollY") == 150
+    visit.close()
 
 
 def test_a_backbone_is_only_offered_where_there_is_a_choice(visit: Visit) -> None:

@@ -20,6 +20,7 @@ from harness.reporting.html import OFF
 from harness.reporting.report import build_report
 from harness.reporting.summary import METRICS
 from tests.factories import collected, make_record, sources
+from tests.reporting import test_speed
 from tests.reporting.conftest import HOSTILE, NO_TAIL, awkward, method_folders, store, two_claims
 from tests.reporting.test_weights import make_weights, written
 
@@ -936,6 +937,16 @@ def test_a_cell_of_the_matrix_is_undone_where_one_is(browser: Any, rich_path: Pa
         assert pick.get_attribute("aria-pressed") == pressed
     assert page.locator(".paper-cell.dim").count() == 0
     assert page.locator(".controls.filtered").count() == 0
+    visit.close()
+
+
+def test_speed_is_folded_until_asked_for(browser: Any, tmp_path: Path) -> None:
+    page = build_report(awkward(), tmp_path / "out", sources(benches=[test_speed.written(tmp_path)]))
+    visit = Visit(browser, page, "#speed")
+    tables = visit.page.locator("#speed table:visible")
+    assert tables.count() == 0
+    visit.page.locator("#speed summary").first.click()
+    assert "1,234" in tables.inner_text()
     visit.close()
 
 

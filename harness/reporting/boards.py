@@ -14,7 +14,7 @@ from typing import Final, NamedTuple
 from harness.base.errors import UserError
 from harness.metrics.shots import GROUPS
 from harness.records.schema import HEADLINE
-from harness.reporting.costs import REFERENCE
+from harness.reporting.costs import reference_of
 from harness.reporting.pictures import stage_epochs
 from harness.reporting.summary import EARLIER_CODE, OTHER_CODE, RULES, Metric, Row, Section, Stat
 from harness.reporting.tables import percent
@@ -207,8 +207,7 @@ class Board:
 
     def reference(self) -> Row | None:
         """The row of cross-entropy, which others are held against."""
-        rows = (self.section.rows[head] for head in self.section.families)
-        return next((row for row in rows if row.first.method == REFERENCE and row.ok_runs), None)
+        return reference_of(self.section)
 
 
 def boards_of(sections: Iterable[Section]) -> list[Board]:

@@ -19,12 +19,12 @@ from harness.records.schema import HEADLINE
 from harness.reporting import drawer, tables
 from harness.reporting.boards import TRACKS, Board, display_name, interval, short_mark, split_marks, warns
 from harness.reporting.costs import REFERENCE, StepTimes
+from harness.reporting.costs import cost as training
 from harness.reporting.figures import pictures
 from harness.reporting.methods import MethodView, commands
 from harness.reporting.overview import MEANING
 from harness.reporting.paper_tables import FilledTable, coverage
 from harness.reporting.pictures import board
-from harness.reporting.pictures import cost as relative
 from harness.reporting.studies import (
     ENOUGH,
     SCORES,
@@ -55,7 +55,7 @@ OFF = (
 COLUMNS = (*(metric.key for metric in METRICS), "interval", "n", *(cost.key for cost in COSTS), "backbone")
 RULE_TITLES = {"last": "Last epoch", "best_val": "Best on validation", "best_test": "Best on test (optimistic)"}
 DIGITS = 1
-WALL = "from the seconds of its runs, which hold what else the machine did meanwhile"
+WALL = "from the seconds of its runs, machine load included"
 GLOSSARY = {
     "Imbalance factor": "Training images of the most frequent class over those of the rarest.",
     "Backbone": "The network that makes features of an image, without its last layer.",
@@ -216,10 +216,10 @@ def _costs_of(board: Board, times: StepTimes) -> list[Cost]:
 
 
 def _cost(board: Board, row: Row, cost: Cost, times: StepTimes) -> Shown:
-    """Time as a multiple of cross-entropy's, from timed steps or under the same load; other costs as measured."""
-    found = relative(row, board.reference(), times)
+    """Time as a multiple of cross-entropy's; other costs as measured."""
+    found = training(row, board.reference(), times)
     if cost.key == "wall_seconds":
-        ratio = found["steps"] or found["times"]
+        ratio = found["time"]
         return Shown(f"{ratio:.2f}\N{MULTIPLICATION SIGN}", ratio, "" if found["steps"] else WALL) if ratio else Shown()
     stat = row.cost(cost.key)
     if stat is None:

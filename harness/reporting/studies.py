@@ -266,9 +266,7 @@ def _measure(
     marks = tuple(dict.fromkeys([*row.marks, *against.marks]))
     missing = "" if effects["all"] else "fewer than two seeds in common, or a class with one test image"
     complete = row.status == against.status == "ok"
-    ours, theirs = (relative_cost(one, rows, times) for one in (row, against))
-    cost = ours / theirs if ours and theirs else None
-    return MeasuredContrast(contrast, effects, marks, missing, cost, complete)
+    return MeasuredContrast(contrast, effects, marks, missing, relative_cost(row, against, times), complete)
 
 
 def _row(name: str, rows: Sequence[Row]) -> Row:

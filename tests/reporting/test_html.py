@@ -158,7 +158,7 @@ def test_a_time_that_was_not_taken_alone_is_grey_and_says_why(tmp_path: Path) ->
     page = build(collect(tmp_path / "records"), [], tmp_path / "out")
     start = '<td class="number cost none" data-col="wall_seconds" data-value="1.5" '
     cell = page.partition(start)[2].partition("</td>")[0]
-    title = "from the seconds of its runs, which hold what else the machine did meanwhile"
+    title = "from the seconds of its runs, machine load included"
     assert cell == f'title="{title}">1.50\N{MULTIPLICATION SIGN}'
 
 

@@ -20,6 +20,7 @@ from harness.reporting.report import build_report
 from tests.factories import collected, make_record, sources
 from tests.reporting import test_browser
 from tests.reporting.conftest import store
+from tests.reporting.test_speed import FIGURES, written
 
 browser = test_browser.browser
 pytestmark = test_browser.pytestmark
@@ -342,3 +343,30 @@ def test_numbers_in_the_heat_map_are_readable(browser: Any, tmp_path: Path, sche
     assert {full for full, _ in shades} >= {0.06, 0.5, 0.6, 0.82, 1}
     assert min(contrast for _, contrast in shades) >= 4.5
     visit.context.close()
+
+
+def test_the_cost_is_that_of_the_boards_until_one_asks_for_another(browser: Any, tmp_path: Path) -> None:
+    """cRT has a timed step, GCL has none; both took their seconds on a busy machine."""
+    seconds = {"ce": 10.0, "crt": 60.0, "gcl": 20.0}
+    for name, spent in seconds.items():
+        stages = {"train": {"images_per_second": 100.0, "train_seconds": 10.0}}
+        costs = costs_path(store(tmp_path / "records", name, 0, [0.9] * 10))
+        write_json(costs, {"device": "CPU", "train_seconds": spent, "stages": stages})
+    steps = [
+        {"method": name, "stage": "train", "shared_by": [], "ratio": {"median": ratio}}
+        for name, ratio in (("ce", 1.0), ("crt", 1.5))
+    ]
+    bench = written(tmp_path, parts=FIGURES["parts"] | {"steps": steps})
+    page = build_report(collect(tmp_path / "records"), tmp_path / "page", sources(benches=[bench]))
+    visit = Pictures(browser, page)
+    time = {"ce": "1", "crt": "1.5", "gcl": "2"}
+    source = {"timed steps": ["ce", "crt"], "seconds of its runs, machine load included": ["gcl"]}
+    assert {row[0]: row[1] for row in visit.table("cost")[1:]} == time
+    assert {row[0]: row[2] for row in visit.table("cost")[1:]} == {one: of for of, some in source.items() for one in some}
+    assert "from timed steps; of 1 row from seconds, machine load included." in visit.reading("cost")
+    cells = visit.page.locator("table.board td[data-col=wall_seconds]")
+    boards = cells.evaluate_all("all => all.map(one => [one.parentNode.cells[1].dataset.text, one.dataset.value])")
+    assert {name: float(value) for name, value in boards} == {name: float(value) for name, value in time.items()}
+    visit.of("cost", "[name=measure]").select_option(label="as measured, machine load included")
+    assert {row[0]: row[1] for row in visit.table("cost")[1:]} == {"ce": "1", "crt": "6", "gcl": "2"}
+    visit.close()

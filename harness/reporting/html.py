@@ -271,6 +271,15 @@ class Findings(NamedTuple):
         pairs = [*self.effects, *self.others, *self.unresolved]
         return sum(found is not None for _, one in pairs for found in one.effects.values())
 
+    @property
+    def partial(self) -> str:
+        """How many of the table's methods are held against cross-entropy, where that is not all of them."""
+        section = self.board.section
+        others = {section.rows[head].first.method for head in section.families} - {REFERENCE}
+        pairs = [one.contrast for study in self.studies for one in study.measured if one.over_all]
+        held = {one.row.partition("-")[0] for one in pairs if one.against == REFERENCE} & others
+        return f"{len(held)} of {len(others)} methods; the others in Compare" if held < others else ""
+
 
 def _by_gain(pair: tuple[Study, MeasuredContrast]) -> float:
     return -pair[1].over_all.mean if pair[1].over_all else 0.0

@@ -166,7 +166,8 @@ class Ranked(NamedTuple):
 def study_results(tables: Ranked, sources: Sources) -> list[StudyResult]:
     """The studies that are described, with what the records say."""
     times = step_times(readable(sources.benches, read_speed)[0])
-    return [carry_out(study, tables.sections, tables.read, times) for study in load_studies(sources.folders)]
+    titles = {name: one.title for name, one in sources.abouts.items()}
+    return [carry_out(one, tables.sections, tables.read, times, titles) for one in load_studies(sources.folders)]
 
 
 def ranked_sections(

@@ -106,6 +106,7 @@ class Study(Named):
     quantity_rows: tuple[str, ...] = ()
     cost: bool = False  # whether training cost stands beside each difference
     starts: bool = False  # whether rows that start from pretrained weights are among them
+    every: str = ""  # a row that the table's other methods are held against, too; the best one first
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -223,9 +224,13 @@ def points(found: Effect) -> tuple[str, str, str]:
 
 
 def carry_out(
-    study: Study, sections: Sequence[Section], read: ReadEvidence, times: StepTimes = MappingProxyType({})
+    study: Study,
+    sections: Sequence[Section],
+    read: ReadEvidence,
+    times: StepTimes = MappingProxyType({}),
+    titles: Mapping[str, str] = MappingProxyType({}),
 ) -> StudyResult:
-    """A study with what the records say."""
+    """A study with what the records say; `titles` are of methods, by name."""
     place = (study.split, study.track)
     fitting = [one for one in sections if (one.protocol.split, one.protocol.track) == place]
     pretrained = [one for one in fitting if one.protocol.recipe.get("pretrained")]
@@ -236,11 +241,20 @@ def carry_out(
     section = fitting[0]
     rows = [row for one in (section, *(pretrained if study.starts else ())) for row in one.rows]
     groups = group_of_class(section.protocol.class_counts, section.protocol.shot_policy)
-    measured = tuple(_measure(contrast, rows, groups, read, times) for contrast in study.contrasts)
+    contrasts = (*study.contrasts, *_others(study, section, titles))
+    measured = tuple(_measure(contrast, rows, groups, read, times) for contrast in contrasts)
     by_key = {one.contrast.key: one for one in measured}
     findings = [text for finding in study.findings if (text := _sentence(finding, by_key))]
     withdrawn, quantities = len(study.findings) - len(findings), dict(_quantities(study, section))
     return StudyResult(study, measured, tuple(findings), withdrawn, section, quantities)
+
+
+def _others(study: Study, section: Section, titles: Mapping[str, str]) -> Iterator[Contrast]:
+    """The methods of a table that no contrast holds against the row of `every`, as the table has them."""
+    listed = {one.row for one in study.contrasts if one.against == study.every} | {study.every}
+    for row in (section.rows[head] for head in section.families) if study.every else ():
+        if row.name not in listed and row.ok_runs:
+            yield Contrast(titles.get(row.first.method, row.name), row.name, study.every, name=f"every {row.name}")
 
 
 class MissingError(Exception):

@@ -106,6 +106,28 @@ def test_costs_are_images_times_what_each_takes(measured: Collected, tmp_path: P
     assert f"1.10x | {100 * crt.over_all.mean / 1.1:+.1f}" in documents.study(found)
 
 
+def test_a_study_of_every_method_leaves_none_out(measured: Collected) -> None:
+    """The listed ones first, then the others by their rank; variants and failed rows are not among them."""
+    for seed in range(3):
+        store(measured.records[0][0].parents[1] / "flip", "crt", seed, [0.9] * 10, variant="flip")
+    tables = ranked_sections(collect(measured.records[0][0].parents[1]))
+    asked = made(every="ce", contrasts=STUDY["contrasts"][1:], findings=[])
+    found = carry_out(asked, tables.sections, tables.read, titles={"crt": "cRT"}).measured
+    added = [(one.contrast.label, one.contrast.row, one.contrast.against) for one in found[3:]]
+    assert added == [("balanced_softmax", "balanced_softmax", "ce"), ("cRT", "crt", "ce")]
+    assert all(one.over_all for one in found[3:])
+
+
+def test_a_list_that_is_not_of_all_methods_says_so(measured: Collected, tmp_path: Path) -> None:
+    folder = tmp_path / "methods" / "ours"
+    folder.mkdir(parents=True)
+    for every, said in (("", True), ("ce", False)):
+        study = STUDY | {"every": every, "contrasts": STUDY["contrasts"][:1], "findings": []}
+        (folder / "studies.yaml").write_text(yaml.safe_dump({"studies": [study]}))
+        page = build_report(measured, tmp_path / f"out{every}", replace(sources(), folders={"ours": folder}))
+        assert ("1 of 2 methods; the others in Compare" in page.read_text()) == said
+
+
 def test_findings_stand_only_where_their_verdicts_hold(measured: Collected) -> None:
     found = result(measured)
     assert found.withdrawn == 2

@@ -17,9 +17,8 @@ from harness.reporting.comparison import STATUSES, Comparison, Status
 from harness.reporting.costs import REFERENCE
 from harness.reporting.paper_tables import FilledTable
 from harness.reporting.significance import Classes, Effect, RunsOfRow, effect
-from harness.reporting.studies import points
 from harness.reporting.summary import Row
-from harness.reporting.tables import percent
+from harness.reporting.tables import percent, points
 from harness.reporting.views import ReadEvidence, correct_at, evidence_of
 
 LEVELS: Final = 4  # of colour on either side of cross-entropy

@@ -113,7 +113,7 @@ def board(section: Section, names: Sequence[str] = (), times: StepTimes = Mappin
             if row.ok_runs
         ],
         "pairs": section.pairs,
-        "halves": section.halves,
+        "differences": section.differences,
     }
 
 

@@ -25,7 +25,7 @@ from harness.reporting.drawer import differing
 from harness.reporting.inputs import Named, read_lists
 from harness.reporting.significance import Classes, Effect, RunsOfRow, Verdict, effect
 from harness.reporting.summary import Row, Section, in_all
-from harness.reporting.tables import percent
+from harness.reporting.tables import points
 from harness.reporting.views import ReadEvidence, correct_at, evidence_of
 
 STUDIES: Final = Path(__file__).with_name("studies.yaml")
@@ -210,17 +210,6 @@ def number(found: Effect | None) -> str:
         return "0.0, no image differs"
     mean, low, high = points(found)
     return f"{mean} ({low} to {high}{'' if found.inferred else ' by seed'})"
-
-
-def points(found: Effect) -> tuple[str, str, str]:
-    """Mean and bounds in points; a bound of a clear difference gets the digits that tell it from zero."""
-    digits = (1, 2, 3, 4) if found.verdict in ("better", "worse") else (1,)
-
-    def bound(value: float) -> str:
-        texts = [percent(value, count, signed=True) for count in digits]
-        return next((text for text in texts if text[0] in "+-"), texts[0])
-
-    return percent(found.mean, 1, signed=True), bound(found.low), bound(found.high)
 
 
 def carry_out(

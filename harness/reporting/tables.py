@@ -11,9 +11,11 @@ from typing import NamedTuple, TypeAlias
 from harness.metrics.shots import GROUPS
 from harness.reporting.comparison import Beside, Comparison
 from harness.reporting.paper_tables import FilledTable
+from harness.reporting.significance import Effect
 from harness.reporting.summary import METRICS, Metric, Row, Section, Stat
 
 DIGITS = 2
+SAME = 12  # digits of a share beyond which two sums may differ by the order of their parts
 NONE = "-"
 
 
@@ -31,6 +33,21 @@ def percent(value: float, digits: int, *, signed: bool = False) -> str:
     """A fraction in percent (or points, with its sign); a value that rounds to zero has no sign."""
     number = round(value * 100, digits) + 0.0  # + 0.0 turns -0.0 into 0.0
     return f"{number:+.{digits}f}" if signed and number else f"{number:.{digits}f}"
+
+
+def points(found: Effect) -> tuple[str, str, str]:
+    """Mean and bounds in points; a bound of a clear difference gets the digits that tell it from zero.
+
+    Every part of the page rounds here, so that a difference that was added up in another order reads the same.
+    """
+    digits = (1, 2, 3, 4) if found.verdict in ("better", "worse") else (1,)
+    mean, low, high = (round(value, SAME) for value in (found.mean, found.low, found.high))
+
+    def bound(value: float) -> str:
+        texts = [percent(value, count, signed=True) for count in digits]
+        return next((text for text in texts if text[0] in "+-"), texts[0])
+
+    return percent(mean, 1, signed=True), bound(low), bound(high)
 
 
 def published(value: float) -> str:

@@ -688,6 +688,23 @@ def test_compare_opens_on_the_best_against_cross_entropy(rich: Visit) -> None:
     assert form.locator("option:checked").all_inner_texts() == ["ce", "Balanced Softmax"]
 
 
+def test_compare_and_findings_print_the_same_difference(rich: Visit) -> None:
+    rich.page.locator("nav a[href='#findings']").click()
+    groups = rich.page.locator(".of-board:visible table.contrasts").first.locator("thead th").all_inner_texts()[2:-1]
+    cells = rich.page.locator(".of-board:visible table.contrasts").first.locator("tbody tr td.number").all_inner_texts()
+    found = dict(zip(groups, cells, strict=False))
+    rich.page.locator("nav a[href='#compare']").click()
+    lines = rich.page.locator(".comparison tbody tr").all()
+    shown = {line.locator("th").inner_text(): line.locator("td").last.inner_text() for line in lines}
+    assert {group: shown[group] for group in groups} == found
+    rich.page.locator("select[name=first]").select_option(label="Balanced Softmax")
+    rich.page.locator("select[name=second]").select_option(label="ce")
+    turned = rich.page.locator(".comparison tbody tr").first.locator("td").last.inner_text()
+    swap = {"+": "\u2212", "\u2212": "+"}
+    mean, low, high = re.findall(r"[+\u2212][\d.]+", shown["All"])
+    assert re.findall(r"[+\u2212][\d.]+", turned) == [swap[one[0]] + one[1:] for one in (mean, high, low)]
+
+
 def test_a_method_view_draws_its_runs_and_says_how_to_cite_it(rich: Visit) -> None:
     rich.page.locator("nav a[href='#methods']").click()
     view = rich.page.locator("#method-balanced_softmax")

@@ -11,11 +11,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from harness.base.files import write_json
+from harness.records.arrays import write_arrays
 from harness.records.collect import Collected, collect
-from harness.records.schema import costs_path, read_record
+from harness.records.evaluate import score_epoch
+from harness.records.evidence import evidence_path
+from harness.records.schema import costs_path, read_record, write_record
 from harness.reporting.report import build_report
 from tests.factories import collected, make_record, sources
 from tests.reporting import test_browser
@@ -370,3 +374,26 @@ def test_the_cost_is_that_of_the_boards_until_one_asks_for_another(browser: Any,
     visit.of("cost", "[name=measure]").select_option(label="as measured, machine load included")
     assert {row[0]: row[1] for row in visit.table("cost")[1:]} == {"ce": "1", "crt": "6", "gcl": "2"}
     visit.close()
+
+
+def test_a_framed_cell_of_grouped_classes_is_not_called_right(browser: Any, tmp_path: Path) -> None:
+    """Of 40 classes, ten groups of four: every image is taken for a neighbour of its group."""
+    counts, targets = [400 - 9 * c for c in range(40)], np.repeat(np.arange(40), 5)
+    facts: dict[str, Any] = {"class_counts": counts, "test_images": 200, "val_images": 0}
+    plain = make_record("ce", 0, 0.5, **facts)
+    scores = score_epoch(targets ^ 1, targets, counts, epoch=3, ece=0.1, policy=plain.shot_policy)
+    record = tmp_path / "records" / "seed0.json"
+    write_record(record, replace(plain, results={"last": scores, "best_val": None, "best_test": scores}))
+    arrays = {"targets": targets.astype(np.uint8), "predictions": (targets ^ 1)[None].astype(np.uint8)}
+    arrays |= {"rules": np.array(["last", "best_test"]), "row": np.array([0, 0]), "run_key": np.array(plain.run_key)}
+    arrays |= {"epochs": np.array([3]), "loss": np.ones(3), "learning_rate": np.ones(3)}
+    write_arrays(evidence_path(record), arrays | {"test": np.zeros(1), "val": np.empty(0)})
+    visit = Pictures(browser, page_of(tmp_path / "records", tmp_path / "page"))
+    about = visit.of("confusion", ".pic-about").inner_text()
+    assert about.endswith("Framed: taken for a class of the same group.")
+    assert visit.press("confusion", "Home").endswith("100 % taken for one of them")
+    visit.close()
+
+
+def test_a_framed_cell_of_single_classes_is_right(visit: Pictures) -> None:
+    assert visit.of("confusion", ".pic-about").inner_text().endswith("Framed: right.")

@@ -21,9 +21,10 @@ from harness.reporting.tables import percent
 from harness.splits.store import get_dataset
 
 TRACKS: Final = {
-    "paper": "each method with its own published recipe",
-    "common": "one recipe for all methods, so that they can be compared",
-    "short": "the common recipe with fewer epochs, so that it runs without a GPU",
+    "paper": "each method with its own published recipe. Only these rows may be held against a paper's number",
+    "common": "one recipe for all methods. Compare rows within this board only, never with a paper's number",
+    "short": "the common recipe with fewer epochs, so that it runs without a GPU. "
+    "Compare rows within this board only, never with a paper's number",
 }
 FOOTNOTES: Final = {
     "†": (

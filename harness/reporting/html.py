@@ -56,6 +56,10 @@ COLUMNS = (*(metric.key for metric in METRICS), "interval", "n", *(cost.key for 
 RULE_TITLES = {"last": "Last epoch", "best_val": "Best on validation", "best_test": "Best on test (optimistic)"}
 DIGITS = 1
 WALL = "from the seconds of its runs, machine load included"
+TRACK_WORDS = {
+    "Track": "Whose recipe the rows of a board are trained with. It says what they may be compared with.",
+    **{track.capitalize(): f"{words[0].upper()}{words[1:]}." for track, words in TRACKS.items()},
+}
 GLOSSARY = {
     "Imbalance factor": "Training images of the most frequent class over those of the rarest.",
     "Backbone": "The network that makes features of an image, without its last layer.",
@@ -138,6 +142,7 @@ def _environment() -> Environment:
         "policies": {name: description for name, (description, _) in POLICIES.items()},
         "headline": HEADLINE,
         "glossary": GLOSSARY,
+        "words": {**TRACK_WORDS, **GLOSSARY},
     }
     functions = (drawer.flat, drawer.facts, tables.header, tables.published, tables.seeds, pictures, common_marks)
     environment.globals |= {

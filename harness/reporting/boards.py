@@ -33,6 +33,7 @@ FOOTNOTES: Final = {
     ),
     "‡": (OTHER_CODE, "measured with an earlier version of the code; not yet shown to give the same numbers"),
 }
+MILD: Final = next(iter(FOOTNOTES))  # says that the numbers are the same
 TUNED: Final = "tuned on the test part"  # how the mark of such a recipe begins
 LONGEST_MARK: Final = 64  # that a table shows whole
 WIDTH: Final = 160  # of a forest plot, in its own units
@@ -123,6 +124,11 @@ class Board:
         return self.conditions if self.section.conflicts else self.section.protocol.track
 
     @property
+    def name(self) -> str:
+        """What the page calls it, away from the table."""
+        return f"{self.title} ({self.track})"
+
+    @property
     def words(self) -> str:
         """What a search finds it by."""
         p = self.section.protocol
@@ -169,6 +175,12 @@ class Board:
     def on_all(self) -> list[str]:
         """The signs that every row would have."""
         return [sign for sign, rows, _ in self.footnotes if rows == len(self.section.rows)]
+
+    @property
+    def no_news(self) -> list[str]:
+        """The signs that a row of Findings goes without: every row would have them, or most, and they warn of nothing."""
+        mild = [sign for sign, rows, _ in self.footnotes if sign == MILD and 2 * rows > len(self.section.rows)]
+        return [*self.on_all, *(sign for sign in mild if sign not in self.on_all)]
 
     @property
     def families(self) -> Iterator[tuple[int, Row, list[tuple[int, Row]]]]:

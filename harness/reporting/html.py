@@ -35,6 +35,7 @@ from harness.reporting.studies import (
     common_marks,
     number,
     ranked,
+    usual_study,
 )
 from harness.reporting.summary import COSTS, METRICS, RULES, Cost, Row, Stat
 
@@ -98,6 +99,7 @@ def render(
             **others,
             **_naming(methods),
             boards=boards,
+            board_of={row.key: board for board in boards for row in board.section.rows},
             methods=methods,
             papers=papers,
             matrix=coverage(papers),
@@ -144,10 +146,10 @@ def _environment() -> Environment:
         "glossary": GLOSSARY,
         "words": {**TRACK_WORDS, **GLOSSARY},
     }
-    functions = (drawer.flat, drawer.facts, tables.header, tables.published, tables.seeds, pictures, common_marks)
-    environment.globals |= {
-        function.__name__: function for function in (*functions, commands, interval, split_marks, short_mark, warns)
-    }
+    of_rows = (drawer.flat, drawer.facts, drawer.first_facts, tables.header, tables.published, tables.seeds, interval)
+    of_marks = (split_marks, short_mark, warns, common_marks)
+    others = (pictures, usual_study, commands)
+    environment.globals |= {function.__name__: function for function in (*of_rows, *of_marks, *others)}
     environment.globals |= {
         "number_text": _cell,
         "percent": _percent,
@@ -245,9 +247,9 @@ def _naming(methods: list[MethodView]) -> dict[str, object]:
     }
 
 
-def _data(titles: Mapping[str, str], *of: Any) -> dict[str, Any]:
-    """What a board's pictures are drawn from, with rows by the titles of their methods."""
-    made = board(*of)
+def _data(titles: Mapping[str, str], name: str, *of: Any) -> dict[str, Any]:
+    """What a board's pictures are drawn from, with its name, and rows by the titles of their methods."""
+    made = board(*of) | {"board": name}
     for one in made["series"]:
         one |= {"name": display_name(one["name"], titles), "code": one["name"]}
     return made

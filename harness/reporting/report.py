@@ -118,8 +118,8 @@ def build_report(collected: Collected, out: Path, sources: Sources) -> Path:
     left_out = sorted([*ranked.left_out, *((label(path), label(why)) for path, why in published.left_out)])
     in_cells = {cell.claim: cell for table in papers for cell in table.cells}
     comparisons = [in_cells.get(claim) or published.rows.beside(claim) for claim in in_order(sources.claims)]
-    methods = method_views(sections, comparisons, sources.folders, sources.resolve)
     boards = boards_of(sections)
+    methods = method_views([one.section for one in boards], comparisons, sources.folders, sources.resolve)
     first = overview(boards, papers, {name: one.title for name, one in sources.abouts.items()}, ranked.read)
     others = {"overview": first, "speed": speed, "weights": weights, "left_out": left_out, "across": _across(sections)}
     others |= {"class_names": _class_names(collected, sections), "step_times": step_times(speed)}

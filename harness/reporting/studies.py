@@ -8,6 +8,7 @@ takes its numbers from the contrasts, says what must hold for it to be true, and
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -200,6 +201,13 @@ def _by_size(pair: tuple[Study, MeasuredContrast]) -> float:
 def common_marks(lines: Iterable[MeasuredContrast]) -> list[str]:
     """Marks that every contrast with numbers has, so that they are said once."""
     return in_all([one.marks for one in lines if not one.missing])
+
+
+def usual_study(pairs: Iterable[tuple[Study | None, MeasuredContrast]]) -> Study | None:
+    """The study of most of the contrasts, so that it is named once; None where there is none, or they are all of one."""
+    studies = [study for study, _ in pairs if study]
+    (name, count), *others = Counter(study.id for study in studies).most_common() or [("", 0)]
+    return next(study for study in studies if study.id == name) if others and 2 * count > len(studies) else None
 
 
 def number(found: Effect | None) -> str:

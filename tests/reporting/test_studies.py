@@ -29,6 +29,7 @@ from harness.reporting.studies import (
     common_marks,
     load_studies,
     ranked,
+    usual_study,
 )
 from harness.spec.entries import parse_entry
 from harness.spec.recipes import resolve
@@ -220,6 +221,15 @@ def test_what_is_to_be_known_of_all_contrasts_is_said_once() -> None:
     ]
     assert common_marks(lines) == ["both"]
     assert common_marks([]) == []
+
+
+def test_the_study_of_most_contrasts_is_named_once() -> None:
+    one, other = (made(id=name, title=name, findings=[]) for name in ("one", "other"))
+    line = MeasuredContrast(Contrast("x", "a", "b"))
+    assert usual_study([(one, line), (one, line), (other, line)]) is one
+    assert usual_study([(one, line), (other, line)]) is None  # no more of one than of the other
+    assert usual_study([(one, line)]) is None  # nothing to tell apart
+    assert usual_study([]) is None
 
 
 def test_another_split_is_not_run(measured: Collected) -> None:

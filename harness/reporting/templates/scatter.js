@@ -136,8 +136,11 @@ class CostAccuracy extends Scatter {
     const timed = gallery.rows.filter(({ cost }) => cost[measure] !== null).map((one) => ({ one }));
     const left = gallery.rows.length - timed.length;
     const rows = left === 1 ? "row was" : "rows were";
-    const loose = measure === "time" ? (gallery.variants.checked ? timed : onePerMethod(timed)).filter(({ one }) => one.cost.steps === null).length : 0;
-    const from = ({ cost }) => (measure === "time" && cost.steps !== null ? "timed steps" : "seconds of its runs, machine load included");
+    const shown = gallery.variants.checked ? timed : onePerMethod(timed);
+    const loose = shown.filter(({ one }) => measure === "times" || one.cost.steps === null).length;
+    const load = "the seconds of runs, machine load included";
+    const source = loose < shown.length ? `timed steps, as if each ran alone${loose ? `; ${loose} of ${shown.length} from ${load}` : ""}` : load;
+    const from = ({ cost }) => (measure === "time" && cost.steps !== null ? "timed steps" : "the seconds of its runs, machine load included");
     const seconds = ({ cost }) => (cost.seconds ? [String(cost.seconds[0]), `${cost.seconds[1]} to ${cost.seconds[2]}`] : ["-", "-"]);
     return {
       x: {
@@ -153,7 +156,7 @@ class CostAccuracy extends Scatter {
       },
       y: { ...accuracyAxis(rule, "all", "All"), title: "accuracy over all images (%)" },
       order: "From the cheapest up, as (cost, accuracy)",
-      note: `${{ time: " As if each ran alone, from timed steps", times: " Machine load included" }[measure]}${loose ? `; of ${loose} ${loose === 1 ? "row" : "rows"} from seconds, machine load included` : ""}.${left ? ` ${left} ${rows} timed under another load than ${REFERENCE}, or not at all, and left out.` : ""}`,
+      note: ` Cost from ${source}.${left ? ` ${left} ${rows} timed under another load than ${REFERENCE}, or not at all, and left out.` : ""}`,
       missing: reference ? `No row that is shown has a cost to hold against that of ${REFERENCE}.` : `This board has no row of ${REFERENCE} that costs could be relative to.`,
     };
   }

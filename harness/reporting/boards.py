@@ -178,7 +178,7 @@ class Board:
 
     @property
     def no_news(self) -> list[str]:
-        """The signs that a row of Findings goes without: every row would have them, or most, and they warn of nothing."""
+        """The signs that rows of Findings go without: every row would have them, or most, and they warn of nothing."""
         mild = [sign for sign, rows, _ in self.footnotes if sign == MILD and 2 * rows > len(self.section.rows)]
         return [*self.on_all, *(sign for sign in mild if sign not in self.on_all)]
 

@@ -80,11 +80,9 @@ def facts(row: Row) -> tuple[list[tuple[str, str]], list[str], list[list[str]]]:
 def first_facts(row: Row) -> list[tuple[str, str]]:
     """The seeds of a row, the machine and the code that they were run with; what differs, in turn."""
     of_runs = [dict(run_facts(run)) for run in row.runs]
-    found = [("Seeds", ", ".join(str(run.record.seed) for run in row.runs))]
-    for name in FIRST:
-        if texts := list(dict.fromkeys(text for one in of_runs if (text := one.get(name)))):
-            found.append((name, "; ".join(texts)))
-    return found
+    seeds = ", ".join(str(run.record.seed) for run in row.runs)
+    others = ((name, "; ".join(dict.fromkeys(one[name] for one in of_runs if name in one))) for name in FIRST)
+    return [("Seeds", seeds), *((name, texts) for name, texts in others if texts)]
 
 
 def run_facts(run: RunResult) -> Iterator[tuple[str, str]]:

@@ -164,7 +164,7 @@ class _Facts:
 
 
 def _rare_classes(boards: Sequence[Board], everywhere: set[str], facts: _Facts) -> Finding | None:
-    """Who is best in the few-shot classes, where most of them are, what intervals say of its lead, and what it costs."""
+    """Who is best in the few-shot classes, where most of them are, what intervals say of its lead, and its price."""
     board = next(iter(boards), None)
     base = board.reference() if board else None
     rows = sorted(_measured(board, "few"), key=lambda row: -_mean(row, "few")) if board else []
@@ -185,8 +185,8 @@ def _rare_classes(boards: Sequence[Board], everywhere: set[str], facts: _Facts) 
         text += " (row Few of Compare)."
     else:
         second, lead = leads[0]
-        text += f"It leads each of the other {len(others)} that ran on this set, by the intervals of the paired differences "
-        text += f"in these classes (row Few of Compare): {facts.name(second)} by {_interval(lead)}."
+        text += f"It leads each of the other {len(others)} that ran on this set, by the intervals of the paired "
+        text += f"differences in these classes (row Few of Compare): {facts.name(second)} by {_interval(lead)}."
     if elsewhere := len(everywhere - {row.first.method for row in board.section.rows}):
         text += f" {elsewhere} of {len(everywhere)} methods {'has' if elsewhere == 1 else 'have'} not run there."
     price = facts.effect(board, best, base, "many")

@@ -5,7 +5,6 @@ Everything that grows with the number of classes is put into bins here, so that 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Sequence
 from statistics import fmean
 from types import MappingProxyType

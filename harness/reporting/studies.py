@@ -204,7 +204,7 @@ def common_marks(lines: Iterable[MeasuredContrast]) -> list[str]:
 
 
 def usual_study(pairs: Iterable[tuple[Study | None, MeasuredContrast]]) -> Study | None:
-    """The study of most of the contrasts, so that it is named once; None where there is none, or they are all of one."""
+    """The study of most contrasts, so that it is named once; None where there is none, or all are of one."""
     studies = [study for study, _ in pairs if study]
     (name, count), *others = Counter(study.id for study in studies).most_common() or [("", 0)]
     return next(study for study in studies if study.id == name) if others and 2 * count > len(studies) else None

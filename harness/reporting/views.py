@@ -133,9 +133,10 @@ def _differences(
     for score in ("all", *GROUPS) if targets else ():
         classes = None if score == "all" else [index for index, group in enumerate(groups) if group == score]
         if classes is None or classes:
-            pairs = zip(*pair_effects(whole, targets[0], classes), strict=True)
-            below = (zip(means[:i].tolist(), halves[:i].tolist(), strict=True) for i, (means, halves) in enumerate(pairs))
-            differences[score] = [[_rounded_effect(*pair) for pair in row] for row in below]
+            means, halves = pair_effects(whole, targets[0], classes)
+            differences[score] = [
+                [_rounded_effect(float(means[i, j]), float(halves[i, j])) for j in range(i)] for i in range(len(whole))
+            ]
     return differences
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -61,7 +62,8 @@ def tables(
     from harness.reporting.documents import refresh_files
     from harness.reporting.report import fill_tables, ranked_sections, sources, study_results
 
-    ranked, found = ranked_sections(records_in(records)), sources()
+    found = replace(sources(), current=None)  # which code measured a row stands on the page, not in prose
+    ranked = ranked_sections(records_in(records), found)
     papers = fill_tables(ranked.sections, found).tables
     changed = refresh_files(files, ranked.sections, study_results(ranked, found), papers)
     for path in files:

@@ -108,6 +108,9 @@ def publish_command(
 
     done = publish_site(records_in(roots), sources(), read_site(site), out, site.parent)
     print(f"{out / 'index.html'}: version {done.manifest.name}, {len(done.manifest.records)} runs")
+    if done.unplaced:
+        lost = ", ".join(f"{count} of {dataset}" for dataset, count in done.unplaced.items())
+        print(f"{site}: on none of its boards: {lost} (runs, by data set)", file=sys.stderr)
     if done.archived:
         print(f"{out / 'archive' / done.archived}: the version before")
 

@@ -4,7 +4,8 @@ A GPU does a step of a small network faster than the host can launch its kernels
 whole, but it can be wrong without a word: it reads and writes the memory that it was captured with, and numbers of the
 host are those of the capture. So its first steps are taken twice from the same state, eagerly and from the graph, and
 losses, weights, statistics and the method's state are compared; so they are once more in epochs 1, 2, 4, 8 and so on,
-since other runs may share the card by then. Likewise bfloat16 and TF32 are held against float32.
+since other runs may share the card by then. A method that counts on the host in its steps has no graph, and one whose
+numbers on the host are others after an epoch gets a new one. Likewise bfloat16 and TF32 are held against float32.
 """
 
 from __future__ import annotations
@@ -23,8 +24,10 @@ from harness.engine.batches import StepPlans
 from harness.engine.state import Content, Saved, State
 
 GRAPH = "LTBENCH_GRAPH"
+NO_MEMORY = "there is no memory for a copy of the state"
 WARM_UP = 2  # steps before anything is checked: what is made once is made, and cuDNN has chosen its algorithms
 CHECKS = 3  # steps that are taken in both ways before the fast one is trusted; 1 where only the epoch is another
+EAGER, EXACT = "eager steps instead of a graph", "float32 instead of"  # how lines begin that say what was given up
 TRUSTED = "it was trusted"  # what a run must say of itself: numbers of its earlier epochs may be wrong
 # Relative, as a GPU sums in another order each time. Other convolutions of a CPU move a tensor's step by 1e-5 mostly,
 # and by up to 0.03 where a ReLU's input changes its sign; a wrong gradient by about 1.
@@ -106,6 +109,7 @@ class _Captured:
         self._plans = tuple(plan.copied() for plan in plans)
         self.asked: dict[str | float, Any] = {}
         self.addresses: dict[str, int] = {}  # of what steps change in place
+        self.host: dict[str, Any] = {}  # the method's numbers and texts there
         self._made: list[tuple[Content, Content]] = []  # where tensors that a step makes anew belong
 
     def capture(self, step: Callable[[StepPlans], Tensor], context: Watched, state: State, before: Saved) -> None:
@@ -116,7 +120,7 @@ class _Captured:
             self.graph.capture(lambda: step(self._plans))
         finally:
             context.asked = None
-        self.epoch, self._made = context.epoch, state.replaced(before)
+        self.epoch, self._made, self.host = context.epoch, state.replaced(before), before.host
         state.restore(before, values_only=True)
 
     def replay(self, plans: StepPlans) -> Tensor:
@@ -127,11 +131,12 @@ class _Captured:
         return self.graph.replay().clone()
 
     def holds(self, context: Watched, state: State) -> bool:
-        """Whether nothing has changed that it takes for granted. Memory is looked at once an epoch: in between, no
-        code but the step's own has run."""
+        """Whether nothing has changed that it takes for granted. Memory and host are looked at once an epoch: in
+        between, no code but the step's own has run."""
         if context.same(self.asked) and self.epoch != context.epoch:
-            now = state.addresses()
-            self.epoch = context.epoch if all(now.get(p) == there for p, there in self.addresses.items()) else -1
+            lies, host = state.taken_for_granted()
+            same = host == self.host and all(lies.get(p) == there for p, there in self.addresses.items())
+            self.epoch = context.epoch if same else -1
         return self.epoch == context.epoch and context.same(self.asked)
 
 
@@ -212,51 +217,80 @@ class Steps:
     def _in_both_precisions(self, plans: StepPlans, precision: Precision) -> Tensor:
         """A step in the low precision and in float32; where they differ too much, float32 stands from here on."""
         state, low, self._compared = self._state, precision.low, self._compared + 1
-        before = state.saved()
+        before = self._copied()
+        if before is None:
+            self._round_no_more(f"{EXACT} {low}: {NO_MEMORY}")
+            return self._step(plans)
         loss = self._step(plans)
-        after = state.saved()
+        after = self._copied()
         state.restore(before)
         with precision.exact():
             exact = self._step(plans)
+        if after is None:
+            self._round_no_more(f"{EXACT} {low}: {NO_MEMORY}")
+            return exact
         limits, rounded, right = PRECISION_TOLERANCE[low], float(loss), float(exact)
         apart = state.weights_apart(before, after)
         if abs(rounded - right) <= limits["loss"] * max(abs(right), 1e-3) and apart <= limits["weights"]:
             state.restore(after)
             return loss
-        precision.stay_exact()
-        self._precision = None
-        self._fell_back(
-            f"float32 instead of {low}: its loss was {rounded:.6g} and not {right:.6g}, "
+        self._round_no_more(
+            f"{EXACT} {low}: its loss was {rounded:.6g} and not {right:.6g}, "
             f"its weights {apart:.2g} of their movement away"
         )
         return exact
 
+    def _round_no_more(self, line: str) -> None:
+        self.give_up_as_before([line])
+        self._fell_back(line)
+
+    def give_up_as_before(self, lines: Sequence[str]) -> None:
+        """Does not try again what `fell_back` was told of, before a run was resumed say."""
+        if self._precision is not None and any(line.startswith(EXACT) for line in lines):
+            self._precision.stay_exact()
+            self._precision = None
+        if any(line.startswith(EAGER) for line in lines):
+            self._new_graph = None
+            self._graphs.clear()
+
+    def _copied(self) -> Saved | None:
+        """A copy of the state; None where there is no memory for one."""
+        try:
+            return self._state.saved()
+        except torch.OutOfMemoryError:
+            return None
+
     def _checked(self, known: _Captured | None, plans: StepPlans) -> Tensor:
         """A step that is taken eagerly and by the graph; where they differ, the eager one stands from here on."""
-        state, new_graph, size = self._state, self._new_graph, len(plans[0].order)
-        assert new_graph is not None
-        before = state.saved()
+        trusted = known is not None and not known.checks
+        before = self._copied()
         loss = self._step(plans)
-        after = state.saved()
-        state.restore(before)
+        after = self._copied() if before else None
+        if before is None or after is None:
+            return self._without_graph(NO_MEMORY, trusted, loss)
+        if counted := _counted(before, after):
+            return self._without_graph(f"each step changes '{counted}' on the host", trusted, loss)
+        self._state.restore(before)
         try:
-            if known is None:
-                known = _Captured(new_graph(), plans, self._checks.get(size, CHECKS))
-                known.capture(self._step, self._context, state, before)
-                known.addresses = _in_place(before, after)
+            known = known or self._captured(plans, before, after)
             found = known.replay(plans)
             reason = self._differs(before, after, loss, found)
         except Exception as error:
             # CUDA's, of what a graph cannot hold, or a method's own; the eager step has just worked.
             reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
         if reason or known is None:
-            state.restore(after)
-            trusted = size in self._graphs and not self._graphs[size].checks
-            self._give_up(f"{TRUSTED} until epoch {self._context.epoch}; then {reason}" if trusted else reason)
-            return loss
+            self._state.restore(after)
+            return self._without_graph(reason, trusted, loss)
         known.checks, known.checked = max(known.checks - 1, 0), self._context.epoch
-        self._graphs[size] = known
+        self._graphs[len(plans[0].order)] = known
         return found
+
+    def _captured(self, plans: StepPlans, before: Saved, after: Saved) -> _Captured:
+        assert self._new_graph is not None
+        known = _Captured(self._new_graph(), plans, self._checks.get(len(plans[0].order), CHECKS))
+        known.capture(self._step, self._context, self._state, before)
+        known.addresses = _in_place(before, after)
+        return known
 
     def _differs(self, before: Saved, after: Saved, loss: Tensor, found: Tensor) -> str:
         """In words what makes the graph's step another one than the eager step; "" if nothing does."""
@@ -268,12 +302,20 @@ class Steps:
             return f"'{where}' was {apart:.2g} of its movement away from the eager step's"
         return ""
 
-    def _give_up(self, reason: str) -> None:
+    def _without_graph(self, reason: str, trusted: bool, loss: Tensor) -> Tensor:
+        """Gives graphs up, after a step that was taken eagerly."""
         if wanted() == "on":
             raise RunFailed(f"{GRAPH}=on: the graph failed: {reason}")
-        self._new_graph = None
-        self._graphs.clear()
-        self._fell_back(f"eager steps instead of a graph: {reason}")
+        line = f"{EAGER}: {f'{TRUSTED} until epoch {self._context.epoch}; then ' if trusted else ''}{reason}"
+        self.give_up_as_before([line])
+        self._fell_back(line)
+        return loss
+
+
+def _counted(before: Saved, after: Saved) -> str:
+    """Where a step has left another number or text on the host; "" if nowhere. A replayed step would not."""
+    paths = (*before.host, *(path for path in after.host if path not in before.host))
+    return next((path for path in paths if before.host.get(path) != after.host.get(path)), "")
 
 
 def _in_place(before: Saved, after: Saved) -> dict[str, int]:

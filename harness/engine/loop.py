@@ -126,7 +126,7 @@ class StageRun:
     @property
     def notes(self) -> tuple[str, ...]:
         """What a reader of its numbers must know."""
-        counts = (line for line in self.costs.fell_back if line.startswith("float32") or graph.TRUSTED in line)
+        counts = (line for line in self.costs.fell_back if line.startswith(graph.EXACT) or graph.TRUSTED in line)
         return (*self.batches.notes, *self.evaluation.notes, *(f"{self.job.stage}: {line}" for line in counts))
 
     # ---- training -----------------------------------------------------------------------------------------------
@@ -314,6 +314,7 @@ class StageRun:
             key: [v.numpy() if isinstance(v, Tensor) else v for v in values] for key, values in state["history"].items()
         }
         self.history, self.costs = History(**arrays), Costs(**state["costs"])
+        self.steps.give_up_as_before(self.costs.fell_back)
         self.model.load_state_dict(state["model"] | own["buffers"])
         self.network.optimizer.load_state_dict(state["optimizer"])
         self.network.average_weights.load_state_dict(state["average"] | own["average"])

@@ -14,7 +14,7 @@ from harness.api import Batch, Classifier, Method, Task
 from harness.base.errors import RunFailed, RunSkipped, UserError
 from harness.engine.checkpoint import tensors_digest
 from harness.engine.compiling import COMPILE, compiled
-from harness.engine.device import arithmetic, replays, set_tf32
+from harness.engine.device import TF32, arithmetic, replays, set_tf32, switched_on
 from harness.engine.job import StageJob
 from harness.engine.parallel import forward_pass, micro_batches, with_synchronised_batchnorm
 from harness.engine.pretrained import start_backbone
@@ -70,6 +70,8 @@ class Network:
         self.method.on_stage_start(self.model, job.stage)
         self._compiled = compiled(self.model.backbone)
         self._bfloat16 = job.precision == "bfloat16"
+        if device.type == "cuda":
+            set_tf32(switched_on(TF32))  # an earlier run of this process may have ended without it
         self._build_optimizer()
         self._check_hooks()
         self._check_spread()

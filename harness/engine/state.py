@@ -3,27 +3,32 @@
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-INSIDE = ("harness", "methods")  # whose objects are looked into: a method's own helpers
-
+CODE = (type, ModuleType, FunctionType, MethodType, BuiltinFunctionType)  # not looked into, unlike all other objects
+PLAIN = (bool, int, float, complex, str, bytes, type(None))
 
 Content = dict[Any, Any]
 
 
 @dataclass(frozen=True)
 class Saved:
-    """A state: tensors by where they are found, their values, what their containers held, and generators."""
+    """A state: tensors by where they are found, their values, what their containers held, generators, and the numbers
+    and texts of the host."""
 
     tensors: dict[str, Tensor]
     values: dict[str, Tensor]
     containers: list[tuple[Content, Content]]
     generators: list[Tensor]
+    host: dict[str, Any]
 
 
 class State:
@@ -41,17 +46,18 @@ class State:
         """All tensors, by where they are found."""
         return self._walk()[0]
 
-    def addresses(self) -> dict[str, int]:
-        """Where in memory they lie."""
-        return {path: tensor.data_ptr() for path, tensor in self.tensors().items()}
+    def taken_for_granted(self) -> tuple[dict[str, int], dict[str, Any]]:
+        """Where in memory the tensors lie, and the numbers and texts of the host: a graph has both in it."""
+        tensors, _, host = self._walk()
+        return {path: tensor.data_ptr() for path, tensor in tensors.items()}, host
 
     @torch.no_grad()
     def saved(self) -> Saved:
         """A copy."""
-        tensors, containers = self._walk()
+        tensors, containers, host = self._walk()
         values = {path: tensor.detach().clone() for path, tensor in tensors.items()}
         states = [generator.get_state() for generator in self._generators]
-        return Saved(tensors, values, [(container, dict(container)) for container in containers], states)
+        return Saved(tensors, values, [(container, dict(container)) for container in containers], states, host)
 
     @torch.no_grad()
     def restore(self, saved: Saved, *, values_only: bool = False) -> None:
@@ -100,14 +106,16 @@ class State:
         )
         return float(apart / moved.clamp_min(torch.finfo(torch.float32).tiny))
 
-    def _walk(self) -> tuple[dict[str, Tensor], list[Content]]:
-        tensors, containers, seen = dict[str, Tensor](), list[Content](), set[int]()
+    def _walk(self) -> tuple[dict[str, Tensor], list[Content], dict[str, Any]]:
+        tensors, containers, host, seen = dict[str, Tensor](), list[Content](), dict[str, Any](), set[int]()
         for path, found in _inside(self._parts, "", seen):
             if isinstance(found, Tensor):
                 tensors[path] = found
-            else:
+            elif isinstance(found, dict):
                 containers.append(found)
-        return tensors, containers
+            else:
+                host[path] = found
+        return tensors, containers, host
 
 
 def _ratio(now: Tensor, wanted: Tensor, before: Tensor | None) -> Tensor:
@@ -122,25 +130,31 @@ def _ratio(now: Tensor, wanted: Tensor, before: Tensor | None) -> Tensor:
 
 
 def _inside(value: Any, path: str, seen: set[int]) -> Iterator[tuple[str, Any]]:
-    """The tensors and dictionaries below a value, each once, with their places."""
-    if id(value) in seen:
-        return
-    if isinstance(value, Tensor):
+    """The tensors and dictionaries below a value, each once, and the numbers and texts, with their places."""
+    if isinstance(value, PLAIN):
+        yield path, value
+    elif isinstance(value, np.ndarray):
+        yield path, value.tobytes()
+    elif isinstance(value, list | tuple | set | deque):
+        yield path, (len(value), *(item for item in value if isinstance(item, PLAIN)))
+        for number, item in enumerate(value):
+            if not isinstance(item, PLAIN):
+                yield from _inside(item, f"{path}.{number}", seen)
+    elif id(value) not in seen:
         seen.add(id(value))
+        yield from _inside_once(value, path, seen)
+
+
+def _inside_once(value: Any, path: str, seen: set[int]) -> Iterator[tuple[str, Any]]:
+    if isinstance(value, Tensor):
         yield path, value
     elif isinstance(value, dict):
-        seen.add(id(value))
         yield path, value
         for number, (key, item) in enumerate(list(value.items())):
             name = key if isinstance(key, str) else str(number)  # an optimizer's state is kept by parameter
             yield from _inside(item, f"{path}.{name}" if path else name, seen)
-    elif isinstance(value, list | tuple):
-        for number, item in enumerate(value):
-            yield from _inside(item, f"{path}.{number}", seen)
     elif isinstance(value, nn.Module):
-        seen.add(id(value))
         for name, tensor in (*value.named_parameters(), *value.named_buffers()):
             yield from _inside(tensor, f"{path}.{name}", seen)
-    elif type(value).__module__.partition(".")[0] in INSIDE or isinstance(value, torch.optim.Optimizer):
-        seen.add(id(value))
+    elif hasattr(value, "__dict__") and not isinstance(value, CODE):
         yield from _inside(vars(value), path, seen)

@@ -72,7 +72,7 @@ def _run(record: Record) -> tuple[str, str, int, str]:
 def preview(folder: Path, present: Collected, sources: Sources) -> str:
     """What the submission would change, as Markdown."""
     found = read_submission(folder, present)
-    before, after = (ranked_sections(one).sections for one in (present, found.after))
+    before, after = (ranked_sections(one, sources).sections for one in (present, found.after))
     sent = {id(record) for record in (*found.new, *found.again)}
     rows = [(section, row) for section in after for row in section.rows if sent & {id(run.record) for run in row.runs}]
     lines = ["## What this submission changes", "", *_counts(found), "", "### Its rows", "", *_rows(rows)]

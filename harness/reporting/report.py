@@ -110,7 +110,7 @@ def recipe_now(entry: str, dataset: str) -> RecipeValues | None:
 def build_report(collected: Collected, out: Path, sources: Sources) -> Path:
     """Writes the page, its tables and its figures under `out`, and returns the page's path."""
     label = _labels(collected)
-    ranked = ranked_sections(collected, sources.current, sources.tuned)
+    ranked = ranked_sections(collected, sources)
     sections, studies = ranked.sections, study_results(ranked, sources)
     studies = [one for one in studies if sources.splits is None or one.study.split in sources.splits]
     published = fill_tables(sections, sources)
@@ -170,17 +170,9 @@ def study_results(tables: Ranked, sources: Sources) -> list[StudyResult]:
     return [carry_out(one, tables.sections, tables.read, times, titles) for one in load_studies(sources.folders)]
 
 
-def ranked_sections(
-    collected: Collected,
-    current: Mapping[str, str] | None = None,
-    tuned: Mapping[str, Mapping[str, str]] | None = None,
-) -> Ranked:
-    """Tables from records.
-
-    Args:
-        tuned: method -> data set -> which value of its recipe was chosen after that test part was seen.
-        current: code version of each method as it is now; a record measured with another one is marked.
-    """
+def ranked_sections(collected: Collected, sources: Sources | None = None) -> Ranked:
+    """Tables from records, with marks where the code was another one or the recipe has seen the test part."""
+    sources = sources or Sources()
     label = _labels(collected)
     left_out = [(label(path), label(reason)) for path, reason in collected.left_out]
     paths = {label(path): path for path, _ in collected.records}
@@ -194,12 +186,12 @@ def ranked_sections(
                 left_out.append(why)
             return None
 
-    same = read_same_code() if current else {}
+    same = read_same_code() if sources.current else {}
     lacking = {path: f"not fully checked: {reason}" for path, reason in collected.unchecked}
     runs = []
     for path, record in collected.records:
-        note = "; ".join(filter(None, (lacking.get(path), _note(record, current, same))))
-        seen = f"tuned on the test part: {why}" if (why := _tuned(record, tuned or {})) else ""
+        note = "; ".join(filter(None, (lacking.get(path), _note(record, sources.current, same))))
+        seen = f"tuned on the test part: {why}" if (why := _tuned(record, sources.tuned)) else ""
         runs.append(RunResult(label(path), record, collected.costs(path), note, collected.tier(path), seen))
     return Ranked([with_evidence(section, read) for section in summarize(runs)], left_out, read)
 

@@ -1,8 +1,9 @@
 """Studies: what a choice is worth, one part of a method or of the protocol changed and all else the same.
 
-A study is a list of contrasts, each between two rows of one table, and findings in words. Studies of the protocol stand
-in `harness/reporting/studies.yaml`, those of a method in its folder's `studies.yaml`. They hold no numbers: a finding
-takes its numbers from the contrasts, says what must hold for it to be true, and is withdrawn where that does not.
+A study is a list of contrasts, each between two rows of one table (of two, where starts are compared), and findings in
+words. Studies of the protocol stand in `harness/reporting/studies.yaml`, those of a method in its folder's
+`studies.yaml`. They hold no numbers: a finding takes its numbers from the contrasts, says what must hold for it to be
+true, and is withdrawn where that does not.
 """
 
 from __future__ import annotations

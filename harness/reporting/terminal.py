@@ -16,7 +16,7 @@ from harness.metrics.selection import SELECTION_RULES
 from harness.records.collect import Collected
 from harness.records.schema import Record
 from harness.reporting import tables
-from harness.reporting.report import ranked_sections
+from harness.reporting.report import ranked_sections, sources
 from harness.reporting.summary import Section
 from harness.reporting.tables import Value
 
@@ -33,7 +33,7 @@ def show(collected: Collected, suite: str, selection: str, form: str) -> None:
     if form not in FORMATS:
         raise unknown("format", form, FORMATS, where="--format")
     chosen = [(path, r) for path, r in collected.records if not suite or _belongs(r, suite)]
-    sections, left_out, _ = ranked_sections(replace(collected, records=chosen))
+    sections, left_out, _ = ranked_sections(replace(collected, records=chosen), sources())
     if not sections:
         how = f"`ltbench campaign {suite}` makes some" if suite not in ("", "default") else "`make repro` makes some"
         raise UserError(f"no record{f' of suite {suite!r}' if suite else ''} to show; {how}")

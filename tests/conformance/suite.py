@@ -31,6 +31,7 @@ from harness.spec.registry import available_methods, broken_methods, get_method,
 from harness.spec.stage_recipe import Augment, StageRecipe
 from harness.spec.suites import entries_for, read_suites
 from harness.splits.splits import Part, Split
+from tests.engine import tape
 
 ASKED = os.environ.get("LTBENCH_CHECK_METHOD")
 METHODS = ASKED.split(",") if ASKED else available_methods()
@@ -371,6 +372,27 @@ def test_same_seed_same_bits_also_after_a_kill_in_the_middle_of_an_epoch(
     for stage in get_method(name).stages:
         for file in ("weights.safetensors", "predictions.npz"):
             assert (tmp_path / "whole" / stage / file).read_bytes() == (tmp_path / "parts" / stage / file).read_bytes()
+
+
+def test_steps_from_a_graph_do_what_eager_steps_do(
+    name: str, stage: Any, small_split: tuple[Split, dict[str, Images]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a GPU a step is recorded once and replayed, so Python runs once: what steps change lies in tensors and is
+    changed in place, also in `on_epoch_end`. A method that cannot do so has `no_graph` say why."""
+    recipe = StageRecipe(epochs=5, batch_size=9, lr=0.05, weight_decay=5e-4, augment=Augment(1, True))
+    method = get_method(name)
+    job = StageJob(stage, method, method.Params(), recipe, "resnet8_cifar", "float32", 0, f"{name}-{stage}")
+
+    def trained(job: StageJob, mode: str) -> StageRun:
+        return tape.train(job, small_split, tmp_path, monkeypatch, mode, (0, 1, 4))
+
+    if method.no_graph:
+        run = trained(tape.without_opt_out(job), "auto")
+        assert not tape.holds_in_a_graph(run), f"it need not say no_graph: {method.no_graph}"
+        return
+    eager, graphed = (trained(job, mode) for mode in ("off", "auto"))
+    tape.assert_same(graphed, eager)
+    assert tape.holds_in_a_graph(graphed), graphed.costs.fell_back
 
 
 def test_class_quantities_are_one_number_a_class(

@@ -6,8 +6,10 @@ recording, and Python does not run again. What it cannot show: streams, the allo
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import dataclasses
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,8 +18,13 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from harness.base.progress import Reporter
 from harness.engine import graph, loop, network, tuning
+from harness.engine.job import StageJob
+from harness.engine.loop import StageRun
 from harness.feed.resident import ResidentPart
+from harness.reading.dataset import Images
+from harness.splits.splits import Split
 
 aten = torch.ops.aten
 # The host's own looks, which `tests/engine/fake_cuda.py` refuses on a GPU; and what changes a shape and no memory.
@@ -77,6 +84,45 @@ class FusedAdam(torch.optim.Adam):
 
     def __init__(self, parameters: Any, **options: Any) -> None:
         super().__init__(parameters, **{**options, "fused": True, "capturable": False})
+
+
+def train(
+    job: StageJob,
+    given: tuple[Split, dict[str, Images]],
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    mode: str,
+    epochs: Sequence[int],
+    made: Callable[..., graph.Graph] = Tape,
+) -> StageRun:
+    """Trains epochs of a job as on a GPU, with `LTBENCH_GRAPH` at `mode`; goes on with a state that is there."""
+    for name, value in (("CHECKPOINT_SECONDS", "10000"), ("DETERMINISTIC", ""), ("GRAPH", mode)):
+        monkeypatch.setenv(f"LTBENCH_{name}", value)
+    with on_tape(monkeypatch, made):
+        run = StageRun(job, *given, torch.device("cpu"), folder)
+        run._resume(Reporter())
+        for run.epoch in epochs:
+            run.step = 0
+            run._train_steps()
+    return run
+
+
+def without_opt_out(job: StageJob) -> StageJob:
+    """As if its method had never said that no graph can hold its steps."""
+    method = type(job.method.__name__, (job.method,), {"no_graph": ""})
+    return dataclasses.replace(job, method=method)
+
+
+def holds_in_a_graph(run: StageRun) -> bool:
+    """Whether a graph was trusted, and never given up."""
+    return run.costs.graph_steps > 0 and not run.costs.fell_back
+
+
+def assert_same(run: StageRun, other: StageRun) -> None:
+    """Weights, statistics and losses, to the last bit."""
+    ours, theirs = ({**one.model.state_dict(), "losses": torch.stack(one.losses)} for one in (run, other))
+    for (name, value), wanted in zip(ours.items(), theirs.values(), strict=True):
+        assert torch.equal(value, wanted), name
 
 
 @contextmanager

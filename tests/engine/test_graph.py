@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,16 +16,18 @@ from torch import Tensor
 from harness.api import Classifier, Method, Stage, StepContext
 from harness.base.errors import RunFailed, UserError
 from harness.engine import graph, loop
+from harness.engine.checkpoint import save_state
 from harness.engine.graph import CHECKS, GRAPH, WARM_UP
 from harness.engine.job import StageJob
 from harness.engine.loop import StageRun
+from harness.engine.state import Saved, State
 from harness.reading.dataset import Images
 from harness.spec.registry import get_method
 from harness.spec.stage_recipe import Augment
 from harness.splits.splits import Split
-from tests.conformance.suite import SOUND, STAGES
+from tests.conformance.suite import SOUND
 from tests.engine import toys
-from tests.engine.tape import Tape, on_tape
+from tests.engine.tape import Tape, assert_same, holds_in_a_graph, train, without_opt_out
 from tests.engine.test_fake_cuda import EPOCHS, job
 
 ImagesByPart = dict[str, Images]
@@ -35,56 +38,18 @@ OPT_OUTS = 3  # methods that may have no graph
 @pytest.fixture
 def trained(tiny_split: Split, tiny_images: ImagesByPart, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Trained:
     """Trains epochs of a job as on a GPU, eagerly or from a graph."""
-    monkeypatch.setenv("LTBENCH_CHECKPOINT_SECONDS", "10000")
-    monkeypatch.setenv("LTBENCH_DETERMINISTIC", "")
 
-    def train(stage_job: StageJob, mode: str, epochs: Sequence[int] = (EPOCHS - 1,), made: Any = Tape) -> StageRun:
-        monkeypatch.setenv(GRAPH, mode)
-        with on_tape(monkeypatch, made):
-            run = StageRun(stage_job, tiny_split, tiny_images, torch.device("cpu"), tmp_path)
-            for run.epoch in epochs:
-                run.step = 0
-                run._train_steps()
-        return run
+    def trained(stage_job: StageJob, mode: str, epochs: Sequence[int] = (EPOCHS - 1,), made: Any = Tape) -> StageRun:
+        return train(stage_job, (tiny_split, tiny_images), tmp_path, monkeypatch, mode, epochs, made)
 
-    return train
-
-
-def state(run: StageRun) -> dict[str, Tensor]:
-    """Weights, statistics and losses."""
-    return {**run.model.state_dict(), "losses": torch.stack(run.losses)}
-
-
-def assert_same(run: StageRun, other: StageRun) -> None:
-    for (name, value), wanted in zip(state(run).items(), state(other).values(), strict=True):
-        assert torch.equal(value, wanted), name
-
-
-@pytest.mark.parametrize(("name", "stage"), STAGES)
-def test_a_graph_gives_the_numbers_of_eager_steps(name: str, stage: Stage, trained: Trained) -> None:
-    """Of every method, in a late epoch, where some change their loss; a method that opts out has to fail here."""
-    eager, graphed = (trained(job(name, stage, batch_size=9), mode) for mode in ("off", "auto"))
-    assert eager.costs.graph_steps == 0
-    assert_same(graphed, eager)
-    if get_method(name).no_graph:
-        assert not replays_all(job(name, stage, batch_size=9), trained), f"{name} need not opt out"
-        return
-    assert graphed.costs.fell_back == []
-    assert graphed.costs.graph_steps > 0
-
-
-def replays_all(stage_job: StageJob, trained: Trained) -> bool:
-    """Whether a method that opts out would work from a graph all the same."""
-    method = type(stage_job.method.__name__, (stage_job.method,), {"no_graph": ""})
-    run = trained(dataclasses.replace(stage_job, method=method), "auto", (0, 1))
-    return run.costs.graph_steps > 0 and not run.costs.fell_back
+    return trained
 
 
 def test_an_opt_out_is_refused_where_the_graph_would_work(trained: Trained) -> None:
     shy = type("Shy", (get_method("ce"),), {"no_graph": "it is shy"})
     assert trained(toys.job(shy), "auto").costs.graph_steps == 0
-    assert replays_all(toys.job(shy), trained)
-    assert not replays_all(toys.job(Baked), trained)
+    assert holds_in_a_graph(trained(without_opt_out(toys.job(shy)), "auto", (0, 1)))
+    assert not holds_in_a_graph(trained(without_opt_out(toys.job(Baked)), "auto", (0, 1)))
 
 
 def test_few_methods_opt_out() -> None:
@@ -201,6 +166,42 @@ class Baked(Method):
         return F.cross_entropy(logits, target) * self.count
 
 
+class Counting(Method):
+    """Counts its steps in Python and uses the count between epochs only: no step shows that a replay does not count."""
+
+    name = "counting"
+
+    def on_stage_start(self, model: Classifier, stage: Stage) -> None:
+        self.counter, self.seen = SimpleNamespace(steps=0), list[int]()
+
+    def loss(self, logits: Tensor, target: Tensor, step: StepContext) -> Tensor:
+        self.count()
+        return F.cross_entropy(logits, target)
+
+    def count(self) -> None:
+        self.counter.steps += 1
+
+
+class Listing(Counting):
+    """Keeps a list, or an array."""
+
+    def count(self) -> None:
+        self.seen.append(len(self.seen))
+
+
+class Rising(Method):
+    """Takes its loss times a number of Python that changes between epochs."""
+
+    name = "rising"
+    factor = 1.0
+
+    def loss(self, logits: Tensor, target: Tensor, step: StepContext) -> Tensor:
+        return F.cross_entropy(logits, target) * self.factor
+
+    def on_epoch_end(self, step: StepContext) -> None:
+        self.factor = 5.0 if step.epoch >= 2 else 1.0
+
+
 @pytest.mark.parametrize("made", [WrongGradient, type("WrongLater", (WrongGradient,), {"wrong_from": 2}), Refusing])
 def test_a_wrong_graph_is_not_trusted_and_leaves_no_trace(
     made: type[Tape], trained: Trained, capsys: pytest.CaptureFixture[str]
@@ -231,6 +232,64 @@ def test_a_method_that_no_graph_can_hold_runs_eagerly(method: type[Method], trai
     assert_same(graphed, eager)
     assert graphed.costs.graph_steps == 0
     assert len(graphed.costs.fell_back) == 1
+
+
+@pytest.mark.parametrize(("method", "where"), [(Counting, "method.counter.steps"), (Listing, "method.seen")])
+def test_a_method_that_counts_on_the_host_runs_eagerly(method: type[Counting], where: str, trained: Trained) -> None:
+    """Each step counts once, also the one that was to be checked."""
+    eager, graphed = (trained(toys.job(method), mode, (0, 1)) for mode in ("off", "auto"))
+    assert_same(graphed, eager)
+    assert graphed.costs.fell_back == [f"eager steps instead of a graph: each step changes '{where}' on the host"]
+    mine, theirs = (run.method for run in (graphed, eager))
+    assert isinstance(mine, Counting)
+    assert isinstance(theirs, Counting)
+    assert (mine.counter, mine.seen) == (theirs.counter, theirs.seen)
+
+
+def test_a_number_of_the_host_that_changes_between_epochs_makes_a_new_graph(trained: Trained) -> None:
+    eager, graphed = (trained(toys.job(Rising, batch_size=9), mode, range(5)) for mode in ("off", "auto"))
+    assert_same(graphed, eager)
+    assert graphed.costs.fell_back == []
+    assert graphed.costs.graph_steps > 0
+
+
+@pytest.mark.parametrize("copies", range(1, 5))
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_without_memory_for_a_check_nothing_is_trusted(
+    copies: int, precision: str, trained: Trained, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The copy before or after a step of the first check, or of the second one."""
+    saved, left = State.saved, iter(range(copies - 1))
+
+    def short(state: State) -> Saved:
+        if next(left, None) is None:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return saved(state)
+
+    stage_job = dataclasses.replace(job("ce", "train"), precision=precision)
+    wanted = trained(dataclasses.replace(job("ce", "train"), precision="float32"), "off", (0, 1))
+    monkeypatch.setattr(State, "saved", short)
+    run = trained(stage_job, "auto", (0, 1))
+    assert all("there is no memory for a copy of the state" in line for line in run.costs.fell_back)
+    assert len(run.costs.fell_back) == (2 if precision == "bfloat16" else 1)
+    assert run.costs.graph_steps == 0
+    assert run.network.low == ""
+    if precision == "float32":
+        assert_same(run, wanted)
+
+
+def test_what_was_given_up_is_not_tried_again_after_a_kill(trained: Trained, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        patch.setitem(graph.PRECISION_TOLERANCE, "bfloat16", {"loss": 1e-7, "weights": 1e-7})
+        low = dataclasses.replace(job("ce", "train"), precision="bfloat16")
+        run = trained(low, "auto", (0, 1), made=WrongGradient)
+    assert [line[:13] for line in run.costs.fell_back] == ["float32 inste", "eager steps i"]
+    save_state(run._state_file, run._state(), low.run_key)
+    again = trained(low, "auto", (2,))
+    assert again.network.low == ""
+    assert again.costs.fell_back == run.costs.fell_back
+    assert again.costs.graph_steps == 0
+    assert again.notes == run.notes
 
 
 def test_what_asks_for_the_step_is_eager_without_a_word(trained: Trained) -> None:

@@ -12,7 +12,7 @@ from harness.records.collect import collect
 from harness.reporting.boards import Axis, Board, boards_of, display_name, short_mark, split_marks, warns
 from harness.reporting.claims import Claim
 from harness.reporting.methods import bibtex
-from harness.reporting.report import ranked_sections
+from harness.reporting.report import Sources, ranked_sections
 from harness.reporting.speed import SpeedReport, SpeedRow
 from harness.reporting.summary import EARLIER_CODE
 from harness.reporting.todo import Planner
@@ -187,7 +187,7 @@ def test_a_paper_becomes_bibtex() -> None:
 def test_what_code_a_row_has_is_a_footnote() -> None:
     current = dict.fromkeys(("ce", "crt"), "0123456789abcdef")
     records = collected(make_record("ce"), make_record("crt", code_version="0123456789abcdef"))
-    (found,) = boards_of(ranked_sections(records, current).sections)
+    (found,) = boards_of(ranked_sections(records, Sources(current=current)).sections)
     ((sign, rows, meaning),) = found.footnotes
     assert (sign, rows) == ("‡", 1)
     assert "not yet shown" in meaning

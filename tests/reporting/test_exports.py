@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import logging
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,12 @@ from harness.base.errors import UserError
 from harness.cli import app
 from harness.records.collect import Collected
 from harness.reporting.exports import command, croissant
-from harness.reporting.site.config import Site
+from harness.reporting.report import Sources
+from harness.reporting.site.config import Board, Site
+from harness.reporting.site.publish import publish_site
+from harness.reporting.terminal import show
 from harness.splits.splits import Split, write_split
+from tests.factories import collected, make_record, sources
 from tests.reporting.conftest import HOSTILE
 
 SITE = Site("Boards of a lab", licence="CC-BY-4.0", url="https://example.org")
@@ -45,6 +50,37 @@ def test_every_row_is_an_evaluation_with_its_scores(measured: Collected, tmp_pat
     assert "few < 20" in found["ltbench.few"]["metric_config"]["evaluation_description"]
     again = exported("every-eval-ever", tmp_path / "again", measured)
     assert [path.read_bytes() for path in again] == [path.read_bytes() for path in paths]
+
+
+def test_a_recipe_that_has_seen_the_test_part_says_so_everywhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In exports, in the terminal and on the runs' pages, as on the page."""
+    made = collected(*(make_record("ce", seed, track="common") for seed in range(3)))
+    monkeypatch.setattr(Sources, "tuned", {"ce": {"mnist5k": "its rate was seen"}})
+    for form in ("every-eval-ever", "hub"):
+        texts = [path.read_text() for path in exported(form, tmp_path / form, made)]
+        assert sum("tuned on the test part: its rate was seen" in text for text in texts) == 1, form
+    show(made, "", "last", "json")
+    assert capsys.readouterr().out.count("tuned on the test part: its rate was seen") == 1
+    publish_site(made, sources(), SITE, tmp_path / "site")
+    pages = [path.read_text() for path in (tmp_path / "site/runs").rglob("index.html")]
+    assert sum("its rate was seen" in text for text in pages) == 3, "one for each seed"
+
+
+def test_a_site_says_which_runs_are_on_none_of_its_boards(tmp_path: Path) -> None:
+    made = collected(make_record("ce"), make_record("ce", dataset="cifar10", split="cifar10-lt-if100"))
+    boards = [Board("digits", "Digits", dataset="mnist5k")]
+    assert publish_site(made, sources(), SITE, tmp_path / "all").unplaced == {}
+    assert publish_site(made, sources(), replace(SITE, boards=boards), tmp_path / "one").unplaced == {"cifar10": 1}
+
+
+def test_a_splits_name_leads_nowhere(tiny_split: Split, tmp_path: Path) -> None:
+    split = replace(tiny_split, id="../../escaped")
+    write_split(replace(split, sha256=split.digest()), tmp_path / "splits/one.json")
+    names = [name for name, _ in croissant.files(tmp_path / "splits", SITE)]
+    assert len(names) == 2
+    assert not any(".." in name for name in names)
 
 
 def test_evaluations_fit_the_schema_of_every_eval_ever(made: Collected, tmp_path: Path) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.sweep.wall_time import LARGE, Costs, Job, formula, jobs_of, simulate
+from tests.sweep.wall_time import LARGE, Costs, Job, formula, jobs_of, main, simulate
 
 FREE = Costs(0.0, 0.0, 0.0)
 SECONDS = st.lists(st.floats(0.1, 1000.0), min_size=1, max_size=40)
@@ -33,6 +35,13 @@ def test_the_queue_is_between_the_bounds(seconds: list[float], slots: int, start
     costs = Costs(start, 0.0, 0.0)
     simulated, bound = simulate(jobs, slots, costs), formula(jobs, slots, costs)
     assert bound * (1 - 1e-9) <= simulated <= 2 * bound * (1 + 1e-9)
+
+
+def test_the_document_has_what_its_command_prints(capsys: pytest.CaptureFixture[str]) -> None:
+    main(["--head", "0.2", "--last", "0.1"])
+    runs, table = capsys.readouterr().out.strip().split("\n\n")
+    text = (Path(__file__).parents[2] / "docs/SCALING.md").read_text()
+    assert f"`python -m tests.sweep.wall_time --head 0.2 --last 0.1`: {runs}\n\n{table}\n" in text
 
 
 def test_the_large_suite_shares_first_stages() -> None:

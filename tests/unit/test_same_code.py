@@ -13,7 +13,7 @@ from harness.base.files import PACKAGE
 from harness.records.collect import collect
 from harness.records.same_code import SAME_CODE, measured_the_same, read_same_code
 from harness.records.schema import write_record
-from harness.reporting.report import ranked_sections
+from harness.reporting.report import Sources, ranked_sections
 from harness.running import same_bits
 from harness.running.same_bits import ROOT, Compared, Measured, note
 from harness.spec.entries import parse_entry
@@ -169,7 +169,7 @@ def test_the_report_says_which_older_code_is_known_to_give_the_same(
         record = make_record(method, code_version=f"old-{method}")
         write_record(Path(f"results/records/{method}/seed0.json"), record)
     current = {method: f"new-{method}" for method in ("ce", "crt")}
-    (section,) = ranked_sections(collect(Path("results/records")), current).sections
+    (section,) = ranked_sections(collect(Path("results/records")), Sources(current=current)).sections
     marks = {row.first.method: row.marks for row in section.rows}
     (mark,) = marks["ce"]
     lacking = "not fully checked: its evidence is missing, so no score could be computed anew"
@@ -177,4 +177,4 @@ def test_the_report_says_which_older_code_is_known_to_give_the_same(
     assert "measured with code old-crt, which is now new-crt" in marks["crt"][0]
     SAME_CODE.write_text('{"old-ce": {"now": 1}}')
     with pytest.raises(UserError, match="damaged"):
-        ranked_sections(collect(Path("results/records")), current)
+        ranked_sections(collect(Path("results/records")), Sources(current=current))

@@ -17,6 +17,7 @@ from harness.base.errors import UserError
 from harness.base.files import json_text, sha256_bytes
 from harness.reading.dataset import Dataset
 from harness.reporting.site.config import Site
+from harness.reporting.site.content import address
 from harness.reporting.site.versions import day, histories
 from harness.splits import store
 from harness.splits.splits import Part, Split, read_split
@@ -56,10 +57,10 @@ def files(splits: Path, site: Site) -> Iterator[tuple[str, str]]:
     for path in paths:
         split = read_split(path)
         train = _train(split)
-        yield f"{split.id}/{TRAIN}", train
+        yield f"{address(split.id)}/{TRAIN}", train
         known = histories([path]).get(path)
         published = {"datePublished": day(known.time)} if known else {}
-        yield f"{split.id}/croissant.json", json_text(_description(split, train, site) | published)
+        yield f"{address(split.id)}/croissant.json", json_text(_description(split, train, site) | published)
 
 
 def _train(split: Split) -> str:

@@ -50,6 +50,7 @@ def _evaluation(section: Section, row: Row, content: Content) -> dict[str, Any]:
                 "track": first.track,
                 "recipe_sha256": first.recipe_sha256,
                 "code_version": first.code_version,
+                **({"notes": "; ".join(row.marks)} if row.marks else {}),
                 **{f"recipe.{key}": value for key, value in flat(first.recipe)},
             },
         },

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import yaml
 from huggingface_hub.repocard_data import EvalResult, eval_results_to_model_index
@@ -30,7 +31,8 @@ def files(content: Content) -> Iterator[tuple[str, str]]:
 def _results(section: Section, row: Row, content: Content) -> Iterator[EvalResult]:
     protocol, site = section.protocol, content.site
     for one in numbers(section, row):
-        deviation = {} if one.stat.std is None else {"standard_deviation": round(one.stat.std, 6)}
+        more: dict[str, Any] = {} if one.stat.std is None else {"standard_deviation": round(one.stat.std, 6)}
+        more |= {"notes": "; ".join(row.marks)} if row.marks else {}
         yield EvalResult(
             task_type="image-classification",
             dataset_type=protocol.dataset,
@@ -41,7 +43,7 @@ def _results(section: Section, row: Row, content: Content) -> Iterator[EvalResul
             metric_type=METRICS.get(one.key, "accuracy"),
             metric_name=one.title,
             metric_value=round(one.stat.mean, 6),
-            metric_args={"group": one.key, "seeds": one.stat.n, "epoch": "last", **deviation},
+            metric_args={"group": one.key, "seeds": one.stat.n, "epoch": "last", **more},
             source_name=site.title if site.url else None,
             source_url=site.url or None,
         )

@@ -116,6 +116,12 @@ class Content:
         rows = [row for filled in self.boards for row in row_facts(filled.board.id, filled.ranked.sections)]
         return Manifest(SCHEMA, version, name, self.site.title, time, facts, rows)
 
+    @property
+    def unplaced(self) -> Counter[str]:
+        """Number of runs that stand on no board, by data set."""
+        placed = {id(record) for board in self.boards for _, record in board.collected.records}
+        return Counter(record.dataset for _, record in self.collected.records if id(record) not in placed)
+
     def rows_of(self, method: str) -> list[tuple[FilledBoard, Section, Row]]:
         """The rows of a method, board by board."""
         return [(b, section, row) for b in self.boards for section, row in b.rows if row.first.method == method]
@@ -128,7 +134,7 @@ def build_content(collected: Collected, sources: Sources, site: Site) -> Content
         UserError: no such suite, or published numbers that cannot be read.
     """
     sources = replace(sources, site=site)
-    ranked = ranked_sections(collected, sources.current, sources.tuned)
+    ranked = ranked_sections(collected, sources)
     rows = MeasuredRows(ranked.sections, sources.resolve)
     cards, _ = load_cards(sources.reported, sources.cards)
     papers = fill(load_tables(sources.folders), sources.claims, cards, rows)
@@ -161,7 +167,7 @@ def _fill_board(board: Board, collected: Collected, sources: Sources, cards: Seq
         weights=[path for path, record in weights if dataset_identity(record.weights.dataset) in datasets],
         splits=splits,
     )
-    return FilledBoard(board, chosen, own, ranked_sections(chosen, sources.current, sources.tuned))
+    return FilledBoard(board, chosen, own, ranked_sections(chosen, sources))
 
 
 def _card_of(card: Card, datasets: set[str]) -> Card:

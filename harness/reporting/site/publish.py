@@ -5,7 +5,7 @@ from __future__ import annotations
 import filecmp
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
@@ -33,6 +33,7 @@ class Published(NamedTuple):
 
     manifest: Manifest
     archived: str  # the version that it showed before, if that was another one
+    unplaced: Mapping[str, int]  # runs that stand on none of its boards, by data set
 
 
 def publish_site(
@@ -68,7 +69,7 @@ def publish_site(
     for name in [one for one in files if one != MANIFEST] + [MANIFEST]:  # last: then the version is complete
         _move(new / name, out / name)
     shutil.rmtree(out / NEW)
-    return Published(content.manifest, before.name if before else "")
+    return Published(content.manifest, before.name if before else "", content.unplaced)
 
 
 def _present(out: Path) -> Manifest | None:

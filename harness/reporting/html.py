@@ -271,6 +271,7 @@ class Findings(NamedTuple):
     effects: Pairs  # resolved, against cross-entropy
     others: Pairs  # resolved, between other rows
     unresolved: Pairs
+    elsewhere: list[StudyResult]  # of another table, with rows of this one
 
     @property
     def intervals(self) -> int:
@@ -296,4 +297,5 @@ def _findings(board: Board, studies: list[StudyResult]) -> Findings:
     own = [result for result in studies if result.section and result.section.slug == board.section.slug]
     resolved, unresolved = ranked(own)
     effects = sorted((pair for pair in resolved if pair[1].contrast.against == REFERENCE), key=_by_gain)
-    return Findings(board, own, effects, [pair for pair in resolved if pair not in effects], unresolved)
+    elsewhere = [result for result in studies if board.section.slug in result.also]
+    return Findings(board, own, effects, [pair for pair in resolved if pair not in effects], unresolved, elsewhere)

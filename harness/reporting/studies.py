@@ -158,6 +158,7 @@ class StudyResult:
     withdrawn: int = 0  # findings that these records do not support, or say nothing of
     section: Section | None = None  # the table, where there is one
     quantities: dict[str, list[float]] = field(default_factory=dict)  # row -> value of each class
+    also: tuple[str, ...] = ()  # slugs of further tables that its rows stand in
 
     @property
     def started(self) -> bool:
@@ -237,14 +238,16 @@ def carry_out(
         reason = f"{len(fitting)} tables are of this split and track" if fitting else "not run: nothing of this table"
         return StudyResult(study, tuple(MeasuredContrast(contrast, missing=reason) for contrast in study.contrasts))
     section = fitting[0]
-    rows = [row for one in (section, *(pretrained if study.starts else ())) for row in one.rows]
+    further = pretrained if study.starts else []
+    rows = [row for one in (section, *further) for row in one.rows]
     groups = group_of_class(section.protocol.class_counts, section.protocol.shot_policy)
     contrasts = (*study.contrasts, *_others(study, section, titles))
     measured = tuple(_measure(contrast, rows, groups, read, times) for contrast in contrasts)
     by_key = {one.contrast.key: one for one in measured}
     findings = [text for finding in study.findings if (text := _sentence(finding, by_key))]
     withdrawn, quantities = len(study.findings) - len(findings), dict(_quantities(study, section))
-    return StudyResult(study, measured, tuple(findings), withdrawn, section, quantities)
+    also = tuple(one.slug for one in further)
+    return StudyResult(study, measured, tuple(findings), withdrawn, section, quantities, also)
 
 
 def _others(study: Study, section: Section, titles: Mapping[str, str]) -> Iterator[Contrast]:

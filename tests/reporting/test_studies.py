@@ -16,7 +16,8 @@ from harness.base.errors import UserError
 from harness.base.files import stamped, write_json
 from harness.records.collect import Collected, collect
 from harness.records.schema import write_record
-from harness.reporting import documents
+from harness.reporting import documents, html
+from harness.reporting.boards import boards_of
 from harness.reporting.documents import refresh
 from harness.reporting.figures import pictures, write_figures
 from harness.reporting.report import build_report, ranked_sections
@@ -195,9 +196,15 @@ def test_another_start_is_compared_only_where_the_study_says_so(tmp_path: Path) 
     ):
         assert result(collect(tmp_path), contrasts=[contrast], **parts, **changes).measured[0].missing == missing
     named = [contrast | {"differ": ["train.epochs"]}]
-    found = result(collect(tmp_path), contrasts=named, **parts, starts=True).measured[0].over_all
+    study = result(collect(tmp_path), contrasts=named, **parts, starts=True)
+    found = study.measured[0].over_all
     assert found is not None
     assert found.mean == pytest.approx(0.4)
+    page = html.render(boards_of(ranked_sections(collect(tmp_path)).sections), [], [study], [])
+    (slug,) = study.also
+    assert f'id="findings-{slug}"' in page
+    assert 'Rows of this table stand in <a href="#study-made">' in page
+    assert "No study is of this data set yet" not in page
 
 
 def test_ranking_is_by_size_and_splits_off_what_is_not_resolved(measured: Collected) -> None:

@@ -14,16 +14,17 @@ from typing import Final, NamedTuple
 from harness.base.errors import UserError
 from harness.metrics.shots import GROUPS
 from harness.records.schema import HEADLINE
-from harness.reporting.costs import REFERENCE, StepTimes
-from harness.reporting.pictures import cost, stage_epochs
+from harness.reporting.costs import reference_of
+from harness.reporting.pictures import stage_epochs
 from harness.reporting.summary import EARLIER_CODE, OTHER_CODE, RULES, Metric, Row, Section, Stat
 from harness.reporting.tables import percent
 from harness.splits.store import get_dataset
 
 TRACKS: Final = {
-    "paper": "each method with its own published recipe",
-    "common": "one recipe for all methods, so that they can be compared",
-    "short": "the common recipe with fewer epochs, so that it runs without a GPU",
+    "paper": "each method with its own published recipe. Only these rows may be held against a paper's number",
+    "common": "one recipe for all methods. Compare rows within this board only, never with a paper's number",
+    "short": "the common recipe with fewer epochs, so that it runs without a GPU. "
+    "Compare rows within this board only, never with a paper's number",
 }
 FOOTNOTES: Final = {
     "†": (
@@ -32,6 +33,7 @@ FOOTNOTES: Final = {
     ),
     "‡": (OTHER_CODE, "measured with an earlier version of the code; not yet shown to give the same numbers"),
 }
+MILD: Final = next(iter(FOOTNOTES))  # says that the numbers are the same
 TUNED: Final = "tuned on the test part"  # how the mark of such a recipe begins
 LONGEST_MARK: Final = 64  # that a table shows whole
 WIDTH: Final = 160  # of a forest plot, in its own units
@@ -122,6 +124,11 @@ class Board:
         return self.conditions if self.section.conflicts else self.section.protocol.track
 
     @property
+    def name(self) -> str:
+        """What the page calls it, away from the table."""
+        return f"{self.title} ({self.track})"
+
+    @property
     def words(self) -> str:
         """What a search finds it by."""
         p = self.section.protocol
@@ -170,6 +177,12 @@ class Board:
         return [sign for sign, rows, _ in self.footnotes if rows == len(self.section.rows)]
 
     @property
+    def no_news(self) -> list[str]:
+        """The signs that rows of Findings go without: every row would have them, or most, and they warn of nothing."""
+        mild = [sign for sign, rows, _ in self.footnotes if sign == MILD and 2 * rows > len(self.section.rows)]
+        return [*self.on_all, *(sign for sign in mild if sign not in self.on_all)]
+
+    @property
     def families(self) -> Iterator[tuple[int, Row, list[tuple[int, Row]]]]:
         """The row of each method with its place in the table, and its variants likewise."""
         rows = self.section.rows
@@ -205,15 +218,9 @@ class Board:
             return f"{text}. All changes by less than {percent(HARDLY, 1)} points on average."
         return f"{text}. All {'falls' if gain < 0 else 'rises'} by {percent(abs(gain), 1)} points on average."
 
-    def times(self, steps: StepTimes) -> dict[str, float | None]:
-        """Key of a row -> its training time over cross-entropy's, from timed steps or under the same load."""
-        costs = {row.key: cost(row, self.reference(), steps) for row in self.section.rows}
-        return {key: found["steps"] or found["times"] for key, found in costs.items()}
-
     def reference(self) -> Row | None:
         """The row of cross-entropy, which others are held against."""
-        rows = (self.section.rows[head] for head in self.section.families)
-        return next((row for row in rows if row.first.method == REFERENCE and row.ok_runs), None)
+        return reference_of(self.section)
 
 
 def boards_of(sections: Iterable[Section]) -> list[Board]:

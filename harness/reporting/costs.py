@@ -1,17 +1,21 @@
-"""What training costs next to cross-entropy: steps that `ltbench bench steps` timed, and the images that runs took."""
+"""What training costs next to cross-entropy: one definition, which every part of the page starts with.
+
+Steps that `ltbench bench steps` timed, and the images that runs took; where a stage was not timed, the runs' seconds.
+"""
 
 from __future__ import annotations
 
 import math
-import statistics
 from collections.abc import Iterable, Mapping
+from statistics import median
+from types import MappingProxyType
 from typing import Any
 
 from harness.reporting.speed import SpeedReport
-from harness.reporting.summary import Row
+from harness.reporting.summary import Row, Section
 
 StepTimes = Mapping[tuple[str, str], float]  # method and stage -> time for a training image, over cross-entropy's
-REFERENCE = "ce"  # the row that costs are relative to
+REFERENCE = "ce"  # the method that costs are relative to
 
 
 def step_times(speed: Iterable[SpeedReport]) -> dict[tuple[str, str], float]:
@@ -19,15 +23,60 @@ def step_times(speed: Iterable[SpeedReport]) -> dict[tuple[str, str], float]:
     return next((report.steps for report in speed if report.steps), {})
 
 
-def relative_cost(row: Row, rows: Iterable[Row], times: StepTimes) -> float | None:
-    """Training time of a row over that of cross-entropy in the same table, as if both ran alone on one machine.
+def reference_of(section: Section) -> Row | None:
+    """The row of cross-entropy, which others are held against."""
+    rows = (section.rows[head] for head in section.families)
+    return next((row for row in rows if row.first.method == REFERENCE and row.ok_runs), None)
+
+
+def cost(row: Row, reference: Row | None, times: StepTimes = MappingProxyType({})) -> dict[str, Any]:
+    """What training a row costs, all stages.
+
+    `seconds`: the median over seeds, and the least and the most of them; `times`: the median over the reference's, None
+    unless both were timed on one kind of device under one load (a crowded processor is several times slower); `steps`:
+    over the reference's, from timed steps, None where a stage was not timed; `time`: that, else `times`.
+    """
+    seconds, base = _seconds(row), _seconds(reference) if reference else []
+    alike = reference is not None and len(_loads(row) | _loads(reference)) == 1
+    timed = relative_cost(row, reference, times) if reference else None
+    steps = timed and round(timed, 3)
+    measured = round(median(seconds) / median(base), 3) if alike and seconds and base else None
+    return {
+        "time": steps or measured,
+        "steps": steps,
+        "seconds": [round(f(seconds), 1) for f in (median, min, max)] if seconds else None,
+        "times": measured,
+    }
+
+
+def _seconds(row: Row) -> list[float]:
+    """Of training, by seed, where they are known."""
+    found = (run.costs.get("train_seconds") for run in row.runs if run.record.status == "ok")
+    return [float(s) for s in found if isinstance(s, int | float) and math.isfinite(s) and s > 0]
+
+
+def _loads(row: Row) -> set[tuple[str, int]]:
+    """The devices of its runs, each with how many shared it; alone, or with a core for each thread, counts as one."""
+    found = set()
+    for run in (run for run in row.runs if run.record.status == "ok"):
+        threads, cores, beside = (_whole(run.costs.get(key)) for key in ("threads", "cpus", "runs_at_once"))
+        device = str(run.costs.get("device", ""))
+        found.add((device, 1 if device.startswith("CPU") and beside * threads <= cores else beside))
+    return found
+
+
+def _whole(value: object) -> int:
+    return value if isinstance(value, int) and value > 0 else 1
+
+
+def relative_cost(row: Row, against: Row, times: StepTimes) -> float | None:
+    """Training time of a row over that of another one, as if both ran alone on one machine.
 
     The sum over stages of training images times the time for each, so neither what else a machine did meanwhile nor
-    the kind of machine is in it. None where a stage was not timed (a variant's, say), or the table has no such row.
+    the kind of machine is in it. None where a stage was not timed (a variant's, say).
     """
-    ours = _work(row, times)
-    plain = [work for other in rows if other.name == REFERENCE and (work := _work(other, times))]
-    return ours / plain[0] if ours and plain else None
+    ours, theirs = _work(row, times), _work(against, times)
+    return ours / theirs if ours and theirs else None
 
 
 def _work(row: Row, times: StepTimes) -> float | None:
@@ -38,7 +87,7 @@ def _work(row: Row, times: StepTimes) -> float | None:
         images = {stage: _images(costs) for stage, costs in stages.items()} if isinstance(stages, Mapping) else {}
         if images and all(not count or (row.name, stage) in times for stage, count in images.items()):
             found.append(sum(count * times[row.name, stage] for stage, count in images.items() if count))
-    return statistics.median(found) if found else None
+    return median(found) if found else None
 
 
 def _images(costs: Any) -> float:

@@ -31,6 +31,7 @@ COSTS = {
     "commit": "Commit",
 }
 LONGEST = 200
+FIRST = ("Device", "Processor", "Commit", "Code version")  # what a reader looks for at once
 TIERS: dict[Tier, str] = {
     "reported": "reported: its evidence or its split is not here, so the check is not complete",
     "recomputed": "recomputed: every score from its predictions",
@@ -68,11 +69,20 @@ def _text(value: Any) -> str:
 
 
 def facts(row: Row) -> tuple[list[tuple[str, str]], list[str], list[list[str]]]:
-    """What all runs of a row have in common; the names of the other facts; and their texts, a line for each run."""
+    """What all runs of a row have in common besides the first facts; the names of those that differ; a line a run."""
     of_runs = [dict(run_facts(run)) for run in row.runs]
     shared = {name: text for name, text in of_runs[0].items() if all(one.get(name) == text for one in of_runs)}
     names = list(dict.fromkeys(name for one in of_runs for name in one if name not in shared))
-    return list(shared.items()), names, [[one.get(name, "-") for name in names] for one in of_runs]
+    others = [(name, text) for name, text in shared.items() if name not in FIRST]
+    return others, names, [[one.get(name, "-") for name in names] for one in of_runs]
+
+
+def first_facts(row: Row) -> list[tuple[str, str]]:
+    """The seeds of a row, the machine and the code that they were run with; what differs, in turn."""
+    of_runs = [dict(run_facts(run)) for run in row.runs]
+    seeds = ", ".join(str(run.record.seed) for run in row.runs)
+    others = ((name, "; ".join(dict.fromkeys(one[name] for one in of_runs if name in one))) for name in FIRST)
+    return [("Seeds", seeds), *((name, texts) for name, texts in others if texts)]
 
 
 def run_facts(run: RunResult) -> Iterator[tuple[str, str]]:

@@ -19,12 +19,12 @@ from harness.records.schema import HEADLINE
 from harness.reporting import drawer, tables
 from harness.reporting.boards import TRACKS, Board, display_name, interval, short_mark, split_marks, warns
 from harness.reporting.costs import REFERENCE, StepTimes
+from harness.reporting.costs import cost as training
 from harness.reporting.figures import pictures
 from harness.reporting.methods import MethodView, commands
 from harness.reporting.overview import MEANING
 from harness.reporting.paper_tables import FilledTable, coverage
 from harness.reporting.pictures import board
-from harness.reporting.pictures import cost as relative
 from harness.reporting.studies import (
     ENOUGH,
     SCORES,
@@ -35,6 +35,7 @@ from harness.reporting.studies import (
     common_marks,
     number,
     ranked,
+    usual_study,
 )
 from harness.reporting.summary import COSTS, METRICS, RULES, Cost, Row, Stat
 
@@ -55,7 +56,11 @@ OFF = (
 COLUMNS = (*(metric.key for metric in METRICS), "interval", "n", *(cost.key for cost in COSTS), "backbone")
 RULE_TITLES = {"last": "Last epoch", "best_val": "Best on validation", "best_test": "Best on test (optimistic)"}
 DIGITS = 1
-WALL = "from the seconds of its runs, which hold what else the machine did meanwhile"
+WALL = "from the seconds of its runs, machine load included"
+TRACK_WORDS = {
+    "Track": "Whose recipe the rows of a board are trained with. It says what they may be compared with.",
+    **{track.capitalize(): f"{words[0].upper()}{words[1:]}." for track, words in TRACKS.items()},
+}
 GLOSSARY = {
     "Imbalance factor": "Training images of the most frequent class over those of the rarest.",
     "Backbone": "The network that makes features of an image, without its last layer.",
@@ -94,6 +99,7 @@ def render(
             **others,
             **_naming(methods),
             boards=boards,
+            board_of={row.key: board for board in boards for row in board.section.rows},
             methods=methods,
             papers=papers,
             matrix=coverage(papers),
@@ -138,11 +144,12 @@ def _environment() -> Environment:
         "policies": {name: description for name, (description, _) in POLICIES.items()},
         "headline": HEADLINE,
         "glossary": GLOSSARY,
+        "words": {**TRACK_WORDS, **GLOSSARY},
     }
-    functions = (drawer.flat, drawer.facts, tables.header, tables.published, tables.seeds, pictures, common_marks)
-    environment.globals |= {
-        function.__name__: function for function in (*functions, commands, interval, split_marks, short_mark, warns)
-    }
+    of_rows = (drawer.flat, drawer.facts, drawer.first_facts, tables.header, tables.published, tables.seeds, interval)
+    of_marks = (split_marks, short_mark, warns, common_marks)
+    others = (pictures, usual_study, commands)
+    environment.globals |= {function.__name__: function for function in (*of_rows, *of_marks, *others)}
     environment.globals |= {
         "number_text": _cell,
         "percent": _percent,
@@ -216,10 +223,10 @@ def _costs_of(board: Board, times: StepTimes) -> list[Cost]:
 
 
 def _cost(board: Board, row: Row, cost: Cost, times: StepTimes) -> Shown:
-    """Time as a multiple of cross-entropy's, from timed steps or under the same load; other costs as measured."""
-    found = relative(row, board.reference(), times)
+    """Time as a multiple of cross-entropy's; other costs as measured."""
+    found = training(row, board.reference(), times)
     if cost.key == "wall_seconds":
-        ratio = found["steps"] or found["times"]
+        ratio = found["time"]
         return Shown(f"{ratio:.2f}\N{MULTIPLICATION SIGN}", ratio, "" if found["steps"] else WALL) if ratio else Shown()
     stat = row.cost(cost.key)
     if stat is None:
@@ -241,8 +248,9 @@ def _naming(methods: list[MethodView]) -> dict[str, object]:
 
 
 def _data(titles: Mapping[str, str], of: Board, names: Sequence[str], times: StepTimes) -> dict[str, Any]:
-    """What a board's pictures are drawn from, with rows by the titles of their methods, and its numbers as a file."""
-    made = board(of.section, names, times) | {"csv": tables.leaderboard_csv([of.section], times=of.times(times))}
+    """What a board's pictures are drawn from, rows by their methods' titles; its name, and its numbers as a file."""
+    made = board(of.section, names, times)
+    made |= {"board": of.name, "csv": tables.leaderboard_csv([of.section], times=times)}
     for one in made["series"]:
         one |= {"name": display_name(one["name"], titles), "code": one["name"]}
     return made
@@ -264,12 +272,22 @@ class Findings(NamedTuple):
     effects: Pairs  # resolved, against cross-entropy
     others: Pairs  # resolved, between other rows
     unresolved: Pairs
+    elsewhere: list[StudyResult]  # of another table, with rows of this one
 
     @property
     def intervals(self) -> int:
         """How many intervals they show."""
         pairs = [*self.effects, *self.others, *self.unresolved]
         return sum(found is not None for _, one in pairs for found in one.effects.values())
+
+    @property
+    def partial(self) -> str:
+        """How many of the table's methods are held against cross-entropy, where that is not all of them."""
+        section = self.board.section
+        others = {section.rows[head].first.method for head in section.families} - {REFERENCE}
+        pairs = [one.contrast for study in self.studies for one in study.measured if one.over_all]
+        held = {one.row.partition("-")[0] for one in pairs if one.against == REFERENCE} & others
+        return f"{len(held)} of {len(others)} methods; the others in Compare" if held < others else ""
 
 
 def _by_gain(pair: tuple[Study, MeasuredContrast]) -> float:
@@ -280,4 +298,5 @@ def _findings(board: Board, studies: list[StudyResult]) -> Findings:
     own = [result for result in studies if result.section and result.section.slug == board.section.slug]
     resolved, unresolved = ranked(own)
     effects = sorted((pair for pair in resolved if pair[1].contrast.against == REFERENCE), key=_by_gain)
-    return Findings(board, own, effects, [pair for pair in resolved if pair not in effects], unresolved)
+    elsewhere = [result for result in studies if board.section.slug in result.also]
+    return Findings(board, own, effects, [pair for pair in resolved if pair not in effects], unresolved, elsewhere)

@@ -17,9 +17,8 @@ from harness.reporting.comparison import STATUSES, Comparison, Status
 from harness.reporting.costs import REFERENCE
 from harness.reporting.paper_tables import FilledTable
 from harness.reporting.significance import Classes, Effect, RunsOfRow, effect
-from harness.reporting.studies import points
 from harness.reporting.summary import Row
-from harness.reporting.tables import percent
+from harness.reporting.tables import percent, points
 from harness.reporting.views import ReadEvidence, correct_at, evidence_of
 
 LEVELS: Final = 4  # of colour on either side of cross-entropy
@@ -103,13 +102,14 @@ def overview(
         titles: of methods, by name.
         read: the predictions behind a run; without them a sentence is left out.
     """
+    everywhere = {row.first.method for board in boards for row in board.section.rows}
     boards = _wide(boards)
     cells = [cell for filled in papers for cell in filled.cells]
     runnable = sum(bool(cell.status == "not run" and cell.todo and cell.todo.command) for cell in cells)
     counts = Counter(cell.status for cell in cells)
     coverage = {status: counts[status] for status in STATUSES}
     facts = _Facts({**titles, REFERENCE: "cross-entropy"}, read)
-    found = [_rare_classes(boards, facts), _everywhere(boards, facts), _published(boards, coverage)]
+    found = [_rare_classes(boards, everywhere, facts), _everywhere(boards, facts), _published(coverage)]
     return Overview([one for one in found if one], heat_map(boards), coverage, runnable, _apart(cells))
 
 
@@ -163,8 +163,8 @@ class _Facts:
         return self._bits[row.key]
 
 
-def _rare_classes(boards: Sequence[Board], facts: _Facts) -> Finding | None:
-    """Who is best in the few-shot classes, where most of them are, what tests say of its lead, and what it costs."""
+def _rare_classes(boards: Sequence[Board], everywhere: set[str], facts: _Facts) -> Finding | None:
+    """Who is best in the few-shot classes, where most of them are, what intervals say of its lead, and its price."""
     board = next(iter(boards), None)
     base = board.reference() if board else None
     rows = sorted(_measured(board, "few"), key=lambda row: -_mean(row, "few")) if board else []
@@ -181,13 +181,13 @@ def _rare_classes(boards: Sequence[Board], facts: _Facts) -> Finding | None:
         f"{_points(base, 'few')} %. "
     )
     if unsure := [row for row, lead in leads if lead.low <= 0]:
-        text += f"Paired tests do not part it from {facts.names(unsure)}."
+        text += f"The intervals of the paired differences in these classes do not part it from {facts.names(unsure)}"
+        text += " (row Few of Compare)."
     else:
         second, lead = leads[0]
-        text += f"It leads each of the other {len(others)} that ran on this set, in paired tests: "
-        text += f"{facts.name(second)} by {_interval(lead)}."
-    here, everywhere = _methods([board]), _methods(boards)
-    if elsewhere := len(everywhere - here):
+        text += f"It leads each of the other {len(others)} that ran on this set, by the intervals of the paired "
+        text += f"differences in these classes (row Few of Compare): {facts.name(second)} by {_interval(lead)}."
+    if elsewhere := len(everywhere - {row.first.method for row in board.section.rows}):
         text += f" {elsewhere} of {len(everywhere)} methods {'has' if elsewhere == 1 else 'have'} not run there."
     price = facts.effect(board, best, base, "many")
     if price and price.verdict == "worse":
@@ -196,10 +196,6 @@ def _rare_classes(boards: Sequence[Board], facts: _Facts) -> Finding | None:
     closest = min(leads, key=lambda pair: pair[1].mean)[0]
     links = {"See the table": f"open={slug}&sort={slug}:few:descending"}
     return Finding(text, links | {f"Compare with {facts.name(closest)}": f"compare={slug}:{closest.key}:{best.key}"})
-
-
-def _methods(boards: Iterable[Board]) -> set[str]:
-    return {row.first.method for board in boards for row in board.section.rows}
 
 
 def _everywhere(boards: Sequence[Board], facts: _Facts) -> Finding | None:
@@ -229,7 +225,7 @@ def _everywhere(boards: Sequence[Board], facts: _Facts) -> Finding | None:
     return Finding(text, {board.title: f"findings-{board.section.slug}" for board, _ in used})
 
 
-def _published(boards: Sequence[Board], coverage: Mapping[Status, int]) -> Finding | None:
+def _published(coverage: Mapping[Status, int]) -> Finding | None:
     """How much of what papers print has been checked."""
     total = sum(coverage.values())
     if not total:
@@ -241,9 +237,6 @@ def _published(boards: Sequence[Board], coverage: Mapping[Status, int]) -> Findi
     else:
         text = f"Not proven: none of the {total:,} published numbers has been measured the paper's way yet"
         text += f"; {coverage['not comparable']:,} were under another protocol." if coverage["not comparable"] else "."
-    epochs = sorted(board.epochs for board in boards if board.epochs)
-    if epochs:
-        text += f" The runs here have {'' if epochs[0] == epochs[-1] else f'{epochs[0]} to '}{epochs[-1]} epochs."
     return Finding(text, {"See it": "published"})
 
 

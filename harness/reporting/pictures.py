@@ -5,9 +5,8 @@ Everything that grows with the number of classes is put into bins here, so that 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Sequence
-from statistics import fmean, median
+from statistics import fmean
 from types import MappingProxyType
 from typing import Any
 
@@ -20,7 +19,7 @@ from harness.metrics.shots import GROUPS as SHOTS
 from harness.metrics.shots import group_of_class
 from harness.records.evidence import Evidence
 from harness.records.schema import HEADLINE, Record
-from harness.reporting.costs import REFERENCE, StepTimes, relative_cost
+from harness.reporting.costs import StepTimes, cost, reference_of
 from harness.reporting.summary import METRICS, Confusion, Curve, Row, Section, Stat
 from harness.reporting.tables import percent
 
@@ -93,7 +92,7 @@ def board(section: Section, names: Sequence[str] = (), times: StepTimes = Mappin
     most = max(MOST_NAMED, MOST_VALUES // (len(SELECTION_RULES) * len(section.rows)))
     bins = groups_of(order, most, most)
     called = _called(names, len(counts))
-    reference = next((row for row in section.rows if row.name == REFERENCE and row.ok_runs), None)
+    reference = reference_of(section)
     return {
         "title": f"{section.protocol.split}, {section.protocol.track} track",
         "classes": [some[0] if len(some) == 1 else -1 for some in bins],
@@ -113,7 +112,7 @@ def board(section: Section, names: Sequence[str] = (), times: StepTimes = Mappin
             if row.ok_runs
         ],
         "pairs": section.pairs,
-        "halves": section.halves,
+        "differences": section.differences,
     }
 
 
@@ -151,43 +150,6 @@ def _series(row: Row, bins: Sequence[Sequence[int]], index: int, head: bool) -> 
         "heat": row.confusion and [[_percent(share) for share in line] for line in row.confusion.shares],
         "confused": row.confusion and [[c, k, round(100 * share)] for c, k, share in row.confusion.pairs],
     }
-
-
-def cost(row: Row, reference: Row | None, times: StepTimes = MappingProxyType({})) -> dict[str, Any]:
-    """What training a row costs, all stages.
-
-    `steps`: over the reference's, from timed steps and the images that runs took, None where a stage was not timed;
-    `seconds`: the median over seeds, and the least and the most of them; `times`: the median over the reference's, None
-    unless both were timed on one kind of device under one load (a crowded processor is several times slower).
-    """
-    seconds, base = _seconds(row), _seconds(reference) if reference else []
-    alike = reference is not None and len(_loads(row) | _loads(reference)) == 1
-    steps = relative_cost(row, [reference], times) if reference else None
-    return {
-        "steps": steps and round(steps, 3),
-        "seconds": [_short(median(seconds)), _short(min(seconds)), _short(max(seconds))] if seconds else None,
-        "times": round(median(seconds) / median(base), 3) if alike and seconds and base else None,
-    }
-
-
-def _seconds(row: Row) -> list[float]:
-    """Of training, by seed, where they are known."""
-    found = (run.costs.get("train_seconds") for run in row.runs if run.record.status == "ok")
-    return [float(s) for s in found if isinstance(s, int | float) and math.isfinite(s) and s > 0]
-
-
-def _loads(row: Row) -> set[tuple[str, int]]:
-    """The devices of its runs, each with how many shared it; alone, or with a core for each thread, counts as one."""
-    found = set()
-    for run in (run for run in row.runs if run.record.status == "ok"):
-        threads, cores, beside = (_whole(run.costs.get(key)) for key in ("threads", "cpus", "runs_at_once"))
-        device = str(run.costs.get("device", ""))
-        found.add((device, 1 if device.startswith("CPU") and beside * threads <= cores else beside))
-    return found
-
-
-def _whole(value: object) -> int:
-    return value if isinstance(value, int) and value > 0 else 1
 
 
 def stage_epochs(record: Record, stage: str) -> float | None:

@@ -118,16 +118,15 @@ def build_report(collected: Collected, out: Path, sources: Sources) -> Path:
     left_out = sorted([*ranked.left_out, *((label(path), label(why)) for path, why in published.left_out)])
     in_cells = {cell.claim: cell for table in papers for cell in table.cells}
     comparisons = [in_cells.get(claim) or published.rows.beside(claim) for claim in in_order(sources.claims)]
-    methods = method_views(sections, comparisons, sources.folders, sources.resolve)
     boards = boards_of(sections)
+    methods = method_views([one.section for one in boards], comparisons, sources.folders, sources.resolve)
     first = overview(boards, papers, {name: one.title for name, one in sources.abouts.items()}, ranked.read)
     others = {"overview": first, "speed": speed, "weights": weights, "left_out": left_out, "across": _across(sections)}
     steps = step_times(speed)
     others |= {"class_names": _class_names(collected, sections), "step_times": steps}
     others |= {"site": sources.site, "records": _version(collected)}
     page = html.render(boards, papers, studies, methods, **others)
-    times = {key: time for one in boards for key, time in one.times(steps).items()}
-    for name, text in tables.all_files(sections, comparisons, papers, times).items():
+    for name, text in tables.all_files(sections, comparisons, papers, steps).items():
         _write(out / "tables" / name, text)
     figures.write_figures(studies, out / "figures")
     _write(out / "leaderboard.html", page)
@@ -168,7 +167,8 @@ class Ranked(NamedTuple):
 def study_results(tables: Ranked, sources: Sources) -> list[StudyResult]:
     """The studies that are described, with what the records say."""
     times = step_times(readable(sources.benches, read_speed)[0])
-    return [carry_out(study, tables.sections, tables.read, times) for study in load_studies(sources.folders)]
+    titles = {name: one.title for name, one in sources.abouts.items()}
+    return [carry_out(one, tables.sections, tables.read, times, titles) for one in load_studies(sources.folders)]
 
 
 def ranked_sections(collected: Collected, sources: Sources | None = None) -> Ranked:

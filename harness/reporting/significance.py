@@ -128,38 +128,6 @@ def pair_matrix(rows: Sequence[RunsOfRow]) -> Floats:
     return np.array([_against(row, rows)[0] for row in rows]).reshape(len(rows), len(rows))
 
 
-# Intervals
-
-
-def bootstrap_interval(
-    correct: Sequence[Bits], draws: int = 1000, seed: int = 0, level: float = 0.95
-) -> list[tuple[float, float]]:
-    """Percentile interval of each row's mean accuracy, in [0, 1]; correct[i] of shape (S_i, N), one run per seed.
-
-    Each draw resamples the images, with the same weights for all rows, and the row's seeds, both with replacement
-    (Efron & Tibshirani, An Introduction to the Bootstrap (1993), ch. 8 and 13). One seed: images only. A row's interval
-    depends on `seed`, `draws`, N and S_i, not on the other rows.
-
-    Resampling S seeds understates their variance by the factor (S - 1) / S, so with two or three seeds the interval is
-    somewhat too short where seeds differ more than images explain. Memory: 4 bytes per draw and image. Raises
-    ValueError where rows differ in N.
-    """
-    images = correct[0].shape[1] if correct else 0
-    generator = np.random.default_rng([seed, 0, images])
-    weights = np.empty((draws, images), dtype=np.float32)  # hits are sums of whole numbers, exact below 2**24 images
-    for draw in weights:
-        draw[:] = np.bincount(generator.integers(0, images, images), minlength=images)
-    tails = [(1 - level) / 2, (1 + level) / 2]
-    bounds: list[tuple[float, float]] = []
-    for runs in correct:
-        hits = weights @ runs.T.astype(np.float32)
-        picks = np.random.default_rng([seed, 1, len(runs)]).integers(0, len(runs), (draws, len(runs)))
-        total = np.take_along_axis(hits, picks, axis=1).sum(axis=1, dtype=np.float64)
-        low, high = np.quantile(total / runs.size, tails)
-        bounds.append((float(low), float(high)))
-    return bounds
-
-
 # Differences between two rows of one table: measured on the same test images and, seed by seed, under the same splits
 
 
@@ -242,18 +210,20 @@ def effect(
     return Effect(mean, mean - half, mean + half, len(seeds), differ)
 
 
-def interval_halves(rows: Sequence[RunsOfRow], targets: Classes, classes: Sequence[int] | None = None) -> Floats:
-    """How far the interval of each pair's `effect` reaches to either side, all pairs at once.
+def pair_effects(
+    rows: Sequence[RunsOfRow], targets: Classes, classes: Sequence[int] | None = None
+) -> tuple[Floats, Floats]:
+    """The mean of each pair's `effect`, and how far its interval reaches to either side; all pairs at once.
 
-    Shape (R, R), symmetric; nan where `effect` is None, and between rows that do not have the same seeds.
+    Shape (R, R), row minus column; nan where `effect` is None, and between rows that do not have the same seeds.
 
     Args:
         rows, targets, classes: as for `effect`.
     """
-    halves = np.full((len(rows), len(rows)), np.nan)
+    means, halves = (np.full((len(rows), len(rows)), np.nan) for _ in range(2))
     weights = _class_weights(targets, classes)
     if not weights or any(np.count_nonzero(targets == c) < 2 for c in weights):
-        return halves
+        return means, halves
     for seeds in {frozenset(row) for row in rows if len(row) > 1}:
         having = [i for i, row in enumerate(rows) if row.keys() == seeds]
         right = np.stack([[rows[i][seed] for seed in sorted(seeds)] for i in having]).astype(np.float64)
@@ -264,10 +234,22 @@ def interval_halves(rows: Sequence[RunsOfRow], targets: Classes, classes: Sequen
             spread = np.atleast_2d(np.cov(part.mean(1)))
             own = np.diag(spread)
             of_images += weight**2 * (own[:, None] + own - 2 * spread) / part.shape[2]
-        of_seeds = (by_seed[:, None] - by_seed).var(2, ddof=1) / len(seeds)
+        wins = by_seed[:, None] - by_seed
+        of_seeds = wins.var(2, ddof=1) / len(seeds)
         z = special.ndtri((1 + CONFIDENCE) / 2)
-        halves[np.ix_(having, having)] = np.sqrt(t_quantile(len(seeds)) ** 2 * of_seeds + z**2 * of_images.clip(0))
-    return halves
+        at = np.ix_(having, having)
+        means[at] = wins.mean(2)
+        halves[at] = np.sqrt(t_quantile(len(seeds)) ** 2 * of_seeds + z**2 * of_images.clip(0))
+    return means, halves
+
+
+def interval(row: RunsOfRow, targets: Classes) -> tuple[float, float] | None:
+    """The 95 % interval of a row's accuracy over all images, in [0, 1]: the one of `effect`, against a row of no hit.
+
+    None where `effect` is: it takes two seeds to know how much they differ.
+    """
+    found = effect(row, {seed: np.zeros_like(bits) for seed, bits in row.items()}, targets)
+    return (max(found.low, 0.0), min(found.high, 1.0)) if found else None
 
 
 def t_quantile(seeds: int) -> float:

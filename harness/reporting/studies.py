@@ -9,6 +9,7 @@ true, and is withdrawn where that does not.
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,7 +27,7 @@ from harness.reporting.drawer import differing
 from harness.reporting.inputs import Named, read_lists
 from harness.reporting.significance import Classes, Effect, RunsOfRow, Verdict, effect
 from harness.reporting.summary import Row, Section, in_all
-from harness.reporting.tables import percent
+from harness.reporting.tables import points
 from harness.reporting.views import ReadEvidence, correct_at, evidence_of
 
 STUDIES: Final = Path(__file__).with_name("studies.yaml")
@@ -107,6 +108,7 @@ class Study(Named):
     quantity_rows: tuple[str, ...] = ()
     cost: bool = False  # whether training cost stands beside each difference
     starts: bool = False  # whether rows that start from pretrained weights are among them
+    every: str = ""  # a row that the table's other methods are held against, too; the best one first
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -156,6 +158,7 @@ class StudyResult:
     withdrawn: int = 0  # findings that these records do not support, or say nothing of
     section: Section | None = None  # the table, where there is one
     quantities: dict[str, list[float]] = field(default_factory=dict)  # row -> value of each class
+    also: tuple[str, ...] = ()  # slugs of further tables that its rows stand in
 
     @property
     def started(self) -> bool:
@@ -202,6 +205,13 @@ def common_marks(lines: Iterable[MeasuredContrast]) -> list[str]:
     return in_all([one.marks for one in lines if not one.missing])
 
 
+def usual_study(pairs: Iterable[tuple[Study | None, MeasuredContrast]]) -> Study | None:
+    """The study of most contrasts, so that it is named once; None where there is none, or all are of one."""
+    studies = [study for study, _ in pairs if study]
+    (name, count), *others = Counter(study.id for study in studies).most_common() or [("", 0)]
+    return next(study for study in studies if study.id == name) if others and 2 * count > len(studies) else None
+
+
 def number(found: Effect | None) -> str:
     """A difference in points with its interval, as text."""
     if found is None:
@@ -212,21 +222,14 @@ def number(found: Effect | None) -> str:
     return f"{mean} ({low} to {high}{'' if found.inferred else ' by seed'})"
 
 
-def points(found: Effect) -> tuple[str, str, str]:
-    """Mean and bounds in points; a bound of a clear difference gets the digits that tell it from zero."""
-    digits = (1, 2, 3, 4) if found.verdict in ("better", "worse") else (1,)
-
-    def bound(value: float) -> str:
-        texts = [percent(value, count, signed=True) for count in digits]
-        return next((text for text in texts if text[0] in "+-"), texts[0])
-
-    return percent(found.mean, 1, signed=True), bound(found.low), bound(found.high)
-
-
 def carry_out(
-    study: Study, sections: Sequence[Section], read: ReadEvidence, times: StepTimes = MappingProxyType({})
+    study: Study,
+    sections: Sequence[Section],
+    read: ReadEvidence,
+    times: StepTimes = MappingProxyType({}),
+    titles: Mapping[str, str] = MappingProxyType({}),
 ) -> StudyResult:
-    """A study with what the records say."""
+    """A study with what the records say; `titles` are of methods, by name."""
     place = (study.split, study.track)
     fitting = [one for one in sections if (one.protocol.split, one.protocol.track) == place]
     pretrained = [one for one in fitting if one.protocol.recipe.get("pretrained")]
@@ -235,13 +238,24 @@ def carry_out(
         reason = f"{len(fitting)} tables are of this split and track" if fitting else "not run: nothing of this table"
         return StudyResult(study, tuple(MeasuredContrast(contrast, missing=reason) for contrast in study.contrasts))
     section = fitting[0]
-    rows = [row for one in (section, *(pretrained if study.starts else ())) for row in one.rows]
+    further = pretrained if study.starts else []
+    rows = [row for one in (section, *further) for row in one.rows]
     groups = group_of_class(section.protocol.class_counts, section.protocol.shot_policy)
-    measured = tuple(_measure(contrast, rows, groups, read, times) for contrast in study.contrasts)
+    contrasts = (*study.contrasts, *_others(study, section, titles))
+    measured = tuple(_measure(contrast, rows, groups, read, times) for contrast in contrasts)
     by_key = {one.contrast.key: one for one in measured}
     findings = [text for finding in study.findings if (text := _sentence(finding, by_key))]
     withdrawn, quantities = len(study.findings) - len(findings), dict(_quantities(study, section))
-    return StudyResult(study, measured, tuple(findings), withdrawn, section, quantities)
+    also = tuple(one.slug for one in further)
+    return StudyResult(study, measured, tuple(findings), withdrawn, section, quantities, also)
+
+
+def _others(study: Study, section: Section, titles: Mapping[str, str]) -> Iterator[Contrast]:
+    """The methods of a table that no contrast holds against the row of `every`, as the table has them."""
+    listed = {one.row for one in study.contrasts if one.against == study.every} | {study.every}
+    for row in (section.rows[head] for head in section.families) if study.every else ():
+        if row.name not in listed and row.ok_runs:
+            yield Contrast(titles.get(row.first.method, row.name), row.name, study.every, name=f"every {row.name}")
 
 
 class MissingError(Exception):
@@ -267,9 +281,7 @@ def _measure(
     marks = tuple(dict.fromkeys([*row.marks, *against.marks]))
     missing = "" if effects["all"] else "fewer than two seeds in common, or a class with one test image"
     complete = row.status == against.status == "ok"
-    ours, theirs = (relative_cost(one, rows, times) for one in (row, against))
-    cost = ours / theirs if ours and theirs else None
-    return MeasuredContrast(contrast, effects, marks, missing, cost, complete)
+    return MeasuredContrast(contrast, effects, marks, missing, relative_cost(row, against, times), complete)
 
 
 def _row(name: str, rows: Sequence[Row]) -> Row:

@@ -200,8 +200,8 @@ class Section:
     conflicts: tuple[str, ...] = ()  # what differs from other tables of the same split and track
     pairs: list[list[float | None]] | None = None
     """Two-sided p of each pair of rows at `last`, not adjusted; None: not tested, or too many rows."""
-    halves: dict[str, list[list[float | None]]] = field(default_factory=dict)
-    """Score -> row -> each row before it: half the 95 % interval of their difference at `last`, in points."""
+    differences: dict[str, list[list[tuple[float, ...] | None]]] = field(default_factory=dict)
+    """Score -> row -> each row before it: the row minus that one at `last`, and its 95 % interval; points, rounded."""
 
     @property
     def protocol(self) -> Record:

@@ -5,17 +5,20 @@ from __future__ import annotations
 import csv
 import io
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from types import MappingProxyType
 from typing import NamedTuple, TypeAlias
 
 from harness.metrics.shots import GROUPS
 from harness.records.schema import HEADLINE
 from harness.reporting.comparison import Beside, Comparison
+from harness.reporting.costs import StepTimes, cost, reference_of
 from harness.reporting.paper_tables import FilledTable
+from harness.reporting.significance import Effect
 from harness.reporting.summary import METRICS, Metric, Row, Section, Stat
 
 DIGITS = 2
+SAME = 12  # digits of a share beyond which two sums may differ by the order of their parts
 NONE = "-"
 
 
@@ -33,6 +36,21 @@ def percent(value: float, digits: int, *, signed: bool = False) -> str:
     """A fraction in percent (or points, with its sign); a value that rounds to zero has no sign."""
     number = round(value * 100, digits) + 0.0  # + 0.0 turns -0.0 into 0.0
     return f"{number:+.{digits}f}" if signed and number else f"{number:.{digits}f}"
+
+
+def points(found: Effect) -> tuple[str, str, str]:
+    """Mean and bounds in points; a bound of a clear difference gets the digits that tell it from zero.
+
+    Every part of the page rounds here, so that a difference that was added up in another order reads the same.
+    """
+    digits = (1, 2, 3, 4) if found.verdict in ("better", "worse") else (1,)
+    mean, low, high = (round(value, SAME) for value in (found.mean, found.low, found.high))
+
+    def bound(value: float) -> str:
+        texts = [percent(value, count, signed=True) for count in digits]
+        return next((text for text in texts if text[0] in "+-"), texts[0])
+
+    return percent(mean, 1, signed=True), bound(low), bound(high)
 
 
 def published(value: float) -> str:
@@ -154,12 +172,12 @@ def _latex_cell(one: Cell) -> str:
 
 
 def leaderboard_csv(
-    sections: list[Section], only_rule: str | None = None, times: Mapping[str, float | None] = MappingProxyType({})
+    sections: list[Section], only_rule: str | None = None, times: StepTimes = MappingProxyType({})
 ) -> str:
     """Every section and selection rule (or only one rule) as one long table, numbers in percent.
 
     Args:
-        times: key of a row -> its training time over cross-entropy's.
+        times: of training steps, for what a row would cost alone.
     """
     metrics = [metric for metric in METRICS if any(metric in section.metrics for section in sections)]
     columns = [f"{metric.key}{part}" for metric in metrics for part in ("", "_std", "_n")]
@@ -174,7 +192,7 @@ def leaderboard_csv(
                 start = [p.split, p.track, rule, str(row.ranks[rule] or ""), first.method, first.variant]
                 numbers = [number for m in metrics for number in _csv_stat(row.stats[rule][m.key])]
                 bounds = (row.interval if rule == HEADLINE else None) or (None, None)  # its 95 % interval
-                time = times.get(row.key)
+                time = cost(row, reference_of(section), times)["time"]
                 numbers += [*map(_csv_number, bounds), "" if time is None else f"{time:.2f}"]
                 numbers += [str(row.places.get(rule) or ""), p.dataset]
                 ends = [p.shot_policy, p.split_sha256, first.recipe_sha256, "; ".join(row.marks)]
@@ -186,7 +204,7 @@ def all_files(
     sections: list[Section],
     comparisons: list[Comparison],
     papers: Sequence[FilledTable],
-    times: Mapping[str, float | None] = MappingProxyType({}),
+    times: StepTimes = MappingProxyType({}),
 ) -> dict[str, str]:
     """Every table as a file, by name."""
     files = {"leaderboard.csv": leaderboard_csv(sections, times=times), "published.csv": claims_csv(comparisons)}

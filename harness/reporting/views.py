@@ -15,14 +15,14 @@ from harness.metrics.shots import GROUPS, group_of_class
 from harness.records.evidence import Evidence
 from harness.records.schema import HEADLINE
 from harness.reporting.pictures import confusion
-from harness.reporting.significance import RunsOfRow, bootstrap_interval, interval_halves, pair_matrix, tie_groups
+from harness.reporting.significance import Effect, RunsOfRow, interval, pair_effects, pair_matrix, tie_groups
 from harness.reporting.summary import Curve, Row, RunResult, Section
+from harness.reporting.tables import points
 
 MOST_PAIRS = 40  # rows of a table up to which every pair of them is tested for the compare view
 TAIL = 10  # rarest classes whose confusions are shown
 CONFUSED_WITH = 3
 CURVE_POINTS = 50
-DRAWS = 500  # of the bootstrap: the bounds of an interval then vary by a few hundredths of its width
 
 ReadEvidence = Callable[[RunResult], Evidence | None]
 Curves = Mapping[str, npt.NDArray[Any]]
@@ -37,8 +37,6 @@ def with_evidence(section: Section, read: ReadEvidence) -> Section:
     ties = _tested(section, found, range(len(found)))
     places = _tested(section, found, list(section.families)) if len(section.families) < len(found) else ties
     bits = [correct_at(HEADLINE, evidence) for evidence in found]
-    stored = {i: np.stack(list(runs.values())) for i, runs in enumerate(bits) if runs}
-    intervals = dict(zip(stored, bootstrap_interval(list(stored.values()), DRAWS), strict=True))
     rows = []
     for i, row in enumerate(section.rows):
         evidence = list(found[i].values())
@@ -50,7 +48,7 @@ def with_evidence(section: Section, read: ReadEvidence) -> Section:
             p=p,
             places=row.places | of_methods,
             place_p=place_p,
-            interval=intervals.get(i),
+            interval=interval(bits[i], evidence[0].targets) if evidence else None,
             curves=_curves([one.curves for one in evidence]),
             first_curves=_curves(_first_stages(row, found[i], by_run)),
             quantities=_quantities(evidence, len(section.protocol.class_counts)),
@@ -60,7 +58,7 @@ def with_evidence(section: Section, read: ReadEvidence) -> Section:
         rows.append(seen)
     if len(bits) > MOST_PAIRS:
         return replace(section, rows=tuple(rows))
-    return replace(section, rows=tuple(rows), pairs=_pairs(bits), halves=_halves(section, found, bits))
+    return replace(section, rows=tuple(rows), pairs=_pairs(bits), differences=_differences(section, found, bits))
 
 
 def evidence_of(row: Row, read: ReadEvidence) -> dict[int, Evidence]:
@@ -121,9 +119,9 @@ def _pairs(bits: list[dict[int, npt.NDArray[np.bool_]]]) -> list[list[float | No
     return [[None if np.isnan(p) else float(f"{p:.2g}") for p in row] for row in pair_matrix(bits)]
 
 
-def _halves(
+def _differences(
     section: Section, found: Sequence[Mapping[int, Evidence]], bits: Sequence[RunsOfRow]
-) -> dict[str, list[list[float | None]]]:
+) -> dict[str, list[list[tuple[float, ...] | None]]]:
     """Of the rows whose runs have all left predictions, since the others' means are of more runs."""
     whole = [right if len(right) == row.ok_runs else {} for row, right in zip(section.rows, bits, strict=True)]
     targets = [evidence.targets for runs in found for evidence in runs.values()]
@@ -131,14 +129,21 @@ def _halves(
         groups = group_of_class(section.protocol.class_counts, section.protocol.shot_policy)
     except UserError:  # a policy of another version
         return {}
-    halves = {}
+    differences = {}
     for score in ("all", *GROUPS) if targets else ():
         classes = None if score == "all" else [index for index, group in enumerate(groups) if group == score]
         if classes is None or classes:
-            points = 100 * interval_halves(whole, targets[0], classes)
-            below = [row[:i] for i, row in enumerate(points)]
-            halves[score] = [[None if np.isnan(half) else round(float(half), 2) for half in row] for row in below]
-    return halves
+            means, halves = pair_effects(whole, targets[0], classes)
+            differences[score] = [
+                [_rounded_effect(float(means[i, j]), float(halves[i, j])) for j in range(i)] for i in range(len(whole))
+            ]
+    return differences
+
+
+def _rounded_effect(mean: float, half: float) -> tuple[float, ...] | None:
+    """As every part of the page prints it."""
+    found = Effect(mean, mean - half, mean + half, 0)
+    return None if math.isnan(half) else tuple(float(text) for text in points(found))
 
 
 def _curves(runs: list[Curves]) -> dict[str, Curve]:

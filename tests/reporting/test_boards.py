@@ -193,7 +193,10 @@ def test_what_code_a_row_has_is_a_footnote() -> None:
     assert "not yet shown" in meaning
     alike = board(make_record("ce", notes=[EARLIER_CODE]), make_record("crt", notes=[EARLIER_CODE]))
     assert [(sign, rows) for sign, rows, _ in alike.footnotes] == [("†", 2)]  # of all rows, and no less a footnote
-    assert alike.on_all == ["†"]
+    assert alike.on_all == alike.no_news == ["†"]
+    most = board(*(make_record(name, notes=[EARLIER_CODE]) for name in ("ce", "crt")), make_record("gcl"))
+    assert (most.on_all, most.no_news) == ([], ["†"])
+    assert not found.no_news  # a warning stays with its row
     assert split_marks(["x", "earlier code, same bits on a small suite"]) == (
         {"†": "earlier code, same bits on a small suite"},
         ["x"],

@@ -592,12 +592,17 @@ def test_a_reset_goes_back_to_the_data_set_that_a_search_left(rich: Visit) -> No
 
 
 def test_a_rule_that_does_not_apply_says_so_instead_of_dashes(visit: Visit) -> None:
+    assert not visit.page.locator(".lacking").is_visible()
     visit.page.locator("select[name=board]").select_option("cifar10-lt-if10-paper")
     assert visit.page.locator("input[value='best_val']").is_disabled()
+    why = "No row has a value at “Best on validation”: this split has no validation part."
+    assert visit.page.locator(".lacking").inner_text() == why
     visit.page.goto(f"{visit.url}#open=cifar10-lt-if10-paper&selection=best_val")
     section = visit.page.locator("section.table:visible")
     assert "No row has a value at “Best on validation”: this split has no validation part" in section.inner_text()
     assert not section.locator("table.board").is_visible()
+    assert not visit.page.locator(".lacking").is_visible()  # said once
+    assert visit.page.locator("input[value='best_val']").is_checked()
 
 
 def test_columns_are_chosen_and_stay_in_the_link(visit: Visit, browser: Any) -> None:
@@ -645,10 +650,15 @@ def test_hostile_text_is_shown_and_not_run(visit: Visit) -> None:
 def test_a_method_name_opens_its_drawer_and_keeps_the_state(visit: Visit, browser: Any) -> None:
     visit.select("best_test")
     visit.page.locator(f"{BOARD} tbody a").first.click()
-    assert visit.page.locator("details.drawer[open] summary").inner_text().startswith("balanced_softmax")
+    assert visit.page.locator("details.drawer[open] > summary").inner_text().startswith("balanced_softmax")
     assert re.fullmatch(r"#open=row-[0-9a-f]{8}&selection=best_test", visit.hash())
     again = Visit(browser, Path(visit.url.removeprefix("file://")), visit.hash())
-    assert again.page.locator("details.drawer[open] summary").inner_text().startswith("balanced_softmax")
+    assert again.page.locator("details.drawer[open] > summary").inner_text().startswith("balanced_softmax")
+    assert "--method balanced_softmax" in again.page.locator("details.drawer[open] .command").inner_text()
+    assert not again.page.locator("details.drawer[open] .recipe").is_visible()
+    again.page.locator("details.drawer[open] a", has_text="Back to the board").click()
+    assert again.hash() == f"#open={BOARD_ID}&selection=best_test"
+    assert again.page.evaluate("scrollY") == 0
     again.page.goto("about:blank")
     again.page.goto(f"{visit.url}#method-balanced_softmax")
     assert again.page.locator("#method-balanced_softmax").get_attribute("open") is not None
@@ -865,6 +875,23 @@ def test_compare_opens_on_the_best_against_cross_entropy(rich: Visit) -> None:
     assert form.locator("option:checked").all_inner_texts() == ["ce", "Balanced Softmax"]
 
 
+def test_compare_and_findings_print_the_same_difference(rich: Visit) -> None:
+    rich.page.locator("nav a[href='#findings']").click()
+    groups = rich.page.locator(".of-board:visible table.contrasts").first.locator("thead th").all_inner_texts()[2:-1]
+    cells = rich.page.locator(".of-board:visible table.contrasts").first.locator("tbody tr td.number").all_inner_texts()
+    found = dict(zip(groups, cells, strict=False))
+    rich.page.locator("nav a[href='#compare']").click()
+    lines = rich.page.locator(".comparison tbody tr").all()
+    shown = {line.locator("th").inner_text(): line.locator("td").last.inner_text() for line in lines}
+    assert {group: shown[group] for group in groups} == found
+    rich.page.locator("select[name=first]").select_option(label="Balanced Softmax")
+    rich.page.locator("select[name=second]").select_option(label="ce")
+    turned = rich.page.locator(".comparison tbody tr").first.locator("td").last.inner_text()
+    swap = {"+": "\u2212", "\u2212": "+"}
+    mean, low, high = re.findall(r"[+\u2212][\d.]+", shown["All"])
+    assert re.findall(r"[+\u2212][\d.]+", turned) == [swap[one[0]] + one[1:] for one in (mean, high, low)]
+
+
 def test_a_method_view_draws_its_runs_and_says_how_to_cite_it(rich: Visit) -> None:
     rich.page.locator("nav a[href='#methods']").click()
     view = rich.page.locator("#method-balanced_softmax")
@@ -879,10 +906,15 @@ def test_a_method_view_draws_its_runs_and_says_how_to_cite_it(rich: Visit) -> No
     ]
     assert view.locator(".equation").inner_text() == "L = 1"
     assert view.locator("a[href='https://arxiv.org/abs/2007.10740']").count() == 1
-    assert "ltbench run --dataset cifar10 --imbalance-factor 10" in view.locator(".command:visible").first.inner_text()
+    assert "ltbench run --dataset mnist5k --imbalance-factor 100" in view.locator(".command:visible").first.inner_text()
     view.locator(".cite summary").click()
     assert "@inproceedings{ren2020balanced" in view.locator(".cite code").inner_text()
     assert "NaN" not in view.inner_html()
+    top = [view.locator(one).first.bounding_box()["y"] for one in (".command:visible", "figure.picture", ".claims")]
+    assert top == sorted(top)
+    boards = ["CIFAR-10 (paper)", "MNIST, 5,000 digits (paper)"]
+    assert sorted(view.locator(".pictures h3").all_inner_texts()) == boards
+    assert sorted(view.locator("h3:not(.pictures *) a:first-child").all_inner_texts()) == boards
 
 
 def test_paper_tables_state_what_was_found(browser: Any, path: Path, tmp_path: Path) -> None:
@@ -955,5 +987,7 @@ def test_findings_are_of_one_data_set(rich: Visit) -> None:
     shown = rich.page.locator(".of-board:visible")
     assert shown.count() == 1
     assert "Against cross-entropy" in shown.inner_text()
+    chip = shown.locator("a.track")
+    assert chip.get_attribute("href") == "#word-paper"
     shown.locator("details.study summary").click()
     assert "It adds +40.0" in shown.inner_text()

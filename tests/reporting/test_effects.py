@@ -8,8 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness.reporting.html import _minus
-from harness.reporting.significance import Effect, effect, interval_halves
+from harness.reporting.significance import Effect, effect, interval, pair_effects
 from harness.reporting.studies import number
+from harness.reporting.tables import points
 
 TARGETS = np.repeat(np.arange(4), 50)
 
@@ -113,24 +114,55 @@ def test_no_interval_without_two_common_seeds_or_classes() -> None:
 
 @settings(max_examples=20, deadline=None)
 @given(st.integers(0, 2**32 - 1), st.sampled_from([None, [0], [1, 3], []]))
-def test_all_pairs_at_once_have_the_intervals_of_each_pair(seed: int, classes: list[int] | None) -> None:
-    """Rows of three seeds, one of two, one of one, one of none."""
+def test_all_pairs_at_once_have_the_effect_of_each_pair(seed: int, classes: list[int] | None) -> None:
+    """Rows of three seeds, one of two, one of one, one of none. What is printed is the same to the last digit."""
     generator = np.random.default_rng(seed)
     rows = [
         runs(generator, chance, seeds) for chance, seeds in ((0.5, 3), (0.7, 3), (0.9, 3), (0.6, 2), (0.6, 1), (0, 0))
     ]
-    halves = interval_halves(rows, TARGETS, classes)
+    means, halves = pair_effects(rows, TARGETS, classes)
     np.testing.assert_array_equal(halves, halves.T)
+    np.testing.assert_array_equal(means, -means.T)
     for i, one in enumerate(rows):
         for j, other in enumerate(rows):
             found = effect(one, other, TARGETS, classes) if one.keys() == other.keys() else None
             expected = (found.high - found.low) / 2 if found else np.nan
             np.testing.assert_allclose(halves[i, j], expected, rtol=1e-6, atol=1e-9)
+            if found and found.differ:
+                at_once = Effect(means[i, j], means[i, j] - halves[i, j], means[i, j] + halves[i, j], found.n)
+                assert points(at_once) == points(found)
 
 
 def test_no_pair_has_an_interval_where_a_class_has_one_image() -> None:
     alone = np.arange(10)
-    assert np.isnan(interval_halves([{0: alone < 9, 1: alone < 5}, {0: alone < 1, 1: alone < 2}], alone)).all()
+    assert np.isnan(pair_effects([{0: alone < 9, 1: alone < 5}, {0: alone < 1, 1: alone < 2}], alone)).all()
+
+
+def test_a_tie_in_the_last_digit_does_not_depend_on_the_order_of_a_sum() -> None:
+    """2.25 points, once as it is and once with what adding up leaves."""
+    one, other = Effect(0.0225, 0.0125, 0.0325, 3), Effect(0.02250000000000001, 0.012499999999999999, 0.0325, 3)
+    assert points(one) == points(other)
+
+
+def test_the_interval_of_a_row_is_made_as_that_of_a_difference() -> None:
+    hit, half = np.ones(len(TARGETS), bool), np.arange(len(TARGETS)) % 2 == 0
+    assert interval(dict.fromkeys(range(3), hit), TARGETS) == (1.0, 1.0)
+    assert interval({0: half}, TARGETS) is None  # how much seeds differ is not known
+    alike, apart = interval(dict.fromkeys(range(3), half), TARGETS), interval({0: half, 1: hit, 2: half}, TARGETS)
+    assert alike == pytest.approx((0.5 - 1.96 * 0.0357, 0.5 + 1.96 * 0.0357), abs=1e-3)
+    assert apart is not None
+    assert apart[1] == 1.0  # an accuracy is at most that
+    assert apart[0] < alike[0]
+
+
+def test_the_interval_of_a_row_holds_its_accuracy_as_often_as_it_says() -> None:
+    generator, held = np.random.default_rng(2), 0
+    for _ in range(600):
+        ease = generator.uniform(-0.1, 0.1, len(TARGETS))
+        found = interval(lucky_runs(generator, 0.6, 3, 0.03, ease), TARGETS)
+        assert found is not None
+        held += found[0] <= 0.6 <= found[1]
+    assert 0.94 <= held / 600 <= 0.999
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ from harness.records.collect import Collected, collect
 from harness.records.schema import costs_path, write_record
 from harness.reporting.claims import Claim
 from harness.reporting.report import build_report
+from harness.reporting.site.config import Site
 from tests.factories import collected, make_record, sources
 from tests.reporting.conftest import HOSTILE
 
@@ -159,7 +160,7 @@ def test_a_time_that_was_not_taken_alone_is_grey_and_says_why(tmp_path: Path) ->
     page = build(collect(tmp_path / "records"), [], tmp_path / "out")
     start = '<td class="number cost none" data-col="wall_seconds" data-value="1.5" '
     cell = page.partition(start)[2].partition("</td>")[0]
-    title = "from the seconds of its runs, which hold what else the machine did meanwhile"
+    title = "from the seconds of its runs, machine load included"
     assert cell == f'title="{title}">1.50\N{MULTIPLICATION SIGN}'
     lines = csv.DictReader((tmp_path / "out" / "tables" / "leaderboard.csv").read_text(encoding="utf-8").splitlines())
     assert {(line["method"], line["time_over_ce"]) for line in lines} == {("ce", "1.00"), ("crt", "1.50")}
@@ -182,6 +183,44 @@ def test_the_drawer_says_once_what_all_runs_share(tmp_path: Path) -> None:
     assert text.count("one device") == 1
     assert "10.0" in text
     assert "11.0" in text
+
+
+def test_the_drawer_begins_with_what_runs_a_row_again(tmp_path: Path) -> None:
+    for seed in range(2):
+        path = tmp_path / "records" / f"{seed}.json"
+        write_record(path, make_record("ce", seed, track="common"))
+        costs = {"device": "CPU, 1 thread", "processor": "A processor", "commit": f"abc{seed}+"}
+        write_json(costs_path(path), costs)
+    page = build(collect(tmp_path / "records"), [], tmp_path / "out")
+    drawer = page.partition('<details class="drawer"')[2].partition('<details class="fold">')[0]
+    text = Outline(drawer).text
+    assert 'href="#mnist5k-lt-if100-common">Back to the board' in drawer
+    command = "ltbench run --dataset mnist5k --imbalance-factor 100 --method ce --track common --seeds 0,1"
+    places = [text.index(one) for one in (command, "Seeds0, 1", "DeviceCPU, 1 thread", "Commitabc0+; abc1+")]
+    assert places == sorted(places)
+    assert "Recipe, as resolved" not in text
+    assert "a + behind it: with uncommitted changes" in Outline(page).text
+
+
+@pytest.mark.parametrize("repository", ["", "https://example.org/lab/x", "https://gitlab.example.org/lab/x"])
+def test_a_page_without_a_repository_says_so_and_one_with_it_links_there(repository: str, tmp_path: Path) -> None:
+    site = Site("Ours", repository=repository, citation="@misc{ours}")
+    page = build_report(collected(make_record()), tmp_path, sources(site=site)).read_text(encoding="utf-8")
+    names = ("contribute", "report-error", "cite")
+    parts = {name: Outline(page.partition(f'id="{name}"')[2].partition("</section>")[0]) for name in names}
+    links = {name: [attrs.get("href") for tag, attrs in one.tags if tag == "a"] for name, one in parts.items()}
+    if not repository:
+        said = "This page was published without a repository address: "
+        assert f"{said}ask whoever published it for a clone" in parts["contribute"].text
+        assert f"{said}write to whoever published it." in parts["report-error"].text
+        assert not any(links.values())
+        assert 'rel="noreferrer">Repository' not in page
+        return
+    folder = f"{repository}/-/blob/HEAD" if "gitlab" in repository else f"{repository}/blob/HEAD"
+    assert links["contribute"] == [repository, f"{folder}/SUBMITTING.md", f"{folder}/CONTRIBUTING.md"]
+    assert links["report-error"][0] == links["cite"][0] == repository
+    assert f"git clone {repository} ltbench" in parts["contribute"].text
+    assert "without a repository address" not in page
 
 
 def test_half_a_character_stops_nothing(tmp_path: Path) -> None:

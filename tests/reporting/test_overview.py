@@ -34,8 +34,8 @@ def test_the_best_of_the_rare_classes_is_named_with_its_lead_and_its_price(tmp_p
     found = first_screen(tmp_path, ce=[0.9] * 6 + [0.1] * 4, crt=[0.6] * 6 + [0.4] * 4, balanced_softmax=[0.8] * 10)
     text = sentence(found, "Rare classes")
     assert "on MNIST, 5,000 digits (10 classes) Balanced Softmax is best: 80.0 % in the 4 few-shot classes" in text
-    assert "where cross-entropy has 10.0 %. It leads each of the other 2 that ran on this set, in paired" in text
-    assert "tests: cRT by +40.0 points (95 % interval +" in text
+    assert "where cross-entropy has 10.0 %. It leads each of the other 2 that ran on this set, by the intervals" in text
+    assert "of the paired differences in these classes (row Few of Compare): cRT by +40.0 points (95 %" in text
     assert "The price: \N{MINUS SIGN}10.0 points" in text
 
 
@@ -61,7 +61,7 @@ def test_a_lead_that_no_interval_bears_out_is_said(tmp_path: Path) -> None:
     found = first_screen(tmp_path, ce=[0.9] * 6 + [0.1] * 4, crt=[0.8] * 10, balanced_softmax=[0.8] * 9 + [0.82])
     text = sentence(found, "Rare classes")
     assert "Balanced Softmax is best" in text
-    assert "Paired tests do not part it from cRT." in text
+    assert "paired differences in these classes do not part it from cRT (row Few of Compare)." in text
 
 
 def test_no_sentence_on_rare_classes_without_a_gain_a_baseline_or_a_tail(tmp_path: Path) -> None:
@@ -89,6 +89,18 @@ def test_who_beats_cross_entropy_everywhere(tmp_path: Path) -> None:
     assert "of the 3 methods measured on all 2 data sets, 1 beats cross-entropy on each, " in text
     assert "with a 95 % interval above zero: cRT. gcl does on some; on the others it is not certain." in text
     assert "on none" not in text
+
+
+def test_methods_of_other_starts_are_counted_as_the_page_counts_them(tmp_path: Path) -> None:
+    """LIFT has only a row that starts from weights: it is one of the methods, and has not run on the first table."""
+    tuned = {"backbone": "lenet", "pretrained": "w.th sha256:0", "params": {}, "train": {"epochs": 10}}
+    for seed in range(3):
+        store(tmp_path, "ce", seed, [0.5] * 10)
+        store(tmp_path, "crt", seed, [0.8] * 10)
+    store(tmp_path / "other", "lift", 0, [0.9] * 10, recipe=tuned)
+    page = build_report(collect(tmp_path), tmp_path / "out", sources()).read_text(encoding="utf-8")
+    assert "3 methods, each trained" in page
+    assert "1 of 3 methods has not run there." in page
 
 
 def test_coverage_is_counted_and_said(tmp_path: Path) -> None:
@@ -156,6 +168,16 @@ def test_a_table_is_named_in_plain_words() -> None:
     assert {one.title for one in two} == {f"MNIST, 5,000 digits, imbalance {factor}" for factor in (10, 100)}
     own = Board(ranked_sections(collected(make_record(dataset="mine"))).sections[0])
     assert own.title == "mine"
+
+
+def test_a_track_says_what_its_rows_may_be_compared_with(tmp_path: Path) -> None:
+    records = collected(*(make_record(name, track="short") for name in ("ce", "crt")))
+    page = build_report(records, tmp_path, sources()).read_text(encoding="utf-8")
+    entry = page.partition('<div id="word-short">')[2].partition("</div>")[0]
+    assert entry.endswith("without a GPU. Compare rows within this board only, never with a paper&#39;s number.</dd>")
+    assert page.count('<a class="track" href="#word-short">short: 10 epochs</a>') == 2  # of the board and its findings
+    assert all(f'id="word-{word}"' in page for word in ("track", "common", "paper"))
+    assert "The runs here have" not in page
 
 
 def test_a_sentence_links_to_what_it_rests_on(tmp_path: Path) -> None:

@@ -11,15 +11,20 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from harness.base.files import write_json
+from harness.records.arrays import write_arrays
 from harness.records.collect import Collected, collect
-from harness.records.schema import costs_path, read_record
+from harness.records.evaluate import score_epoch
+from harness.records.evidence import evidence_path
+from harness.records.schema import costs_path, read_record, write_record
 from harness.reporting.report import build_report
 from tests.factories import collected, make_record, sources
 from tests.reporting import test_browser
 from tests.reporting.conftest import store
+from tests.reporting.test_speed import FIGURES, written
 
 browser = test_browser.browser
 pytestmark = test_browser.pytestmark
@@ -342,3 +347,54 @@ def test_numbers_in_the_heat_map_are_readable(browser: Any, tmp_path: Path, sche
     assert {full for full, _ in shades} >= {0.06, 0.5, 0.6, 0.82, 1}
     assert min(contrast for _, contrast in shades) >= 4.5
     visit.context.close()
+
+
+def test_the_cost_is_that_of_the_boards_until_one_asks_for_another(browser: Any, tmp_path: Path) -> None:
+    """cRT has a timed step, GCL has none; both took their seconds on a busy machine."""
+    seconds = {"ce": 10.0, "crt": 60.0, "gcl": 20.0}
+    for name, spent in seconds.items():
+        stages = {"train": {"images_per_second": 100.0, "train_seconds": 10.0}}
+        costs = costs_path(store(tmp_path / "records", name, 0, [0.9] * 10))
+        write_json(costs, {"device": "CPU", "train_seconds": spent, "stages": stages})
+    steps = [
+        {"method": name, "stage": "train", "shared_by": [], "ratio": {"median": ratio}}
+        for name, ratio in (("ce", 1.0), ("crt", 1.5))
+    ]
+    bench = written(tmp_path, parts=FIGURES["parts"] | {"steps": steps})
+    page = build_report(collect(tmp_path / "records"), tmp_path / "page", sources(benches=[bench]))
+    visit = Pictures(browser, page)
+    time = {"ce": "1", "crt": "1.5", "gcl": "2"}
+    source = dict.fromkeys(("ce", "crt"), "timed steps") | {"gcl": "the seconds of its runs, machine load included"}
+    assert {row[0]: row[1] for row in visit.table("cost")[1:]} == time
+    assert {row[0]: row[2] for row in visit.table("cost")[1:]} == source
+    assert "as if each ran alone; 1 of 3 from the seconds of runs, machine load included." in visit.reading("cost")
+    cells = visit.page.locator("table.board td[data-col=wall_seconds]")
+    boards = cells.evaluate_all("all => all.map(one => [one.parentNode.cells[1].dataset.text, one.dataset.value])")
+    assert {name: float(value) for name, value in boards} == {name: float(value) for name, value in time.items()}
+    visit.of("cost", "[name=measure]").select_option(label="as measured, machine load included")
+    assert {row[0]: row[1] for row in visit.table("cost")[1:]} == {"ce": "1", "crt": "6", "gcl": "2"}
+    assert "Cost from the seconds of runs, machine load included." in visit.reading("cost")
+    visit.close()
+
+
+def test_a_framed_cell_of_grouped_classes_is_not_called_right(browser: Any, tmp_path: Path) -> None:
+    """Of 40 classes, ten groups of four: every image is taken for a neighbour of its group."""
+    counts, targets = [400 - 9 * c for c in range(40)], np.repeat(np.arange(40), 5)
+    facts: dict[str, Any] = {"class_counts": counts, "test_images": 200, "val_images": 0}
+    plain = make_record("ce", 0, 0.5, **facts)
+    scores = score_epoch(targets ^ 1, targets, counts, epoch=3, ece=0.1, policy=plain.shot_policy)
+    record = tmp_path / "records" / "seed0.json"
+    write_record(record, replace(plain, results={"last": scores, "best_val": None, "best_test": scores}))
+    arrays = {"targets": targets.astype(np.uint8), "predictions": (targets ^ 1)[None].astype(np.uint8)}
+    arrays |= {"rules": np.array(["last", "best_test"]), "row": np.array([0, 0]), "run_key": np.array(plain.run_key)}
+    arrays |= {"epochs": np.array([3]), "loss": np.ones(3), "learning_rate": np.ones(3)}
+    write_arrays(evidence_path(record), arrays | {"test": np.zeros(1), "val": np.empty(0)})
+    visit = Pictures(browser, page_of(tmp_path / "records", tmp_path / "page"))
+    about = visit.of("confusion", ".pic-about").inner_text()
+    assert about.endswith("Framed: taken for a class of the same group.")
+    assert visit.press("confusion", "Home").endswith("100 % taken for one of them")
+    visit.close()
+
+
+def test_a_framed_cell_of_single_classes_is_right(visit: Pictures) -> None:
+    assert visit.of("confusion", ".pic-about").inner_text().endswith("Framed: right.")

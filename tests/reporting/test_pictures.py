@@ -19,7 +19,8 @@ from harness.records.arrays import write_arrays
 from harness.records.collect import Collected, collect
 from harness.records.evidence import Evidence, evidence_path
 from harness.records.schema import costs_path, read_record
-from harness.reporting.pictures import MOST_VALUES, board, by_frequency, confusion, cost, groups_of
+from harness.reporting.costs import cost
+from harness.reporting.pictures import MOST_VALUES, board, by_frequency, confusion, groups_of
 from harness.reporting.report import build_report, ranked_sections
 from harness.reporting.summary import Confusion, Row, RunResult, Section, summarize
 from tests.factories import collected, make_record, sources
@@ -98,9 +99,30 @@ def test_a_cost_is_relative_to_a_reference_under_the_same_load() -> None:
     assert cost(row_of("crt", 22, runs_at_once=1), reference)["times"] == 2  # a core for each either way
     for other in ({"runs_at_once": 3}, {"device": "GPU"}, {"threads": 2}):
         assert cost(row_of("crt", 22, **other), reference)["times"] is None
-    assert cost(row_of("crt", None), reference) == {"steps": None, "seconds": None, "times": None}
+    assert set(cost(row_of("crt", None), reference).values()) == {None}
     assert cost(reference, None)["times"] is None
     assert cost(row_of("crt", 22, 20, 24), None)["seconds"] == [22, 20, 24]
+
+
+def test_time_is_from_timed_steps_where_they_are_known() -> None:
+    stage = {"stages": {"train": {"images_per_second": 10.0, "train_seconds": 100.0}}}
+    times = {("ce", "train"): 1.0, ("crt", "train"): 1.5}
+    reference = row_of("ce", 10, 10, **stage)
+    timed = cost(row_of("crt", 60, 60, **stage), reference, times)
+    assert (timed["time"], timed["steps"], timed["times"]) == (1.5, 1.5, 6)
+    assert cost(row_of("gcl", 20, **stage), reference, times)["time"] == 2  # no step of it was timed
+
+
+def test_cross_entropy_from_other_weights_is_what_costs_are_relative_to() -> None:
+    facts: dict[str, Any] = {"variant": "from-cifar10", "recipe": {"backbone": "lenet", "pretrained": "w.th sha256:0"}}
+    runs = [
+        RunResult(name, make_record(name, **facts), TIMED | {"train_seconds": seconds})
+        for name, seconds in (("ce", 100.0), ("balanced_softmax", 104.0))
+    ]
+    (section,) = summarize(runs)
+    data = board(section)
+    assert data["reference"] == next(row.key for row in section.rows if row.name == "ce-from-cifar10")
+    assert sorted(one["cost"]["time"] for one in data["series"]) == [1, 1.04]
 
 
 def test_the_first_stage_is_that_of_the_run_it_started_from(measured: Collected, tmp_path: Path) -> None:
@@ -178,7 +200,7 @@ def test_another_record_makes_another_picture(measured: Collected, tmp_path: Pat
     assert after["series"][-1]["heat"][9][9] == 10
     assert after["series"][-1]["confused"][0] == [9, 0, 90]
     assert (after["confused"]["9"], after["confused"]["0"]) == ("class 9", "class 0")
-    assert after["series"][-1]["cost"] == {"steps": None, "seconds": [11, 10, 12], "times": 1}
+    assert after["series"][-1]["cost"] == {"time": 1, "steps": None, "seconds": [11, 10, 12], "times": 1}
 
 
 def test_without_evidence_there_is_no_confusion(measured: Collected, tmp_path: Path) -> None:

@@ -10,7 +10,6 @@ from scipy import stats
 
 from harness.reporting import significance
 from harness.reporting.significance import (
-    bootstrap_interval,
     critical_difference,
     holm,
     mcnemar_one_sided,
@@ -74,8 +73,6 @@ def test_runs_over_different_images_are_refused():
         tie_groups([{0: run(3, 10)}, {0: run(3, 11)}])
     with pytest.raises(ValueError, match="shapes"):
         pair_matrix([{0: run(3, 10)}, {0: run(3, 11)}])
-    with pytest.raises(ValueError, match="mismatch"):
-        bootstrap_interval([np.ones((1, 10), bool), np.ones((1, 11), bool)])
 
 
 # Tests
@@ -308,54 +305,6 @@ def test_the_pair_matrix_is_that_of_the_pairs(seed):
 def test_a_pair_matrix_of_nothing():
     assert pair_matrix([]).shape == (0, 0)
     assert np.isnan(pair_matrix([{}, {}])).all()
-
-
-# Intervals
-
-
-def test_one_seed_is_the_binomial_interval():
-    correct = run(700, 1000)[None]
-    ((low, high),) = bootstrap_interval([correct], draws=4000)
-    expected = stats.binom.ppf([0.025, 0.975], 1000, 0.7) / 1000
-    np.testing.assert_allclose([low, high], expected, atol=0.004)
-
-
-def test_seeds_that_differ_widen_the_interval():
-    alike = np.stack([run(100), run(100), run(100)])
-    apart = np.stack([run(60), run(100), run(140)])
-    (one, other) = bootstrap_interval([alike, apart])
-    assert one == bootstrap_interval([alike[:1]])[0]  # equal seeds add nothing
-    assert other[1] - other[0] > 1.5 * (one[1] - one[0])
-
-
-def test_intervals_are_deterministic_and_a_row_does_not_depend_on_the_others():
-    rng = np.random.default_rng(3)
-    correct = [rng.random((seeds, 150)) < 0.5 for seeds in (1, 3, 2, 3, 2, 1)]
-    whole = bootstrap_interval(correct, draws=200)
-    assert whole[:4] == bootstrap_interval(correct[:4], draws=200)
-    assert whole[::-1][2:] == bootstrap_interval(correct[3::-1], draws=200)
-    assert whole[:4] != bootstrap_interval(correct[:4], draws=200, seed=1)
-
-
-def test_intervals_of_no_row_and_without_a_mistake():
-    assert bootstrap_interval([]) == []
-    assert bootstrap_interval([np.ones((2, 10), bool)]) == [(1.0, 1.0)]
-
-
-def test_a_higher_level_is_wider():
-    correct = [np.random.default_rng(0).random((2, 200)) < 0.4]
-    ((low, high),) = bootstrap_interval(correct)
-    ((lower, higher),) = bootstrap_interval(correct, level=0.99)
-    assert lower < low < correct[0].mean() < high < higher
-
-
-def test_the_interval_covers_the_truth():
-    rng = np.random.default_rng(5)
-    covered = 0
-    for trial in range(150):
-        ((low, high),) = bootstrap_interval([rng.random((1, 300)) < 0.6], draws=300, seed=trial)
-        covered += low <= 0.6 <= high
-    assert 0.89 <= covered / 150 <= 0.99
 
 
 # Several data sets

@@ -16,7 +16,8 @@ from harness.base.errors import UserError
 from harness.base.files import stamped, write_json
 from harness.records.collect import Collected, collect
 from harness.records.schema import write_record
-from harness.reporting import documents
+from harness.reporting import documents, html
+from harness.reporting.boards import boards_of
 from harness.reporting.documents import refresh
 from harness.reporting.figures import pictures, write_figures
 from harness.reporting.report import build_report, ranked_sections
@@ -29,6 +30,7 @@ from harness.reporting.studies import (
     common_marks,
     load_studies,
     ranked,
+    usual_study,
 )
 from harness.spec.entries import parse_entry
 from harness.spec.recipes import resolve
@@ -106,6 +108,28 @@ def test_costs_are_images_times_what_each_takes(measured: Collected, tmp_path: P
     assert f"1.10x | {100 * crt.over_all.mean / 1.1:+.1f}" in documents.study(found)
 
 
+def test_a_study_of_every_method_leaves_none_out(measured: Collected) -> None:
+    """The listed ones first, then the others by their rank; variants and failed rows are not among them."""
+    for seed in range(3):
+        store(measured.records[0][0].parents[1] / "flip", "crt", seed, [0.9] * 10, variant="flip")
+    tables = ranked_sections(collect(measured.records[0][0].parents[1]))
+    asked = made(every="ce", contrasts=STUDY["contrasts"][1:], findings=[])
+    found = carry_out(asked, tables.sections, tables.read, titles={"crt": "cRT"}).measured
+    added = [(one.contrast.label, one.contrast.row, one.contrast.against) for one in found[3:]]
+    assert added == [("balanced_softmax", "balanced_softmax", "ce"), ("cRT", "crt", "ce")]
+    assert all(one.over_all for one in found[3:])
+
+
+def test_a_list_that_is_not_of_all_methods_says_so(measured: Collected, tmp_path: Path) -> None:
+    folder = tmp_path / "methods" / "ours"
+    folder.mkdir(parents=True)
+    for every, said in (("", True), ("ce", False)):
+        study = STUDY | {"every": every, "contrasts": STUDY["contrasts"][:1], "findings": []}
+        (folder / "studies.yaml").write_text(yaml.safe_dump({"studies": [study]}))
+        page = build_report(measured, tmp_path / f"out{every}", replace(sources(), folders={"ours": folder}))
+        assert ("1 of 2 methods; the others in Compare" in page.read_text()) == said
+
+
 def test_findings_stand_only_where_their_verdicts_hold(measured: Collected) -> None:
     found = result(measured)
     assert found.withdrawn == 2
@@ -172,9 +196,15 @@ def test_another_start_is_compared_only_where_the_study_says_so(tmp_path: Path) 
     ):
         assert result(collect(tmp_path), contrasts=[contrast], **parts, **changes).measured[0].missing == missing
     named = [contrast | {"differ": ["train.epochs"]}]
-    found = result(collect(tmp_path), contrasts=named, **parts, starts=True).measured[0].over_all
+    study = result(collect(tmp_path), contrasts=named, **parts, starts=True)
+    found = study.measured[0].over_all
     assert found is not None
     assert found.mean == pytest.approx(0.4)
+    page = html.render(boards_of(ranked_sections(collect(tmp_path)).sections), [], [study], [])
+    (slug,) = study.also
+    assert f'id="findings-{slug}"' in page
+    assert 'Rows of this table stand in <a href="#study-made">' in page
+    assert "No study is of this data set yet" not in page
 
 
 def test_ranking_is_by_size_and_splits_off_what_is_not_resolved(measured: Collected) -> None:
@@ -198,6 +228,15 @@ def test_what_is_to_be_known_of_all_contrasts_is_said_once() -> None:
     ]
     assert common_marks(lines) == ["both"]
     assert common_marks([]) == []
+
+
+def test_the_study_of_most_contrasts_is_named_once() -> None:
+    one, other = (made(id=name, title=name, findings=[]) for name in ("one", "other"))
+    line = MeasuredContrast(Contrast("x", "a", "b"))
+    assert usual_study([(one, line), (one, line), (other, line)]) is one
+    assert usual_study([(one, line), (other, line)]) is None  # no more of one than of the other
+    assert usual_study([(one, line)]) is None  # nothing to tell apart
+    assert usual_study([]) is None
 
 
 def test_another_split_is_not_run(measured: Collected) -> None:

@@ -77,6 +77,11 @@ class Site:
         if len(set(ids)) < len(ids):
             raise ValueError(f"boards: an id stands twice in {', '.join(ids)}")
 
+    def document(self, name: str) -> str:
+        """The address of a file of the repository, as GitHub and GitLab have it; empty without a repository."""
+        within = "/-" if "gitlab" in self.repository else ""
+        return f"{self.repository.removesuffix('.git').rstrip('/')}{within}/blob/HEAD/{name}" if self.repository else ""
+
     def boards_for(self, collected: Collected) -> list[Board]:
         """The boards that are described, else one for each data set."""
         names = sorted({record.dataset for _, record in collected.records})

@@ -51,12 +51,13 @@ class Comparison {
     const text = (score) => (score ? `${score[0]}${score[1] && ` ± ${score[1]}`}` : "-");
     const signed = (value) => (Number(value) === 0 ? value.replace("-", "") : value.startsWith("-") ? `\u2212${value.slice(1)}` : `+${value}`);
     const exact = ({ means, scores }, key, at) => means[rule][at] ?? Number(scores[rule][key][0]);
+    const digits = (value) => value.toFixed(Math.max(1, (String(value).split(".")[1] ?? "").length));
     const lines = Object.entries(titles).map(([key, title], at) => {
-      const half = this.half(a, b, key);
+      const found = this.difference(a, b, key);
       const [one, other] = [a, b].map((row) => row.scores[rule][key]);
-      const mean = one && other ? exact(b, key, at) - exact(a, key, at) : null;
-      const bounds = half === null ? "" : ` (${[mean - half, mean + half].map((bound) => signed(bound.toFixed(1))).join(" to ")})`;
-      const sure = half !== null && Math.abs(mean) > half;
+      const mean = found?.[0] ?? (one && other ? Number((exact(b, key, at) - exact(a, key, at)).toFixed(1)) : null);
+      const bounds = found ? ` (${found.slice(1).map((bound) => signed(digits(bound))).join(" to ")})` : "";
+      const sure = found && (found[1] > 0 || found[2] < 0);
       const difference = mean === null ? "-" : `${signed(mean.toFixed(1))}${bounds}`;
       return html("tr", {}, html("th", { scope: "row" }, title), ...[text(one), text(other)].map((cell) => html("td", { class: "number" }, cell)),
         html("td", { class: "number" }, sure ? html("strong", {}, difference) : difference));
@@ -66,10 +67,13 @@ class Comparison {
       html("table", {}, html("thead", {}, head), html("tbody", {}, ...lines)));
   }
 
-  // Half the interval of a difference, where there is one: of accuracies after the last epoch.
-  half(a, b, score) {
+  // The second minus the first with its interval, where there is one: of accuracies after the last epoch, rounded by the report.
+  difference(a, b, score) {
     const [early, late] = [a.row, b.row].sort((one, other) => one - other);
-    return ruleOf(state.board) === "last" && early !== late ? charts.get(state.board).data.halves[score]?.[late]?.[early] ?? null : null;
+    const found = ruleOf(state.board) === "last" ? charts.get(state.board).data.differences[score]?.[late]?.[early] : null;
+    if (!found || b.row === late) return found ?? null;
+    const [mean, low, high] = found;
+    return [-mean, -high, -low];
   }
 
   test(data, a, b) {
@@ -79,7 +83,7 @@ class Comparison {
     if (p === null || p === undefined) return html("p", {}, "No paired test: they have no seed with stored predictions in common.");
     const verdict = p < 0.05 ? "these runs differ" : "these runs cannot be told apart";
     const last = ruleOf(state.board) === "last" ? "Bold: the interval, over seeds and test images, leaves out zero." : "Intervals and the test are of the last epoch only.";
-    return html("p", {}, `${last} All images after the last epoch, exact test: p = ${p.toPrecision(2)}; at 5 % ${verdict}. Ranks compare each row with the best of its group, so two rows that cannot be told apart may have different ranks. Nothing here is corrected for looking at many pairs.`);
+    return html("p", {}, `${last} Over all images: p = ${p.toPrecision(2)} (exact test, last epoch); at 5 % ${verdict}. Ranks compare each row with the best of its group, so two rows that cannot be told apart may have different ranks. Nothing here is corrected for looking at many pairs.`);
   }
 }
 const compareForm = document.querySelector("form.compare");

@@ -18,7 +18,9 @@ class ConfusionMap extends Picture {
     const right = meanOf(one.heat.map((line, at) => line[at]));
     const [own, ...others] = [...one.heat.at(-1)].reverse();
     const other = others.length - 1 - others.indexOf(Math.max(...others));
-    const [what, itself] = data.heat.length < data.counts.length ? ["a group of classes", "one of the group"] : ["a class", "it"];
+    const grouped = data.heat.length < data.counts.length;
+    const [what, itself] = grouped ? ["a group of classes", "one of the group"] : ["a class", "it"];
+    this.find(".pic-framed").textContent = grouped ? "taken for a class of the same group" : "right";
     const reading = `${one.name}: on average ${right.toFixed(0)} % of the test images of ${what} are taken for ${itself}. Of ${data.heat.at(-1)[1]} it is ${own.toFixed(0)} %, and ${Math.max(...others).toFixed(0)} % are taken for ${data.heat[other][1]}.`;
     const head = ["True class", ...data.heat.map(([name]) => `as ${name} (%)`)];
     return { ...this.drawn(data, one), reading, head, lines: one.heat.map((line, at) => [data.heat[at][0], ...line.map(String)]) };
@@ -42,7 +44,7 @@ class ConfusionMap extends Picture {
         const depth = tone >= 0.82 ? "pic-deep" : tone >= 0.6 ? "pic-mid" : "pic-pale";
         parts.push(svg("rect", { class: `pic-cell${at === column ? " pic-right" : ""}`, x, y, width: round(size - 1), height: round(size - 1), "fill-opacity": tone }));
         if (share >= 0.5 && size > 21) parts.push(svg("text", { class: depth, x: round(x + size / 2 - 0.5), y: round(y + size / 2 + 4), "text-anchor": "middle", "font-size": size > 28 ? 12 : 10.5 }, share.toFixed(0)));
-        marks.push({ x: round(x + size / 2), y: round(y + size / 2), line: at, box: [x, y, round(x + size - 1), round(y + size - 1)], text: at === column ? `${data.heat[at][1]}: ${share} % right${data.heat.length < data.counts.length ? ", or taken for another of them" : ""}` : `${data.heat[at][1]}: ${share} % taken for ${data.heat[column][1]}` });
+        marks.push({ x: round(x + size / 2), y: round(y + size / 2), line: at, box: [x, y, round(x + size - 1), round(y + size - 1)], text: at === column ? `${data.heat[at][1]}: ${share} % ${data.heat.length < data.counts.length ? "taken for one of them" : "right"}` : `${data.heat[at][1]}: ${share} % taken for ${data.heat[column][1]}` });
       });
       const [x, y] = corner(0, at);
       parts.push(svg("text", { class: "pic-tick", x: x - 6, y: round(y + size / 2 + 4), "text-anchor": "end" }, names[at]));

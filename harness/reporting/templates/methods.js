@@ -106,7 +106,7 @@ function fillMethod(view) {
     if (!rows.length) continue;
     const rule = ruleOf(board);
     const instead = rule === state.selection ? [] : [html("p", { class: "muted" }, lackOf(board, state.selection))];
-    parts.push(html("h3", {}, data.title), ...instead, legend(rows), html("div", { class: "grid-of-pictures" }, ...picturesOf(data, rows, rule)),
+    parts.push(html("h3", {}, data.board), ...instead, legend(rows), html("div", { class: "grid-of-pictures" }, ...picturesOf(data, rows, rule)),
       ...rows.filter((one) => one.confusions.length).map((one) => confusionTable(data, one)));
   }
   view.querySelector(".pictures").replaceChildren(...parts);

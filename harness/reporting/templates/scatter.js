@@ -127,37 +127,36 @@ class CostAccuracy extends Scatter {
   constructor() {
     super("cost");
     this.measure = this.find("[name=measure]");
-    this.measure.addEventListener("change", () => { this.asked = true; }, { capture: true });
   }
 
   axesOf(data, rule) {
     const reference = data.series.find((one) => one.key === data.reference);
-    const known = (measure) => gallery.rows.filter((one) => one.cost[measure] !== null).length;
-    if (!this.asked) this.measure.value = known("steps") >= known("times") ? "steps" : "times";
-    for (const option of this.measure.options) option.disabled = !known(option.value);
     const measure = this.measure.value;
     const told = "training time";
-    const left = gallery.rows.length - known(measure);
+    const timed = gallery.rows.filter(({ cost }) => cost[measure] !== null).map((one) => ({ one }));
+    const left = gallery.rows.length - timed.length;
     const rows = left === 1 ? "row was" : "rows were";
+    const shown = gallery.variants.checked ? timed : onePerMethod(timed);
+    const loose = shown.filter(({ one }) => measure === "times" || one.cost.steps === null).length;
+    const load = "the seconds of runs, machine load included";
+    const source = loose < shown.length ? `timed steps, as if each ran alone${loose ? `; ${loose} of ${shown.length} from ${load}` : ""}` : load;
+    const from = ({ cost }) => (measure === "time" && cost.steps !== null ? "timed steps" : "the seconds of its runs, machine load included");
     const seconds = ({ cost }) => (cost.seconds ? [String(cost.seconds[0]), `${cost.seconds[1]} to ${cost.seconds[2]}`] : ["-", "-"]);
     return {
       x: {
         better: -1,
         of: (one) => one.cost[measure],
-        heads: [`Times the ${told} of ${REFERENCE}`, "Training (s), median", "over seeds"],
-        cells: (one, x) => [String(x), ...seconds(one)],
+        heads: [`Times the ${told} of ${REFERENCE}`, "From", "Training (s), median", "over seeds"],
+        cells: (one, x) => [String(x), from(one), ...seconds(one)],
         text: (value) => `\u00d7${short(value)}`,
         tick: (value) => `\u00d7${short(value)}`,
-        told: (one, x) => `${short(x)} times the ${told} of ${REFERENCE}${one.cost.seconds ? ` (${seconds(one)[0]} s)` : ""}`,
+        told: (one, x) => `${short(x)} times the ${told} of ${REFERENCE}, from ${from(one)}${one.cost.seconds ? ` (${seconds(one)[0]} s)` : ""}`,
         title: (narrow) => `${told}${narrow ? "" : ", all stages,"} relative to ${REFERENCE}`,
         scale: (values, range) => logarithmic([Math.min(...values, 1) / 1.15, Math.max(...values, 1) * 1.15], range),
       },
       y: { ...accuracyAxis(rule, "all", "All"), title: "accuracy over all images (%)" },
       order: "From the cheapest up, as (cost, accuracy)",
-      note: {
-        steps: ` As if each ran alone: images that its runs took, by the time that a step was measured to take.${left ? ` ${left} ${rows} not timed so, and left out.` : ""}`,
-        times: left ? ` ${left} ${rows} timed under another load than ${REFERENCE}, or not at all, and left out.` : "",
-      }[measure],
+      note: ` Cost from ${source}.${left ? ` ${left} ${rows} timed under another load than ${REFERENCE}, or not at all, and left out.` : ""}`,
       missing: reference ? `No row that is shown has a cost to hold against that of ${REFERENCE}.` : `This board has no row of ${REFERENCE} that costs could be relative to.`,
     };
   }

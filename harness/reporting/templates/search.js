@@ -59,11 +59,12 @@ function sayFound() {
 }
 document.addEventListener("ltbench:filter", sayFound);
 
-// Why an epoch cannot be chosen where pictures or a comparison of the board in view are in front; they fall back.
+// Why an epoch cannot be chosen for the board in view; pictures and a comparison fall back, a table has its own notice.
 document.addEventListener("ltbench:filter", () => {
-  const lacks = ["pictures", "compare"].includes(state.view) ? lacksOf(state.board).filter(Boolean) : [];
+  const falls = ["pictures", "compare"].includes(state.view);
+  const lacks = falls || state.view === "boards" ? lacksOf(state.board).filter((rule) => rule && (falls || rule !== state.selection)) : [];
   const note = document.querySelector(".lacking");
   note.hidden = !lacks.length;
   note.textContent = lacks.map((rule) => lackOf(state.board, rule)).join(" ");
-  for (const radio of radios) radio.checked = radio.value === (lacks.length ? ruleOf(state.board) : state.selection);
+  for (const radio of radios) radio.checked = radio.value === (falls && lacks.length ? ruleOf(state.board) : state.selection);
 });

@@ -16,8 +16,7 @@ from harness.base.errors import UserError
 from harness.base.files import stamped, write_json
 from harness.records.collect import Collected, collect
 from harness.records.schema import write_record
-from harness.reporting import documents, html
-from harness.reporting.boards import boards_of
+from harness.reporting import documents
 from harness.reporting.documents import refresh
 from harness.reporting.figures import pictures, write_figures
 from harness.reporting.report import build_report, ranked_sections
@@ -196,15 +195,18 @@ def test_another_start_is_compared_only_where_the_study_says_so(tmp_path: Path) 
     ):
         assert result(collect(tmp_path), contrasts=[contrast], **parts, **changes).measured[0].missing == missing
     named = [contrast | {"differ": ["train.epochs"]}]
-    study = result(collect(tmp_path), contrasts=named, **parts, starts=True)
-    found = study.measured[0].over_all
-    assert found is not None
-    assert found.mean == pytest.approx(0.4)
-    page = html.render(boards_of(ranked_sections(collect(tmp_path)).sections), [], [study], [])
-    (slug,) = study.also
-    assert f'id="findings-{slug}"' in page
-    assert 'Rows of this table stand in <a href="#study-made">' in page
-    assert "No study is of this data set yet" not in page
+    values = STUDY | parts | {"contrasts": named, "starts": True}
+    found = result(collect(tmp_path), **values)
+    assert found.measured[0].over_all is not None
+    assert found.measured[0].over_all.mean == pytest.approx(0.4)
+    (slug,) = found.also
+    folder = tmp_path / "methods/ours"
+    folder.mkdir(parents=True)
+    (folder / "studies.yaml").write_text(yaml.safe_dump({"studies": [values]}))
+    page = build_report(collect(tmp_path), tmp_path / "out", replace(sources(), folders={"ours": folder})).read_text()
+    own = page.partition(f'id="findings-{slug}"')[2].partition("</section>")[0]
+    assert 'Rows of this table stand in <a href="#study-made">' in own
+    assert "No study is of this data set yet" not in own
 
 
 def test_ranking_is_by_size_and_splits_off_what_is_not_resolved(measured: Collected) -> None:

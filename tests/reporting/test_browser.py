@@ -735,7 +735,14 @@ def test_a_search_that_fits_nothing_says_so_and_where_something_does(rich: Visit
 
 @pytest.mark.parametrize(
     ("words", "rows"),
-    [("rt", []), ("ce", ["ce"]), ("softmax balanced", ["Balanced Softmax"]), ("crt-f", ["crt", "crt, flip"])],
+    [
+        ("rt", []),
+        ("ce", ["ce"]),
+        ("softmax balanced", ["Balanced Softmax"]),
+        ("crt-f", ["crt", "crt, flip"]),
+        ("%", []),
+        ("日本", []),
+    ],
 )
 def test_a_search_finds_beginnings_of_words(rich: Visit, words: str, rows: list[str]) -> None:
     rich.search(words)
@@ -751,6 +758,19 @@ def test_a_search_that_changes_the_data_set_says_so_and_goes_back(rich: Visit) -
     rich.search("ce")
     assert rich.page.locator("select[name=board]").input_value() == "cifar10-lt-if10-paper"
     assert not rich.page.locator(".moved").is_visible()
+
+
+def test_names_of_any_kind_are_found_and_break_nothing(browser: Any, tmp_path: Path) -> None:
+    """A data set that begins with a digit and a method in another script, without a validation part."""
+    facts: dict[str, Any] = {"dataset": "102flowers", "split": "102flowers-lt-if100", "val_images": 0}
+    records = [make_record(name, seed, **facts) for name in ("ce", "日本語") for seed in range(2)]
+    records = [replace(record, results=record.results | {"best_val": None}) for record in records]
+    visit = Visit(browser, build_report(collected(*records), tmp_path, sources()), "#boards")
+    for view in ("pictures", "compare", "boards"):
+        visit.page.locator(f"header a[href='#{view}']").click()
+    visit.search("日本")
+    assert len(visit.rows()) == 1
+    visit.close()
 
 
 # A way in

@@ -42,7 +42,7 @@ const charts = new Map([...document.querySelectorAll("script[data-board]")].map(
 // The selection rule that a board is drawn at: the chosen one, or the first where no row of the board has a value at it.
 const lacksOf = (board) => document.getElementById(board)?.dataset.lacks.split(" ") ?? [];
 const ruleOf = (board) => (lacksOf(board).includes(state.selection) ? DEFAULT.selection : state.selection);
-const lackOf = (board, rule) => `${document.querySelector(`#${board} > .notice[data-rule="${rule}"]`).textContent.replace(" Choose another epoch.", "")}${rule === state.selection ? ` The ${titleOf(DEFAULT.selection).toLowerCase()} is shown.` : ""}`;
+const lackOf = (board, rule) => `${document.querySelector(`#${CSS.escape(board)} > .notice[data-rule="${rule}"]`).textContent.replace(" Choose another epoch.", "")}${rule === state.selection ? ` The ${titleOf(DEFAULT.selection).toLowerCase()} is shown.` : ""}`;
 const titleOf = (rule) => radios.find(({ value }) => value === rule).nextElementSibling.textContent;
 
 // A curve of a row, one part a stage: epochs counted from the run's start, values, deviations, and the stage's own epochs.

@@ -1,6 +1,6 @@
 // The search. A word of the query fits where a word of a text begins (`ce` does not find `balanced`); signs between words do not
 // count, so `weightbalancing` finds `weight_balancing`; and what ends in a digit ends a number.
-const wordsOf = (text) => text.toLowerCase().normalize("NFKD").replaceAll(/\p{M}/gu, "").match(/[a-z0-9]+/g) ?? [];
+const wordsOf = (text) => text.toLowerCase().normalize("NFKD").replaceAll(/\p{M}/gu, "").match(/[\p{L}\p{N}]+/gu) ?? [];
 const begun = new Map(); // text -> its words in one, and where they begin
 function fits(text) {
   if (!begun.has(text)) {
@@ -11,8 +11,9 @@ function fits(text) {
   }
   const [joined, starts] = begun.get(text);
   const ends = (at) => !/\d$/.test(joined.slice(0, at)) || !/\d/.test(joined[at] ?? "") || starts.has(at);
-  const query = (state.filters.get("q") ?? "").split(/\s+/).map((word) => wordsOf(word).join(""));
-  return query.every((word) => !word || [...starts].some((at) => joined.startsWith(word, at) && ends(at + word.length)));
+  const asked = (state.filters.get("q") ?? "").trim();
+  const query = asked.split(/\s+/).map((word) => wordsOf(word).join("")).filter(Boolean);
+  return !(asked && !query.length) && query.every((word) => [...starts].some((at) => joined.startsWith(word, at) && ends(at + word.length)));
 }
 
 const counts = new Map(); // board -> rows that the search and the backbone leave over

@@ -214,12 +214,15 @@ def _everywhere(boards: Sequence[Board], facts: _Facts) -> Finding | None:
     better = [rows[method] for method, found in shared.items() if set(found) == {"better"}]
     maybe = [rows[method] for method, found in shared.items() if set(found) == {"better", "not resolved"}]
     never = [rows[method] for method, found in shared.items() if "better" not in found]
-    where, there = (f"all {len(used)} data sets", "on each") if len(used) > 1 else (used[0][0].title, "there")
+    mixed = [rows[method] for method, found in shared.items() if {"better", "worse"} <= set(found)]
+    where, there = (f"these {len(used)} data sets", "on each") if len(used) > 1 else (used[0][0].title, "there")
     text = f"All classes: of the {len(shared)} methods measured on {where}, "
     text += f"{len(better) or 'none'} {'beats' if len(better) < 2 else 'beat'} cross-entropy {there}"
     text += f", with a 95 % interval above zero: {facts.names(better)}." if 0 < len(better) <= MOST_NAMES else "."
     if 0 < len(maybe) <= MOST_NAMES // 2 and len(used) > 1:
         text += f" {facts.names(maybe)} {'does' if len(maybe) == 1 else 'do'} on some; on the others it is not certain."
+    if 0 < len(mixed) <= MOST_NAMES // 2:
+        text += f" {facts.names(mixed)} {'is' if len(mixed) == 1 else 'are'} better on some, and worse on another."
     if 0 < len(never) <= MOST_NAMES // 2 and len(used) > 1:
         text += f" {facts.names(never)} {'beats' if len(never) == 1 else 'beat'} it on none."
     return Finding(text, {board.title: f"findings-{board.section.slug}" for board, _ in used})

@@ -302,6 +302,7 @@ def _dataset(scan: Scan, name: str) -> Dataset:
         listed=partial(_listed, scan),
         state=sha256_json({part: [[plain(n), *rest] for n, *rest in files] for part, files in scan.files.items()}),
         passed_over=scan.passed_over,
+        image_files=True,
     )
 
 

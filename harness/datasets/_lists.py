@@ -66,4 +66,5 @@ def list_dataset(
         given=True,
         profiled=False,
         class_name=class_name,
+        image_files=True,
     )

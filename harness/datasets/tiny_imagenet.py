@@ -27,4 +27,5 @@ DATASET = Dataset(
     source=None,
     decode=_decode,
     decoder_version=1,
+    image_files=True,
 )

@@ -156,7 +156,7 @@ class Batches:
             mixup_alpha=mixup_alpha,
             cutmix_alpha=cutmix_alpha,
             device=torch.device("cpu") if on_host else self._device,
-            from_files=not isinstance(part, ResidentPart),
+            from_files=part.seeded,
             drop_last=self._job.recipe.drop_last,
         )
 

@@ -52,8 +52,10 @@ class FastReader(ImageReader):
         augment: Augment,
         interpolation: str = "bilinear",
         strong: Augment | None = None,
+        *,
+        stored: bool = False,
     ) -> None:
-        super().__init__(shape, augment, interpolation, strong)
+        super().__init__(shape, augment, interpolation, strong, stored=stored)
         if cv2 is None:
             raise UserError("reader: fast needs simplejpeg and OpenCV; install the extra: pip install 'ltbench[fast]'")
         cv2.setNumThreads(0)  # as many processes as there are cores read already

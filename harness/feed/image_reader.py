@@ -17,6 +17,7 @@ from torchvision.transforms.v2 import functional as kernels
 
 from harness.base.errors import UserError
 from harness.feed.augment import apply_operations
+from harness.feed.resize import as_in_memory
 from harness.reading.decoding import MAX_PIXELS, read_image
 from harness.reading.pieces import Source, read_bytes
 from harness.reading.pixels import Pixels, orientation, to_pixels, turned
@@ -59,6 +60,7 @@ class ImageReader:
         augment: whose crop and flip training images get.
         interpolation: how images are resized, antialiased.
         strong: whose crop and flip a strong view gets; None: the same.
+        stored: make whole images as they would be in memory, with no crop or flip.
 
     Raises:
         UserError: images of another shape.
@@ -70,13 +72,15 @@ class ImageReader:
         augment: Augment,
         interpolation: str = "bilinear",
         strong: Augment | None = None,
+        *,
+        stored: bool = False,
     ) -> None:
         height, width, self.channels = shape
         if height != width or self.channels not in (1, 3):
             raise UserError(f"image files become square images of 1 or 3 channels, not {height}x{width}x{shape[2]}")
-        self.side, self.short_side = height, round(height * SHORT_SIDE)
-        self._how = how = v2.InterpolationMode(interpolation)
-        self._whole = v2.Compose([v2.Resize(self.short_side, how, antialias=True), v2.CenterCrop(self.side)])
+        self.side, self.short_side = height, height if stored else round(height * SHORT_SIDE)
+        self._stored, self._how = stored, v2.InterpolationMode(interpolation)
+        self._whole = v2.Compose([v2.Resize(self.short_side, self._how, antialias=True), v2.CenterCrop(self.side)])
         self._augments = {False: augment, True: strong or augment}
 
     def read(self, request: Request, out: Pixels | None = None) -> Pixels:
@@ -105,13 +109,15 @@ class ImageReader:
         name = "an image in memory" if isinstance(place, bytes) else str(place)
         try:
             pixels, box = self._opened(read_bytes(place), upright, augment)
+            if self._stored:
+                pixels = as_in_memory(pixels, self.side, self._how.value, upright=upright)
         except FileNotFoundError:
             raise UserError(f"{name}: missing") from None
         except (OSError, ValueError) as error:
             raise UserError(f"{name}: cannot be read as an image: {error}") from None
         image: Tensor = torch.from_numpy(pixels).permute(2, 0, 1)
         if box is None:
-            image = self._whole(image)
+            image = image if self._stored else self._whole(image)
         else:
             top, left, height, width = box
             part = image[:, top : top + height, left : left + width]

@@ -11,7 +11,7 @@ from harness.feed.augment import check_channels
 from harness.feed.image_pool import ImagePool, default_workers
 from harness.feed.image_reader import ImageReader
 from harness.feed.resident import ResidentPart
-from harness.feed.streaming import StreamingPart
+from harness.feed.streaming import StoredPart, StreamingPart
 from harness.reading.dataset import AnyImages, ImageFiles
 from harness.spec.stage_recipe import Augment
 from harness.splits.splits import Split
@@ -40,19 +40,24 @@ def make_parts(
     check_channels(augment, split.image_shape[2])
     pool, parts = None, dict[str, LoadedPart]()
     for name, some in images.items():
+        own = augment if name != "test" else Augment()
         if isinstance(some, ImageFiles):
             pool = pool or ImagePool(
-                _reader(some.reader)(split.image_shape, augment, some.interpolation, strong),
+                image_reader(some.reader)(split.image_shape, augment, some.interpolation, strong, stored=some.side > 0),
                 default_workers(device),
                 batch_size,
             )
-            parts[name] = StreamingPart(some, split, device, pool)
+            if some.side:
+                parts[name] = StoredPart(some, split, device, pool, own)
+            else:
+                parts[name] = StreamingPart(some, split, device, pool)
         else:
-            parts[name] = ResidentPart(some, split, device, augment if name != "test" else Augment())
+            parts[name] = ResidentPart(some, split, device, own)
     return parts
 
 
-def _reader(name: str) -> type[ImageReader]:
+def image_reader(name: str) -> type[ImageReader]:
+    """The reader that a recipe names."""
     if name == "exact":
         return ImageReader
     from harness.feed.fast_reader import FastReader  # whose libraries not everyone has

@@ -27,6 +27,8 @@ class ResidentPart:
         UserError: an augmentation that images of so many channels cannot have.
     """
 
+    seeded = False  # crop and flip are the plan's
+
     def __init__(self, images: Images, split: Split, device: torch.device, augment: Augment) -> None:
         self._height, self._width, channels = split.image_shape
         check_channels(augment, channels)

@@ -16,10 +16,12 @@ from torchvision.transforms.v2 import functional as kernels
 from harness.base.errors import UserError
 from harness.base.progress import counted
 from harness.reading.dataset import AnyImages, Encoded, ImageFiles, Images
-from harness.reading.decoding import WORKERS, decode_resized
+from harness.reading.decoding import WORKERS, decode_resized, fitted
 from harness.reading.identity import image_hash
+from harness.reading.pixels import Pixels
 from harness.splits.splits import Split
 
+NO_FILES = "reader: {}: these images are not stored as image files; leave it out"
 AT_ONCE = 1000  # images: what is resized at a time stays small beside the set
 
 
@@ -42,7 +44,7 @@ def resized(
     found: dict[str, AnyImages] = {}
     for part, some in images.items():
         if isinstance(some, ImageFiles):
-            some = dataclasses.replace(some, interpolation=interpolation)
+            some = some if some.side == size else dataclasses.replace(some, interpolation=interpolation)
         elif some.pixels.shape[1] != size:
             some = Images(_resize(some.pixels, size, interpolation), some.labels)
         found[part] = some
@@ -80,6 +82,8 @@ def from_users_files(
 def as_files(parts: Mapping[str, AnyImages], reader: str, *, upright: bool) -> Mapping[str, AnyImages]:
     """The parts as image files for one of the readers, also those that would fit into memory; "" changes nothing.
 
+    Those are made as they would be there: `as_in_memory`, and then what `harness.feed.resident` does.
+
     Raises:
         UserError: images that are known as pixels only.
     """
@@ -89,12 +93,30 @@ def as_files(parts: Mapping[str, AnyImages], reader: str, *, upright: bool) -> M
             found[part] = dataclasses.replace(some, reader=reader)
             continue
         if some.encoded is None:
-            raise UserError(f"reader: {reader}: these images are not stored as image files; leave it out")
+            raise UserError(NO_FILES.format(reader))
         places, hashes = map(str, range(len(some.labels))), (image_hash(some, i) for i in range(len(some.labels)))
         found[part] = ImageFiles(
-            Path(), tuple(places), some.labels, tuple(hashes), upright, reader=reader, encoded=some.encoded
+            Path(),
+            tuple(places),
+            some.labels,
+            tuple(hashes),
+            upright,
+            reader=reader,
+            encoded=some.encoded,
+            side=some.pixels.shape[1],
         )
     return found or parts
+
+
+def as_in_memory(pixels: Pixels, side: int, interpolation: str, *, upright: bool) -> Pixels:
+    """An image file's pixels (height, width, channels) as those of a set in memory; `upright`: a user's own.
+
+    Raises:
+        ValueError: as `fitted`.
+    """
+    if upright:
+        return fitted(pixels, side, interpolation)
+    return pixels if pixels.shape[0] == side else _resize(pixels[None], side, interpolation)[0]
 
 
 def _decode(files: Encoded, size: int, interpolation: str) -> np.ndarray:

@@ -18,7 +18,9 @@ from harness.feed.augment import AugmentPlan, apply_plan
 from harness.feed.image_pool import ImagePool, Reading
 from harness.feed.image_reader import Request
 from harness.feed.plans import EpochPlan
-from harness.reading.dataset import ImageFiles
+from harness.feed.resident import ResidentPart
+from harness.reading.dataset import ImageFiles, Images
+from harness.spec.stage_recipe import Augment
 from harness.splits.splits import Split
 
 View = tuple[Tensor, AugmentPlan | None]  # an epoch's images, and what is done to them; None: as they are in tests
@@ -29,14 +31,16 @@ FILES_AT_ONCE = {"cpu": 32, "cuda": 256}  # of an evaluation pass: such images a
 class StreamingPart:
     """One part of a split whose images are read from files when they are needed.
 
-    An image depends only on its file and the plan of its position, not on the number of processes or on what was read
-    before it.
+    Crop and flip are drawn where they are read (`seeded`). An image depends only on its file and the plan of its
+    position, not on the number of processes or on what was read before it.
 
     Args:
         images: the part's files and classes.
         split: whose mean and standard deviation normalise them.
         pool: the processes that read them; parts of one run share it.
     """
+
+    seeded = True
 
     def __init__(self, images: ImageFiles, split: Split, device: torch.device, pool: ImagePool) -> None:
         self.device = device
@@ -62,7 +66,7 @@ class StreamingPart:
         """
         views = [(plan.order, plan.augment), *others]
         self._planned = deque(
-            (order[where], None if augment is None else augment.seed[where])  # type: ignore[index]
+            (order[where], None if augment is None or augment.seed is None else augment.seed[where])
             for where in batches
             for order, augment in views
         )
@@ -88,7 +92,7 @@ class StreamingPart:
             reading = self._reading
         else:
             reading = Reading(self._pool, [self._request(index.cpu().numpy(), plan)])
-        return self._normalised(self._take(reading, len(index)), plan)
+        return self._made(self._take(reading, len(index)), plan)
 
     def _is_next(self, index: Tensor, plan: AugmentPlan | None) -> bool:
         """Whether a batch is the planned one. Equal addresses are looked at first: a device need not be waited for."""
@@ -104,11 +108,11 @@ class StreamingPart:
 
     def in_order(self, size: int, which: range) -> Iterator[Tensor]:
         """Those images as they are in tests, read ahead, in batches of at most `size`."""
-        size = min(size, FILES_AT_ONCE[self.device.type])
+        size = min(size, FILES_AT_ONCE[self.device.type]) if self.seeded else size
         batches = [np.arange(start, min(start + size, which.stop)) for start in which[::size]]
         reading = Reading(self._pool, (self._request(index, None) for index in batches))
         for index in batches:
-            yield self._normalised(self._take(reading, len(index)), None)
+            yield self._made(self._take(reading, len(index)), None)
 
     def close(self) -> None:
         """Ends the processes, which other parts may share."""
@@ -128,15 +132,17 @@ class StreamingPart:
         return Request(places, plan.seed.numpy(), code.numpy(), value.numpy(), upright, plan.strong)
 
     def _take(self, reading: Reading, count: int) -> Tensor:
-        """The next uint8 images, on the device: a quarter of the bytes of normalised ones."""
+        """The next uint8 images, on the host, shape (count, side, side, channels)."""
         reader = self._pool.reader
         shape = (count, reader.side, reader.side, reader.channels)
         on_cpu = self.device.type == "cpu"
         pixels = _large(shape, np.uint8) if on_cpu else torch.empty(shape, dtype=torch.uint8, pin_memory=True)
         reading.take(pixels)
-        return pixels.to(self.device, non_blocking=True).permute(0, 3, 1, 2)
+        return pixels
 
-    def _normalised(self, pixels: Tensor, plan: AugmentPlan | None) -> Tensor:
+    def _made(self, pixels: Tensor, plan: AugmentPlan | None) -> Tensor:
+        """What `batch` gives of images on the host; they go to the device as a quarter of its bytes."""
+        pixels = pixels.to(self.device, non_blocking=True).permute(0, 3, 1, 2)
         if plan is not None:
             pixels = apply_plan(pixels, plan, operations=not self._read_colors)
         by_pixel = pixels.permute(0, 2, 3, 1)
@@ -146,6 +152,30 @@ class StreamingPart:
             found = by_pixel.to(torch.float32, memory_format=torch.contiguous_format)
         found.flatten(1).sub_(self._mean).mul_(self._scale)
         return found.permute(0, 3, 1, 2)
+
+
+class StoredPart(StreamingPart):
+    """As `ResidentPart`, bit for bit where they are read exactly, but its images are read from files.
+
+    Args:
+        augment: as `ResidentPart` takes it.
+    """
+
+    seeded = False
+
+    def __init__(
+        self, images: ImageFiles, split: Split, device: torch.device, pool: ImagePool, augment: Augment
+    ) -> None:
+        super().__init__(images, split, device, pool)
+        self._split, self._augment = split, augment
+
+    def _request(self, index: npt.NDArray[np.int64], plan: AugmentPlan | None) -> Request:
+        return super()._request(index, None)
+
+    def _made(self, pixels: Tensor, plan: AugmentPlan | None) -> Tensor:
+        images = Images(pixels.numpy(), np.zeros(len(pixels), np.int64))
+        batch = ResidentPart(images, self._split, self.device, self._augment)
+        return batch.batch(torch.arange(len(pixels), device=self.device), plan)
 
 
 def _large(shape: Sequence[int], dtype: type[np.generic]) -> Tensor:

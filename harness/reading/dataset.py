@@ -69,6 +69,7 @@ class ImageFiles:
     pieces: Mapping[str, Piece] = field(default_factory=dict)
     reader: str = "exact"  # which of the readers in `harness.feed` reads them
     encoded: Encoded | None = None  # files that are in memory; `names` are their places there
+    side: int = 0  # of the pixels that the set would be in memory, and is made as; 0: it does not fit there
 
     def __post_init__(self) -> None:
         if len(self.names) != len(self.labels) or len(self.identities or self.names) != len(self.names):
@@ -116,6 +117,7 @@ class Dataset:
             them into memory. None: no user's own.
         state: hash over what decides the decoded images besides `files`: of a user's own files, which nothing pins.
         passed_over: a line for each kind of file in a user's own folder that is not used.
+        image_files: whether its images are stored as image files, for which a recipe may name a reader.
     """
 
     name: str
@@ -142,6 +144,7 @@ class Dataset:
     listed: Callable[[], Mapping[str, ImageFiles]] | None = None
     state: str = ""
     passed_over: tuple[str, ...] = ()
+    image_files: bool = False
 
     @property
     def num_classes(self) -> int:

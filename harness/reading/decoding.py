@@ -57,25 +57,30 @@ def decode_image(data: bytes, shape: tuple[int, int, int]) -> Pixels:
 def decode_resized(data: bytes | memoryview, side: int, interpolation: str = "bilinear") -> Pixels:
     """RGB pixels of a user's image of any size, shape (side, side, 3), turned upright by its EXIF orientation.
 
-    Its short side is resized (antialiased), and its centre cut out.
+    As `fitted` does it.
 
     Raises:
         ValueError: the bytes are no readable image, or one with more than `MAX_PIXELS`, before or after it is resized.
     """
+    return read_image(data, lambda image: fitted(to_pixels(image, 3, upright=True), side, interpolation))
 
-    def convert(image: Image.Image) -> Pixels:
-        rgb = Image.fromarray(to_pixels(image, 3, upright=True))
-        scale = side / min(rgb.size)
-        width, height = (max(side, round(length * scale)) for length in rgb.size)
-        if width * height > MAX_PIXELS:
-            raise ValueError(
-                f"it has {rgb.width} x {rgb.height} pixels; the limit is {MAX_PIXELS}, also once it is resized"
-            )
-        rgb = rgb.resize((width, height), Image.Resampling[interpolation.upper()])
-        left, top = (width - side) // 2, (height - side) // 2
-        return np.asarray(rgb.crop((left, top, left + side, top + side)), dtype=np.uint8)
 
-    return read_image(data, convert)
+def fitted(pixels: Pixels, side: int, interpolation: str) -> Pixels:
+    """RGB pixels of any size as (side, side, 3): the short side is resized (antialiased), and the centre cut out.
+
+    Raises:
+        ValueError: more than `MAX_PIXELS`, once it is resized.
+    """
+    rgb = Image.fromarray(pixels)
+    scale = side / min(rgb.size)
+    width, height = (max(side, round(length * scale)) for length in rgb.size)
+    if width * height > MAX_PIXELS:
+        raise ValueError(
+            f"it has {rgb.width} x {rgb.height} pixels; the limit is {MAX_PIXELS}, also once it is resized"
+        )
+    rgb = rgb.resize((width, height), Image.Resampling[interpolation.upper()])
+    left, top = (width - side) // 2, (height - side) // 2
+    return np.array(rgb.crop((left, top, left + side, top + side)))
 
 
 @dataclass(frozen=True)

@@ -243,8 +243,8 @@ class Layer(StageRecipe):
         std: standard deviation of each channel; as `mean`.
         interpolation: how images are resized; with timm's weights, where it is not given, as their training did.
         reader: how image files are read: `exact`, as torchvision decodes and resizes, or `fast` (extra `fast`), whose
-            pixels differ a little. Either reads a set that fits into memory from its files too, where it has any.
-            Empty: `exact` for what does not fit into memory.
+            pixels differ a little. Either reads a set that fits into memory from its files too, where it has any, and
+            `exact` to the same bits. Empty: `exact` for what does not fit into memory.
         params: the method's own hyper-parameters, the fields of its `Params`.
         finetune: keys of the second stage; those that are missing are the first stage's.
     """

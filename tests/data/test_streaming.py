@@ -12,7 +12,7 @@ import sys
 import textwrap
 import time
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar
@@ -33,15 +33,17 @@ from harness.engine.loop import StageRun
 from harness.feed import streaming
 from harness.feed.image_pool import ImagePool, Reading, default_workers
 from harness.feed.image_reader import ImageReader, Request
-from harness.feed.parts import make_parts
+from harness.feed.parts import closing, make_parts
 from harness.feed.plans import EpochPlan, plan_epoch
+from harness.feed.resize import as_files, from_users_files, resized
 from harness.feed.streaming import StreamingPart
-from harness.reading.dataset import ImageFiles
-from harness.reading.decoding import MAX_PIXELS
+from harness.reading.dataset import AnyImages, Encoded, ImageFiles, Images
+from harness.reading.decoding import MAX_PIXELS, decode_image, decode_resized
 from harness.spec.registry import get_method
 from harness.spec.stage_recipe import Augment
-from harness.splits.splits import Part, Split
+from harness.splits.splits import Part, Split, take
 from harness.toolbox.samplers import ClassAwareSampler
+from tests.data.pictures import oriented
 from tests.engine.toys import Everything, Killed, job, results
 
 CPU = torch.device("cpu")
@@ -72,7 +74,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> ImageFiles:
     return ImageFiles(root, tuple(names), np.arange(21) % 3)
 
 
-def split_of(train: ImageFiles, test: ImageFiles, side: int = SIDE) -> Split:
+def split_of(train: AnyImages, test: AnyImages, side: int = SIDE) -> Split:
     """A split of three classes with these training and test images."""
     counts, test_counts = (np.bincount(part.labels, minlength=3).tolist() for part in (train, test))
     return Split(
@@ -547,7 +549,9 @@ def photographs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Split, dict[s
     return dataclasses.replace(split, val=Part([3, 3, 2], "")), parts
 
 
-def run_of(method: type[Method], split: Split, parts: dict[str, ImageFiles], folder: Path, **changes: Any) -> StageRun:
+def run_of(
+    method: type[Method], split: Split, parts: Mapping[str, AnyImages], folder: Path, **changes: Any
+) -> StageRun:
     stage = changes.pop("stage", "train")
     toy = job(method, stage, **(RECIPE | changes))
     return StageRun(dataclasses.replace(toy, backbone="resnet10"), split, parts, CPU, folder)
@@ -652,3 +656,63 @@ def test_a_bad_file_ends_a_run(photographs: tuple[Split, dict[str, ImageFiles]],
     with pytest.raises(UserError, match=r"/test/gone\.jpg: missing$"):
         run_of(Plain, split, parts | {"test": gone}, tmp_path).run(Reporter())
     assert children(os.getpid()) <= before
+
+
+# ---- sets that would fit into memory --------------------------------------------------------------------------------
+
+
+def kept(*, users: bool, side: int = SIDE) -> dict[str, Images]:
+    """Parts of 12 images in memory with their files: photographs as they are published, or a user's of any size."""
+    parts = {}
+    for part, start in (("train", 0), ("test", 20)):
+        files, pixels = list[bytes](), list[np.ndarray]()
+        for i in range(12):
+            shape, buffer = (40 + 9 * i, 100 - 4 * i) if users else (side, side), io.BytesIO()
+            picture(*shape, seed=start + i).convert("L" if i == 3 else "RGB").save(buffer, "PNG" if i == 5 else "JPEG")
+            files.append(oriented(buffer.getvalue(), 1 + i % 8) if users else buffer.getvalue())
+            pixels.append(decode_resized(files[-1], side) if users else decode_image(files[-1], (side, side, 3)))
+        data = Encoded(np.frombuffer(b"".join(files), np.uint8), np.cumsum([len(file) for file in files]))
+        parts[part] = Images(np.stack(pixels), np.arange(12) % 3, data)
+    return parts
+
+
+def taken(parts: dict[str, Images], reader: str, size: int, *, users: bool) -> tuple[Split, dict[str, AnyImages]]:
+    """The parts as a stage takes them for a recipe with this reader and image size."""
+    found = as_files(parts, reader, upright=users)
+    found = from_users_files(found, size, "bicubic") if users else found
+    split, images = resized(split_of(found["train"], found["test"]), found, size, "bicubic")
+    return split, {**images, "val": take(images["train"], [])}
+
+
+def seen(split: Split, images: dict[str, AnyImages], augment: Augment) -> list[Tensor]:
+    """All batches of an epoch, and the test images."""
+    parts = make_parts(images, split, CPU, augment, 5)
+    train, order, rng = parts["train"], np.random.default_rng(1).permutation(12), np.random.default_rng(2)
+    options: dict[str, Any] = {"augment": augment, "image_shape": split.image_shape, "mixup_alpha": 0.0}
+    plan = plan_epoch(order, 5, rng, **options, device=CPU, from_files=train.seeded)
+    where = [slice(0, 5), slice(5, 10), slice(10, 12)]
+    with closing(parts):
+        train.start_epoch(plan, where)
+        found = [train.batch(plan.order[some], plan.augment[some]) for some in where]
+        return [*found, train.batch(torch.tensor([3])), *parts["test"].in_order(100, range(12))]
+
+
+@pytest.mark.parametrize(("users", "size"), [(False, 0), (False, 20), (False, 48), (True, 0), (True, SIDE), (True, 20)])
+@pytest.mark.parametrize("augment", [Augment(crop_padding=4, flip=True), EVERYTHING])
+def test_a_set_that_fits_into_memory_is_the_same_read_from_its_files(users: bool, size: int, augment: Augment) -> None:
+    """Bit for bit by the exact reader; the fast one decodes and resizes otherwise, and cuts out the same."""
+    parts = kept(users=users)
+    resident, exact, fast = (
+        seen(*taken(parts, reader, size, users=users), augment) for reader in ("", "exact", "fast")
+    )
+    for one, other, third in zip(resident, exact, fast, strict=True):
+        assert torch.equal(one, other)
+        assert (one - third).abs().mean() < 0.05  # of a standard deviation
+        assert other.stride() == one.stride()
+
+
+def test_a_run_on_such_files_gives_the_bits_of_one_in_memory(tmp_path: Path) -> None:
+    for reader in ("", "exact"):
+        run = run_of(Plain, *taken(kept(users=True), reader, 0, users=True), tmp_path / reader, mixup_alpha=0.3)
+        run.run(Reporter())
+    assert results(tmp_path) == results(tmp_path / "exact")

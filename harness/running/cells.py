@@ -150,14 +150,11 @@ def _whole_path(
     cell: Cell, split: str, dataset: Dataset, seeds: Sequence[int], out: Path, device: str, policy: str = DEFAULT_POLICY
 ) -> tuple[list[Path], list[RunInfo]]:
     """Everything from the split to the records; their paths, and what became of each run."""
-    from harness.engine.backbones import create_backbone
     from harness.engine.device import pick_device
     from harness.running import stages  # imports torch
 
     chosen_device = pick_device(device)
-    size = cell.recipe.image_size
-    shape = (size, size, dataset.image_shape[2]) if size else dataset.image_shape
-    create_backbone(cell.recipe.backbone, shape)  # refused before anything is fetched or written
+    check_start(cell, dataset)  # before anything is fetched or written
     split_file, places = ensure_split(split, dataset, out), folders(cell, split, out)
     with locked(out), reporter() as progress:
         place = stages.Workplace(chosen_device, progress, out / SCRATCH, side_by_side=True)
@@ -274,16 +271,21 @@ def ensure_split(name: str, dataset: Dataset, out: Path) -> Path:
     return path
 
 
-def check_start(cell: Cell, image_shape: Sequence[int]) -> None:
-    """Builds the backbone as a run would, but for weights that timm would have to fetch.
+def check_start(cell: Cell, dataset: Dataset) -> None:
+    """Builds reader and backbone as a run would, but for weights that timm would have to fetch.
 
     Raises:
-        UserError: it cannot be built, takes no such images, or its weights are of another network.
+        UserError: they cannot be built, or are not for such images; or the weights are of another network.
     """
     from harness.engine.pretrained import start_backbone
+    from harness.feed import parts, resize
 
     recipe = cell.recipe
-    shape = recipe.shape_of(image_shape)
+    shape = recipe.shape_of(dataset.image_shape)
+    if recipe.reader:
+        if not dataset.image_files:
+            raise UserError(resize.NO_FILES.format(recipe.reader))
+        parts.image_reader(recipe.reader)(shape, recipe.train.augment)
     start_backbone(recipe.backbone, shape, recipe.pretrained, recipe.train.drop_path, fetch=False)
 
 

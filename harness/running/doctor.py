@@ -93,7 +93,7 @@ def _look_at_recipe(
 ) -> Cell | None:
     try:
         cell = resolve(entry, dataset.name, overrides, backbone)
-        check_start(cell, dataset.image_shape)
+        check_start(cell, dataset)
     except UserError as error:
         found.stops.append(str(error))
         return None

@@ -139,7 +139,7 @@ def of_entry(
 
 
 def _of_cell(dataset: Dataset, name: str, cell: Cell, seeds: Sequence[int], out: Path, device: str) -> None:
-    cells.check_start(cell, dataset.image_shape)
+    cells.check_start(cell, dataset)
     plan = plan_cell(cell, cells.planned_split(name, dataset, out), seeds, out)
     _show(plan, lambda _run: cell, Costs(_device(device), out / "records"), _seeds_at_once(device, len(seeds)))
 

@@ -13,6 +13,7 @@ import pytest
 
 from harness import cli
 from harness.datasets import _folder
+from harness.feed import fast_reader
 from harness.running import doctor
 from harness.splits import store
 from tests.data import made
@@ -128,6 +129,23 @@ def test_what_a_run_refuses_the_doctor_refuses(
     method = () if "--method" in options else ("--method", "ce")
     code, _, err = ltbench("run", "--dataset", f"folder:{root}", *method, *options)
     assert code == 2
+
+
+@pytest.mark.parametrize("command", [("doctor",), ("run",), ("run", "--dry-run")])
+def test_a_reader_that_cannot_read_is_refused_before_anything_is_fetched(
+    root: Path, ltbench: Call, monkeypatch: pytest.MonkeyPatch, command: tuple[str, ...]
+) -> None:
+    monkeypatch.setattr(fast_reader, "cv2", None)
+    for data, reader, reason in (
+        ("mnist5k", "exact", "these images are not stored as image files; leave it out"),
+        ("tiny-imagenet", "fast", "needs simplejpeg and OpenCV; install the extra"),
+        (f"folder:{root}", "fast", "needs simplejpeg and OpenCV; install the extra"),
+    ):
+        code, out, err = ltbench(*command, data, "ce", "--set", f"reader={reader}")
+        assert (code, err.count("\n")) == (2, 1)
+        assert reason in out + err
+    assert not list((root.parent / "data").glob("[!.]*"))
+    assert not (root.parent / "runs").exists()
 
 
 def test_all_that_stops_a_run_is_listed_at_once(root: Path, ltbench: Call) -> None:

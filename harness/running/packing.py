@@ -19,7 +19,7 @@ from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass
 
 MOST = 32  # runs on a card
-SECONDS = 5.0  # that a worker is timed, after its first epoch: start-up, checks and captures are over by then
+SECONDS = 5.0  # that a worker is timed, but for each run's first epoch: start-up, checks and captures are over by then
 GAIN = 1.1  # all together must get faster by this, or there are enough
 FULL = 0.9  # of a card's memory may be in use
 PROBE = "import torch; torch.zeros(1, device='cuda').item()"
@@ -56,7 +56,8 @@ class Packing:
         self._device, self._note, self._clock = device, note, clock
         self._rates: dict[int, float] = {}  # image passes a second of all together, by how many they are
         self._memory: Memory | None = None
-        self._timed: dict[Hashable, tuple[float, float, float]] = {}  # by worker: since when, until when, passes
+        self._timed: dict[Hashable, tuple[float, float]] = {}  # by worker: seconds and passes, over all its runs
+        self._last: dict[Hashable, float | None] = {}  # when those at work ended an epoch; None: it is not to be timed
 
     def remembers(self, memory: Memory) -> None:
         """Notes a card's memory while its workers are at work."""
@@ -66,19 +67,21 @@ class Packing:
         """A worker has finished an epoch of so many image passes; decides once all have been timed."""
         if self._settled:
             return
-        now = self._clock()
+        now, last = self._clock(), self._last.get(worker)
         if worker not in self._timed:  # from here on all have one neighbour more
-            self._timed = dict.fromkeys([*self._timed, worker], (now, now, 0.0))
+            self._last = dict.fromkeys(self._last)
+            self._timed = dict.fromkeys([*self._last, worker], (0.0, 0.0))
+        self._last[worker] = now
+        if last is None:
             return
-        since, _, done = self._timed[worker]
-        self._timed[worker] = since, now, done + passes
-        spans = [until - begin for begin, until, _ in self._timed.values()]
-        if len(spans) >= self.count and min(spans) >= SECONDS:
+        seconds, done = self._timed[worker]
+        self._timed[worker] = seconds + now - last, done + passes
+        if len(self._timed) >= self.count and min(seconds for seconds, _ in self._timed.values()) >= SECONDS:
             self._decide()
 
     def gone(self, worker: Hashable) -> None:
-        """A worker's run is over; what it does next is timed anew."""
-        self._timed.pop(worker, None)
+        """A worker's run is over; the first epoch of its next one is not timed."""
+        self._last.pop(worker, None)
 
     @property
     def most(self) -> int:
@@ -89,7 +92,7 @@ class Packing:
         return max(1, min(MOST, int(FULL * self._memory.total / each)))
 
     def _decide(self) -> None:
-        rate = sum(done / (until - since) for since, until, done in self._timed.values())
+        rate = sum(done / seconds for seconds, done in self._timed.values())
         before = max(self._rates.values(), default=0.0)
         self._rates[self.count] = rate
         more, most = min(2 * self.count, self.most), self.most

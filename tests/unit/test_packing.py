@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -14,10 +15,14 @@ GB = 10**9
 
 
 class Card:
-    """A card on which n runs together do `speeds[n]` image passes a second, in epochs of 100, and take `each` bytes."""
+    """A card on which n runs together do `speeds[n]` image passes a second, in epochs of 100, and take `each` bytes.
 
-    def __init__(self, speeds: dict[int, float], each: float = GB, fixed: int = 0) -> None:
+    A worker begins another run after so many `epochs`, not all at the same time.
+    """
+
+    def __init__(self, speeds: dict[int, float], each: float = GB, fixed: int = 0, epochs: int = 10**6) -> None:
         self.speeds, self.each, self.now, self.notes = speeds, each, 0.0, list[str]()
+        self.epochs, self.done = epochs, Counter[int]()
         self.packing = Packing("cuda:0", fixed, self.notes.append, lambda: self.now)
         self.tried = [self.packing.count]
 
@@ -29,6 +34,9 @@ class Card:
             self.packing.remembers(Memory(int(80 * GB - count * self.each), 80 * GB))
             for worker in range(count):
                 self.packing.epoch(worker, 100.0)
+                self.done[worker] += 1
+                if (self.done[worker] + 4 * worker) % self.epochs == 0:
+                    self.packing.gone(worker)
                 if self.packing.count != count:
                     break
             if self.tried[-1] != self.packing.count:
@@ -75,6 +83,24 @@ def test_a_run_that_ends_is_not_held_against_the_card() -> None:
     card.packing.epoch(0, 100.0)
     assert card.packing.count == 1
     assert card.work(1.2 * SECONDS).count == 2
+
+
+def test_short_runs_are_timed_together() -> None:
+    """200 of 15 epochs, each of 0.35 s, and none of them is at work as long as a worker is timed."""
+    speed = 100 / 0.35
+    card = Card({1: speed, 2: 2 * speed, 4: 3 * speed, 8: 3 * speed}, epochs=15)
+    assert card.work(200 * 15 * 0.35 / 3).count == 4
+    assert card.tried == [1, 2, 4, 8, 4]
+    assert "4 runs at once, 3.00 times as fast" in card.notes[0]
+
+
+def test_a_neighbour_that_comes_during_an_epoch_does_not_make_it_shorter() -> None:
+    card = Card({1: 100})
+    for seconds, worker in ((10, 0), (10, 0), (10, 1), (1, 0), (10, 1), (1, 0)):
+        card.now += seconds
+        card.packing.epoch(worker, 100.0)
+    assert card.packing.count == 4
+    assert card.packing._rates == {1: 100 / 10, 2: 200 / 11}
 
 
 # ---- MPS -------------------------------------------------------------------------------------------------------------

@@ -22,7 +22,7 @@ from harness.base.files import locked
 from harness.base.processes import Exited, Pool
 from harness.base.progress import Reporter, Sender, reporter
 from harness.records.runs import RunInfo
-from harness.running.packing import Memory, Packing, shared_cards
+from harness.running.packing import Asked, Load, Memory, Packing, shared_cards
 from harness.running.plans import Outcome, Plan, Run, Settings, do, fail, make_plan, slots, workplace
 from harness.running.status import Tracker
 from harness.running.sweep.contract import only_one
@@ -59,6 +59,9 @@ def campaign(suite: str, budget: float, settings: Settings) -> Outcome:
                 run = crew.busy[worker]
                 if isinstance(message, Memory):
                     crew.packing.remembers(message)
+                elif isinstance(message, Asked):
+                    with contextlib.suppress(OSError):  # it has died since
+                        worker.send(crew.load.mean(worker))
                 elif not isinstance(message, RunInfo | Exited):
                     message(_Watched(run, progress, tracker, partial(crew.packing.epoch, worker)))
                 else:
@@ -79,24 +82,25 @@ class _Crew:
     """
 
     def __init__(self, device: str, packing: Packing, out: Path, pool: Pool) -> None:
-        self.packing, self.busy = packing, dict[Connection, Run]()
+        self.packing, self.load, self.busy = packing, Load(), dict[Connection, Run]()
         self._device, self._out, self._pool = device, out, pool
         self._idle: list[Connection] = []
 
     def set_to_work(self, plan: Plan, tracker: Tracker) -> None:
         """Gives out runs that can start, to as many workers as there are to be."""
         while plan.ready and len(self.busy) < self.packing.count:
-            count = self.packing.count
             worker = self._idle.pop() if self._idle else self._pool.start(work, self._out, self._device)
             run = plan.take()
-            worker.send((run, count))
+            worker.send(run)
             self.busy[worker] = run
+            self.load.begins(worker)
             tracker.started(run)
 
     def over(self, worker: Connection, message: RunInfo | Exited) -> RunInfo:
         """A run is over, or the worker is, and its run has failed; says how it ended."""
         run = self.busy.pop(worker)
         self.packing.gone(worker)
+        self.load.ends(worker)
         if isinstance(message, Exited):
             return fail(run, self._out, message.cause)
         self._idle.append(worker)
@@ -143,10 +147,14 @@ class _OnCard(Sender):
 def work(connection: Connection, out: Path, device: str) -> None:
     """A worker's life: takes runs, does them, says how they ended."""
     told = Sender(connection) if device == "cpu" else _OnCard(connection, device)
-    place = workplace(out, device, 1, told)
+
+    def at_once() -> float:
+        connection.send(Asked())
+        return float(connection.recv())
+
+    place = dataclasses.replace(workplace(out, device, 1, told), at_once=at_once)
     while True:
-        run, at_once = connection.recv()
-        place = dataclasses.replace(place, at_once=at_once)
+        run = connection.recv()
         with only_one(out.resolve(), run.folder):  # a job of a sweep whose head died may still be at it
             try:
                 outcome = do(run, out, place)

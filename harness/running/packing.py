@@ -33,6 +33,11 @@ class Memory:
     total: int
 
 
+@dataclass(frozen=True)
+class Asked:
+    """A worker asks how many runs there were beside its own, which included, on average."""
+
+
 class Packing:
     """Decides for one device how many runs it has at once.
 
@@ -108,6 +113,34 @@ class Packing:
             f"({', '.join(f'{count}: {rate:,.0f}' for count, rate in self._rates.items())} image passes a second; "
             f"memory for {most})"
         )
+
+
+class Load:
+    """How many runs a device has at work, over the life of each: with packing that changes while they run."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock, self._since, self._sum = clock, clock(), 0.0  # seconds of all runs together until then
+        self._began: dict[Hashable, tuple[float, float]] = {}  # by worker: when, and that sum
+
+    def begins(self, worker: Hashable) -> None:
+        """A worker has got a run."""
+        self._began[worker] = self._now()
+
+    def ends(self, worker: Hashable) -> None:
+        """Its run is over."""
+        self._now()
+        del self._began[worker]
+
+    def mean(self, worker: Hashable) -> float:
+        """Runs at work, itself included, on average since its run began."""
+        (began, before), (now, total) = self._began[worker], self._now()
+        return (total - before) / (now - began) if now > began else len(self._began)
+
+    def _now(self) -> tuple[float, float]:
+        now = self._clock()
+        self._sum += len(self._began) * (now - self._since)
+        self._since = now
+        return now, self._sum
 
 
 @contextlib.contextmanager

@@ -54,7 +54,7 @@ class Workplace:
     reporter: Reporter
     scratch: Path = SCRATCH
     side_by_side: bool = False  # a cell's seeds at once, in forked processes (CPU; this one must not have trained yet)
-    at_once: int = 1  # runs that share the device with this one, itself included
+    at_once: int | Callable[[], float] = 1  # runs that share the device, itself included; on average, asked at its end
     ranks: Ranks = ALONE  # this process among those that train each run together
     spread: Spread = ONE_PROCESS
 
@@ -285,11 +285,12 @@ def _check_spread(first: RunInfo, info: RunInfo, path: Path) -> None:
 def _write_costs(folder: Path, run: StageRun, info: RunInfo, place: Workplace) -> None:
     costs = run.costs
     rate = costs.images / costs.train_seconds if costs.train_seconds else None
+    beside = place.at_once() if callable(place.at_once) else place.at_once
     facts = machine(device_name(place.device)) | {
         "run_key": info.run_key,
         "precision": run.job.precision,
         "threads": torch.get_num_threads(),
-        "runs_at_once": place.at_once,
+        "runs_at_once": round(beside, 2),
         "processes": place.ranks.world,
         "compiled": switched_on(COMPILE),
         "deterministic": place.device.type == "cpu" or switched_on(DETERMINISTIC),

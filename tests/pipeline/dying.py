@@ -27,12 +27,13 @@ def by_an_exit(connection: Connection, *_: object) -> None:
 def on_a_card(connection: Connection, *_: object) -> None:
     """Does a run in 40 epochs at 20,000 image passes a second, beside others as alone, with a fifth of the card."""
     from harness.records.runs import RunInfo
-    from harness.running.packing import Memory
+    from harness.running.packing import Asked, Memory
 
     while True:
-        run, at_once = connection.recv()
+        run = connection.recv()
         for epoch in range(1, 41):
             time.sleep(run.passes / 40 / 20_000)
-            connection.send(Memory(100 - 20 * at_once, 100))
-            connection.send(methodcaller("epoch", str(run), epoch, 40, f"beside {at_once}"))
+            connection.send(Memory(80, 100))
+            connection.send(Asked())
+            connection.send(methodcaller("epoch", str(run), epoch, 40, f"beside {connection.recv():.2f}"))
         connection.send(RunInfo("", "", "", run.seed, run.split, "", [], {}, "", "", run.run_key, "", "ok"))

@@ -9,6 +9,7 @@ import heapq
 import itertools
 import json
 import multiprocessing
+import re
 import shutil
 import threading
 from collections.abc import Callable
@@ -280,8 +281,8 @@ def test_a_card_gets_more_runs_as_long_as_that_helps(
     monkeypatch.setattr(packing, "SECONDS", 0.2)
     assert campaign.campaign("one", 120.0, Settings(tmp_path / "out")) == Outcome(made=3)
     said = capfd.readouterr().err
-    assert "ce@common seed 0 train: epoch 40/40  beside 1" in said
-    assert "ce@common seed 1 train: epoch 40/40  beside 2" in said
+    (beside,) = re.findall(r"seed 0 train: epoch 40/40  beside (\S+)", said)
+    assert 1 < float(beside) < 3, "others came while it was under way"
     assert status.read_progress("one", tmp_path / "out").workers > 1
 
 
@@ -317,7 +318,7 @@ def test_a_worker_waits_for_a_job_that_a_sweep_left_behind(tmp_path: Path, monke
     worker = threading.Thread(target=live, daemon=True)
     worker.start()
     with only_one(tmp_path / "out", run.folder):
-        ours.send((run, 1))
+        ours.send(run)
         assert not ours.poll(1.0)
     assert ours.poll(60.0)
     assert ours.recv() == "done"

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from harness.running import packing
-from harness.running.packing import FULL, MOST, SECONDS, Memory, Packing, shared_cards
+from harness.running.packing import FULL, MOST, SECONDS, Load, Memory, Packing, shared_cards
 
 GB = 10**9
 
@@ -101,6 +101,20 @@ def test_a_neighbour_that_comes_during_an_epoch_does_not_make_it_shorter() -> No
         card.packing.epoch(worker, 100.0)
     assert card.packing.count == 4
     assert card.packing._rates == {1: 100 / 10, 2: 200 / 11}
+
+
+def test_a_run_has_had_as_many_beside_it_as_there_were_on_average() -> None:
+    now = [0.0]
+    load = Load(lambda: now[0])
+    load.begins("long")
+    now[0] = 10.0
+    load.begins("short")
+    assert load.mean("short") == 2
+    now[0] = 15.0
+    assert load.mean("short") == 2
+    load.ends("short")
+    now[0] = 20.0
+    assert load.mean("long") == (10 * 1 + 5 * 2 + 5 * 1) / 20
 
 
 # ---- MPS -------------------------------------------------------------------------------------------------------------

@@ -74,8 +74,9 @@ def _dependent(work: Callable[..., None], *arguments: Any) -> None:
 
 
 def become_dependent() -> None:
-    """Makes this process die with the one that started it, and leaves Ctrl-C to that one."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    """Makes this process die with the one that started it, and leaves Ctrl-C and SIGTERM to that one."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
     threading.Thread(target=_die_with_parent, daemon=True).start()
 
 

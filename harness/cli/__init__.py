@@ -32,8 +32,9 @@ app.add_typer(weights.app, name="weights", rich_help_panel=RESULTS)
 
 
 def main() -> None:
-    """Entry point: a user's mistake is one line and exit code 2, a failed run 1, an interrupt 130."""
-    signal.signal(signal.SIGINT, _interrupted)
+    """Entry point: a user's mistake is one line and exit code 2, a failed run 1, an interrupt 130, SIGTERM 143."""
+    for number in ENDED:
+        signal.signal(number, _ended)
     try:
         sys.exit(app(standalone_mode=False))
     except (UserError, RunFailed, OSError) as error:
@@ -46,6 +47,7 @@ def main() -> None:
     sys.exit(code)
 
 
+ENDED: dict[int, str] = {signal.SIGINT: "\ninterrupted", signal.SIGTERM: "ended"}
 CLICK_ERROR: Any = next(base for base in typer.BadParameter.__mro__ if base.__name__ == "ClickException")
 
 
@@ -61,10 +63,10 @@ def _hint(error: Any) -> str:
     return f" '{key}' is a key of recipes: --set {key}={value[1] if value else '...'}"
 
 
-def _interrupted(*_: object) -> None:
+def _ended(number: int, _frame: object) -> None:
     if os.environ.get("RANK", "0") == "0":  # of several processes of one run, one speaks
-        print("\ninterrupted; nothing is lost: the same command resumes", file=sys.stderr)
-    sys.exit(130)
+        print(f"{ENDED[number]}; nothing is lost: the same command resumes", file=sys.stderr)
+    sys.exit(128 + number)
 
 
 def _version(wanted: bool) -> None:

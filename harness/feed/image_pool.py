@@ -178,6 +178,7 @@ def _start_worker(reader: ImageReader, places: Pixels) -> None:
     global _reader, _places
     _reader, _places = reader, places
     become_dependent()  # a run that is killed leaves nothing behind: its queue would never tell its workers
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # with it the executor ends the others, where one has died
     torch.set_num_threads(1)
 
 

@@ -46,6 +46,7 @@ def test_killed_anywhere_resumes_to_the_same_records(tmp_path: Path) -> None:
     moments = (
         (f"{scratch}/*/resume.pt", signal.SIGKILL),  # in the first seed
         (f"{scratch}/*/run.json", signal.SIGINT),  # in the second one
+        (f"{scratch}/*/run.json", signal.SIGTERM),
         ("runs/work/*/stage1/*/train/predictions/seed1.json", signal.SIGKILL),  # in the second stage
     )
     for pattern, blow in moments:
@@ -54,9 +55,9 @@ def test_killed_anywhere_resumes_to_the_same_records(tmp_path: Path) -> None:
         process.send_signal(blow)
         output, _ = process.communicate()
         kills += process.returncode != 0
-        if process.returncode == 130:
+        if process.returncode in (130, 143):
             assert "the same command resumes" in output
-    assert kills == 3
+    assert kills == len(moments)
     last = start(tmp_path / "parts")
     output, _ = last.communicate()
     assert last.returncode == 0, output

@@ -43,7 +43,7 @@ def ltbench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capt
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("LTBENCH_DATA", raising=False)
     monkeypatch.delenv("LTBENCH_MIRROR", raising=False)
-    handler = signal.getsignal(signal.SIGINT)
+    handlers = {number: signal.getsignal(number) for number in cli.ENDED}
 
     def call(*arguments: object) -> Outcome:
         monkeypatch.setattr(sys, "argv", ["ltbench", *map(str, arguments)])
@@ -52,7 +52,8 @@ def ltbench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capt
         return Outcome(int(caught.value.code or 0), *capsys.readouterr())
 
     yield call
-    signal.signal(signal.SIGINT, handler)
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
 
 
 def assert_one_error(outcome: Outcome, *parts: str) -> None:

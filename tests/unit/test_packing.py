@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
 from collections import Counter
 from pathlib import Path
 
@@ -139,6 +144,49 @@ def test_mps_is_started_for_the_workers_and_ended(tmp_path: Path, monkeypatch: p
     assert "CUDA_MPS_PIPE_DIRECTORY" not in os.environ
     assert calls.read_text() == "-d\n\nquit\n"
     assert notes == []
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_command_that_is_ended_ends_its_processes_and_mps(
+    number: signal.Signals, code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`pkill` reaches its processes first: that is no failure of what they do."""
+    calls = daemon(tmp_path, monkeypatch, "")
+    script = """
+        import os, sys, time
+        from harness import cli
+        from harness.base.processes import Pool
+        from harness.running import packing
+
+        def work(connection):
+            connection.send(os.getpid())
+            time.sleep(60)
+
+        @cli.app.command()
+        def hold():
+            packing.PROBE = ""
+            with packing.shared_cards(True, print), Pool("fork") as pool:
+                pool.start(work)
+                ((_, pid),) = pool.heard()
+                print(pid, flush=True)
+                list(pool.heard())
+
+        sys.argv[1:] = ["hold"]
+        cli.main()
+    """
+    command = [sys.executable, "-c", textwrap.dedent(script)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        worker = int(process.stdout.readline())
+        os.kill(worker, number)
+        time.sleep(0.2)
+        process.send_signal(number)
+        _, said = process.communicate(timeout=60)
+    assert process.returncode == code
+    assert len(said.split("\n")) <= 3
+    assert said.endswith("ed; nothing is lost: the same command resumes\n")
+    assert not Path(f"/proc/{worker}").exists()
+    assert calls.read_text() == "-d\n\nquit\n"
 
 
 def test_mps_that_does_not_work_is_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -75,7 +76,15 @@ def load_results(path: Path | str | None = None) -> pd.DataFrame:
     costs = {file.as_posix(): collected.costs(file) for file, _ in collected.records}
     table = [row | {name: costs[row["record"]].get(name) for name in COSTS} for row in rows(collected)]
     frame = pd.DataFrame(table, columns=[*COLUMNS, *COSTS])
-    return frame.astype(dict.fromkeys(NUMBERS, float))
+    return frame.assign(**{name: frame[name].map(_number).astype(float) for name in NUMBERS})
+
+
+def _number(value: Any) -> float:
+    """A cost as it was noted; NaN for what is no number: other versions and other people write those files."""
+    try:
+        return float(value)
+    except (TypeError, ValueError, OverflowError):
+        return math.nan
 
 
 def _short(value: Any) -> str:

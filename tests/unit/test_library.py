@@ -83,6 +83,16 @@ def test_a_record_in_two_folders_counts_once_and_costs_stand_beside(tmp_path: Pa
     assert pd.isna(failed["selection"])
 
 
+@pytest.mark.parametrize("value", ["12 s", [12], {"s": 12}, None, 10**400])
+def test_a_cost_that_is_no_number_is_missing(value: object, tmp_path: Path) -> None:
+    for seed in (0, 1):
+        write_record(path := tmp_path / f"seed{seed}.json", make_record(seed=seed))
+        costs_path(path).write_text(json.dumps({"wall_seconds": value if seed else 60, "runs_at_once": 1.5}))
+    results = load_results(tmp_path).drop_duplicates("seed")
+    assert results["wall_seconds"].isna().tolist() == [False, True]
+    assert results["runs_at_once"].tolist() == [1.5, 1.5]
+
+
 def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no such folder"):
         load_results(tmp_path / "gone")

@@ -1,9 +1,12 @@
-"""Columns of Arrow and parquet shards: where each image lies in a file, and its label."""
+"""Columns of Arrow and parquet shards: where each image lies in a file, and its label.
+
+Arrow shards may have either of its formats, for streams (as `save_to_disk` writes them) and for files.
+"""
 
 from __future__ import annotations
 
 import mmap
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -16,7 +19,8 @@ from harness.datasets._walk import file_facts
 
 PARQUET = ".parquet"
 BATCH = 64  # rows of parquet at a time
-END = b"\xff\xff\xff\xff\0\0\0\0"  # of an Arrow shard
+END = b"\xff\xff\xff\xff\0\0\0\0"  # of an Arrow shard in the format for streams
+FILE = b"ARROW1"  # both ends of one in the format for files
 
 
 def schema_of(path: Path) -> Any:
@@ -27,7 +31,7 @@ def schema_of(path: Path) -> Any:
     """
     import pyarrow.parquet
 
-    return pyarrow.parquet.read_schema(path) if path.suffix.lower() == PARQUET else _stream(path)[1].schema
+    return pyarrow.parquet.read_schema(path) if path.suffix.lower() == PARQUET else _opened(path)[1].schema
 
 
 def in_place(path: Path, columns: list[str], cache: Path) -> Path:
@@ -41,8 +45,8 @@ def in_place(path: Path, columns: list[str], cache: Path) -> Path:
     return _copied(path, columns, cache) if path.suffix.lower() == PARQUET else path
 
 
-def _stream(path: Path) -> tuple[int, Any]:
-    """Where an Arrow shard lies in memory, and a reader of it.
+def _opened(path: Path) -> tuple[int, Any, Iterable[Any]]:
+    """Where an Arrow shard lies in memory, a reader of it, and its batches.
 
     Raises:
         ValueError: it is cut off.
@@ -51,9 +55,12 @@ def _stream(path: Path) -> tuple[int, Any]:
 
     with open(path, "rb") as file:
         data = pa.py_buffer(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
-    if data[-len(END) :].to_pybytes() != END:
+    of_files = data[: len(FILE)].to_pybytes() == FILE
+    end = FILE if of_files else END
+    if data[-len(end) :].to_pybytes() != end:
         raise ValueError("damaged or cut off: it has no end mark")
-    return data.address, pa.ipc.open_stream(data)
+    reader = pa.ipc.open_file(data) if of_files else pa.ipc.open_stream(data)
+    return data.address, reader, map(reader.get_batch, range(reader.num_record_batches)) if of_files else reader
 
 
 def values(path: Path, image: str, label: str) -> Iterator[tuple[Any, tuple[int, int] | None]]:
@@ -64,8 +71,8 @@ def values(path: Path, image: str, label: str) -> Iterator[tuple[Any, tuple[int,
     """
     import pyarrow.types as kinds
 
-    start, stream = _stream(path)
-    for batch in stream:
+    start, _, batches = _opened(path)
+    for batch in batches:
         batch.validate(full=True)  # offsets lead nowhere else
         column = batch.column(image)
         if kinds.is_struct(column.type):
@@ -90,7 +97,7 @@ def _copied(path: Path, columns: list[str], cache: Path) -> Path:
     name, state = (sha256_json(value)[:16] for value in ([str(path), columns], file_facts(path)))
     place = cache / f"shard-{name}-{state}.arrow"
     try:
-        _stream(place)
+        _opened(place)
     except (OSError, ValueError):  # missing, or damaged
         with pyarrow.parquet.ParquetFile(path) as file, atomic_path(place) as temporary:
             schema = pa.schema([file.schema_arrow.field(column) for column in columns])

@@ -9,6 +9,7 @@ import shutil
 import sys
 import tarfile
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +42,8 @@ from tests.data import made
 pa = pytest.importorskip("pyarrow")
 pq = pytest.importorskip("pyarrow.parquet")
 
-NEW = ("hf", "hf saved", "wds", "coco")
+NEW = ("hf", "hf saved", "hf file", "wds", "coco")
+SUFFIXES = {"hf": "parquet", "hf saved": "arrow", "hf file": "arrow", "wds": "tar", "coco": "json"}
 CLASSES = ("ant", "bee", "cow")
 Sample = tuple[str, str, bytes]  # part, class, PNG
 Rows = Sequence[Mapping[str, Any]]
@@ -86,15 +88,18 @@ def table(rows: Sequence[tuple[str, bytes]], schema: Any = LABELLED) -> Any:
     return pa.table({"image": images, "label": [CLASSES.index(name) for name, _ in rows]}, schema=schema)
 
 
-def arrow(path: Path, content: Any) -> None:
+def arrow(path: Path, content: Any, new: Callable[..., Any] = pa.ipc.new_stream) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    with pa.OSFile(str(path), "wb") as file, pa.ipc.new_stream(file, content.schema) as stream:
+    with pa.OSFile(str(path), "wb") as file, new(file, content.schema) as stream:
         stream.write_table(content, max_chunksize=3)
 
 
 def parquet(path: Path, content: Any) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     pq.write_table(content, path, row_group_size=5)
+
+
+SHARDS = {"hf": parquet, "hf saved": arrow, "hf file": partial(arrow, new=pa.ipc.new_file)}
 
 
 def tar(path: Path, members: Mapping[str, bytes]) -> Path:
@@ -126,9 +131,9 @@ def write(root: Path, form: str, some: Sequence[Sample]) -> str:
             hub = "validation" if part == "val" else part
             for i, piece in enumerate((rows[:half], rows[half:])):
                 parquet(root / "data" / f"{hub}-0000{i}-of-00002.parquet", table(piece))
-        elif form == "hf saved":
+        elif form.startswith("hf "):
             for i, piece in enumerate((rows[:half], rows[half:])):
-                arrow(root / part / f"data-0000{i}-of-00002.arrow", table(piece))
+                SHARDS[form](root / part / f"data-0000{i}-of-00002.arrow", table(piece))
             (root / part / "state.json").write_text("{}")
             arrow(root / part / "cache-0123.arrow", table(rows))  # what map() leaves behind
         elif form == "wds":
@@ -198,7 +203,8 @@ def test_it_is_known_by_its_content_wherever_it_lies(here: Path, form: str) -> N
 
 
 def test_arrow_and_parquet_of_the_same_rows_are_one_data_set(here: Path) -> None:
-    assert opened(write(here / "a", "hf", samples())).name == opened(write(here / "b", "hf saved", samples())).name
+    names = {opened(write(here / form, form, samples())).name.rpartition("-")[2] for form in SHARDS}
+    assert len(names) == 1
 
 
 @pytest.mark.parametrize("form", NEW)
@@ -215,7 +221,7 @@ def test_large_images_stay_where_they_are(here: Path, form: str) -> None:
             batches.append(torch.cat(list(parts["train"].in_order(8, range(len(parts["train"]))))))
     assert torch.equal(*batches)
     assert len(batches[0]) == 24
-    if form in ("wds", "hf saved"):  # read in place
+    if form in ("wds", "hf saved", "hf file"):  # read in place
         assert not [*here.glob("data/.cache/*.arrow")]
         assert all(isinstance(images["train"].place(i), Piece) for i in range(24))
 
@@ -493,18 +499,18 @@ def test_packed_shards_are_refused(here: Path) -> None:
 # ---- a shard cut off -------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("form", ["hf", "hf saved", "wds"])
+@pytest.mark.parametrize("form", ["hf", "hf saved", "hf file", "wds"])
 def test_a_shard_cut_off_anywhere_is_refused(here: Path, form: str) -> None:
     """Also where a member or a batch ends: what is gone would be missed by nobody."""
     rows = [(CLASSES[i % 3], png(i, 3)) for i in range(6)]
-    path, make = here / f"train.{({'hf': 'parquet', 'hf saved': 'arrow', 'wds': 'tar'})[form]}", form.split()[0]
+    path, make = here / f"train.{SUFFIXES[form]}", form.split()[0]
     if form == "wds":
         tar(path, members(rows))
         shutil.copy(path, here / "test.tar")
         with tarfile.open(path) as archive:
             end = 512 + max(header.offset_data + -(-header.size // 512) * 512 for header in archive)
     else:
-        (parquet if form == "hf" else arrow)(path, table(rows))
+        SHARDS[form](path, table(rows))
         shutil.copy(path, path.with_stem("test"))
         end = path.stat().st_size
     whole = path.read_bytes()
@@ -548,7 +554,7 @@ def test_a_shard_that_becomes_shorter_is_one_line(here: Path) -> None:
 
 def test_a_damaged_image_in_a_shard_is_named(here: Path) -> None:
     some = [(part, name, data if i else data[:60]) for i, (part, name, data) in enumerate(samples())]
-    for form in ("hf", "hf saved", "wds"):
+    for form in ("hf", "hf saved", "hf file", "wds"):
         dataset = opened(write(here / form, form, some))
         (line,) = verify(dataset).damaged
         assert line.startswith(str(here / form))
@@ -742,7 +748,7 @@ def damage(draw: st.DrawFn, length: int) -> Callable[[bytes], bytes]:
     return draw(st.sampled_from(kinds))
 
 
-@pytest.mark.parametrize("form", ["hf", "hf saved", "wds", "coco"])
+@pytest.mark.parametrize("form", NEW)
 @FUZZ
 @given(data=st.data())
 def test_a_damaged_file_is_read_or_refused(
@@ -751,7 +757,7 @@ def test_a_damaged_file_is_read_or_refused(
     root = tmp_path_factory.mktemp("fuzz")
     rows = [(CLASSES[i % 3], png(i, 3)) for i in range(4)]
     kind = form.split()[0]
-    path = root / f"train.{({'hf': 'parquet', 'hf saved': 'arrow', 'wds': 'tar', 'coco': 'json'})[form]}"
+    path = root / f"train.{SUFFIXES[form]}"
     if form == "wds":
         tar(path, members(rows))
         path.write_bytes(path.read_bytes().rstrip(b"\0") + bytes(1024 + 511))
@@ -761,7 +767,7 @@ def test_a_damaged_file_is_read_or_refused(
             (root / "train" / f"{i}.png").write_bytes(image)
         path.write_text(json.dumps(coco(rows, "train")))
     else:
-        (parquet if form == "hf" else arrow)(path, table(rows))
+        SHARDS[form](path, table(rows))
     shutil.copy(path, path.with_stem("test"))
     whole = path.read_bytes()
     path.write_bytes(data.draw(damage(len(whole)))(whole))

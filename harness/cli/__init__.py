@@ -5,6 +5,7 @@ Each command imports what it needs itself, so that help and completion are quick
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import signal
@@ -33,6 +34,9 @@ app.add_typer(weights.app, name="weights", rich_help_panel=RESULTS)
 
 def main() -> None:
     """Entry point: a user's mistake is one line and exit code 2, a failed run 1, an interrupt 130, SIGTERM 143."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # what it cannot show it writes as escapes
+            stream.reconfigure(errors="backslashreplace")
     for number in ENDED:
         signal.signal(number, _ended)
     try:

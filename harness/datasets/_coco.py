@@ -9,12 +9,12 @@ annotations if they agree, as boxes do; images without any are passed over, and 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from harness.base.errors import UserError
 from harness.base.files import read_json
-from harness.datasets._rows import LEFT, Row, by_part, classify, label_of
+from harness.datasets._rows import LEFT, Row, by_part, classify, is_file, label_of
 from harness.datasets._walk import Found, plain
 
 NEEDED = ("images", "annotations", "categories")
@@ -88,10 +88,13 @@ def _files(path: Path, root: Path, entries: list[Any], found: Found) -> Iterator
     word = path.stem.rpartition("_")[2]
     seen = dict[Any, str]()
     for where, (number, written) in _entries(path, "images", entries, found, "id", "file_name"):
-        tops = (f"{top}{written}" for top in ("", "images/", f"{word}/", f"images/{word}/"))
-        name = next((name for name in tops if _is_file(root / name)), None)
+        path_of_it = PurePosixPath(str(written))
+        out = path_of_it.is_absolute() or ".." in path_of_it.parts
+        tops = () if out else ("", "images/", f"{word}/", f"images/{word}/")
+        name = next((f"{top}{written}" for top in tops if is_file(root / f"{top}{written}")), None)
         if name is None:
-            found.faults.append(f"{where}: no such file: '{written}' (names are relative to {root})")
+            fault = "leads out of the folder" if out else "no such file"
+            found.faults.append(f"{where}: {fault}: '{written}' (names are relative to {root})")
         for key in ((number, "id"), (name, "file")) if name else ((number, "id"),):
             if (twice := seen.setdefault(key, where)) != where:
                 found.faults.append(f"{where}: id {number!r} or file '{written}' stands twice, also in {twice}")
@@ -119,10 +122,3 @@ def _rows(
         found.skipped["without an annotation"] += without
     if not seen:
         found.faults.append(f"{path}: gives no image a class")
-
-
-def _is_file(path: Path) -> bool:
-    try:
-        return path.is_file()
-    except (OSError, ValueError):  # a name that no system allows
-        return False

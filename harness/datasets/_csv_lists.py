@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from harness.base.errors import UserError, reason
-from harness.datasets._rows import Row, classify
+from harness.datasets._rows import Row, classify, is_file
 from harness.datasets._walk import Found, check_parts, class_name
 from harness.reading.dataset import PARTS
 
@@ -53,7 +53,7 @@ def _checked(path: Path, root: Path, faults: list[str]) -> list[Row]:
     seen: dict[str, tuple[str, int]] = {}
     found = []
     for written, label, line in _rows(path, faults):
-        name = next((n for n in (written, written.replace("\\", "/")) if _is_file(root / n)), None)
+        name = next((n for n in (written, written.replace("\\", "/")) if is_file(root / n)), None)
         other, first = seen.setdefault(name or written, (label, line))
         if name is None:
             faults.append(f"{path}, line {line}: no such file: '{written}' (paths are relative to {root})")
@@ -63,13 +63,6 @@ def _checked(path: Path, root: Path, faults: list[str]) -> list[Row]:
     if not found:
         faults.append(f"{path}: lists no images")
     return found
-
-
-def _is_file(path: Path) -> bool:
-    try:
-        return path.is_file()
-    except OSError:  # a name that no system allows
-        return False
 
 
 def _rows(path: Path, faults: list[str]) -> Iterator[tuple[str, str, int]]:

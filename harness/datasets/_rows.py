@@ -34,6 +34,14 @@ def label_of(value: object) -> str | None:
     return class_name(str(value).strip().encode("utf-8", "backslashreplace").decode()) or None
 
 
+def is_file(path: Path) -> bool:
+    """Whether there is such a file; also for what stands in a file as a name, and no system allows as one."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):
+        return False
+
+
 def classify(
     found: Found,
     rows: Mapping[str, Sequence[Row]],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import unicodedata
@@ -26,8 +27,10 @@ class FaultsError(UserError):
     """A user's folder or lists with faults: the message has the first one, `faults` all of them."""
 
     def __init__(self, faults: Sequence[str]) -> None:
-        self.faults = faults
-        super().__init__(faults[0] + (f" (and {len(faults) - 1} more faults: ltbench doctor)" if faults[1:] else ""))
+        self.faults = [*map(plain, faults)]
+        super().__init__(
+            self.faults[0] + (f" (and {len(faults) - 1} more faults: ltbench doctor)" if faults[1:] else "")
+        )
 
 
 @dataclass
@@ -53,7 +56,7 @@ class Found:
 def kinds(names: Mapping[str, Sequence[str]]) -> Iterator[str]:
     """A line for each kind of file: how many there are, and the first ones by name."""
     for kind, some in sorted(names.items()):
-        yield f"{len(some)} x {kind} ({first(sorted(some), NAMED)})"
+        yield f"{len(some)} x {kind} ({first(sorted(map(plain, some)), NAMED)})"
 
 
 def first(names: Sequence[str], count: int) -> str:
@@ -68,8 +71,10 @@ def file_facts(path: Path | str) -> list[int]:
 
 
 def plain(name: str) -> str:
-    """A file's name as text that can be shown; bytes of it that are not UTF-8 are written as escapes."""
-    return printable(os.fsencode(name).decode("utf-8", "backslashreplace"))
+    """A name, or a text with names, as it can be shown; bytes that are not UTF-8 are written as escapes."""
+    with contextlib.suppress(UnicodeEncodeError):  # no system would have given it: it stands in a file
+        name = os.fsencode(name).decode("utf-8", "backslashreplace")
+    return printable(name)
 
 
 def class_name(name: str) -> str:

@@ -17,7 +17,7 @@ from typing import Any
 from harness.base.errors import UserError
 from harness.base.files import sha256_bytes
 from harness.base.progress import counted
-from harness.datasets._walk import first
+from harness.datasets._walk import first, plain
 from harness.reading.archives import MAX_MEMBER, read_members
 from harness.reading.dataset import PARTS, AnyImages, Dataset, ImageFiles
 from harness.reading.decoding import SUFFIXES, WORKERS, Inspection, inspect
@@ -117,9 +117,9 @@ def archive_faults(path: Path) -> list[str]:
     if path.suffix not in ARCHIVES or (path.suffix == ".gz" and not path.name.endswith(".tar.gz")):
         return faults
     try:
-        for name, data in read_members(path, on_fault=lambda fault: faults.append(f"{path}: {fault}")):
+        for name, data in read_members(path, on_fault=lambda fault: faults.append(plain(f"{path}: {fault}"))):
             if name.suffix.lower() in SUFFIXES and (fault := inspect(data).fault):
-                faults.append(f"{path}: image '{name}' cannot be read: {fault}")
+                faults.append(plain(f"{path}: image '{name}' cannot be read: {fault}"))
     except UserError as error:
         faults.append(str(error))
     return faults
@@ -173,7 +173,7 @@ def _check_files(images: ImageFiles, report: Report, quick: bool) -> list[str]:
         if isinstance(place, Piece) or Path(place).is_file():  # a larger file was read to the end to find its pieces
             present.append(place)
         else:
-            report.missing.append(str(place))
+            report.missing.append(plain(str(place)))
     if quick:
         return []
     hashes = []
@@ -184,7 +184,7 @@ def _check_files(images: ImageFiles, report: Report, quick: bool) -> list[str]:
             report.with_more_frames += seen.more
             report.turned += seen.lying and images.upright
             if seen.fault:
-                report.damaged.append(f"{path}: {seen.fault}")
+                report.damaged.append(plain(f"{path}: {seen.fault}"))
     return hashes
 
 

@@ -585,6 +585,8 @@ def annotated(root: Path, **changes: object) -> Found:
     [
         ({"images": [*IMAGES, {"id": 9, "file_name": "train/9.png"}]}, "images[4]: no such file: 'train/9.png'"),
         ({"images": [*IMAGES, {"id": 9, "file_name": "\0"}]}, "images[4]: no such file"),
+        ({"images": [*IMAGES, {"id": 9, "file_name": "/etc/passwd"}]}, "images[4]: leads out of the folder: '/etc/pa"),
+        ({"images": [*IMAGES, {"id": 9, "file_name": "a/../../x.png"}]}, "images[4]: leads out of the folder: 'a/../"),
         ({"images": [*IMAGES, {"id": 9, "file_name": "\ud800"}]}, "images[4]: no such file"),
         ({"images": [*IMAGES, {"id": 9}]}, "images[4]: 'file_name' is neither text nor a whole number"),
         ({"images": [*IMAGES, IMAGES[0]]}, "images[4]: id 0 or file 'train/0.png' stands twice, also in "),
@@ -699,6 +701,44 @@ def test_bad_data_is_one_line_and_exit_code_2(
     assert error.count("\n") == 1
     assert ltbench(monkeypatch, "doctor", name) == 2
     assert {path: path.stat().st_size for path in (here / "b").rglob("*")} == before
+
+
+STRANGE = ["\udcff", "\ud800", "\N{LATIN SMALL LETTER E WITH ACUTE}", "\33[2J", "\n"]
+
+
+@pytest.mark.parametrize("form", ["folder", "wds", "coco"])
+@pytest.mark.parametrize("strange", STRANGE)
+def test_names_that_no_terminal_shows_are_escapes(
+    here: Path, form: str, strange: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of images that are damaged, passed over, or not there; on a terminal that has nothing but ASCII."""
+    root, name = here / "b", write(here / "b", form, samples())
+    data = b"no image"
+    if strange == "\ud800" and form != "coco":
+        pytest.skip("no system has such a name")
+    if form == "folder":
+        for suffix in ("png", "doc"):
+            (root / "train" / "ant" / f"{strange}.{suffix}").write_bytes(data)
+    elif form == "wds":
+        tar(root / "train.tar", {f"{strange}.png": data, f"{strange}.cls": b"ant", f"{strange}x.doc": data})
+    else:
+        path = root / "pets_train2018.json"
+        content = json.loads(path.read_text())
+        content["images"].append({"id": 99, "file_name": f"{strange}.png"})
+        path.write_text(json.dumps(content))
+    for words in (("doctor", name), ("verify", name, "--manifest", "m.json"), ("fetch", name), ("run", name, "ce")):
+        out, err = (io.TextIOWrapper(io.BytesIO(), "ascii") for _ in range(2))
+        monkeypatch.setattr(sys, "stdout", out)
+        monkeypatch.setattr(sys, "stderr", err)
+        code = ltbench(monkeypatch, *words)
+        said = b""
+        for stream in (out, err):
+            stream.flush()
+            said += stream.buffer.getvalue()
+        assert (code != 0) == (words[0] != "fetch" or form == "coco"), said
+        assert b"Traceback" not in said
+        assert b"\33" not in said
+        assert re.search(rb"\.png: image|'[^']*\.png'|\.doc\)", said), said
 
 
 def test_a_form_that_is_none_lists_the_forms(

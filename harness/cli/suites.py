@@ -77,9 +77,9 @@ def sweep(
     from harness.running.sweep.suite import sweep as run_sweep
 
     settings = Settings(out or Path("runs/sweeps") / suite, device, per_device, tuple(only or ()), tuple(set_ or ()))
+    options = Options(executor, ray_address, tuple(slurm or ()))
     if dry_run:
         return estimates.of_suite(suite, settings, here=executor == "local")
-    options = Options(executor, ray_address, tuple(slurm or ()))
     published = publish.concerns(suite, settings)
     done = run_sweep(suite, settings, Rules(attempts), options, published=published)
     print(f"{settings.out / 'records'}: {done.made} records made, {done.failed} runs failed")

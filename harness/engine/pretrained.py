@@ -115,7 +115,9 @@ def _check_positions(network: nn.Module, ours: Mapping[str, Tensor], theirs: Map
     """Refuses a transformer's weights for images of another size, and says which they are for."""
     there, here = theirs.get("pos_embed"), ours.get("pos_embed")
     patches: Any = getattr(network, "patch_embed", None)
-    if there is not None and here is not None and patches and there.shape[1:2] != here.shape[1:2]:
+    if there is None or here is None or there.ndim != here.ndim or not patches:
+        return
+    if there.shape[1] != here.shape[1]:
         side = math.isqrt(there.shape[1]) * patches.patch_size[0]
         raise UserError(f"{where}: its position embedding is for images of {side} pixels; set image_size={side}")
 

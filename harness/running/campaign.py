@@ -22,6 +22,7 @@ from harness.base.files import locked
 from harness.base.processes import Exited, Pool
 from harness.base.progress import Reporter, Sender, reporter
 from harness.records.runs import RunInfo
+from harness.running.cells import forget_features
 from harness.running.packing import Asked, Load, Memory, Packing, shared_cards
 from harness.running.plans import Outcome, Plan, Run, Settings, do, fail, make_plan, slots, workplace
 from harness.running.status import Tracker
@@ -71,6 +72,8 @@ def campaign(suite: str, budget: float, settings: Settings) -> Outcome:
                     if run.stage != "train":
                         title = f"{run.split} {run.entry} seed {run.seed}"
                         progress.note(f"[{tracker.made}/{total}] {title}: {outcome.how_it_ended}")
+        if tracker.made == total:
+            forget_features(settings.out)
     return Outcome(tracker.made, tracker.failed, total - tracker.made, len(plan.left_out))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
+import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -160,6 +161,7 @@ def _whole_path(
         place = stages.Workplace(chosen_device, progress, out / SCRATCH, side_by_side=True)
         stages.train(cell, split_file, seeds, places.first, place)
         outcomes = stages.finetune(cell, split_file, seeds, places.first, places.last, place)
+        forget_features(out)
     return evaluate(split_file, [places.first, places.last], seeds, places.records, policy), outcomes
 
 
@@ -271,6 +273,13 @@ def ensure_split(name: str, dataset: Dataset, out: Path) -> Path:
     return path
 
 
+def forget_features(out: Path) -> None:
+    """Removes the features that runs under `out` kept for each other, once all are done."""
+    from harness.engine.shared_features import FOLDER
+
+    shutil.rmtree(out / SCRATCH / FOLDER, ignore_errors=True)
+
+
 def check_start(cell: Cell, dataset: Dataset) -> None:
     """Builds reader and backbone as a run would, but for weights that timm would have to fetch.
 
@@ -290,7 +299,9 @@ def check_start(cell: Cell, dataset: Dataset) -> None:
 
 
 def planned_split(name: str, dataset: Dataset, out: Path) -> splits.Split:
-    """The split as `ensure_split` would have it, but nothing is fetched or written.
+    """The split as `ensure_split` would have it, but nothing is fetched, and nothing written but decoded images.
+
+    Those are kept in the data root (`store.load`), where the run itself takes them from.
 
     Raises:
         UserError: it has not been drawn, and its data are not here.

@@ -53,7 +53,7 @@ class Settings:
     per_device: int = 0  # 0: one a core; on a GPU a campaign finds out, a sweep takes `ON_CUDA`
     only: tuple[str, ...] = ()  # patterns of entries
     overrides: tuple[str, ...] = ()
-    dry_run: bool = False  # nothing is fetched or written
+    dry_run: bool = False  # nothing is fetched, and nothing written but decoded images
 
 
 @dataclass(frozen=True)

@@ -230,6 +230,14 @@ def test_weights_for_images_of_another_size_are_refused_with_theirs(tmp_path: Pa
         start_backbone("vit_tiny_patch16_224", (32, 32, 3), recipe(f"pretrained={tmp_path / 'w.pth'}").pretrained)
 
 
+@pytest.mark.parametrize("shape", [(), (192,), (1, 4), (1, 1, 4, 192)])
+def test_a_position_embedding_of_another_kind_is_another_network(shape: tuple[int, ...], tmp_path: Path) -> None:
+    made, _ = create_backbone("vit_tiny_patch16_224", (32, 32, 3))
+    torch.save(made.state_dict() | {"pos_embed": torch.zeros(shape)}, tmp_path / "w.pth")
+    with pytest.raises(UserError, match=r"'pos_embed' \(.*\), where .* has 'pos_embed' .*: not the weights of this"):
+        start_backbone("vit_tiny_patch16_224", (32, 32, 3), recipe(f"pretrained={tmp_path / 'w.pth'}").pretrained)
+
+
 def test_the_tags_weights_are_timms(monkeypatch: pytest.MonkeyPatch) -> None:
     def load(model: nn.Module, **_: Any) -> None:
         nn.init.constant_(model.norm.weight, 3.0)  # type: ignore[arg-type]

@@ -182,8 +182,11 @@ def test_a_campaign_goes_on_where_its_budget_ended_and_is_imported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out, settings = tmp_path / "night", Settings(tmp_path / "night", only=("ce@*", "tau_norm@*"))
+    (features := out / cells.SCRATCH / "features").mkdir(parents=True)
     assert campaign.campaign("one", 0.0, settings) == Outcome(left=4)
+    assert features.is_dir()
     assert campaign.campaign("one", 300.0, settings) == Outcome(made=4)
+    assert not features.exists()
     assert make_plan("one", settings).left == 0
     assert json.loads(next(out.glob("records/**/seed0.run.json")).read_text())["runs_at_once"] >= 1
     records = sorted(out.glob("records/**/seed?.json"))

@@ -155,6 +155,11 @@ def test_data_that_are_not_here(split: Split, ltbench: Call) -> None:
         ltbench("run", "mnist5k-lt-if50", "ce")
 
 
+def test_an_executor_that_is_none(split: Split, ltbench: Call) -> None:
+    with pytest.raises(UserError, match="--executor: no executor is named 'foo'"):
+        ltbench("sweep", "one", "--executor", "foo")
+
+
 def test_a_campaign_needs_a_budget_or_a_dry_run(split: Split) -> None:
     with pytest.raises(UserError, match="--budget: missing, in seconds; `ltbench campaign one --dry-run` says"):
         app(["campaign", "one"], standalone_mode=False)

@@ -13,7 +13,7 @@ from harness.base.errors import UserError
 from harness.base.files import locked
 from harness.base.progress import Reporter, reporter
 from harness.records.runs import stage_files
-from harness.running.cells import Folders
+from harness.running.cells import Folders, forget_features
 from harness.running.plans import (
     OtherRunError,
     Outcome,
@@ -57,7 +57,9 @@ def sweep(suite: str, settings: Settings, rules: Rules, options: Options, *, pub
         runs = {spec.key: run for spec, run in specs}
         head = Head(out, executor, rules, progress.note, lambda key, reason: fail(runs[key], out, reason))
         summary = head.drive([spec for spec, _ in specs])
-    made = sum(runs[key].stage != "train" for key in (*summary.done, *summary.failed))
+        made = sum(runs[key].stage != "train" for key in (*summary.done, *summary.failed))
+        if made == plan.left:
+            forget_features(out)
     return Outcome(made, len(summary.failed), plan.left - made, left_out)
 
 

@@ -12,6 +12,7 @@ import multiprocessing
 import os
 import signal
 import sys
+import time
 import weakref
 from collections import deque
 from collections.abc import Iterable
@@ -33,6 +34,8 @@ from harness.reading.pixels import Pixels
 CHUNK = 8  # images that a process reads at a time: many enough that a task's own cost vanishes
 MOST_WORKERS = 16
 WORKERS_VARIABLE = "LTBENCH_LOADER_WORKERS"
+ENDS = {signal.SIGINT, signal.SIGTERM}
+GRACE = 1.0  # seconds before a dead process fails its run: where all are being ended, this one is too
 
 
 def default_workers(device: torch.device) -> int:
@@ -79,7 +82,7 @@ class ImagePool:
         if self._executor is None:
             self._executor = self._started()
         place = self._free.pop() if self._free else None
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # until a new process ignores it
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, ENDS)  # until a new process has its own answer to them
         try:
             future = self._executor.submit(_work, request, place)
         except BrokenProcessPool:
@@ -164,6 +167,7 @@ class Reading:
 
 
 def _worker_died() -> RunFailed:
+    time.sleep(GRACE)
     return RunFailed(
         "a process that reads images was killed; the machine may have run out of memory "
         f"(fewer processes: {WORKERS_VARIABLE})"
@@ -179,6 +183,7 @@ def _start_worker(reader: ImageReader, places: Pixels) -> None:
     _reader, _places = reader, places
     become_dependent()  # a run that is killed leaves nothing behind: its queue would never tell its workers
     signal.signal(signal.SIGTERM, signal.SIG_DFL)  # with it the executor ends the others, where one has died
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDS)
     torch.set_num_threads(1)
 
 

@@ -427,12 +427,13 @@ def test_processes_end_with_the_run(files: ImageFiles) -> None:
     assert children(os.getpid()) <= before
 
 
-@pytest.mark.parametrize("deadly", [signal.SIGINT, signal.SIGKILL])
+@pytest.mark.parametrize("deadly", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_processes_end_when_the_run_is_killed(deadly: signal.Signals, files: ImageFiles) -> None:
-    """Ctrl-C reaches the whole group and is one clean KeyboardInterrupt; after SIGKILL nobody is left to clean up."""
+    """Ctrl-C and SIGTERM reach the whole group: one clean exception; after SIGKILL nobody is left to clean up."""
     script = f"""
         from tests.data.test_streaming import *
-        signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
+        for ends in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(ends, signal.default_int_handler)  # a shell's background jobs ignore it
         names = sorted(str(path) for path in Path({str(files.root)!r}).rglob("*.JPEG"))
         files = ImageFiles(Path("/"), tuple(names), np.zeros(len(names), np.int64))
         try:
@@ -452,11 +453,11 @@ def test_processes_end_when_the_run_is_killed(deadly: signal.Signals, files: Ima
     workers = run.stdout.readline().split()[1:]
     assert len(workers) == 2
     try:
-        os.killpg(run.pid, deadly) if deadly == signal.SIGINT else run.kill()
+        run.kill() if deadly == signal.SIGKILL else os.killpg(run.pid, deadly)
         out, errors = run.communicate(timeout=30)
     finally:
         run.kill()
-    if deadly == signal.SIGINT:
+    if deadly != signal.SIGKILL:
         assert out == "interrupted\n"
         assert errors == ""
     assert not any(alive(int(pid)) for pid in workers)

@@ -66,7 +66,8 @@ def _loads(row: Row) -> set[tuple[str, int]]:
 
 
 def _whole(value: object) -> int:
-    return value if isinstance(value, int) and value > 0 else 1
+    """A count, or a mean of counts, as cost files have it; 1 for what is none."""
+    return max(1, round(value)) if isinstance(value, int | float) and math.isfinite(value) else 1
 
 
 def relative_cost(row: Row, against: Row, times: StepTimes) -> float | None:

@@ -31,7 +31,7 @@ from harness.spec.registry import available_methods, broken_methods, get_method,
 from harness.spec.stage_recipe import Augment, StageRecipe
 from harness.spec.suites import entries_for, read_suites
 from harness.splits.splits import Part, Split
-from tests.engine import tape
+from tests.conformance import tape
 
 ASKED = os.environ.get("LTBENCH_CHECK_METHOD")
 METHODS = ASKED.split(",") if ASKED else available_methods()

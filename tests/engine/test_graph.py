@@ -26,8 +26,8 @@ from harness.spec.registry import get_method
 from harness.spec.stage_recipe import Augment
 from harness.splits.splits import Split
 from tests.conformance.suite import SOUND
+from tests.conformance.tape import Tape, assert_same, holds_in_a_graph, train, without_opt_out
 from tests.engine import toys
-from tests.engine.tape import Tape, assert_same, holds_in_a_graph, train, without_opt_out
 from tests.engine.test_fake_cuda import EPOCHS, job
 
 ImagesByPart = dict[str, Images]

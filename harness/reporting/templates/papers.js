@@ -30,6 +30,6 @@ for (const button of all("button.pick")) {
     apply();
     writeHash();
     announce(`${papers.filter((paper) => !paper.hidden).length} tables`);
-    if (!off) papers.find((paper) => !paper.hidden)?.scrollIntoView({ block: "start", behavior: "smooth" });
+    if (!off) papers.find((paper) => !paper.hidden)?.scrollIntoView({ block: "start" });
   });
 }

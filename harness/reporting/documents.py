@@ -6,13 +6,15 @@
 
 The name is that of a table on the page (`#<name>` in its address), then the selection rule; `costs` behind it adds what
 training took. Likewise `study ID`, for the picture, the contrasts and the findings of a study, `findings`, for all
-contrasts by size, and `paper ID COLUMN`, for a column of a published table (`harness/reporting/papers`).
+contrasts by size, `tiers ID ID`, for two studies of the same contrasts on two tracks, and `paper ID COLUMN`, for a
+column of a published table (`harness/reporting/papers`).
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from itertools import combinations
 from pathlib import Path
 from types import MappingProxyType
 
@@ -26,12 +28,13 @@ from harness.reporting.comparison import Comparison, interval_reach
 from harness.reporting.figures import pictures
 from harness.reporting.paper_tables import FilledTable
 from harness.reporting.significance import Effect
-from harness.reporting.studies import ENOUGH, SCORES, Contrast, MeasuredContrast, Study, StudyResult, number, ranked
+from harness.reporting.studies import ENOUGH, SCORES, Contrast, MeasuredContrast, StudyResult, number, ranked
 from harness.reporting.summary import Section
 from harness.reporting.tables import Cell, Value, percent
 
 BLOCK = re.compile(
-    r"(?P<start><!-- (?P<block>(?P<kind>table|study|findings|paper)(?: \S+)*?) -->\n).*?(?P<end><!-- /(?P=kind) -->)",
+    r"(?P<start><!-- (?P<block>(?P<kind>table|study|findings|tiers|paper)(?: \S+)*?) -->\n)"
+    r".*?(?P<end><!-- /(?P=kind) -->)",
     re.DOTALL,
 )
 COSTS = {"trained_parameters": "Trained parameters", "wall_seconds": "Seconds", "peak_memory_mb": "Memory, MB"}
@@ -53,6 +56,9 @@ def refresh(
         UserError: no such table, selection rule, study or column, or no block at all.
     """
 
+    def study_of(name: str) -> StudyResult:
+        return lookup("study", name, {one.study.id: one for one in studies}, where=where)
+
     def inside(block: str) -> str:
         match block.split():
             case ["table", name, rule, *costs] if costs in ([], ["costs"]):
@@ -60,15 +66,17 @@ def refresh(
                 section = lookup("table", name, {one.slug: one for one in sections}, where=where)
                 return brief(section, rule, COSTS if costs else {})
             case ["study", name]:
-                return study(lookup("study", name, {one.study.id: one for one in studies}, where=where))
+                return study(study_of(name))
             case ["findings"]:
                 return findings(studies)
+            case ["tiers", predicting, predicted]:
+                return tiers(study_of(predicting), study_of(predicted))
             case ["paper", name, *title]:
                 filled = lookup("paper table", name, {one.table.id: one for one in papers}, where=where)
                 columns = {column.title: at for at, column in enumerate(filled.table.columns)}
                 return paper(filled, lookup("column", " ".join(title), columns, where=where))
-        expected = "<!-- table NAME RULE [costs] -->, <!-- study ID -->, <!-- findings --> or <!-- paper ID COLUMN -->"
-        raise UserError(f"{where}: expected {expected}, found <!-- {block} -->")
+        expected = "table NAME RULE [costs], study ID, findings, tiers ID ID or paper ID COLUMN"
+        raise UserError(f"{where}: expected {expected} in <!-- -->, found <!-- {block} -->")
 
     found, count = BLOCK.subn(lambda match: f"{match['start']}{inside(match['block'])}{match['end']}", text)
     if not count:
@@ -92,7 +100,7 @@ def brief(section: Section, rule: str, costs: Mapping[str, str] = MappingProxyTy
 def study(result: StudyResult) -> str:
     """Pictures, contrasts and findings of a study, as Markdown."""
     parts = [f"![{title}]({FIGURES}/{name})\n" for name, title, _ in pictures(result)]
-    parts.append(_table(((None, one) for one in result.measured), cost=result.study.cost))
+    parts.append(_table([("", one) for one in result.measured], cost=result.study.cost))
     if result.findings:
         parts.append("\n".join(f"- {text}" for text in result.findings) + "\n")
     if result.withdrawn:
@@ -104,10 +112,34 @@ def study(result: StudyResult) -> str:
 def findings(results: Sequence[StudyResult]) -> str:
     """Every contrast with enough seeds, the largest difference first; those without a clear one in a second table."""
     resolved, others = ranked(results)
-    parts = [_table(resolved)] if resolved else []
-    if others:
-        parts += ["No clear difference, over all images or in a group:\n", _table(others)]
+    first, second = ([(of.title, one) for of, one in pairs] for pairs in (resolved, others))
+    parts = [_table(first, "Study")] if first else []
+    if second:
+        parts += ["No clear difference, over all images or in a group:\n", _table(second, "Study")]
     return "\n".join(parts)
+
+
+def tiers(predicting: StudyResult, predicted: StudyResult) -> str:
+    """The contrasts of two studies, a line for each above the other's, and how far the first foretells the second."""
+    there = {one.contrast.key: one for one in predicted.measured}
+    pairs = [(one, there[one.contrast.key]) for one in predicting.measured if one.contrast.key in there]
+    tracks = (predicting.study.track, predicted.study.track)
+    lines = [line for pair in pairs for line in zip(tracks, pair, strict=True)]
+    return "\n".join(filter(None, [_table(lines, "Track"), _agreement(pairs)]))
+
+
+def _agreement(pairs: Sequence[tuple[MeasuredContrast, MeasuredContrast]]) -> str:
+    """By score: how often two means have one sign, how often two contrasts one order, and how far the means differ."""
+    table: list[list[Cell]] = [["Over", "Methods", "Same sign", "Pairs in the same order", "Apart by, points"]]
+    for score in SCORES:
+        both = [(one.effects.get(score), other.effects.get(score)) for one, other in pairs]
+        if means := [(one.mean, other.mean) for one, other in both if one and other]:
+            signs = [(one > 0) == (other > 0) for one, other in means]
+            order = [(one[0] < two[0]) == (one[1] < two[1]) for one, two in combinations(means, 2)]
+            apart = sum(abs(one - other) for one, other in means) / len(means)
+            counts = [f"{sum(agreed)} of {len(agreed)}" if agreed else tables.NONE for agreed in (signs, order)]
+            table.append([score.capitalize(), str(len(means)), *counts, percent(apart, DIGITS)])
+    return tables.markdown_table("lrrrr", table) if len(table) > 1 else ""
 
 
 def paper(filled: FilledTable, column: int) -> str:
@@ -143,12 +175,10 @@ def _at(found: Comparison, rule: str, group: str) -> Value:
     return Value(f"{mean}{interval}", (rule, group) == (found.claim.rule, found.claim.group))
 
 
-def _table(contrasts: Iterable[tuple[Study | None, MeasuredContrast]], *, cost: bool = False) -> str:
-    """A line for each contrast, with its study where there is one; only the scores that one of them has."""
-    pairs = list(contrasts)
+def _table(pairs: Sequence[tuple[str, MeasuredContrast]], place: str = "", *, cost: bool = False) -> str:
+    """A line for each contrast, after its place where that column has a title; only the scores that one of them has."""
     scores = [score for score in SCORES if any(one.effects.get(score) for _, one in pairs)] or ["all"]
-    titles = ["Study"] if any(of for of, _ in pairs) else []
-    titles += ["Contrast", "Rows"]
+    titles = [*filter(None, [place]), "Contrast", "Rows"]
     costs = ["Cost", "All / cost"] if cost else []
     table: list[list[Cell]] = [[*titles, *(score.capitalize() for score in scores), *costs, "n"]]
     for of, one in pairs:
@@ -158,7 +188,7 @@ def _table(contrasts: Iterable[tuple[Study | None, MeasuredContrast]], *, cost: 
         few = f"{one.n} (too few)" if 0 < one.n < ENOUGH else str(one.n or "-")
         label = "; ".join([one.contrast.label, *one.marks])
         table.append(
-            [*([of.title] if of else []), label, _rows(one.contrast), *effects, *(_costs(one) if cost else ()), few]
+            [*([of] if place else []), label, _rows(one.contrast), *effects, *(_costs(one) if cost else ()), few]
         )
     return tables.markdown_table("l" * len(titles) + "r" * (len(scores) + len(costs) + 1), table)
 

@@ -181,7 +181,7 @@ def effect(
     Where a row is held against itself at the epoch that is best on the test set, the difference over all images is
     above or at zero by construction. Nothing is inferred then: such an `Effect` is the range over seeds, `observed`.
 
-    None with fewer than two of them, and where a class has one test image, whose spread nobody knows.
+    None without a seed in common. An interval takes two, and two test images of each class: else it is None, too.
 
     Args:
         row, against: seed -> which of the N test images are right.
@@ -191,11 +191,11 @@ def effect(
     """
     seeds = sorted(row.keys() & against.keys())
     weights = _class_weights(targets, classes)
-    if len(seeds) < 2 or not weights:
+    if len(seeds) < (2 if infer else 1) or not weights:
         return None
     wins = np.stack([row[seed].astype(np.float64) - against[seed] for seed in seeds])
     by_class = {c: wins[:, targets == c] for c in weights}
-    if any(part.shape[1] < 2 for part in by_class.values()):
+    if infer and any(part.shape[1] < 2 for part in by_class.values()):
         return None
     differ = any(bool(part.any()) for part in by_class.values())
     by_seed = np.sum([weights[c] * part.mean(1) for c, part in by_class.items()], axis=0)

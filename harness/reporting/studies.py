@@ -219,6 +219,8 @@ def number(found: Effect | None) -> str:
     if found.verdict == "same":
         return "0.0, no image differs"
     mean, low, high = points(found)
+    if found.n == 1:
+        return f"{mean}, one seed"
     return f"{mean} ({low} to {high}{'' if found.inferred else ' by seed'})"
 
 
@@ -275,11 +277,12 @@ def _measure(
     except MissingError as reason:
         return MeasuredContrast(contrast, missing=str(reason))
     effects = {}
+    infer = not contrast.of_one_row and len(bits.keys() & other_bits.keys()) > 1
     for score in SCORES:
         classes = None if score == "all" else [index for index, group in enumerate(groups) if group == score]
-        effects[score] = effect(bits, other_bits, targets, classes, infer=not contrast.of_one_row)
+        effects[score] = effect(bits, other_bits, targets, classes, infer=infer)
     marks = tuple(dict.fromkeys([*row.marks, *against.marks]))
-    missing = "" if effects["all"] else "fewer than two seeds in common, or a class with one test image"
+    missing = "" if effects["all"] else "no seed in common, or a class with one test image"
     complete = row.status == against.status == "ok"
     return MeasuredContrast(contrast, effects, marks, missing, relative_cost(row, against, times), complete)
 

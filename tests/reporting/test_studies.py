@@ -28,6 +28,7 @@ from harness.reporting.studies import (
     carry_out,
     common_marks,
     load_studies,
+    number,
     ranked,
     usual_study,
 )
@@ -144,6 +145,41 @@ def test_two_seeds_support_no_finding(tmp_path: Path) -> None:
     assert found.measured[0].n == 2
     assert not found.findings
     assert ranked([found]) == ([], [])
+
+
+def test_one_seed_is_shown_without_an_interval_and_supports_nothing(tmp_path: Path) -> None:
+    store(tmp_path, "balanced_softmax", 0, [0.9] * 10)
+    store(tmp_path, "ce", 0, [0.5] * 10)
+    found = result(collect(tmp_path))
+    over_all = found.measured[0].over_all
+    assert over_all is not None
+    assert (number(over_all), over_all.verdict, found.measured[0].n) == ("+40.0, one seed", "observed", 1)
+    assert not found.findings
+    assert ranked([found]) == ([], [])
+    assert "| **" not in documents.study(found)
+
+
+def test_two_tracks_stand_above_each_other_with_how_far_they_agree(tmp_path: Path) -> None:
+    """Balanced Softmax gains on both tracks, cRT on the short one alone; LWS was run on one of them."""
+    accuracies = {"short": {"ce": 0.5, "balanced_softmax": 0.6, "crt": 0.8, "lws": 0.7}}
+    accuracies["paper"] = {"ce": 0.6, "balanced_softmax": 0.8, "crt": 0.5}
+    for track, methods in accuracies.items():
+        for method, accuracy in methods.items():
+            for seed in range(3 if track == "short" else 1):
+                store(tmp_path / track, method, seed, [accuracy] * 10, track=track)
+    rows = [{"label": row, "row": row, "against": "ce"} for row in ("balanced_softmax", "crt", "lws")]
+    changes = {"contrasts": rows, "findings": []}
+    measured = replace(collect(tmp_path), unchecked=[])  # as if their split were here
+    both = [result(measured, id=track, track=track, **changes) for track in accuracies]
+    text = refresh("<!-- tiers short paper -->\n<!-- /tiers -->", [], both, "STUDIES.md")
+    lines = text.splitlines()
+    assert lines[3].startswith("| short | balanced\\_softmax | balanced\\_softmax against ce | **+10.0 (")
+    assert lines[4].startswith("| paper | balanced\\_softmax | balanced\\_softmax against ce | +20.0, one seed |")
+    assert lines[4].endswith("| 1 (too few) |")
+    assert "| paper | lws | lws against ce | not run: lws has not been measured |" in text
+    assert "| All | 2 | 1 of 2 | 0 of 1 | 25.0 |" in lines
+    with pytest.raises(UserError, match="no study is named 'gone'"):
+        refresh("<!-- tiers short gone -->\n<!-- /tiers -->", [], both, "STUDIES.md")
 
 
 @pytest.mark.parametrize(("claim", "stands"), [("above 20", True), ("above 30", False), ("below 40", True)])

@@ -54,6 +54,8 @@ def run(
     """The whole path for one cell without DVC; ends with its many/medium/few table."""
     from harness.running import cells, estimates
     from harness.spec.entries import entry_of
+    from harness.spec.recipes import resolve
+    from harness.spec.suites import parse_seeds
     from harness.splits.split_names import split_of
 
     row = entry_of(either(entry, method, "ENTRY", "--method"), variant, track)
@@ -63,8 +65,8 @@ def run(
         holdout=holdout,
         where="--dataset" if dataset else "",
     )
-    act = estimates.of_entry if dry_run else cells.run_alone
-    act(data, name, row, seeds, out, set_ or [], backbone, device)
+    act = estimates.of_cell if dry_run else cells.run_alone
+    act(resolve(row, data.name, set_ or [], backbone), name, data, parse_seeds(seeds), out, device)
 
 
 @app.command("finetune", help="Second stage of a cell, all seeds; --first names its first one.", rich_help_panel=RUNS)

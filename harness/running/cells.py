@@ -114,19 +114,8 @@ def _record_unresolved(asked: StageRequest, entry: Entry, seeds: Sequence[int], 
         write_run_info(files["run.json"], info.failed(str(error)))
 
 
-def run_alone(
-    dataset: Dataset,
-    name: str,
-    entry: Entry,
-    seeds_text: str,
-    out: Path,
-    overrides: list[str],
-    backbone: str | None,
-    device: str,
-) -> None:
+def run_alone(cell: Cell, split: str, dataset: Dataset, seeds: Sequence[int], out: Path, device: str) -> None:
     """Fetch, split, train, finetune, evaluate for one cell, without DVC; prints the table.
-
-    `name` is that of the split.
 
     Everything lies under `out`, in folders named by what they depend on, so that another recipe never overwrites it
     and the same command goes on where it was stopped.
@@ -134,11 +123,9 @@ def run_alone(
     Raises:
         RunFailed: a seed failed.
     """
-    seeds = parse_seeds(seeds_text)
     for line in dataset.passed_over:
         print(f"note: {line}", file=sys.stderr)
-    cell = resolve(entry, dataset.name, overrides, backbone)
-    paths, outcomes = _whole_path(cell, name, dataset, seeds, out, device)
+    paths, outcomes = _whole_path(cell, split, dataset, seeds, out, device)
     records = [read_record(path) for path in paths]
     print_table(records)
     for note in dict.fromkeys(note for record in records for note in record.notes):

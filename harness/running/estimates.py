@@ -20,9 +20,8 @@ from harness.records.schema import Record
 from harness.running import cells
 from harness.running.doctor import duration
 from harness.running.plans import Plan, Run, Settings, make_plan, plan_cell, slots
-from harness.spec.entries import Entry, parse_entry
+from harness.spec.entries import parse_entry
 from harness.spec.recipes import Cell, migrated, resolve
-from harness.spec.suites import parse_seeds
 from harness.splits import store
 from harness.splits.notes import counted
 
@@ -123,31 +122,17 @@ def _costs(record: Record, costs: Mapping[str, Any], device: str) -> Iterator[Co
 # ---- what is left to run ---------------------------------------------------------------------------------------------
 
 
-def of_entry(
-    dataset: Dataset,
-    name: str,
-    entry: Entry,
-    seeds: str,
-    out: Path,
-    overrides: list[str],
-    backbone: str | None,
-    device: str,
-) -> None:
+def of_cell(cell: Cell, split: str, dataset: Dataset, seeds: Sequence[int], out: Path, device: str) -> None:
     """Prints what `ltbench run` would do; arguments as `cells.run_alone` takes them."""
-    cell = resolve(entry, dataset.name, overrides, backbone)
-    _of_cell(dataset, name, cell, parse_seeds(seeds), out, device)
-
-
-def _of_cell(dataset: Dataset, name: str, cell: Cell, seeds: Sequence[int], out: Path, device: str) -> None:
     cells.check_start(cell, dataset)
-    plan = plan_cell(cell, cells.planned_split(name, dataset, out), seeds, out)
+    plan = plan_cell(cell, cells.planned_split(split, dataset, out), seeds, out)
     _show(plan, lambda _run: cell, Costs(_device(device), out / "records"), _seeds_at_once(device, len(seeds)))
 
 
 def of_record(path: Path, out: Path | None, device: str) -> None:
     """Prints what `ltbench reproduce` would do."""
     record, cell, dataset = cells.recorded(path)
-    _of_cell(dataset, record.split, cell, [record.seed], out or cells.REPRODUCED / record.run_key, device)
+    of_cell(cell, record.split, dataset, [record.seed], out or cells.REPRODUCED / record.run_key, device)
 
 
 def of_suite(suite: str, settings: Settings, *, here: bool = True) -> None:

@@ -15,6 +15,7 @@ import torch
 from harness.records.schema import read_record
 from harness.running.cells import run_alone
 from harness.spec.entries import parse_entry
+from harness.spec.recipes import resolve
 from harness.spec.registry import get_method
 from harness.splits.split_names import split_of
 
@@ -61,7 +62,8 @@ def test_they_conform() -> None:
 def test_they_learn(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     short = ["recipe.epochs=4", "recipe.finetune.epochs=2", "recipe.finetune.lr=0.02"]
-    run_alone(*split_of("mnist5k-lt-if2"), parse_entry(f"{name}@common"), "0", Path("runs"), short, None, "cpu")
+    dataset, split = split_of("mnist5k-lt-if2")
+    run_alone(resolve(parse_entry(f"{name}@common"), dataset.name, short), split, dataset, [0], Path("runs"), "cpu")
     (record,) = [read_record(path) for path in Path("runs/records").rglob("seed0.json")]
     assert record.status == "ok"
     assert record.stages == list(get_method(name).stages)

@@ -21,7 +21,9 @@ from tests.unit import toys
 
 
 def run_toy(changes: list[str], backbone: str | None = None) -> Path:
-    cells.run_alone(*split_of("tiny-lt-if10"), parse_entry("toy@common"), "1", Path("out"), changes, backbone, "cpu")
+    dataset, split = split_of("tiny-lt-if10")
+    cell = resolve(parse_entry("toy@common"), dataset.name, changes, backbone)
+    cells.run_alone(cell, split, dataset, [1], Path("out"), "cpu")
     return next(Path("out/records").rglob("seed1.json"))
 
 
@@ -49,10 +51,7 @@ def test_a_record_is_measured_again_to_the_same_bytes(record: Path, capsys: pyte
 
 def test_a_run_of_ones_own_with_set_and_backbone(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
     changes = ["epochs=2", "lr=1e-05", "finetune.epochs=1", "params.temperature=2.5"]
-    cells.run_alone(
-        *split_of("tiny-lt-if10"), parse_entry("toy@common"), "1", Path("out"), changes, "resnet20_cifar", "cpu"
-    )
-    record = next(Path("out/records").rglob("seed1.json"))
+    record = run_toy(changes, "resnet20_cifar")
     cells.reproduce(record, Path("again"), "cpu")
     out = capsys.readouterr().out
     assert "not this checkout's recipe of toy@common, but with --set backbone=" in out

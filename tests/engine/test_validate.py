@@ -133,7 +133,8 @@ def test_the_verdict_goes_with_the_records_that_are_imported(submission: Path) -
 
 def test_records_that_ltbench_run_left_find_their_split_beside_them(workspace: Path) -> None:
     """In `runs/`, `runs/records/` or deeper: they are no less checked than those of the pipeline."""
-    cells.run_alone(*split_of("tiny-lt-if10"), parse_entry("plain@common"), "0", Path("runs"), [], None, "cpu")
+    dataset, split = split_of("tiny-lt-if10")
+    cells.run_alone(resolve(parse_entry("plain@common"), dataset.name), split, dataset, [0], Path("runs"), "cpu")
     Path("results/splits/tiny-lt-if10.json").unlink(missing_ok=True)
     deepest = next(Path("runs/records").rglob("seed0.json")).parent
     for root in (Path("runs"), Path("runs/records"), deepest):

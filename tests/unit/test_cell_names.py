@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -70,7 +71,7 @@ def test_an_entry_has_one_track() -> None:
 def test_both_grammars_run_the_same_cell(monkeypatch: pytest.MonkeyPatch) -> None:
     from harness.cli import app
 
-    called = list[tuple[object, ...]]()
+    called = list[tuple[Any, ...]]()
     monkeypatch.setattr(cells, "run_alone", lambda *given: called.append(given))
     for words in (
         ["mnist5k-lt-if50", "tvmf-k64@common"],
@@ -80,7 +81,8 @@ def test_both_grammars_run_the_same_cell(monkeypatch: pytest.MonkeyPatch) -> Non
     ):
         app(["run", *words], standalone_mode=False)
     assert len(set(map(str, called))) == 1
-    assert called[0][1:3] == ("mnist5k-lt-if50", Entry("tvmf", "k64", "common"))
+    cell, split, *_ = called[0]
+    assert (split, cell.entry) == ("mnist5k-lt-if50", Entry("tvmf", "k64", "common"))
 
 
 # ---- in the shell ----------------------------------------------------------------------------------------------------

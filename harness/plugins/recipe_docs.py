@@ -1,6 +1,7 @@
-"""docs/recipes.md, made from the code: `python -m harness.plugins.recipe_docs`.
+"""The tables of docs/recipes.md, made from the code: `python -m harness.plugins.recipe_docs`.
 
-A key's meaning stands in the `Attributes` of its dataclass's docstring, its type and default in the field.
+What stands before the first of them is written by hand. A key's meaning stands in the `Attributes` of its dataclass's
+docstring, its type and default in the field.
 """
 
 from __future__ import annotations
@@ -17,29 +18,6 @@ from harness.spec.stage_recipe import Augment, Layer, StageRecipe
 from harness.toolbox.schedules import SCHEDULES, Steps
 
 FILE = PACKAGE.parent / "docs" / "recipes.md"
-HEAD = """\
-# Recipe keys
-
-<!-- Made from the code by `python -m harness.plugins.recipe_docs`; do not edit. -->
-
-A recipe is every number that a run depends on besides its split, its seed and the code. These are the keys that
-`harness/recipes.yaml`, a method's `recipes.yaml` and `--set recipe.KEY=VALUE` may use. The shared recipe of the track
-and data set comes first, then the method's own keys, then its variant's, then `--set`; later ones win. An unknown key,
-a wrong type or a value out of range stops the command with one line. The recipes that the default suite ran with, every
-key resolved, are in `results/recipes/`.
-
-```yaml
-common:
-  cifar10:
-    backbone: resnet32_cifar
-    epochs: 200
-    batch_size: 128
-    lr: 0.1
-    weight_decay: 5e-4
-    augment: {crop_padding: 4, flip: true}
-    finetune: {epochs: 30, lr: 0.01} # the rest as in the first stage
-```
-"""
 TABLES = {  # heading and what it says first, by class
     Layer: ("The whole recipe", "Not within `finetune`."),
     StageRecipe: ("A stage", "At the top for the first stage, within `finetune` for the second."),
@@ -67,8 +45,9 @@ def meanings(cls: type) -> dict[str, str]:
 
 
 def text() -> str:
-    """The file's content."""
-    parts = [HEAD]
+    """The file's content, with its tables as the code has them."""
+    by_hand = FILE.read_text(encoding="utf-8").partition(f"## {TABLES[Layer][0]}")[0]
+    parts = [by_hand.rstrip() + "\n"]
     for cls, (title, where) in TABLES.items():
         lines = [f"| `{key}` | {kind} | {default} | {meaning} |" for key, kind, default, meaning in _rows(cls)]
         table = ["| Key | Type | Default | Meaning |", "| --- | --- | --- | --- |", *lines]

@@ -8,27 +8,7 @@ from typing import Annotated
 import typer
 
 from harness.base.errors import UserError
-from harness.cli.arguments import (
-    Backbone,
-    CellEntry,
-    CellSplit,
-    DatasetOption,
-    Device,
-    DryRun,
-    Factor,
-    Holdout,
-    KeepGoing,
-    Method,
-    MicroBatch,
-    Overrides,
-    Processes,
-    Seeds,
-    SplitName,
-    SyncBatchNorm,
-    Track,
-    Variant,
-    either,
-)
+from harness.cli import arguments as given
 from harness.cli.groups import RUNS
 
 app = typer.Typer()
@@ -36,20 +16,20 @@ app = typer.Typer()
 
 @app.command(rich_help_panel=RUNS)
 def run(
-    split: CellSplit = "",
-    entry: CellEntry = "",
-    seeds: Seeds = "0,1,2",
-    dataset: DatasetOption = "",
-    method: Method = "",
-    variant: Variant = "",
-    track: Track = "",
-    backbone: Backbone = None,
-    imbalance_factor: Factor = None,
-    set_: Overrides = None,
+    split: given.CellSplit = "",
+    entry: given.CellEntry = "",
+    seeds: given.Seeds = "0,1,2",
+    dataset: given.DatasetOption = "",
+    method: given.Method = "",
+    variant: given.Variant = "",
+    track: given.Track = "",
+    backbone: given.Backbone = None,
+    imbalance_factor: given.Factor = None,
+    set_: given.Overrides = None,
     out: Annotated[Path, typer.Option(help="folder for everything the run leaves")] = Path("runs"),
-    device: Device = "auto",
-    holdout: Holdout = 0.0,
-    dry_run: DryRun = False,
+    device: given.Device = "auto",
+    holdout: given.Holdout = 0.0,
+    dry_run: given.DryRun = False,
 ) -> None:
     """The whole path for one cell without DVC; ends with its many/medium/few table."""
     from harness.running import cells, estimates
@@ -58,9 +38,9 @@ def run(
     from harness.spec.suites import parse_seeds
     from harness.splits.split_names import split_of
 
-    row = entry_of(either(entry, method, "ENTRY", "--method"), variant, track)
+    row = entry_of(given.either(entry, method, "ENTRY", "--method"), variant, track)
     data, name = split_of(
-        either(split, dataset, "SPLIT", "--dataset"),
+        given.either(split, dataset, "SPLIT", "--dataset"),
         imbalance_factor=imbalance_factor,
         holdout=holdout,
         where="--dataset" if dataset else "",
@@ -73,16 +53,16 @@ def run(
 @app.command("train", help="First stage of a cell, all seeds; resumes what was interrupted.", rich_help_panel=RUNS)
 def train_stage(
     context: typer.Context,
-    split: CellSplit,
-    entry: CellEntry,
+    split: given.CellSplit,
+    entry: given.CellEntry,
     out: Annotated[Path, typer.Option(help="folder of the cell's stage")],
     first: Annotated[Path | None, typer.Option(help="folder of the first stage, which finetune needs")] = None,
-    seeds: Seeds = "0,1,2",
-    device: Device = "auto",
-    keep_going: KeepGoing = False,
-    nproc: Processes = 1,
-    micro_batch: MicroBatch = 0,
-    sync_bn: SyncBatchNorm = False,
+    seeds: given.Seeds = "0,1,2",
+    device: given.Device = "auto",
+    keep_going: given.KeepGoing = False,
+    nproc: given.Processes = 1,
+    micro_batch: given.MicroBatch = 0,
+    sync_bn: given.SyncBatchNorm = False,
 ) -> None:
     """One stage of a cell."""
     from harness.running import cells
@@ -98,10 +78,10 @@ def train_stage(
 
 @app.command(rich_help_panel=RUNS)
 def evaluate(
-    split: SplitName,
+    split: given.SplitName,
     run: Annotated[list[Path], typer.Option(help="folders of the cell's stages, first to last")],
     out: Annotated[Path, typer.Option(help="folder for the records")],
-    seeds: Seeds = "0,1,2",
+    seeds: given.Seeds = "0,1,2",
     shots: Annotated[str, typer.Option(help="shot policy")] = "strict_100_20",
 ) -> None:
     """Score stored predictions: one record a run, for every selection rule. Needs no torch and no GPU."""
@@ -121,9 +101,9 @@ def reproduce(
         Path | None, typer.Argument(help="a record, e.g. results/records/<split>/<track>/<entry>/seed0.json")
     ] = None,
     out: Annotated[Path | None, typer.Option(help="a new folder; default runs/reproduced/<run key>")] = None,
-    device: Device = "auto",
+    device: given.Device = "auto",
     restore: Annotated[bool, typer.Option("--restore", help="then put the committed results and reports back")] = False,
-    dry_run: DryRun = False,
+    dry_run: given.DryRun = False,
 ) -> None:
     """Run one record's run again and compare; without a record, compare results/records with the committed ones."""
     from harness.running import cells, committed, estimates

@@ -9,22 +9,7 @@ from typing import Annotated
 import typer
 
 from harness.base.errors import UserError
-from harness.cli.arguments import (
-    Backbone,
-    CellEntry,
-    CellSplit,
-    DatasetNames,
-    DatasetOption,
-    Device,
-    Factor,
-    Holdout,
-    Method,
-    Mirror,
-    Overrides,
-    Track,
-    Variant,
-    either,
-)
+from harness.cli import arguments as given
 from harness.cli.groups import DATA
 
 app = typer.Typer()
@@ -32,11 +17,11 @@ app = typer.Typer()
 
 @app.command(rich_help_panel=DATA)
 def fetch(
-    datasets: DatasetNames,
-    mirror: Mirror = None,
+    datasets: given.DatasetNames,
+    mirror: given.Mirror = None,
     to: Annotated[Path | None, typer.Option(help="default LTBENCH_DATA, else data/")] = None,
     repair: Annotated[bool, typer.Option("--repair", help="replace files whose hash is wrong")] = False,
-    holdout: Holdout = 0.0,
+    holdout: given.Holdout = 0.0,
 ) -> None:
     """Bring raw data here, verified against the pinned hashes."""
     from harness.splits import store
@@ -49,10 +34,10 @@ def fetch(
 
 @app.command(rich_help_panel=DATA)
 def verify(
-    datasets: DatasetNames,
+    datasets: given.DatasetNames,
     quick: Annotated[bool, typer.Option("--quick", help="of large sets: whether the files are there, no more")] = False,
     manifest: Annotated[Path | None, typer.Option(help="write what was found there, as JSON")] = None,
-    holdout: Holdout = 0.0,
+    holdout: given.Holdout = 0.0,
 ) -> None:
     """List missing, damaged and duplicate images before any training; exits with 0 only if all is sound."""
     from harness.base.files import write_json
@@ -70,26 +55,26 @@ def verify(
 
 @app.command(rich_help_panel=DATA)
 def doctor(
-    split: CellSplit = "",
-    entry: CellEntry = "",
-    method: Method = "",
-    dataset: DatasetOption = "",
-    variant: Variant = "",
-    track: Track = "",
-    backbone: Backbone = None,
-    imbalance_factor: Factor = None,
-    holdout: Holdout = 0.0,
-    device: Device = "auto",
+    split: given.CellSplit = "",
+    entry: given.CellEntry = "",
+    method: given.Method = "",
+    dataset: given.DatasetOption = "",
+    variant: given.Variant = "",
+    track: given.Track = "",
+    backbone: given.Backbone = None,
+    imbalance_factor: given.Factor = None,
+    holdout: given.Holdout = 0.0,
+    device: given.Device = "auto",
     quick: Annotated[bool, typer.Option("--quick", help="of large images: whether they are there, no more")] = False,
-    set_: Overrides = None,
+    set_: given.Overrides = None,
 ) -> None:
     """What is wrong with a data set, what to do, and how it would be trained; exits with 2 if a run would refuse it."""
     from harness.running.doctor import examine
     from harness.spec.entries import entry_of
 
-    row = entry_of(either(entry, method, "ENTRY", "--method", "ce"), variant, track)
+    row = entry_of(given.either(entry, method, "ENTRY", "--method", "ce"), variant, track)
     found = examine(
-        either(split, dataset, "SPLIT", "--dataset"),
+        given.either(split, dataset, "SPLIT", "--dataset"),
         row,
         holdout=holdout,
         factor=imbalance_factor,
@@ -101,8 +86,8 @@ def doctor(
     print("\n".join(found.lines()))
     if found.stops:
         raise UserError(f"{found.name}: a run would refuse it ({len(found.stops)} times STOP above)")
-    given = [("backbone", backbone), *(("set", item) for item in set_ or [])]
-    more = "".join(f" --{name} {shlex.quote(value)}" for name, value in given if value)
+    options = [("backbone", backbone), *(("set", item) for item in set_ or [])]
+    more = "".join(f" --{name} {shlex.quote(value)}" for name, value in options if value)
     print(f"{'next':<10}ltbench run {found.name} {row}{more}")
 
 

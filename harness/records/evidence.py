@@ -73,12 +73,9 @@ def gather(
         "rules": np.array(list(rows)),
         "row": np.array([chosen.index(row) for row in rows.values()], np.int64),
         "predictions": history["test"][chosen],
-        "loss": history["loss"].astype(np.float32),
-        "learning_rate": history["learning_rate"].astype(np.float32),
-        "epochs": history["epochs"],
-        "test": _accuracies(history["test"], test_targets),
-        "val": _accuracies(history["val"], val_targets),
-    } | {name: values for name, values in history.items() if name.startswith(CLASS)}
+        **_curves(history, test_targets, val_targets),
+        **{name: values for name, values in history.items() if name.startswith(CLASS)},
+    }
 
 
 def gather_first(
@@ -87,13 +84,18 @@ def gather_first(
     val_targets: npt.NDArray[np.integer],
 ) -> Arrays:
     """The arrays of stage 1, from its history."""
-    curves = {
+    curves = _curves(history, test_targets, val_targets)
+    return {FIRST + name: values for name, values in curves.items() if name != "learning_rate"}
+
+
+def _curves(history: Mapping[str, npt.NDArray[Any]], test: npt.NDArray[Any], val: npt.NDArray[Any]) -> Arrays:
+    return {
         "loss": history["loss"].astype(np.float32),
+        "learning_rate": history["learning_rate"].astype(np.float32),
         "epochs": history["epochs"],
-        "test": _accuracies(history["test"], test_targets),
-        "val": _accuracies(history["val"], val_targets),
+        "test": _accuracies(history["test"], test),
+        "val": _accuracies(history["val"], val),
     }
-    return {FIRST + name: values for name, values in curves.items()}
 
 
 def _accuracies(predictions: npt.NDArray[Any], targets: npt.NDArray[Any]) -> npt.NDArray[np.float32]:

@@ -20,11 +20,10 @@ import sys
 import tarfile
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from harness.base.errors import UserError
 from harness.base.files import atomic_path, read_json, write_bytes, write_json
@@ -40,29 +39,20 @@ MEGABYTES = 15  # of unfinished work that is brought home
 LOG_BYTES = 100_000  # of the end of a phase's output
 
 
-class Started(Protocol):
-    """A phase at work."""
-
-    def poll(self) -> int | None:
-        """Its exit code, once it is over."""
-
-    def end(self) -> None:
-        """Ends it."""
-
-
 @dataclass(frozen=True)
 class Phase:
     """What is done with a part of the time.
 
     Attributes:
-        command: by the seconds that it has.
         most: seconds that it may take.
+        budget: the command's option for the seconds that it has; it ends by itself then.
     """
 
     name: str
-    command: Callable[[float], list[str]]
+    command: Sequence[str]
     most: float = float("inf")
     environment: dict[str, str] = field(default_factory=dict)
+    budget: str = ""
 
 
 class Process:
@@ -95,28 +85,18 @@ class Errand:
         home: the folder that outlives the loan.
         work: the campaign's folder, on the borrowed machine.
         suite: the campaign's.
-        clock, sleep, start: time and processes, which a rehearsal pretends.
+        minutes: of the loan, from the start of `run`.
     """
 
-    def __init__(
-        self,
-        home: Path,
-        work: Path,
-        suite: str,
-        minutes: float,
-        *,
-        clock: Callable[[], float] = time.monotonic,
-        sleep: Callable[[float], None] = time.sleep,
-        start: Callable[[Sequence[str], Path, dict[str, str]], Started] = Process,
-    ) -> None:
-        self._home, self._work, self._suite = home, work, suite
-        self._clock, self._sleep, self._start = clock, sleep, start
-        self._until = clock() + 60 * minutes - RESERVE
-        self._packed = clock()
+    def __init__(self, home: Path, work: Path, suite: str, minutes: float) -> None:
+        self._home, self._work, self._suite, self._minutes = home, work, suite, minutes
+        self._clock, self._sleep, self._start = time.monotonic, time.sleep, Process  # which a rehearsal pretends
         self._ended: dict[str, Any] = {}
 
     def run(self, phases: Iterable[Phase]) -> dict[str, Any]:
         """Goes on from what is home, and brings home what comes of it; says how each phase ended."""
+        self._packed = self._clock()
+        self._until = self._packed + 60 * self._minutes - RESERVE
         self._home.mkdir(parents=True, exist_ok=True)
         unpack(self._home, self._work)
         for phase in phases:
@@ -131,7 +111,8 @@ class Errand:
             self._bring_home()
             return
         log = self._work / f"{phase.name}.log"
-        process, code = self._start(phase.command(seconds), log, phase.environment), None
+        told = [phase.budget, str(int(seconds - WORTHWHILE))] if phase.budget else []
+        process, code = self._start([*phase.command, *told], log, phase.environment), None
         try:
             while (code := process.poll()) is None and self._clock() - began < seconds:
                 self._sleep(0.5)
@@ -230,22 +211,12 @@ def phases(home: Path, work: Path, suite: str, device: str) -> list[Phase]:
     campaign = [*python, "harness", "campaign", suite, "--device", device, "--out", str(work)]
     data = dict.fromkeys(parse_split_name(name).dataset for name in get_suite(suite).splits)
     return [
-        Phase("tests", lambda _seconds: tests, 60.0),
-        Phase(
-            "bench", lambda _seconds: bench, 60.0, {"PYTEST_ADDOPTS": "-k 'not compiled'"}
-        ),  # compiling takes as long
-        *(Phase(f"fetch-{name}", partial(_fetch, name), 60.0) for name in data),
-        # It ends by itself, so that its workers' last states are whole; states are saved less often than on a CPU.
-        Phase(
-            "campaign",
-            lambda seconds: [*campaign, "--budget", str(int(seconds - WORTHWHILE))],
-            environment={"LTBENCH_CHECKPOINT_SECONDS": "15"},
-        ),
+        Phase("tests", tests, 60.0),
+        Phase("bench", bench, 60.0, {"PYTEST_ADDOPTS": "-k 'not compiled'"}),  # compiling takes as long
+        *(Phase(f"fetch-{name}", [*python, "harness", "fetch", name], 60.0) for name in data),
+        # With a budget its workers' last states are whole; states are saved less often than on a CPU.
+        Phase("campaign", campaign, environment={"LTBENCH_CHECKPOINT_SECONDS": "15"}, budget="--budget"),
     ]
-
-
-def _fetch(dataset: str, _seconds: float) -> list[str]:
-    return [sys.executable, "-m", "harness", "fetch", dataset]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

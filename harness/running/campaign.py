@@ -59,7 +59,7 @@ def campaign(suite: str, budget: float, settings: Settings) -> Outcome:
                 crew = next(crew for crew in crews if worker in crew.busy)
                 run = crew.busy[worker]
                 if isinstance(message, Memory):
-                    crew.packing.remembers(message)
+                    crew.packing.memory = message
                 elif isinstance(message, Asked):
                     with contextlib.suppress(OSError):  # it has died since
                         worker.send(crew.load.mean(worker))

@@ -48,25 +48,16 @@ class Packing:
 
     Attributes:
         count: how many there are to be now.
+        memory: the card's, while its workers are at work; None until one has told it.
     """
 
-    def __init__(
-        self,
-        device: str,
-        fixed: int,
-        note: Callable[[str], None] = lambda _text: None,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
+    def __init__(self, device: str, fixed: int, note: Callable[[str], None]) -> None:
         self.count, self._settled = fixed or 1, fixed > 0
-        self._device, self._note, self._clock = device, note, clock
+        self._device, self._note, self._clock = device, note, time.monotonic
         self._rates: dict[int, float] = {}  # image passes a second of all together, by how many they are
-        self._memory: Memory | None = None
+        self.memory: Memory | None = None
         self._timed: dict[Hashable, tuple[float, float]] = {}  # by worker: seconds and passes, over all its runs
         self._last: dict[Hashable, float | None] = {}  # when those at work ended an epoch; None: it is not to be timed
-
-    def remembers(self, memory: Memory) -> None:
-        """Notes a card's memory while its workers are at work."""
-        self._memory = memory
 
     def epoch(self, worker: Hashable, passes: float) -> None:
         """A worker has finished an epoch of so many image passes; decides once all have been timed."""
@@ -91,10 +82,10 @@ class Packing:
     @property
     def most(self) -> int:
         """Runs that there is memory for, by what those at work have taken."""
-        if self._memory is None:
+        if self.memory is None:
             return MOST
-        each = max((self._memory.total - self._memory.free) / self.count, 1)
-        return max(1, min(MOST, int(FULL * self._memory.total / each)))
+        each = max((self.memory.total - self.memory.free) / self.count, 1)
+        return max(1, min(MOST, int(FULL * self.memory.total / each)))
 
     def _decide(self) -> None:
         rate = sum(done / seconds for seconds, done in self._timed.values())
@@ -118,8 +109,8 @@ class Packing:
 class Load:
     """How many runs a device has at work, over the life of each: with packing that changes while they run."""
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self._clock, self._since, self._sum = clock, clock(), 0.0  # seconds of all runs together until then
+    def __init__(self) -> None:
+        self._clock, self._since, self._sum = time.monotonic, 0.0, 0.0  # seconds of all runs together until then
         self._began: dict[Hashable, tuple[float, float]] = {}  # by worker: when, and that sum
 
     def begins(self, worker: Hashable) -> None:

@@ -65,7 +65,7 @@ class Rehearsal:
     def sleep(self, seconds: float) -> None:
         self.now += seconds
 
-    def start(self, command: Sequence[str], log: Path, _environment: dict[str, str]) -> borrowed.Started:
+    def start(self, command: Sequence[str], log: Path, _environment: dict[str, str]) -> Pretended:
         self.commands.append(next(word for word in ("pytest", "bench", "fetch", "campaign") if word in command))
         log.write_text("output\n")
         return Pretended(self, self._campaign() if self.commands[-1] == "campaign" else iter([None] * 4))
@@ -89,7 +89,9 @@ class Rehearsal:
             yield
 
     def errand(self, home: Path, minutes: float) -> Errand:
-        return Errand(home, self.work, "cards", minutes, clock=self.clock, sleep=self.sleep, start=self.start)
+        errand = Errand(home, self.work, "cards", minutes)
+        errand._clock, errand._sleep, errand._start = self.clock, self.sleep, self.start
+        return errand
 
 
 train_epoch = StageRun.train_epoch
@@ -187,7 +189,7 @@ def test_another_card_goes_on_from_what_is_home(machine: Rehearsal, tmp_path: Pa
 def test_it_is_over_before_the_loan_is(machine: Rehearsal, tmp_path: Path) -> None:
     """Short phases are ended at their limits, a long one before the end; what has no time left is not begun."""
     limits = {"a": 60.0, "b": 60.0, "c": 1e9, "d": 9.0}
-    endless = [Phase(name, lambda _seconds: ["bench"], most) for name, most in limits.items()]
+    endless = [Phase(name, ["bench"], most) for name, most in limits.items()]
     errand = machine.errand(tmp_path / "home", 4.0)
     errand._start = lambda *_: Pretended(machine, iter(lambda: None, 1))
     machine.commands.append("bench")
@@ -203,16 +205,15 @@ def test_what_it_has_started_ends_with_it(machine: Rehearsal, tmp_path: Path) ->
     def interrupted(_seconds: float) -> None:
         raise Killed
 
-    errand = Errand(
-        tmp_path / "home", machine.work, "cards", 60.0, clock=machine.clock, sleep=interrupted, start=machine.start
-    )
+    errand = machine.errand(tmp_path / "home", 60.0)
+    errand._sleep = interrupted
     with pytest.raises(Killed):
-        errand.run([Phase("bench", lambda _seconds: ["bench"])])
+        errand.run([Phase("bench", ["bench"])])
     assert machine.ended == ["bench"]
     machine.monkeypatch.setattr(borrowed, "EVERY", 0.0)
     machine.monkeypatch.setattr(borrowed, "pack", lambda *_: interrupted(0.0))
     with pytest.raises(Killed):
-        machine.errand(tmp_path / "home", 60.0).run([Phase("bench", lambda _seconds: ["bench"])])
+        machine.errand(tmp_path / "home", 60.0).run([Phase("bench", ["bench"])])
     assert machine.ended == ["bench"] * 2
 
 
@@ -275,7 +276,7 @@ def campaign_folder(folder: Path, state: str, *, at: float) -> Path:
 def test_the_newer_of_home_and_a_card_that_was_lent_before_goes_on(tmp_path: Path, here: float, stays: str) -> None:
     home, work = tmp_path / "home", campaign_folder(tmp_path / "again", "epoch 3", at=here)
     pack(campaign_folder(tmp_path / "other", "epoch 190", at=200.0), home, "cards")
-    Errand(home, work, "cards", 1.0).run([Phase("none", lambda _seconds: [], most=0.0)])
+    Errand(home, work, "cards", 1.0).run([Phase("none", [], most=0.0)])
     unpack(home, tmp_path / "end")
     for folder in (work, tmp_path / "end"):
         assert {(folder / name).read_text() for name in (STATE, "records/a/seed0.json")} == {stays}

@@ -28,7 +28,8 @@ class Card:
     def __init__(self, speeds: dict[int, float], each: float = GB, fixed: int = 0, epochs: int = 10**6) -> None:
         self.speeds, self.each, self.now, self.notes = speeds, each, 0.0, list[str]()
         self.epochs, self.done = epochs, Counter[int]()
-        self.packing = Packing("cuda:0", fixed, self.notes.append, lambda: self.now)
+        self.packing = Packing("cuda:0", fixed, self.notes.append)
+        self.packing._clock = lambda: self.now
         self.tried = [self.packing.count]
 
     def work(self, seconds: float) -> Packing:
@@ -36,7 +37,7 @@ class Card:
         while self.now < until:
             count = self.packing.count
             self.now += 100 * count / self.speeds[count]  # all finish an epoch at the same time
-            self.packing.remembers(Memory(int(80 * GB - count * self.each), 80 * GB))
+            self.packing.memory = Memory(int(80 * GB - count * self.each), 80 * GB)
             for worker in range(count):
                 self.packing.epoch(worker, 100.0)
                 self.done[worker] += 1
@@ -110,7 +111,8 @@ def test_a_neighbour_that_comes_during_an_epoch_does_not_make_it_shorter() -> No
 
 def test_a_run_has_had_as_many_beside_it_as_there_were_on_average() -> None:
     now = [0.0]
-    load = Load(lambda: now[0])
+    load = Load()
+    load._clock = lambda: now[0]
     load.begins("long")
     now[0] = 10.0
     load.begins("short")

@@ -35,14 +35,35 @@ def schema_of(path: Path) -> Any:
 
 
 def in_place(path: Path, columns: list[str], cache: Path) -> Path:
-    """A file in which the images of a shard lie as they are: an Arrow shard itself, of parquet a copy, made once.
+    """A file in which the images of a shard lie as they are: an Arrow shard itself; of parquet a copy.
+
+    The copy is made once, and again when the shard has changed.
 
     Args:
         path: the shard.
         columns: that are needed.
         cache: the folder for copies.
     """
-    return _copied(path, columns, cache) if path.suffix.lower() == PARQUET else path
+    if path.suffix.lower() != PARQUET:
+        return path
+    import pyarrow as pa
+    import pyarrow.parquet
+
+    name, state = (sha256_json(value)[:16] for value in ([str(path), columns], file_facts(path)))
+    place = cache / f"shard-{name}-{state}.arrow"
+    try:
+        _opened(place)
+    except (OSError, ValueError):  # missing, or damaged
+        with pyarrow.parquet.ParquetFile(path) as file, atomic_path(place) as temporary:
+            schema = pa.schema([file.schema_arrow.field(column) for column in columns])
+            batches = counted(file.iter_batches(BATCH, columns=columns), f"copying {path.name}")
+            with pa.ipc.new_stream(str(temporary), schema) as copy:
+                for batch in batches:
+                    copy.write_batch(batch.select(columns))
+        for old in cache.glob(f"shard-{name}-*.arrow"):
+            if old != place:
+                old.unlink()
+    return place
 
 
 def _opened(path: Path) -> tuple[int, Any, Iterable[Any]]:
@@ -87,25 +108,3 @@ def values(path: Path, image: str, label: str) -> Iterator[tuple[Any, tuple[int,
             batch.column(label).to_pylist(), column.is_valid().to_pylist(), pairwise(ends), strict=True
         ):
             yield value, (shift + one, next_one - one) if valid else None
-
-
-def _copied(path: Path, columns: list[str], cache: Path) -> Path:
-    """An Arrow shard with these columns of a parquet shard; made once, and again when that one has changed."""
-    import pyarrow as pa
-    import pyarrow.parquet
-
-    name, state = (sha256_json(value)[:16] for value in ([str(path), columns], file_facts(path)))
-    place = cache / f"shard-{name}-{state}.arrow"
-    try:
-        _opened(place)
-    except (OSError, ValueError):  # missing, or damaged
-        with pyarrow.parquet.ParquetFile(path) as file, atomic_path(place) as temporary:
-            schema = pa.schema([file.schema_arrow.field(column) for column in columns])
-            batches = counted(file.iter_batches(BATCH, columns=columns), f"copying {path.name}")
-            with pa.ipc.new_stream(str(temporary), schema) as copy:
-                for batch in batches:
-                    copy.write_batch(batch.select(columns))
-        for old in cache.glob(f"shard-{name}-*.arrow"):
-            if old != place:
-                old.unlink()
-    return place

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import functools
 import os
 import statistics
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,8 +19,7 @@ from harness.records.schema import Record
 from harness.running import cells
 from harness.running.doctor import duration
 from harness.running.plans import Plan, Run, Settings, make_plan, plan_cell, slots
-from harness.spec.entries import parse_entry
-from harness.spec.recipes import Cell, migrated, resolve
+from harness.spec.recipes import Cell, migrated
 from harness.splits import store
 from harness.splits.notes import counted
 
@@ -76,7 +74,8 @@ class Costs:
         recipe = cell.recipe.as_dict()
         own = [cost for cost in self._costs if cost.stage == stage]
         same = [cost for cost in own if cost.key == run.run_key]
-        same = same or [c for c in own if _is(c.record, run) and migrated(c.record.recipe) == recipe]
+        rows = [cost for cost in own if (cost.record.split, cost.record.entry) == (run.split, run.entry)]
+        same = same or [cost for cost in rows if migrated(cost.record.recipe) == recipe]
         if same or not length:
             seconds = statistics.median(cost.seconds for cost in same) if same else 0.0
             return Estimate(seconds, "this recipe" if same else "nothing is trained", _processors(same))
@@ -89,10 +88,6 @@ class Costs:
         each = statistics.median(cost.seconds / cost.images for cost in found)
         basis = "this method, by its images" if of_method else "other methods, by their images"
         return Estimate(each * length, basis, _processors(found))
-
-
-def _is(record: Record, run: Run) -> bool:
-    return (record.split, record.entry) == (run.split, run.entry)
 
 
 def _processors(costs: Sequence[Cost]) -> frozenset[str]:
@@ -126,7 +121,7 @@ def of_cell(cell: Cell, split: str, dataset: Dataset, seeds: Sequence[int], out:
     """Prints what `ltbench run` would do; arguments as `cells.run_alone` takes them."""
     cells.check_start(cell, dataset)
     plan = plan_cell(cell, cells.planned_split(split, dataset, out), seeds, out)
-    _show(plan, lambda _run: cell, Costs(_device(device), out / "records"), _seeds_at_once(device, len(seeds)))
+    _show(plan, Costs(_device(device), out / "records"), _seeds_at_once(device, len(seeds)))
 
 
 def of_record(path: Path, out: Path | None, device: str) -> None:
@@ -138,10 +133,8 @@ def of_record(path: Path, out: Path | None, device: str) -> None:
 def of_suite(suite: str, settings: Settings, *, here: bool = True) -> None:
     """Prints what a campaign or sweep would do; here: on this machine, whose devices can be counted."""
     plan = make_plan(suite, replace(settings, dry_run=True))
-    known = functools.cache(lambda entry, dataset, overrides: resolve(parse_entry(entry), dataset, overrides))
     at_once = _useful(slots(settings)) if here else 1
-    costs = Costs(_device(settings.device), settings.out / "records")
-    _show(plan, lambda run: known(run.entry, run.dataset, run.overrides), costs, at_once)
+    _show(plan, Costs(_device(settings.device), settings.out / "records"), at_once)
 
 
 def _device(name: str) -> str:
@@ -161,22 +154,22 @@ def _useful(devices: Sequence[str]) -> int:
     return min(len(devices), len(os.sched_getaffinity(0))) if devices[0] == "cpu" else len(set(devices))
 
 
-def _estimate(run: Run, plan: Plan, cell: Cell, costs: Costs) -> Estimate:
+def _estimate(run: Run, plan: Plan, costs: Costs) -> Estimate:
     if run.stage == "train" and stage_files(plan.folders[run].first, run.seed)["run.json"].is_file():
         return Estimate(0.0, "done")
-    split = plan.splits[run.split]
+    split, cell = plan.splits[run.split], plan.resolved[run]
     return costs.of(cell, run, sum(split.class_counts), cell.recipe.image_size or split.image_shape[0])
 
 
-def _show(plan: Plan, cell_of: Callable[[Run], Cell], costs: Costs, at_once: int) -> None:
+def _show(plan: Plan, costs: Costs, at_once: int) -> None:
     """A line for each cell and stage, and the time of all."""
     if not plan.waiting:
         print(f"nothing is left to run: {counted(plan.done, 'record')} there")
         return
-    found = {run: _estimate(run, plan, cell_of(run), costs) for run in plan.waiting}
+    found = {run: _estimate(run, plan, costs) for run in plan.waiting}
     groups = defaultdict[tuple[str, str, str], list[Estimate]](list)
     for run, estimate in found.items():
-        if run.stage == "train" or cell_of(run).recipe.finetune:
+        if run.stage == "train" or plan.resolved[run].recipe.finetune:
             groups[run.split, run.entry, run.stage].append(estimate)
     order = sorted(groups, key=lambda name: (*name[:2], name[2] != "train"))
     rows = [[*name, str(len(groups[name])), _time(groups[name]), groups[name][0].basis] for name in order]

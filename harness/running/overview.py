@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 from collections import Counter, defaultdict
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -64,12 +63,9 @@ def look(campaigns: Path) -> Overview:
     cells = [_state(*name, records, now) for name, records in sorted(by_cell.items())]
     wanted = read_grid("default")["evaluate"].values() if GRID_FILE.is_file() else []
     not_run = [f"{it['split']} {it['entry']}" for it in wanted if (it["split"], it["entry"]) not in by_cell]
-    return Overview(cells, not_run, [reason for _, reason in collected.left_out], list(_campaigns(campaigns)))
-
-
-def _campaigns(folder: Path) -> Iterator[tuple[Path, Progress]]:
-    for path in sorted([*folder.glob(f"*/{PROGRESS}"), *KEPT.glob(f"*/{PROGRESS}")]):
-        yield path.parent, status.read_progress("", path.parent)
+    files = sorted([*campaigns.glob(f"*/{PROGRESS}"), *KEPT.glob(f"*/{PROGRESS}")])
+    found = [(path.parent, status.read_progress("", path.parent)) for path in files]
+    return Overview(cells, not_run, [reason for _, reason in collected.left_out], found)
 
 
 class _Checkout:

@@ -129,6 +129,7 @@ class Plan:
     firsts: dict[str, Run] = field(default_factory=dict)  # by their run keys
     ready: list[Run] = field(default_factory=list)  # once sorted, the next one is the last
     after: dict[str, list[Run]] = field(default_factory=dict)  # run key of a first stage -> what follows it
+    resolved: dict[Run, Cell] = field(default_factory=dict)
     folders: dict[Run, cells.Folders] = field(default_factory=dict)
     splits: dict[str, Split] = field(default_factory=dict)
     left_out: list[str] = field(default_factory=list)
@@ -241,7 +242,7 @@ def _add(plan: Plan, cell: Cell, run: Run, split: Split, folders: cells.Folders,
     length = 0.0 if again else float(images * epochs) or math.inf
     run = dataclasses.replace(run, length=length, priority=priority(place, run.seed, second=True, again=again))
     plan.after.setdefault(info.stage1_key, []).append(run)
-    plan.folders[run] = folders
+    plan.resolved[run], plan.folders[run] = cell, folders
 
     # A first stage runs backward through the backbone too: about three times the work of a frozen one.
     length = 0.0 if again else 3.0 * images * cell.recipe.train.for_images(images).epochs
@@ -250,6 +251,7 @@ def _add(plan: Plan, cell: Cell, run: Run, split: Split, folders: cells.Folders,
     if other := plan.firsts.get(info.stage1_key):  # of an earlier entry that shares it
         first = dataclasses.replace(other, length=max(length, other.length), priority=max(rank, other.priority))
     plan.firsts[info.stage1_key] = first
+    plan.resolved.setdefault(first, cell)
     plan.folders[first] = folders
 
 

@@ -11,18 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from harness.base.processes import Exited
-from harness.running.sweep.contract import (
-    FAILED,
-    UNUSABLE,
-    Ended,
-    Executor,
-    Spec,
-    folder_of,
-    is_done,
-    last_line,
-    withdraw,
-    write_spec,
-)
+from harness.running.sweep import contract
+from harness.running.sweep.contract import FAILED, UNUSABLE, Ended, Executor, Spec
 
 Note = Callable[[str], None]
 GaveUp = Callable[[str, str], object]
@@ -84,7 +74,7 @@ class Head:
             self._ready.append(heapq.heappop(self._later)[2])
         while self._ready:  # what is skipped makes others ready
             spec = self._ready.pop()
-            if is_done(self._root, spec.key):
+            if contract.is_done(self._root, spec.key):
                 self.summary.skipped.append(spec.key)
                 self._ready += self._waiting.pop(spec.key, [])
             else:
@@ -98,7 +88,7 @@ class Head:
 
     def _submit(self, specs: Sequence[Spec]) -> bool:
         for spec in specs:
-            write_spec(self._root, spec)
+            contract.write_spec(self._root, spec)
         if not self._executor.submit(specs):
             return False
         self._tries.update(spec.key for spec in specs)
@@ -115,7 +105,7 @@ class Head:
 
     def _judge(self, ended: Ended) -> None:
         spec = self._busy.pop(ended.key)
-        if is_done(self._root, spec.key):
+        if contract.is_done(self._root, spec.key):
             self.summary.done.append(spec.key)
             self._over(spec, "done")
             return
@@ -146,7 +136,7 @@ class Head:
         """
         if key in self._made_again:
             return True
-        if key not in self._specs or not withdraw(self._root, key):
+        if key not in self._specs or not contract.withdraw(self._root, key):
             return False
         for ended in (self.summary.done, self.summary.skipped):
             if key in ended:
@@ -165,7 +155,7 @@ class Head:
     def _reason(self, ended: Ended) -> str:
         if ended.code is None:
             return ended.reason
-        said = last_line(folder_of(self._root, ended.key))
+        said = contract.last_line(contract.folder_of(self._root, ended.key))
         if ended.code == FAILED:
             return said or "it failed"
         how = Exited(ended.code).cause

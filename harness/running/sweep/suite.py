@@ -13,19 +13,9 @@ from harness.base.errors import UserError
 from harness.base.files import locked
 from harness.base.progress import Reporter, reporter
 from harness.records.runs import stage_files
+from harness.running import plans
 from harness.running.cells import Folders, forget_features
-from harness.running.plans import (
-    OtherRunError,
-    Outcome,
-    Plan,
-    Run,
-    Settings,
-    do,
-    fail,
-    first_folder,
-    make_plan,
-    workplace,
-)
+from harness.running.plans import OtherRunError, Outcome, Plan, Run, Settings, first_folder
 from harness.running.sweep.contract import FAILED, MISSING, OTHER_RUN, UNUSABLE, Spec, damaged, is_done, withdraw
 from harness.running.sweep.executors import Options, Share, open_executor
 from harness.running.sweep.head import Head, Rules
@@ -47,7 +37,7 @@ def sweep(suite: str, settings: Settings, rules: Rules, options: Options, *, pub
     with locked(out), reporter() as progress, contextlib.ExitStack() as stack:
         # The head asks `DONE` what is left, so the plan does too: a record alone may be of a run that was killed.
         ended = functools.partial(_is_whole, out, progress) if published else lambda run: is_done(out, run.folder)
-        plan = make_plan(suite, settings, ended)
+        plan = plans.make_plan(suite, settings, ended)
         left_out = len(plan.left_out)
         if not plan.left:
             return Outcome(left_out=left_out)
@@ -55,7 +45,7 @@ def sweep(suite: str, settings: Settings, rules: Rules, options: Options, *, pub
         stack.callback(executor.close)
         specs = specs_of(plan, out, share)
         runs = {spec.key: run for spec, run in specs}
-        head = Head(out, executor, rules, progress.note, lambda key, reason: fail(runs[key], out, reason))
+        head = Head(out, executor, rules, progress.note, lambda key, reason: plans.fail(runs[key], out, reason))
         summary = head.drive([spec for spec, _ in specs])
         made = sum(runs[key].stage != "train" for key in (*summary.done, *summary.failed))
         if made == plan.left:
@@ -109,7 +99,7 @@ def work(given: str, out: str, device: str, at_once: str) -> int:
     run = Run(**value | {"overrides": tuple(value["overrides"])})
     try:
         with reporter() as progress:
-            outcome = do(run, Path(out), workplace(Path(out), device, int(at_once), progress))
+            outcome = plans.do(run, Path(out), plans.workplace(Path(out), device, int(at_once), progress))
     except UserError as error:  # other code than planned: another machine may have it; or data that cannot be read
         print(f"error: {error}", file=sys.stderr)
         return OTHER_RUN if isinstance(error, OtherRunError) else UNUSABLE

@@ -16,6 +16,7 @@ from harness.base.errors import UserError, reason
 from harness.base.files import write_bytes
 
 Arrays = dict[str, npt.NDArray[Any]]
+Classes = npt.NDArray[np.integer]
 
 
 def write_arrays(path: Path, arrays: Mapping[str, npt.NDArray[Any]]) -> None:

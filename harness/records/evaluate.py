@@ -7,14 +7,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import numpy.typing as npt
-
 from harness.base.errors import UserError
 from harness.base.files import read_json, stamped, unstamped, write_json
 from harness.metrics.selection import SELECTION_RULES
 from harness.metrics.shots import DEFAULT_POLICY, group_sizes, macro_f1, per_class_accuracy, shot_accuracy
-from harness.records.arrays import Arrays, write_arrays
+from harness.records.arrays import Arrays, Classes, write_arrays
 from harness.records.evidence import evidence_path, gather, gather_first
 from harness.records.history import read_history
 from harness.records.runs import RunInfo, read_run_info
@@ -26,7 +23,6 @@ from harness.splits.splits import Split, read_split
 if TYPE_CHECKING:
     from harness.api import Stage
 
-Classes = npt.NDArray[np.integer]
 STAGES: tuple[Stage, ...] = ("train", "finetune")
 SUMMED = ("wall_seconds", "train_seconds", "eval_seconds", "peak_memory_mb")
 

@@ -18,13 +18,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from harness.base.errors import UserError
-from harness.records.arrays import Arrays, read_arrays
+from harness.records.arrays import Arrays, Classes, read_arrays
 from harness.records.history import CLASS
 from harness.records.schema import Record
 
@@ -36,8 +35,8 @@ FIRST = "first/"  # before the name of a curve of stage 1
 class Evidence:
     """What is known of a run beyond its record."""
 
-    targets: npt.NDArray[np.integer]
-    predictions: dict[str, npt.NDArray[np.integer]]  # by selection rule, (N,)
+    targets: Classes
+    predictions: dict[str, Classes]  # by selection rule, (N,)
     curves: dict[str, npt.NDArray[np.floating]]  # loss, learning_rate, epochs, test, val
     quantities: dict[str, npt.NDArray[np.floating]]  # (C,) each
     first: dict[str, npt.NDArray[np.floating]] = field(default_factory=dict)  # loss, epochs, test, val of stage 1
@@ -53,12 +52,7 @@ def evidence_path(record: Path) -> Path:
     return record.with_suffix(".npz")
 
 
-def gather(
-    history: Mapping[str, npt.NDArray[Any]],
-    rows: Mapping[str, int],
-    test_targets: npt.NDArray[np.integer],
-    val_targets: npt.NDArray[np.integer],
-) -> Arrays:
+def gather(history: Arrays, rows: Mapping[str, int], test_targets: Classes, val_targets: Classes) -> Arrays:
     """The arrays of the file.
 
     Args:
@@ -78,17 +72,13 @@ def gather(
     }
 
 
-def gather_first(
-    history: Mapping[str, npt.NDArray[Any]],
-    test_targets: npt.NDArray[np.integer],
-    val_targets: npt.NDArray[np.integer],
-) -> Arrays:
+def gather_first(history: Arrays, test_targets: Classes, val_targets: Classes) -> Arrays:
     """The arrays of stage 1, from its history."""
     curves = _curves(history, test_targets, val_targets)
     return {FIRST + name: values for name, values in curves.items() if name != "learning_rate"}
 
 
-def _curves(history: Mapping[str, npt.NDArray[Any]], test: npt.NDArray[Any], val: npt.NDArray[Any]) -> Arrays:
+def _curves(history: Arrays, test: Classes, val: Classes) -> Arrays:
     return {
         "loss": history["loss"].astype(np.float32),
         "learning_rate": history["learning_rate"].astype(np.float32),
@@ -98,7 +88,7 @@ def _curves(history: Mapping[str, npt.NDArray[Any]], test: npt.NDArray[Any], val
     }
 
 
-def _accuracies(predictions: npt.NDArray[Any], targets: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+def _accuracies(predictions: Classes, targets: Classes) -> npt.NDArray[np.float32]:
     if not len(targets):
         return np.empty(0, np.float32)
     shares: npt.NDArray[np.float32] = (predictions == targets).mean(1).astype(np.float32)

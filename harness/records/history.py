@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from harness.base.errors import UserError
-from harness.records.arrays import Arrays, read_arrays, write_arrays
+from harness.records.arrays import Arrays, Classes, read_arrays, write_arrays
 
 LOGIT_CLASSES = 200  # all logits up to this many classes, the largest TOP_K beyond
 TOP_K = 20
@@ -24,8 +24,8 @@ class History:
     loss: list[float] = field(default_factory=list)  # mean training loss of each epoch
     learning_rate: list[float] = field(default_factory=list)  # of each epoch's last step
     epochs: list[int] = field(default_factory=list)  # the evaluated ones
-    test: list[npt.NDArray[np.integer]] = field(default_factory=list)  # predicted classes, (N_test,) an evaluated epoch
-    val: list[npt.NDArray[np.integer]] = field(default_factory=list)
+    test: list[Classes] = field(default_factory=list)  # predicted classes, (N_test,) an evaluated epoch
+    val: list[Classes] = field(default_factory=list)
     ece: list[float] = field(default_factory=list)  # on the test part
     top5: list[float] = field(default_factory=list)  # top-5 accuracy on the test part, where there are 100 classes
 

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from harness.splits.splits import Split
 
 
+Bad = Literal["failed", "skipped"]
+
+
 @dataclass(frozen=True)
 class Failure:
     """Why a run has no result, and where it stopped."""
@@ -60,13 +63,7 @@ class RunInfo:
         """For messages."""
         return f"{self.entry} on {self.split}, seed {self.seed}"
 
-    def failed(
-        self,
-        reason: str,
-        epoch: int | None = None,
-        step: int | None = None,
-        status: Literal["failed", "skipped"] = "failed",
-    ) -> RunInfo:
+    def failed(self, reason: str, epoch: int | None = None, step: int | None = None, status: Bad = "failed") -> RunInfo:
         """The same run, come to this end."""
         return replace(self, status=status, failure=Failure(reason, epoch, step))
 

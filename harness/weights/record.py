@@ -17,13 +17,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from harness.base import config
 from harness.base.errors import UserError
 from harness.base.files import read_json, stamped, unstamped, write_json
 from harness.metrics.shots import GROUPS
-from harness.records.arrays import read_arrays, write_arrays
+from harness.records.arrays import Classes, read_arrays, write_arrays
 from harness.records.evidence import evidence_path
 from harness.records.history import class_dtype
 from harness.records.schema import Scores
@@ -31,7 +30,6 @@ from harness.weights.catalogue import Source, Weights
 
 SCHEMA = 1
 FOLDER = Path("results/weights")
-Classes = npt.NDArray[np.integer]
 
 
 @dataclass(frozen=True)

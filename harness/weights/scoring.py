@@ -24,6 +24,7 @@ from harness.feed.parts import closing, make_parts
 from harness.metrics.shots import DEFAULT_POLICY, group_sizes
 from harness.reading.dataset import AnyImages, Dataset
 from harness.reading.profiles import exponential_class_counts
+from harness.records.arrays import Classes
 from harness.records.evaluate import score_epoch
 from harness.records.history import History
 from harness.spec.registry import get_method
@@ -32,7 +33,7 @@ from harness.splits import store
 from harness.splits.splits import SCHEMA as SPLIT_SCHEMA
 from harness.splits.splits import Split, ordered, take
 from harness.weights.catalogue import Normalisation, Weights, catalogue
-from harness.weights.record import SCHEMA, Classes, Result, WeightsRecord
+from harness.weights.record import SCHEMA, Result, WeightsRecord
 
 UNTRAINED = StageRecipe(epochs=0, batch_size=1, lr=0.0, weight_decay=0.0)
 

@@ -139,10 +139,10 @@ def pack(work: Path, home: Path, suite: str) -> list[str]:
         states = sorted(work.glob(STATES))
         # Finished first stages that others wait for cost more to make again than what has just begun.
         wanted = dict.fromkeys([*(path for path in needed if path not in states), *states])
-        fitting, left_out = _fitting(wanted, MEGABYTES * 1_000_000)
-        unfinished = _archive(work, fitting, "")  # read before records are listed: what ends between is in one of them
+        # Read before records are listed: what ends between is in one of them.
+        unfinished, left_out = _archive(work, wanted, "", MEGABYTES * 1_000_000)
         done = [path for pattern in ("splits/*.json", "records/**/seed*") for path in sorted(work.glob(pattern))]
-        write_bytes(home / RECORDS, _archive(work, [work / PROGRESS, *done], "xz"))
+        write_bytes(home / RECORDS, _archive(work, [work / PROGRESS, *done], "xz")[0])
         write_bytes(home / UNFINISHED, unfinished)
     else:
         left_out = []
@@ -151,31 +151,29 @@ def pack(work: Path, home: Path, suite: str) -> list[str]:
     return [path.relative_to(work).as_posix() for path in left_out]
 
 
-def _fitting(paths: Iterable[Path], size: int) -> tuple[list[Path], list[Path]]:
-    fitting, left_out = list[Path](), list[Path]()
-    for path in paths:
-        try:
-            own = path.stat().st_size
-        except FileNotFoundError:  # a run has just ended
-            continue
-        (fitting if own <= size else left_out).append(path)
-        size -= own if own <= size else 0
-    return fitting, left_out
+def _archive(
+    root: Path, paths: Iterable[Path], compression: str, most: float = float("inf")
+) -> tuple[bytes, list[Path]]:
+    """The files that are still there, as far as so many bytes go, and those that did not fit.
 
-
-def _archive(root: Path, paths: Iterable[Path], compression: str) -> bytes:
-    """The files that are still there; each is replaced as a whole by whoever writes it."""
-    buffer = io.BytesIO()
+    Each is replaced as a whole by whoever writes it.
+    """
+    buffer, left_out = io.BytesIO(), list[Path]()
     with tarfile.open(fileobj=buffer, mode=f"w:{compression}") as archive:  # type: ignore[call-overload]
         for path in paths:
             try:
-                changed, data = path.stat().st_mtime, path.read_bytes()
+                facts = path.stat()
+                data = path.read_bytes() if facts.st_size <= most else None
             except FileNotFoundError:  # a run has just ended
                 continue
+            if data is None:
+                left_out.append(path)
+                continue
+            most -= len(data)
             entry = tarfile.TarInfo(path.relative_to(root).as_posix())
-            entry.size, entry.mtime = len(data), changed  # `unpack` goes by it
+            entry.size, entry.mtime = len(data), facts.st_mtime  # `unpack` goes by it
             archive.addfile(entry, io.BytesIO(data))
-    return buffer.getvalue()
+    return buffer.getvalue(), left_out
 
 
 def unpack(home: Path, work: Path) -> None:

@@ -10,7 +10,6 @@ A failed run becomes a record that says so and holds up nothing; the next call t
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import time
 from collections.abc import Callable
 from functools import partial
@@ -155,7 +154,7 @@ def work(connection: Connection, out: Path, device: str) -> None:
         connection.send(Asked())
         return float(connection.recv())
 
-    place = dataclasses.replace(workplace(out, device, 1, told), at_once=at_once)
+    place = workplace(out, device, at_once, told)
     while True:
         run = connection.recv()
         with only_one(out.resolve(), run.folder):  # a job of a sweep whose head died may still be at it

@@ -18,17 +18,17 @@ RESTORED = ("results", "reports", "dvc.lock")
 Runs = Mapping[Path, Record]
 
 
-def compare_with_committed(revision: str = "HEAD") -> list[str]:
+def compare_with_committed() -> list[str]:
     """What a person reads after `make repro`: one sentence, and a line for each method that is worth one.
 
     Raises:
-        UserError: no git repository, no such revision, or no records in one of the two.
+        UserError: no git repository, or no records in one of the two.
     """
     with tempfile.TemporaryDirectory() as folder:
-        unpack(revision, Path(folder), str(RECORDS))
+        unpack("HEAD", Path(folder), str(RECORDS))
         old, there = _runs(Path(folder) / RECORDS), _processors(Path(folder) / RECORDS)
     new, here = _runs(RECORDS), _processors(RECORDS)
-    for where, runs in ((revision, old), (str(RECORDS), new)):
+    for where, runs in (("HEAD", old), (str(RECORDS), new)):
         if not runs:
             raise UserError(f"{where}: no records to compare")
     found = dict(_agreements(old, new))

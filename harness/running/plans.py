@@ -278,7 +278,7 @@ def slots(settings: Settings) -> list[str]:
     return devices * (settings.per_device or ON_CUDA)
 
 
-def workplace(out: Path, device: str, at_once: int, reporter: Reporter) -> Workplace:
+def workplace(out: Path, device: str, at_once: int | Callable[[], float], reporter: Reporter) -> Workplace:
     """Where one process does the runs that it is given."""
     from harness.engine.device import pick_device
     from harness.running import stages

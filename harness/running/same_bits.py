@@ -82,7 +82,7 @@ class Measured:
     facts: dict[str, Any]  # name -> what must be equal
 
 
-def compare_with(revision: str, suite: str = "", path: Path = SAME_CODE) -> Compared:
+def compare_with(revision: str, suite: str = "") -> Compared:
     """Runs both versions, and writes down which methods measured the same.
 
     Args:
@@ -99,7 +99,7 @@ def compare_with(revision: str, suite: str = "", path: Path = SAME_CODE) -> Comp
         parts = tuple(part for part in PARTS if suite in ("", part.suite))
         if not parts:
             raise unknown("part of the comparison", suite, [part.suite for part in PARTS])
-        return note(_measure(before, parts), _measure(now, parts), path)
+        return note(_measure(before, parts), _measure(now, parts), SAME_CODE)
 
 
 def note(before: Mapping[str, Measured], now: Mapping[str, Measured], path: Path) -> Compared:

@@ -72,7 +72,11 @@ class SlurmExecutor:
         Raises:
             UserError: Slurm refuses it while none of ours is under way.
         """
-        self._executor.update_parameters(**self._parameters(max(spec.gpus for spec in specs)))
+        given = {f"slurm_{key}": value for key, value in self._options.items() if key != "time"}
+        if gpus := max(spec.gpus for spec in specs):
+            given.setdefault("slurm_gpus_per_node", math.ceil(gpus))
+        given.setdefault("slurm_cpus_per_task", 1)
+        self._executor.update_parameters(name="ltbench", timeout_min=self._options["time"], **given)
         try:
             jobs = self._executor.map_array(supervise, [str(folder_of(self._root, spec.key)) for spec in specs])
         except (self._submitit.core.utils.FailedJobError, self._submitit.core.utils.FailedSubmissionError) as error:
@@ -85,17 +89,6 @@ class SlurmExecutor:
         self._under_way |= {job.job_id: (spec.key, job) for spec, job in zip(specs, jobs, strict=True)}
         self._array, self._back_off = min(2 * self._array, ARRAY), BACK_OFF
         return True
-
-    def _parameters(self, gpus: float) -> dict[str, Any]:
-        given = {f"slurm_{key}": value for key, value in self._options.items() if key != "time"}
-        whole = {"slurm_gpus_per_node": math.ceil(gpus)} if gpus else {}
-        return {
-            "name": "ltbench",
-            "timeout_min": self._options["time"],
-            "slurm_cpus_per_task": 1,
-            **whole,
-            **given,
-        }
 
     def ended(self, timeout: float) -> list[Ended]:
         """Those that are over, at least one unless the time is, or it is time to offer refused ones again."""

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import socket
 import sys
 import time
@@ -69,16 +68,13 @@ def launch(count: int, work: Callable[[], None]) -> None:
                     said[connection] = message
                     continue
                 rank = ranks.pop(connection)
+                if message.code < 0:
+                    again = "the same command goes on where it was saved"
+                    raise RunFailed(f"process {rank} of {count}: {message.cause}; {again}")
                 if message.code:
-                    raise _failure(message.code, rank, count, said.get(connection, ""))
-
-
-def _failure(code: int, rank: int, count: int, line: str) -> RunFailed | SystemExit:
-    if code < 0:
-        name = signal.Signals(-code).name
-        return RunFailed(f"process {rank} of {count} was ended by {name}; the same command goes on where it was saved")
-    print(line or f"failed: a process ended with exit code {code}", file=sys.stderr)
-    return SystemExit(code)
+                    line = said.get(connection) or f"failed: a process ended with exit code {message.code}"
+                    print(line, file=sys.stderr)
+                    raise SystemExit(message.code)
 
 
 def free_port() -> int:

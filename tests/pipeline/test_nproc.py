@@ -80,7 +80,8 @@ def test_a_killed_rank_ends_the_job_and_the_same_command_goes_on(tmp_path: Path)
     os.kill(second_rank(job, tmp_path), signal.SIGKILL)
     output, _ = job.communicate(timeout=LIMIT)
     assert job.returncode == 1, output
-    assert "was ended by SIGKILL; the same command goes on where it was saved" in output
+    assert "its process was killed (SIGKILL)" in output
+    assert "the same command goes on where it was saved" in output
     assert "Traceback" not in output
     assert not (tmp_path / "cell/train/predictions").exists()
 

@@ -16,8 +16,8 @@ from harness.metrics.shots import GROUPS
 from harness.records.schema import HEADLINE
 from harness.reporting.costs import reference_of
 from harness.reporting.pictures import stage_epochs
-from harness.reporting.summary import EARLIER_CODE, OTHER_CODE, RULES, Metric, Row, Section, Stat
-from harness.reporting.tables import percent
+from harness.reporting.summary import EARLIER_CODE, OTHER_CODE, RULES, Metric, Row, Section
+from harness.reporting.tables import cell, percent
 from harness.splits.store import get_dataset
 
 TRACKS: Final = {
@@ -273,13 +273,6 @@ def interval(row: Row) -> list[tuple[str, str]]:
     return [("95 % interval of All, last epoch", f"{low} to {high}")]
 
 
-def mean_and_spread(stat: Stat | None) -> str:
-    """`69.6 ± 2.9`."""
-    if stat is None:
-        return "-"
-    return percent(stat.mean, 1) if stat.std is None else f"{percent(stat.mean, 1)} ± {percent(stat.std, 1)}"
-
-
 def _why_hidden(metric: Metric, section: Section) -> str:
     if metric.key in GROUPS:
         return f"{metric.title}: no class is {metric.key}-shot in this split ({section.protocol.shot_policy})."
@@ -299,7 +292,7 @@ def _why_apart(above: Row, row: Row, heads: Sequence[Row], named: Callable[[str]
     text = f"The tests show it to be worse than {named(leader.label)}, which has the highest All of rank {rank} "
     text += f"(p = {p:.2g})"
     if above is not leader and HEADLINE in above.place_p:
-        text += f"; {named(above.label)} ({mean_and_spread(first)}) they do not (p = {above.place_p[HEADLINE]:.2g})"
+        text += f"; {named(above.label)} ({cell(first, 1)}) they do not (p = {above.place_p[HEADLINE]:.2g})"
         if (first.std or 0) > 1.5 * (second.std or 0):
             text += ", as its seeds differ more, and one seed that disagrees can prevent it"
     return f"{text}."

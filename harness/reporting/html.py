@@ -44,15 +44,7 @@ SCRIPTS = ("state", "search", "boards", "charts", "pictures", "methods", "compar
 PICTURES = ("scales", "picture", "scatter", "frequency", "confusion", "learning", "gallery")
 STYLES = ("leaderboard", "pictures")
 # Columns that are not shown at first.
-OFF = (
-    "top5",
-    "macro_f1",
-    "optimism",
-    "images_per_second",
-    "peak_memory_mb",
-    "trained_parameters",
-    "backbone",
-)  # at first
+OFF = ("top5", "macro_f1", "optimism", "images_per_second", "peak_memory_mb", "trained_parameters", "backbone")
 COLUMNS = (*(metric.key for metric in METRICS), "interval", "n", *(cost.key for cost in COSTS), "backbone")
 RULE_TITLES = {"last": "Last epoch", "best_val": "Best on validation", "best_test": "Best on test (optimistic)"}
 DIGITS = 1
@@ -86,7 +78,7 @@ def render(
 
     Args:
         others: what only the template looks at: `overview`, `speed`, `weights`, `left_out` (files with reasons), and
-            `across`, the track and test of the methods over all data sets, or why there is none; `step_times`;
+            `across`, the track and test of the methods over all data sets, or None; `step_times`;
             `class_names` of each board by its slug; `site`, what `site.yaml` says, or None; `records`, a hash.
     """
     sections = [board.section for board in boards]

@@ -205,8 +205,8 @@ def _class_names(collected: Collected, sections: Sequence[Section]) -> dict[str,
     return {slug: split.class_names if split else () for slug, split in splits.items()}
 
 
-def _across(sections: list[Section]) -> tuple[str, CriticalDifference] | str:
-    """The methods over data sets, on the track with the most of them, or why there is nothing to say.
+def _across(sections: list[Section]) -> tuple[str, CriticalDifference] | None:
+    """The methods over data sets, on the track with the most of them; None where there are too few.
 
     A block is a data set, by the table of it with most rows: tables of one data set are not independent.
     """
@@ -216,10 +216,10 @@ def _across(sections: list[Section]) -> tuple[str, CriticalDifference] | str:
         blocks = by_track.setdefault(section.protocol.track, {})
         blocks[section.protocol.dataset] = max(blocks.get(section.protocol.dataset, {}), accuracies, key=len)
     if not by_track:
-        return "there is no record"
+        return None
     track, blocks = max(by_track.items(), key=lambda item: (len(item[1]), item[0]))
     found = critical_difference(list(blocks.values()))
-    return found if isinstance(found, str) else (track, found)
+    return (track, found) if found else None
 
 
 def _tuned(record: Record, tuned: Mapping[str, Mapping[str, str]]) -> str:

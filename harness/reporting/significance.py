@@ -285,8 +285,8 @@ class CriticalDifference:
     blocks: int
 
 
-def critical_difference(blocks: Sequence[Mapping[str, float]], alpha: float = 0.05) -> CriticalDifference | str:
-    """Comparison of the methods that all data sets have, or in one line why there is none.
+def critical_difference(blocks: Sequence[Mapping[str, float]], alpha: float = 0.05) -> CriticalDifference | None:
+    """Comparison of the methods that all data sets have; None with too few data sets or methods for one.
 
     Demšar, Statistical Comparisons of Classifiers over Multiple Data Sets, JMLR 7 (2006), section 3.2.2:
     CD = q_alpha sqrt(M (M + 1) / (6 B)), q_alpha the studentised range with infinite degrees of freedom over sqrt(2).
@@ -297,11 +297,8 @@ def critical_difference(blocks: Sequence[Mapping[str, float]], alpha: float = 0.
     """
     names = sorted(set.intersection(*map(set, blocks)))
     methods = len(names)
-    needs = "a critical-difference diagram needs"
-    if len(blocks) < MIN_BLOCKS:
-        return f"{_count(len(blocks), 'data-set block')}; {needs} at least {MIN_BLOCKS}"
-    if methods < MIN_METHODS:
-        return f"{_count(methods, 'method')}; {needs} at least {MIN_METHODS}"
+    if len(blocks) < MIN_BLOCKS or methods < MIN_METHODS:
+        return None
     from scipy import stats  # slow to import, and rarely needed
 
     accuracies = np.array([[block[name] for name in names] for block in blocks])
@@ -342,7 +339,3 @@ def _against(row: RunsOfRow, others: Sequence[RunsOfRow]) -> tuple[Floats, Bits]
         worse[having] += mcnemar_one_sided(losses, wins)
         common[having] += 1
     return _two_sided(better, worse, common), better < worse
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}" + ("" if number == 1 else "s")

@@ -319,7 +319,7 @@ def over(accuracies):
 def test_the_critical_difference_is_that_of_the_published_table(methods, q):
     """Demšar (2006), table 5a."""
     result = over(np.random.default_rng(0).random((8, methods)))
-    assert not isinstance(result, str)
+    assert result is not None
     assert result.difference == pytest.approx(q * np.sqrt(methods * (methods + 1) / 48), rel=5e-4)
 
 
@@ -328,7 +328,7 @@ def test_friedman():
     rest = [(3, 2, 1), (2, 1, 3), (1, 3, 2)] * 4
     accuracies = np.array([(10, *each) for each in rest], dtype=float)
     result = over(accuracies)
-    assert not isinstance(result, str)
+    assert result is not None
     assert result.average_ranks == [("m0", 1), ("m1", 3), ("m2", 3), ("m3", 3)]
     statistic = 12 * 12 / 20 * (1 + 27) - 3 * 12 * 5
     assert result.p == pytest.approx(stats.chi2.sf(statistic, 3))
@@ -337,13 +337,11 @@ def test_friedman():
 
 def test_methods_that_are_all_alike():
     result = over(np.tile(np.arange(6.0)[:, None], (1, 4)))
-    assert not isinstance(result, str)
+    assert result is not None
     assert result.p == 1
     assert [rank for _, rank in result.average_ranks] == [2.5] * 4  # ties share their mean rank
 
 
-def test_why_there_is_no_diagram():
-    needs = "a critical-difference diagram needs"
-    assert over(np.zeros((4, 5))) == f"4 data-set blocks; {needs} at least 6"
-    assert over(np.zeros((1, 5))) == f"1 data-set block; {needs} at least 6"
-    assert over(np.zeros((6, 2))) == f"2 methods; {needs} at least 3"
+def test_too_few_data_sets_or_methods_for_a_diagram():
+    assert over(np.zeros((5, 5))) is None
+    assert over(np.zeros((6, 2))) is None

@@ -10,11 +10,9 @@ from pathlib import Path
 from harness.base.errors import UserError
 from harness.records.collect import ROOTS, Collected, collect
 from harness.records.schema import HEADLINE, Record
-from harness.reporting.claims import load_cards
-from harness.reporting.comparison import Comparison, MeasuredRows
+from harness.reporting.comparison import Comparison
 from harness.reporting.drawer import BADGES
-from harness.reporting.paper_tables import fill, load_tables
-from harness.reporting.report import Sources, ranked_sections
+from harness.reporting.report import Sources, fill_tables, ranked_sections
 from harness.reporting.site.versions import moved, row_facts
 from harness.reporting.summary import Row, Section
 from harness.reporting.tables import NONE, Cell, Value, cell, escape_markdown, markdown_table, published
@@ -135,12 +133,9 @@ def _moves(before: list[Section], after: list[Section], sent: set[tuple[str, str
 
 def _cells(before: list[Section], after: list[Section], sources: Sources) -> Iterator[str]:
     """Published cells whose status is another one."""
-    cards, _ = load_cards(sources.reported, sources.cards)
-    tables = load_tables(sources.folders)
 
     def filled(sections: list[Section]) -> list[tuple[str, Comparison]]:
-        papers = fill(tables, sources.claims, cards, MeasuredRows(sections, sources.resolve))
-        return [(one.table.title, found) for one in papers for found in one.cells]
+        return [(one.table.title, found) for one in fill_tables(sections, sources).tables for found in one.cells]
 
     lines = []
     for (title, old), (_, new) in zip(filled(before), filled(after), strict=True):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cache, cached_property
 from pathlib import Path
@@ -18,7 +18,7 @@ from harness.records.schema import HEADLINE, Record
 from harness.reporting import figures, html, paper_tables, tables
 from harness.reporting.boards import boards_of
 from harness.reporting.claims import TRACK, Card, Claim, load_cards, load_claims, load_shipped_cards
-from harness.reporting.comparison import MeasuredRows, in_order
+from harness.reporting.comparison import Comparison, MeasuredRows, in_order
 from harness.reporting.costs import step_times
 from harness.reporting.drawer import RecipeValues, ResolveRecipe
 from harness.reporting.inputs import readable
@@ -114,16 +114,14 @@ def build_report(collected: Collected, out: Path, sources: Sources) -> Path:
     sections, studies = ranked.sections, study_results(ranked, sources)
     studies = [one for one in studies if sources.splits is None or one.study.split in sources.splits]
     published = fill_tables(sections, sources)
-    papers, weights, speed = published.tables, published.weights, published.speed
+    papers, speed, comparisons = published.tables, published.speed, published.comparisons(sources.claims)
     left_out = sorted([*ranked.left_out, *((label(path), label(why)) for path, why in published.left_out)])
-    in_cells = {cell.claim: cell for table in papers for cell in table.cells}
-    comparisons = [in_cells.get(claim) or published.rows.beside(claim) for claim in in_order(sources.claims)]
     boards = boards_of(sections)
     methods = method_views([one.section for one in boards], comparisons, sources.folders, sources.resolve)
     first = overview(boards, papers, {name: one.title for name, one in sources.abouts.items()}, ranked.read)
-    others = {"overview": first, "speed": speed, "weights": weights, "left_out": left_out, "across": _across(sections)}
+    others = {"overview": first, "speed": speed, "weights": published.weights, "left_out": left_out}
     steps = step_times(speed)
-    others |= {"class_names": _class_names(collected, sections), "step_times": steps}
+    others |= {"across": _across(sections), "class_names": _class_names(collected, sections), "step_times": steps}
     others |= {"site": sources.site, "records": _version(collected)}
     page = html.render(boards, papers, studies, methods, **others)
     for name, text in tables.all_files(sections, comparisons, papers, steps).items():
@@ -137,10 +135,16 @@ class Published(NamedTuple):
     """The papers' tables with what was measured in them, and what else was read for them."""
 
     rows: MeasuredRows
+    cards: list[Card]
     tables: list[FilledTable]
     weights: list[WeightsRecord]
     speed: list[SpeedReport]
     left_out: list[tuple[Path, str]]  # file, reason
+
+    def comparisons(self, claims: Iterable[Claim]) -> list[Comparison]:
+        """Each claim as its cell has it, or beside what was measured where it stands in no table."""
+        in_cells = {cell.claim: cell for table in self.tables for cell in table.cells}
+        return [in_cells.get(claim) or self.rows.beside(claim) for claim in in_order(claims)]
 
 
 def fill_tables(sections: Sequence[Section], sources: Sources) -> Published:
@@ -153,7 +157,7 @@ def fill_tables(sections: Sequence[Section], sources: Sources) -> Published:
     plan = Planner(sources.resolve, sections, speed) if sources.resolve else None
     described = paper_tables.load_tables(sources.folders)
     tables = paper_tables.fill(described, sources.claims, cards, rows, weights, plan)
-    return Published(rows, tables, weights, speed, [*damaged, *unread, *useless])
+    return Published(rows, cards, tables, weights, speed, [*damaged, *unread, *useless])
 
 
 class Ranked(NamedTuple):

@@ -16,12 +16,12 @@ from harness.metrics.shots import GROUPS
 from harness.records.collect import Collected
 from harness.records.schema import HEADLINE, Record
 from harness.records.sender import Sender, sender_of
-from harness.reporting.claims import Card, Claim, load_cards
-from harness.reporting.comparison import MeasuredRows, dataset_identity, in_order
+from harness.reporting.claims import Card, Claim
+from harness.reporting.comparison import dataset_identity
 from harness.reporting.inputs import readable
 from harness.reporting.methods import MethodView, method_views
-from harness.reporting.paper_tables import FilledTable, fill, load_tables
-from harness.reporting.report import Ranked, Sources, ranked_sections
+from harness.reporting.paper_tables import FilledTable
+from harness.reporting.report import Ranked, Sources, fill_tables, ranked_sections
 from harness.reporting.site.config import Board, Site
 from harness.reporting.site.versions import (
     SCHEMA,
@@ -135,21 +135,19 @@ def build_content(collected: Collected, sources: Sources, site: Site) -> Content
     """
     sources = replace(sources, site=site)
     ranked = ranked_sections(collected, sources)
-    rows = MeasuredRows(ranked.sections, sources.resolve)
-    cards, _ = load_cards(sources.reported, sources.cards)
-    papers = fill(load_tables(sources.folders), sources.claims, cards, rows)
-    shown = {cell.claim: cell for filled in papers for cell in filled.cells}
-    comparisons = [shown.get(claim) or rows.beside(claim) for claim in in_order(sources.claims)]
+    published = fill_tables(ranked.sections, sources)
+    comparisons = published.comparisons(sources.claims)
+    shown = {cell.claim for filled in published.tables for cell in filled.cells}
     return Content(
         site,
         collected,
         sources,
         ranked,
-        [_fill_board(board, collected, sources, cards) for board in site.boards_for(collected)],
+        [_fill_board(board, collected, sources, published.cards) for board in site.boards_for(collected)],
         _runs(collected, ranked),
         method_views(ranked.sections, comparisons, sources.folders, sources.resolve),
-        papers,
-        [(card, left) for card in cards if (left := [claim for claim in card.claims if claim not in shown])],
+        published.tables,
+        [(card, left) for card in published.cards if (left := [claim for claim in card.claims if claim not in shown])],
     )
 
 

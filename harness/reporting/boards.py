@@ -15,6 +15,7 @@ from harness.base.errors import UserError
 from harness.metrics.shots import GROUPS
 from harness.records.schema import HEADLINE
 from harness.reporting.costs import reference_of
+from harness.reporting.figures import round_values
 from harness.reporting.pictures import stage_epochs
 from harness.reporting.summary import EARLIER_CODE, OTHER_CODE, RULES, Metric, Row, Section
 from harness.reporting.tables import cell, percent
@@ -39,7 +40,6 @@ LONGEST_MARK: Final = 64  # that a table shows whole
 WIDTH: Final = 160  # of a forest plot, in its own units
 MARGIN: Final = 6
 HARDLY: Final = 0.001  # a mean change of which no size is given
-STEPS: Final = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5)
 
 
 class Axis(NamedTuple):
@@ -55,9 +55,7 @@ class Axis(NamedTuple):
     @property
     def ticks(self) -> list[float]:
         """Two to four round values on it."""
-        step = next((step for step in STEPS if (self.high - self.low) / step <= 4), 1.0)
-        numbers = range(round(self.low / step) - 1, round(self.high / step) + 2)
-        return [number * step for number in numbers if self.low <= number * step <= self.high]
+        return round_values(self.low, self.high, most=4)
 
 
 @dataclass(frozen=True, eq=False)

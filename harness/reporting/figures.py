@@ -30,11 +30,11 @@ def _scale(low: float, high: float, start: float, end: float) -> Scale:
     return lambda value: round(start + (end - start) * (value - low) / ((high - low) or 1), 1)
 
 
-def round_values(low: float, high: float) -> list[float]:
-    """Four to ten values that people would choose for an axis."""
+def round_values(low: float, high: float, most: int = 8) -> list[float]:
+    """Values that people would choose for an axis, at most so many steps apart."""
     span = high - low or 1
     unit = 10 ** math.floor(math.log10(span / 4))
-    step = next(factor * unit for factor in (1, 2, 5, 10) if span / (factor * unit) <= 8)
+    step = next(factor * unit for factor in (1, 2, 5, 10) if span / (factor * unit) <= most)
     return [round(i * step, 10) for i in range(math.ceil(low / step), math.floor(high / step) + 1)]
 
 

@@ -108,20 +108,20 @@ def render(
             nothing_measured=not any(one.counts["reproduced"] or one.counts["differs"] for one in papers),
             style=style,
             script=script,
-            hashes=(_csp_hash(style), _csp_hash(script)),
+            hashes=(csp_hash(style), csp_hash(script)),
         )
     )
 
 
+def templates_in(folder: Path) -> Environment:
+    """The templates of a folder; what they print is escaped."""
+    loader = FileSystemLoader(folder)
+    return Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+
+
 def _environment() -> Environment:
     """Templates, with what does not depend on the records."""
-    environment = Environment(
-        loader=FileSystemLoader(TEMPLATES),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = templates_in(TEMPLATES)
     # What is embedded as JSON cannot end its element or open a comment: `tojson` escapes what could.
     environment.policies["json.dumps_kwargs"] = {"sort_keys": True, "separators": (",", ":"), "allow_nan": False}
     environment.globals |= {
@@ -179,7 +179,7 @@ def _template(name: str) -> str:
     return (TEMPLATES / name).read_text(encoding="utf-8")
 
 
-def _csp_hash(text: str) -> str:
+def csp_hash(text: str) -> str:
     """The page's policy admits this text and no other, so no text from a record can ever run."""
     return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}"
 

@@ -164,7 +164,7 @@ class Ranked(NamedTuple):
     """The tables, ranked by paired tests, and what the evidence beside the records adds."""
 
     sections: list[Section]
-    left_out: list[tuple[str, str]]  # file, reason; grows where evidence turns out damaged
+    left_out: list[tuple[str, str]]  # file, reason
     read: ReadEvidence
 
 
@@ -183,13 +183,7 @@ def ranked_sections(collected: Collected, sources: Sources | None = None) -> Ran
     paths = {label(path): path for path, _ in collected.records}
 
     def read(run: RunResult) -> Evidence | None:
-        path = evidence_path(paths[run.path])
-        try:
-            return read_evidence(path, run.record)
-        except UserError as error:
-            if (why := (label(path), label(str(error)))) not in left_out:  # tables and studies both read it
-                left_out.append(why)
-            return None
+        return read_evidence(evidence_path(paths[run.path]), run.record)
 
     same = read_same_code() if sources.current else {}
     lacking = {path: f"not fully checked: {reason}" for path, reason in collected.unchecked}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from dataclasses import replace
 from typing import Any
 
@@ -14,11 +13,11 @@ from harness.base.errors import UserError, lookup, unknown
 from harness.base.screen import console, table
 from harness.metrics.selection import SELECTION_RULES
 from harness.records.collect import Collected
-from harness.records.schema import Record
 from harness.reporting import tables
 from harness.reporting.report import ranked_sections, sources
 from harness.reporting.summary import Section
 from harness.reporting.tables import Value
+from harness.spec.suites import members
 
 FORMATS = ("table", "md", "csv", "json")
 
@@ -32,8 +31,9 @@ def show(collected: Collected, suite: str, selection: str, form: str) -> None:
     lookup("selection rule", selection, SELECTION_RULES, where="--selection")
     if form not in FORMATS:
         raise unknown("format", form, FORMATS, where="--format")
-    chosen = [(path, r) for path, r in collected.records if not suite or _belongs(r, suite)]
-    sections, left_out, _ = ranked_sections(replace(collected, records=chosen), sources())
+    inside = members(suite) if suite else lambda *_: True
+    chosen = [(path, r) for path, r in collected.records if inside(r.split, r.dataset, r.entry)]
+    sections = ranked_sections(replace(collected, records=chosen), sources()).sections
     if not sections:
         how = f"`ltbench campaign {suite}` makes some" if suite not in ("", "default") else "`make repro` makes some"
         raise UserError(f"no record{f' of suite {suite!r}' if suite else ''} to show; {how}")
@@ -51,15 +51,6 @@ def show(collected: Collected, suite: str, selection: str, form: str) -> None:
             screen.print(_table(section, selection))
             for note in tables.notes(section):
                 screen.print(note, markup=False, highlight=False)
-    for _, reason in left_out[len(collected.left_out) :]:  # those of `collect` have been named
-        print(f"left out: {reason}", file=sys.stderr)
-
-
-def _belongs(record: Record, suite: str) -> bool:
-    from harness.spec.suites import entries_for, get_suite
-
-    wanted = get_suite(suite)
-    return record.split in wanted.splits and record.entry in map(str, entries_for(wanted, record.dataset))
 
 
 def _data(section: Section, rule: str) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from harness.base.errors import lookup
 from harness.base.files import write_text
 from harness.records.collect import SPLITS, Collected
+from harness.reporting.exports import croissant, every_eval
 from harness.reporting.report import sources
 from harness.reporting.site.config import Site
 from harness.reporting.site.content import build_content
@@ -32,26 +33,14 @@ def export(form: str, out: Path, records: Callable[[], Collected], site: Site) -
     return paths
 
 
-def _every_eval(records: Callable[[], Collected], site: Site) -> Files:
-    from harness.reporting.exports import every_eval
-
-    return every_eval.files(build_content(records(), sources(), site))
-
-
 def _hub(records: Callable[[], Collected], site: Site) -> Files:
     from harness.reporting.exports import hub  # imports huggingface_hub
 
     return hub.files(build_content(records(), sources(), site))
 
 
-def _croissant(_: object, site: Site) -> Files:
-    from harness.reporting.exports import croissant
-
-    return croissant.files(SPLITS, site)
-
-
 FORMATS: dict[str, Callable[[Callable[[], Collected], Site], Files]] = {
-    "every-eval-ever": _every_eval,
+    "every-eval-ever": lambda records, site: every_eval.files(build_content(records(), sources(), site)),
     "hub": _hub,
-    "croissant": _croissant,
+    "croissant": lambda _, site: croissant.files(SPLITS, site),
 }

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import re
-from base64 import b64encode
 from collections.abc import Iterator, Sequence
-from functools import cache, cached_property
-from hashlib import sha256
+from functools import cached_property
 from itertools import groupby, pairwise
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from harness.base.files import sha256_bytes
@@ -22,19 +19,14 @@ from harness.records.schema import HEADLINE
 from harness.reporting import tables
 from harness.reporting.comparison import STATUSES
 from harness.reporting.drawer import BADGES, TIERS, flat, run_facts
+from harness.reporting.html import csp_hash, templates_in
 from harness.reporting.methods import MethodView, commands
 from harness.reporting.site.content import Content, FilledBoard, RunPage, address
 from harness.reporting.site.feed import news
 from harness.reporting.site.versions import Changes, Manifest, changes, day
 
 TEMPLATES = Path(__file__).parent / "templates"
-
-
-@cache
-def _environment() -> Environment:
-    """One for all sites of a process, so that each template is compiled once."""
-    loader = FileSystemLoader(TEMPLATES)
-    return Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+ENVIRONMENT = templates_in(TEMPLATES)  # one for all sites of a process, so that each template is compiled once
 
 
 class Pages:
@@ -59,7 +51,7 @@ class Pages:
             "badges": BADGES,
             "tiers": TIERS,
             "style": self._style,
-            "hash": f"sha256-{b64encode(sha256(self._style.encode()).digest()).decode()}",
+            "hash": csp_hash(self._style),
             "address": address,
             "cell": tables.cell,
             "commands": commands,
@@ -71,7 +63,7 @@ class Pages:
         }
 
     def _render(self, template: str, up: str, **values: Any) -> str:
-        return _environment().get_template(template).render(**self._shared, up=up, **values)
+        return ENVIRONMENT.get_template(template).render(**self._shared, up=up, **values)
 
     def all(self) -> Iterator[tuple[str, str]]:
         """Every page but the boards', by its address below the site."""

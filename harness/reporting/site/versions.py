@@ -160,26 +160,24 @@ def moved(older: Iterable[RowFacts], newer: Iterable[RowFacts]) -> tuple[list[Mo
     old, new = ({(one.board, one.table, one.row): one for one in rows} for rows in (older, newer))
     every = [Move(old.get(key), new.get(key)) for key in sorted({*old, *new})]
     comings = [move for move in every if move.before is None or move.after is None]
-    room = [move for move in every if _rank(move.before) != _rank(move.after) and _makes_room(move, comings)]
-    moves = [
-        move for move in every if move in comings or (_rank(move.before) != _rank(move.after) and move not in room)
-    ]
-    return moves, len(room)
+    moves, made_room = [], 0
+    for move in every:
+        before, after = move.before, move.after
+        if before and after and before.rank != after.rank and _makes_room(before, after, comings):
+            made_room += 1
+        elif before is None or after is None or before.rank != after.rank:
+            moves.append(move)
+    return moves, made_room
 
 
-def _rank(row: RowFacts | None) -> int | None:
-    return row.rank if row else None
-
-
-def _makes_room(move: Move, comings: Iterable[Move]) -> bool:
-    """Whether its rank changed by just the rows that came above it, less those that went."""
-    before, after = _rank(move.before), _rank(move.after)
-    if before is None or after is None:
+def _makes_room(before: RowFacts, after: RowFacts, comings: Iterable[Move]) -> bool:
+    """Whether a row's rank changed by just the rows that came above it, less those that went."""
+    if before.rank is None or after.rank is None:
         return False
-    same_table = [one for one in comings if (one.row.board, one.row.table) == (move.row.board, move.row.table)]
-    came = sum(one.after is not None and (one.after.rank or math.inf) < after for one in same_table)
-    went = sum(one.before is not None and (one.before.rank or math.inf) < before for one in same_table)
-    return after - before == came - went
+    same_table = [one for one in comings if (one.row.board, one.row.table) == (after.board, after.table)]
+    came = sum(one.after is not None and (one.after.rank or math.inf) < after.rank for one in same_table)
+    went = sum(one.before is not None and (one.before.rank or math.inf) < before.rank for one in same_table)
+    return after.rank - before.rank == came - went
 
 
 @dataclass(frozen=True)

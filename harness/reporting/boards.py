@@ -14,7 +14,6 @@ from typing import Final, NamedTuple
 from harness.base.errors import UserError
 from harness.metrics.shots import GROUPS
 from harness.records.schema import HEADLINE
-from harness.reporting.costs import reference_of
 from harness.reporting.figures import round_values
 from harness.reporting.pictures import stage_epochs
 from harness.reporting.summary import EARLIER_CODE, OTHER_CODE, RULES, Metric, Row, Section
@@ -160,7 +159,7 @@ class Board:
     @property
     def zero(self) -> float | None:
         """The accuracy of cross-entropy, where it lies on the axis."""
-        stat = base.stats[HEADLINE]["all"] if (base := self.reference()) else None
+        stat = base.stats[HEADLINE]["all"] if (base := self.section.reference) else None
         return stat.mean if stat and self.axis and self.axis.low <= stat.mean <= self.axis.high else None
 
     @property
@@ -188,8 +187,7 @@ class Board:
 
     def heads(self, rule: str) -> list[Row]:
         """The rows that stand for their methods and have a rank at a selection rule."""
-        rows = (self.section.rows[head] for head in self.section.families)
-        return [row for row in rows if row.places.get(rule)]
+        return [row for row in self.section.heads if row.places.get(rule)]
 
     def surprises(self, named: Callable[[str], str]) -> dict[str, str]:
         """Key of a row -> why it has its rank, where the row above looks no better and has another one."""
@@ -215,10 +213,6 @@ class Board:
         if abs(gain) < HARDLY:
             return f"{text}. All changes by less than {percent(HARDLY, 1)} points on average."
         return f"{text}. All {'falls' if gain < 0 else 'rises'} by {percent(abs(gain), 1)} points on average."
-
-    def reference(self) -> Row | None:
-        """The row of cross-entropy, which others are held against."""
-        return reference_of(self.section)
 
 
 def boards_of(sections: Iterable[Section]) -> list[Board]:

@@ -12,21 +12,14 @@ from types import MappingProxyType
 from typing import Any
 
 from harness.reporting.speed import SpeedReport
-from harness.reporting.summary import Row, Section
+from harness.reporting.summary import Row
 
 StepTimes = Mapping[tuple[str, str], float]  # method and stage -> time for a training image, over cross-entropy's
-REFERENCE = "ce"  # the method that costs are relative to
 
 
 def step_times(speed: Iterable[SpeedReport]) -> dict[tuple[str, str], float]:
     """Of the first file that has them: ratios of two machines don't mix."""
     return next((report.steps for report in speed if report.steps), {})
-
-
-def reference_of(section: Section) -> Row | None:
-    """The row of cross-entropy, which others are held against."""
-    rows = (section.rows[head] for head in section.families)
-    return next((row for row in rows if row.first.method == REFERENCE and row.ok_runs), None)
 
 
 def cost(row: Row, reference: Row | None, times: StepTimes = MappingProxyType({})) -> dict[str, Any]:
@@ -51,14 +44,13 @@ def cost(row: Row, reference: Row | None, times: StepTimes = MappingProxyType({}
 
 def _seconds(row: Row) -> list[float]:
     """Of training, by seed, where they are known."""
-    found = (run.costs.get("train_seconds") for run in row.runs if run.record.status == "ok")
-    return [float(s) for s in found if isinstance(s, int | float) and math.isfinite(s) and s > 0]
+    return [seconds for seconds in row.costs("train_seconds") if seconds > 0]
 
 
 def _loads(row: Row) -> set[tuple[str, int]]:
     """The devices of its runs, each with how many shared it; alone, or with a core for each thread, counts as one."""
     found = set()
-    for run in (run for run in row.runs if run.record.status == "ok"):
+    for run in row.finished:
         threads, cores, beside = (_whole(run.costs.get(key)) for key in ("threads", "cpus", "runs_at_once"))
         device = str(run.costs.get("device", ""))
         found.add((device, 1 if device.startswith("CPU") and beside * threads <= cores else beside))
@@ -83,7 +75,7 @@ def relative_cost(row: Row, against: Row, times: StepTimes) -> float | None:
 def _work(row: Row, times: StepTimes) -> float | None:
     """Images times the time for each, over all stages; the median of the row's runs."""
     found = []
-    for run in (one for one in row.runs if one.record.status == "ok"):
+    for run in row.finished:
         stages = run.costs.get("stages")
         images = {stage: _images(costs) for stage, costs in stages.items()} if isinstance(stages, Mapping) else {}
         if images and all(not count or (row.name, stage) in times for stage, count in images.items()):

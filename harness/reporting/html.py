@@ -18,7 +18,7 @@ from harness.metrics.shots import POLICIES
 from harness.records.schema import HEADLINE
 from harness.reporting import drawer, tables
 from harness.reporting.boards import TRACKS, Board, display_name, interval, short_mark, split_marks, warns
-from harness.reporting.costs import REFERENCE, StepTimes
+from harness.reporting.costs import StepTimes
 from harness.reporting.costs import cost as training
 from harness.reporting.figures import pictures
 from harness.reporting.methods import MethodView, commands
@@ -37,7 +37,7 @@ from harness.reporting.studies import (
     ranked,
     usual_study,
 )
-from harness.reporting.summary import COSTS, METRICS, RULES, Cost, Row, Stat
+from harness.reporting.summary import COSTS, METRICS, REFERENCE, RULES, Cost, Row, Stat
 
 TEMPLATES = Path(__file__).parent / "templates"
 SCRIPTS = ("state", "search", "boards", "charts", "pictures", "methods", "compare", "papers", "copying", "start")
@@ -216,7 +216,7 @@ def _costs_of(board: Board, times: StepTimes) -> list[Cost]:
 
 def _cost(board: Board, row: Row, cost: Cost, times: StepTimes) -> Shown:
     """Time as a multiple of cross-entropy's; other costs as measured."""
-    found = training(row, board.reference(), times)
+    found = training(row, board.section.reference, times)
     if cost.key == "wall_seconds":
         ratio = found["time"]
         return Shown(f"{ratio:.2f}\N{MULTIPLICATION SIGN}", ratio, "" if found["steps"] else WALL) if ratio else Shown()
@@ -275,8 +275,7 @@ class Findings(NamedTuple):
     @property
     def partial(self) -> str:
         """How many of the table's methods are held against cross-entropy, where that is not all of them."""
-        section = self.board.section
-        others = {section.rows[head].first.method for head in section.families} - {REFERENCE}
+        others = {row.first.method for row in self.board.section.heads} - {REFERENCE}
         pairs = [one.contrast for study in self.studies for one in study.measured if one.over_all]
         held = {one.row.partition("-")[0] for one in pairs if one.against == REFERENCE} & others
         return f"{len(held)} of {len(others)} methods; the others in Compare" if held < others else ""

@@ -9,15 +9,12 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
-from harness.base.errors import UserError
-from harness.metrics.shots import group_of_class
 from harness.records.schema import HEADLINE
 from harness.reporting.boards import Board
 from harness.reporting.comparison import STATUSES, Comparison, Status
-from harness.reporting.costs import REFERENCE
 from harness.reporting.paper_tables import FilledTable
 from harness.reporting.significance import Classes, Effect, RunsOfRow, effect
-from harness.reporting.summary import Row
+from harness.reporting.summary import REFERENCE, Row
 from harness.reporting.tables import percent, points
 from harness.reporting.views import ReadEvidence, correct_at, evidence_of
 
@@ -146,14 +143,7 @@ class _Facts:
         ours, theirs = self._of(row), self._of(against)
         if not ours or not theirs or not np.array_equal(ours[1], theirs[1]):
             return None
-        protocol, classes = board.section.protocol, None
-        if score != "all":
-            try:
-                groups = np.array(group_of_class(protocol.class_counts, protocol.shot_policy))
-            except UserError:  # a policy of another version
-                return None
-            classes = np.flatnonzero(groups == score).tolist()
-        return effect(ours[0], theirs[0], ours[1], classes)
+        return effect(ours[0], theirs[0], ours[1], board.section.classes(score))
 
     def _of(self, row: Row) -> tuple[RunsOfRow, Classes] | None:
         if row.key not in self._bits:
@@ -166,7 +156,7 @@ class _Facts:
 def _rare_classes(boards: Sequence[Board], everywhere: set[str], facts: _Facts) -> Finding | None:
     """Who is best in the few-shot classes, where most of them are, what intervals say of its lead, and its price."""
     board = next(iter(boards), None)
-    base = board.reference() if board else None
+    base = board.section.reference if board else None
     rows = sorted(_measured(board, "few"), key=lambda row: -_mean(row, "few")) if board else []
     if board is None or base is None or len(rows) < 2 or base not in rows or rows[0] is base:
         return None
@@ -202,7 +192,7 @@ def _everywhere(boards: Sequence[Board], facts: _Facts) -> Finding | None:
     """Which methods beat cross-entropy over all classes in every table they share."""
     verdicts: dict[str, list[str]] = {}
     rows: dict[str, Row] = {}
-    used = [(board, base) for board in boards if (base := board.reference()) and len(_measured(board, "all")) > 1]
+    used = [(board, base) for board in boards if (base := board.section.reference) and len(_measured(board, "all")) > 1]
     for board, base in used:
         for row in _measured(board, "all"):
             if row is not base and (found := facts.effect(board, row, base, "all")):
@@ -245,8 +235,7 @@ def _published(coverage: Mapping[Status, int]) -> Finding | None:
 
 def _measured(board: Board, score: str) -> list[Row]:
     """The rows that stand for their methods and have a value."""
-    rows = (board.section.rows[head] for head in board.section.families)
-    return [row for row in rows if row.stats[HEADLINE][score]]
+    return [row for row in board.section.heads if row.stats[HEADLINE][score]]
 
 
 def _mean(row: Row, score: str) -> float:
@@ -283,7 +272,7 @@ def heat_map(boards: Sequence[Board]) -> HeatMap:
 
 def _cells(column: Column) -> dict[str, HeatCell]:
     rows, score = _measured(column.board, column.score), column.score
-    base = column.board.reference()
+    base = column.board.section.reference
     values = {row.first.method: _mean(row, score) for row in rows}
     zero = _mean(base, score) if base else min(values.values())
     reach = max(abs(value - zero) for value in values.values()) or 1.0

@@ -13,13 +13,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from harness.base.errors import UserError
 from harness.metrics.selection import SELECTION_RULES
 from harness.metrics.shots import GROUPS as SHOTS
-from harness.metrics.shots import group_of_class
 from harness.records.evidence import Evidence
 from harness.records.schema import HEADLINE, Record
-from harness.reporting.costs import StepTimes, cost, reference_of
+from harness.reporting.costs import StepTimes, cost
 from harness.reporting.summary import METRICS, Confusion, Curve, Row, Section, Stat
 from harness.reporting.tables import percent
 
@@ -85,21 +83,17 @@ def board(section: Section, names: Sequence[str] = (), times: StepTimes = Mappin
     """
     counts = section.protocol.class_counts
     order = by_frequency(counts)
-    try:
-        groups = group_of_class(counts, section.protocol.shot_policy)
-    except UserError:  # a policy of another version: the pictures go without its groups
-        groups = ["" for _ in counts]
     most = max(MOST_NAMED, MOST_VALUES // (len(SELECTION_RULES) * len(section.rows)))
     bins = groups_of(order, most, most)
     called = _called(names, len(counts))
-    reference = reference_of(section)
+    reference = section.reference
     return {
         "title": f"{section.protocol.split}, {section.protocol.track} track",
         "classes": [some[0] if len(some) == 1 else -1 for some in bins],
         "names": [called[some[0]] if len(some) == 1 else f"{len(some)} classes" for some in bins],
         "starts": np.cumsum([0, *map(len, bins)]).tolist(),
         "counts": [round(fmean(counts[c] for c in some)) for some in bins],
-        "groups": [groups[some[0]] for some in bins],
+        "groups": [section.groups[some[0]] for some in bins],
         "sizes": [section.protocol.groups.get(group, 0) for group in ("many", "medium", "few")],
         "heat": [_group(some, called, counts) for some in groups_of(order, MOST_NAMED, GROUPS)],
         "confused": {

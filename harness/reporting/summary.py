@@ -13,12 +13,13 @@ from functools import cached_property
 from typing import Any, Literal, NamedTuple, get_args
 
 from harness.metrics.selection import SELECTION_RULES
-from harness.metrics.shots import GROUPS
+from harness.metrics.shots import GROUPS, group_of_class
 from harness.records.check import Tier
 from harness.records.schema import HEADLINE, Record, Scores
 from harness.spec.recipes import overrides_between
 
 RULES = tuple(SELECTION_RULES)
+REFERENCE = "ce"  # the method that others are held against
 EARLIER_CODE = "earlier code, same bits on a small suite"  # notes of a run for which a footnote is enough
 OTHER_CODE = "measured with code"  # how one begins: of which version, and which it is now
 
@@ -138,10 +139,15 @@ class Row:
         """Whether a value of its recipe was chosen after its test part was seen."""
         return any(run.tuned for run in self.runs)
 
+    @cached_property
+    def finished(self) -> tuple[RunResult, ...]:
+        """The runs with a result."""
+        return tuple(run for run in self.runs if run.record.status == "ok")
+
     @property
     def ok_runs(self) -> int:
         """Number of runs with a result."""
-        return sum(run.record.status == "ok" for run in self.runs)
+        return len(self.finished)
 
     @property
     def tier(self) -> Tier:
@@ -159,11 +165,15 @@ class Row:
         found = self.stats[rule]["all"]
         return found.mean if found else None
 
+    def costs(self, key: str) -> list[float]:
+        """One of the costs of each run that has it, by seed."""
+        values = [run.costs.get(key) for run in self.finished]
+        numbers = [float(v) for v in values if isinstance(v, int | float) and not isinstance(v, bool)]
+        return [number for number in numbers if math.isfinite(number)]
+
     def cost(self, key: str) -> Stat | None:
         """One of the costs over the runs that have it."""
-        values = [run.costs.get(key) for run in self.runs if run.record.status == "ok"]
-        numbers = [float(v) for v in values if isinstance(v, int | float) and not isinstance(v, bool)]
-        return stat([number for number in numbers if math.isfinite(number)])
+        return stat(self.costs(key))
 
     @property
     def device(self) -> str:
@@ -212,6 +222,25 @@ class Section:
     def families(self) -> dict[int, list[int]]:
         """Index of the row of each method -> those of its variants."""
         return families(self.rows)
+
+    @property
+    def heads(self) -> list[Row]:
+        """The rows that stand for their methods."""
+        return [self.rows[head] for head in self.families]
+
+    @property
+    def reference(self) -> Row | None:
+        """The row of cross-entropy, which others are held against."""
+        return next((row for row in self.heads if row.first.method == REFERENCE and row.finished), None)
+
+    @cached_property
+    def groups(self) -> list[str]:
+        """Of each class: many, medium or few."""
+        return group_of_class(self.protocol.class_counts, self.protocol.shot_policy)
+
+    def classes(self, score: str) -> list[int] | None:
+        """Those whose mean accuracy a score is; None: it is over all images."""
+        return None if score == "all" else [c for c, group in enumerate(self.groups) if group == score]
 
     def best(self, rule: str, metric: Metric, digits: int, among: Iterable[int] | None = None) -> set[int]:
         """Indices of the rows (or of some) that print the best value of a column; empty when that tells none apart."""

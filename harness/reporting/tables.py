@@ -12,7 +12,7 @@ from typing import NamedTuple, TypeAlias
 from harness.metrics.shots import GROUPS
 from harness.records.schema import HEADLINE
 from harness.reporting.comparison import Beside, Comparison
-from harness.reporting.costs import StepTimes, cost, reference_of
+from harness.reporting.costs import StepTimes, cost
 from harness.reporting.paper_tables import FilledTable
 from harness.reporting.significance import Effect
 from harness.reporting.summary import METRICS, Metric, Row, Section, Stat
@@ -192,7 +192,7 @@ def leaderboard_csv(
                 start = [p.split, p.track, rule, str(row.ranks[rule] or ""), first.method, first.variant]
                 numbers = [number for m in metrics for number in _csv_stat(row.stats[rule][m.key])]
                 bounds = (row.interval if rule == HEADLINE else None) or (None, None)  # its 95 % interval
-                time = cost(row, reference_of(section), times)["time"]
+                time = cost(row, section.reference, times)["time"]
                 numbers += [*map(_csv_number, bounds), "" if time is None else f"{time:.2f}"]
                 numbers += [str(row.places.get(rule) or ""), p.dataset]
                 ends = [p.shot_policy, p.split_sha256, first.recipe_sha256, "; ".join(row.marks)]

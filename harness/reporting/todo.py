@@ -9,10 +9,10 @@ from typing import Final
 from harness.reading.profiles import exponential_class_counts
 from harness.reporting.claims import TRACK, Claim
 from harness.reporting.comparison import PROFILED, Todo, backbone_identity, dataset_identity
-from harness.reporting.costs import REFERENCE, step_times
+from harness.reporting.costs import step_times
 from harness.reporting.drawer import RecipeValues, ResolveRecipe
 from harness.reporting.speed import SpeedReport
-from harness.reporting.summary import Section
+from harness.reporting.summary import REFERENCE, Section
 from harness.spec.entries import Entry
 from harness.splits.store import available_datasets, get_dataset
 

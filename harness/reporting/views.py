@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from harness.base.errors import UserError
-from harness.metrics.shots import GROUPS, group_of_class
+from harness.metrics.shots import GROUPS
 from harness.records.evidence import Evidence
 from harness.records.schema import HEADLINE
 from harness.reporting.pictures import confusion
@@ -33,21 +33,21 @@ Floats = npt.NDArray[np.floating[Any]]
 def with_evidence(section: Section, read: ReadEvidence) -> Section:
     """The section with what the evidence of its runs says; only what is shown is kept."""
     found = [evidence_of(row, read) for row in section.rows]
-    by_run = {run.record.run_key: found[i][run.record.seed] for i, run in _with(section, found)}
-    ties = _tested(section, found, range(len(found)))
-    places = _tested(section, found, list(section.families)) if len(section.families) < len(found) else ties
+    runs = [(run.record, evidence) for row, evidence in zip(section.rows, found, strict=True) for run in row.finished]
+    by_run = {record.run_key: evidence[record.seed] for record, evidence in runs if record.seed in evidence}
+    ranks, p = _tested(section, found, range(len(found)))
+    heads = list(section.families)
+    places, place_p = _tested(section, found, heads) if len(heads) < len(found) else (ranks, p)
     bits = [correct_at(HEADLINE, evidence) for evidence in found]
     rows = []
     for i, row in enumerate(section.rows):
         evidence = list(found[i].values())
-        ranks, p = _of_row(ties, i)
-        of_methods, place_p = _of_row(places, i) if row.places else ({}, {})
         seen = replace(
             row,
-            ranks=row.ranks | ranks,
-            p=p,
-            places=row.places | of_methods,
-            place_p=place_p,
+            ranks=row.ranks | ranks[i],
+            p=p[i],
+            places=row.places | places[i],
+            place_p=place_p[i],
             interval=interval(bits[i], evidence[0].targets) if evidence else None,
             curves=_curves([one.curves for one in evidence]),
             first_curves=_curves(_first_stages(row, found[i], by_run)),
@@ -63,14 +63,8 @@ def with_evidence(section: Section, read: ReadEvidence) -> Section:
 
 def evidence_of(row: Row, read: ReadEvidence) -> dict[int, Evidence]:
     """By seed."""
-    found = {run.record.seed: read(run) for run in row.runs if run.record.status == "ok"}
+    found = {run.record.seed: read(run) for run in row.finished}
     return {seed: evidence for seed, evidence in found.items() if evidence is not None}
-
-
-def _with(section: Section, found: Sequence[Mapping[int, Evidence]]) -> Iterator[tuple[int, RunResult]]:
-    """The runs that have evidence, each with the index of its row."""
-    for i, row in enumerate(section.rows):
-        yield from ((i, run) for run in row.runs if run.record.seed in found[i] and run.record.status == "ok")
 
 
 def _first_stages(row: Row, evidence: Mapping[int, Evidence], by_run: Mapping[str, Evidence]) -> list[Curves]:
@@ -79,7 +73,7 @@ def _first_stages(row: Row, evidence: Mapping[int, Evidence], by_run: Mapping[st
     Evidence has them itself, or there is a row of that run.
     """
     found: list[Curves] = []
-    for run in (run for run in row.runs if run.record.status == "ok" and len(run.record.stages) > 1):
+    for run in (run for run in row.finished if len(run.record.stages) > 1):
         own, other = evidence.get(run.record.seed), by_run.get(run.record.stage1_key)
         found.append(own.first if own and own.first else other.curves if other else {})
     return found if all(found) else []
@@ -91,28 +85,24 @@ def correct_at(rule: str, evidence: Mapping[int, Evidence]) -> dict[int, npt.NDA
     return {seed: correct for seed, correct in bits.items() if correct is not None}
 
 
-Ties: TypeAlias = dict[str, dict[int, tuple[int, float]]]  # selection rule -> row -> rank and p
+def _tested(
+    section: Section, found: list[dict[int, Evidence]], among: Sequence[int]
+) -> tuple[dict[int, dict[str, int | None]], dict[int, dict[str, float]]]:
+    """Ranks and p among some of the rows, by row and selection rule, at the rules at which there is a test.
 
-
-def _tested(section: Section, found: list[dict[int, Evidence]], among: Sequence[int]) -> Ties:
-    """Ranks among some of the rows, at the rules at which there is a test."""
-    return {rule: of_rule for rule in section.rules() if (of_rule := _ties(section, found, rule, among))}
-
-
-def _of_row(ties: Ties, index: int) -> tuple[dict[str, int | None], dict[str, float]]:
-    """Rank and p at each rule; a row that was not tested has no rank beside rows that were."""
-    tied = {rule: by_row.get(index, (None, math.nan)) for rule, by_row in ties.items()}
-    return {rule: rank for rule, (rank, _) in tied.items()}, {r: p for r, (_, p) in tied.items() if not math.isnan(p)}
-
-
-def _ties(
-    section: Section, found: list[dict[int, Evidence]], rule: str, among: Sequence[int]
-) -> dict[int, tuple[int, float]]:
-    """Rank and p of each row that was tested; nan where there is nothing to test against."""
-    means = {i: mean for i in among if (mean := section.rows[i].mean(rule)) is not None}
-    order = sorted(means, key=lambda i: (-means[i], i))
-    groups = tie_groups([correct_at(rule, found[i]) for i in order])
-    return {i: (int(groups.rank[at]), float(groups.p[at])) for at, i in enumerate(order) if groups.tested[at]}
+    A row that was not tested has no rank beside rows that were, and no p where there is nothing to test against.
+    """
+    ranks: dict[int, dict[str, int | None]] = defaultdict(dict)
+    p: dict[int, dict[str, float]] = defaultdict(dict)
+    for rule in section.rules():
+        means = {i: mean for i in among if (mean := section.rows[i].mean(rule)) is not None}
+        order = sorted(means, key=lambda i: (-means[i], i))
+        ties = tie_groups([correct_at(rule, found[i]) for i in order])
+        for at, i in enumerate(order if ties.tested.any() else ()):
+            ranks[i][rule] = int(ties.rank[at]) if ties.tested[at] else None
+            if not math.isnan(ties.p[at]):
+                p[i][rule] = float(ties.p[at])
+    return ranks, p
 
 
 def _pairs(bits: list[dict[int, npt.NDArray[np.bool_]]]) -> list[list[float | None]]:
@@ -125,13 +115,9 @@ def _differences(
     """Of the rows whose runs have all left predictions, since the others' means are of more runs."""
     whole = [right if len(right) == row.ok_runs else {} for row, right in zip(section.rows, bits, strict=True)]
     targets = [evidence.targets for runs in found for evidence in runs.values()]
-    try:
-        groups = group_of_class(section.protocol.class_counts, section.protocol.shot_policy)
-    except UserError:  # a policy of another version
-        return {}
     differences = {}
     for score in ("all", *GROUPS) if targets else ():
-        classes = None if score == "all" else [index for index, group in enumerate(groups) if group == score]
+        classes = section.classes(score)
         if classes is None or classes:
             means, halves = pair_effects(whole, targets[0], classes)
             differences[score] = [

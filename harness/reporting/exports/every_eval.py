@@ -70,7 +70,7 @@ def _source(site: Site) -> dict[str, Any]:
 
 
 def _result(section: Section, row: Row, one: Measured) -> dict[str, Any]:
-    protocol, runs = section.protocol, [run.record for run in row.runs if run.record.status == "ok"]
+    protocol, runs = section.protocol, [run.record for run in row.finished]
     deviation = {} if one.stat.std is None else {"standard_deviation": round(one.stat.std, 6)}
     return {
         "evaluation_name": f"{protocol.split}: {one.title}",

@@ -37,7 +37,7 @@ def finished(sections: list[Section]) -> Iterator[tuple[Section, Row]]:
 def numbers(section: Section, row: Row) -> Iterator[Measured]:
     """The numbers of a row; a group without classes has none."""
     policy = section.protocol.shot_policy
-    meaning = POLICIES[policy][0] if policy in POLICIES else policy
+    meaning, _ = POLICIES[policy]
     groups = {
         group: (f"{group.capitalize()}-shot accuracy", f"mean over {group}-shot classes ({policy}: {meaning})")
         for group in GROUPS

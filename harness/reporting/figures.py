@@ -11,6 +11,7 @@ from html import escape
 from pathlib import Path
 
 from harness.base.files import write_text
+from harness.reporting.pictures import by_frequency
 from harness.reporting.significance import Effect
 from harness.reporting.studies import SCORES, MeasuredContrast, StudyResult
 
@@ -100,7 +101,7 @@ def _bar(found: Effect, x: Scale, y: float, colour: str) -> str:
 
 def by_class(quantities: Mapping[str, Sequence[float]], counts: Sequence[int], title: str) -> str:
     """A quantity of each class against its number of training images, on a logarithmic axis."""
-    order = sorted(range(len(counts)), key=lambda c: (-counts[c], c))
+    order = by_frequency(counts)
     rows = list(quantities.items())[:MOST_LINES]
     values = [value for _, of_class in rows for value in of_class]
     ticks = round_values(min(values), max(values))

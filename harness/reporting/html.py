@@ -186,9 +186,8 @@ def csp_hash(text: str) -> str:
 
 def _cell(stat: Stat | None, *, signed: bool = False) -> tuple[str, str]:
     """Mean and deviation apart, so that the page can set them differently; "" for no deviation."""
-    if stat is None:
-        return tables.NONE, ""
-    return _percent(stat.mean, signed=signed), "" if stat.std is None else _percent(stat.std)
+    mean, std = tables.mean_and_std(stat, DIGITS, signed) if stat else (tables.NONE, "")
+    return _minus(mean), std
 
 
 def _percent(value: float, *, signed: bool = False) -> str:

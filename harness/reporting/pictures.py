@@ -19,12 +19,13 @@ from harness.records.evidence import Evidence
 from harness.records.schema import HEADLINE, Record
 from harness.reporting.costs import StepTimes, cost
 from harness.reporting.summary import METRICS, Confusion, Curve, Row, Section, Stat
-from harness.reporting.tables import percent
+from harness.reporting.tables import mean_and_std
 
 MOST_VALUES = 40_000  # class accuracies that the page carries of a board; of more, neighbours in frequency go together
 MOST_NAMED = 20  # classes that a confusion shows one by one
 GROUPS = 10  # of classes with about the same frequency, where there are more
 MOST_PAIRS = 12  # confusions of one class with another that are listed
+TAIL, CONFUSED_WITH = 10, 3  # the rarest classes, and how many their images are taken for, that are listed
 COMPARED = tuple(metric.key for metric in METRICS if metric.best)
 DIGITS = 1
 
@@ -64,7 +65,13 @@ def confusion(evidence: Sequence[Evidence], counts: Sequence[int]) -> Confusion 
     shares = np.where(true == taken, 0, hits / np.bincount(true, hits, size)[true])
     worst = [at for at in np.argsort(-shares, kind="stable")[:MOST_PAIRS] if shares[at] > 0]
     pairs = [(int(true[at]), int(taken[at]), float(shares[at])) for at in worst]
-    return Confusion(_shares(pooled).tolist(), pairs)
+    rarest = []
+    for c in sorted(range(size), key=lambda c: (counts[c], c))[:TAIL]:
+        of_class = np.flatnonzero(true == c)
+        most = of_class[np.argsort(-hits[of_class], kind="stable")[:CONFUSED_WITH]]
+        found = [(int(taken[at]), round(float(hits[at] / hits[of_class].sum()), 4)) for at in most]
+        rarest += [(c, found)] if found else []
+    return Confusion(_shares(pooled).tolist(), pairs, rarest)
 
 
 def _shares(hits: Floats) -> Floats:
@@ -140,7 +147,7 @@ def _series(row: Row, bins: Sequence[Sequence[int]], index: int, head: bool) -> 
         "stages": len(row.first.stages),
         "planned": [stage_epochs(row.first, stage) for stage in row.first.stages],
         "quantities": {name: _points(values, bins, _four) for name, values in row.quantities.items()},
-        "confusions": row.confusions if all(len(some) == 1 for some in bins) else [],
+        "confusions": row.confusion.rarest if row.confusion and all(len(some) == 1 for some in bins) else [],
         "heat": row.confusion and [[_percent(share) for share in line] for line in row.confusion.shares],
         "confused": row.confusion and [[c, k, round(100 * share)] for c, k, share in row.confusion.pairs],
     }
@@ -160,8 +167,7 @@ def _mean(stat: Stat | None) -> float | None:
 
 
 def _score(stat: Stat | None) -> tuple[str, str] | None:
-    """Mean and deviation as they are printed; "" for no deviation."""
-    return stat and (percent(stat.mean, DIGITS), "" if stat.std is None else percent(stat.std, DIGITS))
+    return stat and mean_and_std(stat, DIGITS)
 
 
 def _curves(curves: dict[str, Curve]) -> dict[str, list[list[float]]]:

@@ -84,10 +84,12 @@ class Confusion:
 
     shares: of the images of a class, or of a group of classes, (true, predicted).
     pairs: single classes that are most often taken for another: true class, predicted class, share.
+    rarest: the rarest classes, each with the classes that its images are most often taken for, and their shares.
     """
 
     shares: list[list[float]]
     pairs: list[tuple[int, int, float]]
+    rarest: list[tuple[int, list[tuple[int, float]]]] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -118,8 +120,6 @@ class Row:
     curves: dict[str, Curve] = field(default_factory=dict)  # loss, test, val; of the last stage
     first_curves: dict[str, Curve] = field(default_factory=dict)  # of stage 1, where it is stored
     quantities: dict[str, list[float]] = field(default_factory=dict)  # mean over seeds of each class, in class order
-    confusions: list[tuple[int, list[tuple[int, float]]]] = field(default_factory=list)
-    """The rarest classes, each with the classes that its test images are taken for and their shares, at `last`."""
     confusion: Confusion | None = None  # of all classes, at `last`
 
     @property

@@ -59,12 +59,14 @@ def published(value: float) -> str:
     return text if "." in text else f"{text}.0"
 
 
+def mean_and_std(stat: Stat, digits: int, signed: bool = False) -> tuple[str, str]:
+    """Both as people read them; "" for no deviation."""
+    return percent(stat.mean, digits, signed=signed), "" if stat.std is None else percent(stat.std, digits)
+
+
 def cell(stat: Stat | None, digits: int, signed: bool = False) -> str:
-    """Mean and deviation as people read them; "-" for what does not exist."""
-    if stat is None:
-        return NONE
-    mean = percent(stat.mean, digits, signed=signed)
-    return mean if stat.std is None else f"{mean} ± {percent(stat.std, digits)}"
+    """Mean and deviation in one text; "-" for what does not exist."""
+    return " ± ".join(filter(None, mean_and_std(stat, digits, signed))) if stat else NONE
 
 
 def header(section: Section, metric: Metric) -> str:

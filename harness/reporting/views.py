@@ -20,8 +20,6 @@ from harness.reporting.summary import Curve, Row, RunResult, Section
 from harness.reporting.tables import points
 
 MOST_PAIRS = 40  # rows of a table up to which every pair of them is tested for the compare view
-TAIL = 10  # rarest classes whose confusions are shown
-CONFUSED_WITH = 3
 CURVE_POINTS = 50
 
 ReadEvidence = Callable[[RunResult], Evidence | None]
@@ -52,7 +50,6 @@ def with_evidence(section: Section, read: ReadEvidence) -> Section:
             curves=_curves([one.curves for one in evidence]),
             first_curves=_curves(_first_stages(row, found[i], by_run)),
             quantities=_quantities(evidence, len(section.protocol.class_counts)),
-            confusions=_confusions(evidence, section.protocol.class_counts),
             confusion=confusion(evidence, section.protocol.class_counts),
         )
         rows.append(seen)
@@ -163,18 +160,3 @@ def _quantities(evidence: list[Evidence], num_classes: int) -> dict[str, list[fl
         for name, values in found.items()
         if all(value.shape == (num_classes,) and np.isfinite(value).all() for value in values)
     }
-
-
-def _confusions(evidence: list[Evidence], counts: Sequence[int]) -> list[tuple[int, list[tuple[int, float]]]]:
-    predictions = [(one.targets, one.predictions[HEADLINE]) for one in evidence if HEADLINE in one.predictions]
-    if not predictions:
-        return []
-    targets, predicted = (np.concatenate(some) for some in zip(*predictions, strict=True))
-    rarest = sorted(range(len(counts)), key=lambda c: (counts[c], c))[:TAIL]
-    rows = []
-    for c in rarest:
-        hits = np.bincount(predicted[targets == c], minlength=len(counts))
-        if hits.sum():
-            top = np.argsort(-hits, kind="stable")[:CONFUSED_WITH]
-            rows.append((c, [(int(k), round(float(hits[k] / hits.sum()), 4)) for k in top if hits[k]]))
-    return rows

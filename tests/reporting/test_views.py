@@ -44,7 +44,8 @@ def test_curves_are_means_over_seeds(measured: Collected) -> None:
 def test_class_quantities_and_confusions(measured: Collected) -> None:
     (section,), *_ = ranked_sections(measured)
     assert section.rows[0].quantities["weight norm"][0] == 2
-    rarest, taken_for = section.rows[2].confusions[0]
+    assert section.rows[2].confusion is not None
+    rarest, taken_for = section.rows[2].confusion.rarest[0]
     assert rarest == 9
     assert taken_for == [(0, 0.5), (9, 0.5)]
 

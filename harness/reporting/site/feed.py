@@ -21,14 +21,6 @@ def news(content: Content) -> list[RunPage]:
     return sorted(dated, key=lambda page: (-_time(page), page.run.path))[:NEWEST]
 
 
-def headline(page: RunPage) -> str:
-    """A run in one line."""
-    record = page.record
-    scores = record.results.get(HEADLINE)
-    found = f"{percent(scores.all, 1)} %" if scores else record.status
-    return f"{record.entry} on {record.split}, seed {record.seed}: {found}"
-
-
 def feed(content: Content) -> str:
     """The feed as text. Its links work anywhere if the site has a `url`, else relative to the feed."""
     site, manifest = content.site, content.manifest
@@ -43,8 +35,10 @@ def feed(content: Content) -> str:
     _add(ElementTree.SubElement(root, "author"), "name", site.title)
     for page in news(content):
         entry = ElementTree.SubElement(root, "entry")
+        record, scores = page.record, page.record.results.get(HEADLINE)
         state = "Changed" if page.history and page.history.commits > 1 else "New"
-        _add(entry, "title", headline(page))
+        found = f"{percent(scores.all, 1)} %" if scores else record.status
+        _add(entry, "title", f"{record.entry} on {record.split}, seed {record.seed}: {found}")
         _add(entry, "id", _urn(page.sha256))
         _add(entry, "updated", _stamp(_time(page)))
         ElementTree.SubElement(entry, "link", rel="alternate", href=f"{base}runs/{page.address}/index.html")

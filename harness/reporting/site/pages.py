@@ -21,6 +21,7 @@ from harness.reporting.comparison import STATUSES
 from harness.reporting.drawer import BADGES, TIERS, flat, run_facts
 from harness.reporting.html import csp_hash, templates_in
 from harness.reporting.methods import MethodView, commands
+from harness.reporting.pictures import by_frequency
 from harness.reporting.site.content import Content, FilledBoard, RunPage, address
 from harness.reporting.site.feed import news
 from harness.reporting.site.versions import Changes, Manifest, changes, day
@@ -150,8 +151,7 @@ def _classes(page: RunPage) -> list[tuple[str, int, float | None]]:
     record, counts = page.record, page.record.class_counts
     scores, split = record.results.get(HEADLINE), find_split(record, page.path)
     names = split.class_names if split else [str(number) for number in range(len(counts))]
-    order = sorted(range(len(counts)), key=lambda c: (-counts[c], c))
-    return [(names[c], counts[c], scores.per_class[c]) for c in order] if scores else []
+    return [(names[c], counts[c], scores.per_class[c]) for c in by_frequency(counts)] if scores else []
 
 
 def archived(page: str, up: str) -> str:

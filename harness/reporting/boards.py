@@ -83,26 +83,14 @@ class Board:
         few = p.groups.get("few", 0) or "none"
         return f"{len(p.class_counts)} classes, {few} of them few-shot, imbalance factor {p.imbalance_factor:g}"
 
-    @cached_property
-    def epochs(self) -> int:
-        """Length of the first stage in most of its rows; 0 where it is not known."""
-        return next(iter(Counter(self._first_stages).most_common(1)), (0,))[0]
-
-    @property
-    def _first_stages(self) -> list[int]:
-        stages = (row.first.recipe.get("train") for row in self.section.rows)
-        return [n for one in stages if isinstance(one, Mapping) and isinstance(n := one.get("epochs"), int)]
-
     @property
     def lengths(self) -> str:
         """Of its runs: `12 epochs, 12 + 5 with a second stage`; empty where it is not known."""
-        last = [(row.first, row.first.stages[-1]) for row in self.section.rows if len(row.first.stages) > 1]
-        second = sorted({length for record, stage in last if (length := stage_epochs(record, stage))})
-        span = f"{second[0]:g} to {second[-1]:g}" if second[1:] else f"{second[0]:g}" if second else ""
-        lengths = sorted(set(self._first_stages))
-        first = f"{lengths[0]} to {lengths[-1]}" if lengths[1:] else f"{self.epochs}"
-        staged = f", {first} + {span} with a second stage" if span else ""
-        return f"{first} epoch{'' if first == '1' else 's'}{staged}" if self.epochs else ""
+        records = [row.first for row in self.section.rows]
+        first = _span(stage_epochs(one, "train") for one in records)
+        second = _span(stage_epochs(one, one.stages[-1]) for one in records if len(one.stages) > 1)
+        staged = f", {first} + {second} with a second stage" if second else ""
+        return f"{first} epoch{'' if first == '1' else 's'}{staged}" if first else ""
 
     @cached_property
     def conditions(self) -> str:
@@ -263,6 +251,12 @@ def interval(row: Row) -> list[tuple[str, str]]:
         return []
     low, high = (percent(end, 1) for end in row.interval)
     return [("95 % interval of All, last epoch", f"{low} to {high}")]
+
+
+def _span(lengths: Iterable[float | None]) -> str:
+    """`12`, or `12 to 200`; empty where none is known."""
+    known = sorted({length for length in lengths if length})
+    return " to ".join(dict.fromkeys(f"{length:g}" for length in (known[0], known[-1]))) if known else ""
 
 
 def _why_hidden(metric: Metric, section: Section) -> str:

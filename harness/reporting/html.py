@@ -137,19 +137,18 @@ def _environment() -> Environment:
         "headline": HEADLINE,
         "glossary": GLOSSARY,
         "words": {**TRACK_WORDS, **GLOSSARY},
+        "version": __version__,
+        "number_text": _cell,
+        "percent": _percent,
+        "difference": lambda found: _minus(number(found)),
+        "cost": _cost,
+        "costs_of": _costs_of,
+        "cost_units": {"wall_seconds": "\N{MULTIPLICATION SIGN} cross-entropy"},
     }
     of_rows = (drawer.flat, drawer.facts, drawer.first_facts, tables.header, tables.published, tables.seeds, interval)
     of_marks = (split_marks, short_mark, warns, common_marks)
     others = (pictures, usual_study, commands)
     environment.globals |= {function.__name__: function for function in (*of_rows, *of_marks, *others)}
-    environment.globals |= {
-        "number_text": _cell,
-        "percent": _percent,
-        "cost": _cost,
-        "costs_of": _costs_of,
-        "cost_units": {"wall_seconds": "\N{MULTIPLICATION SIGN} cross-entropy"},
-    }
-    environment.globals |= {"difference": lambda found: _minus(number(found)), "version": __version__}
     environment.filters["minus"] = _minus
     return environment
 

@@ -167,8 +167,8 @@ def _rare_classes(boards: Sequence[Board], everywhere: set[str], facts: _Facts) 
     p = board.section.protocol
     text = (
         f"Rare classes: on {board.title} ({len(p.class_counts)} classes) {facts.name(best)} is best: "
-        f"{_points(best, 'few')} % in the {p.groups['few']} few-shot classes, where cross-entropy has "
-        f"{_points(base, 'few')} %. "
+        f"{percent(_mean(best, 'few'), 1)} % in the {p.groups['few']} few-shot classes, where cross-entropy has "
+        f"{percent(_mean(base, 'few'), 1)} %. "
     )
     if unsure := [row for row, lead in leads if lead.low <= 0]:
         text += f"The intervals of the paired differences in these classes do not part it from {facts.names(unsure)}"
@@ -241,10 +241,6 @@ def _measured(board: Board, score: str) -> list[Row]:
 def _mean(row: Row, score: str) -> float:
     found = row.stats[HEADLINE][score]
     return found.mean if found else 0.0
-
-
-def _points(row: Row, score: str) -> str:
-    return percent(_mean(row, score), 1)
 
 
 def _interval(found: Effect) -> str:

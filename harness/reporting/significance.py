@@ -12,7 +12,6 @@ test here measures how much a method varies from seed to seed.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal, TypeAlias
@@ -202,11 +201,8 @@ def effect(
     mean = float(by_seed.mean())
     if not infer:
         return Effect(mean, float(by_seed.min()), float(by_seed.max()), len(seeds), differ, inferred=False)
-    of_seeds = float(by_seed.var(ddof=1)) / len(seeds)
     of_images = sum(weights[c] ** 2 * float(part.mean(0).var(ddof=1)) / part.shape[1] for c, part in by_class.items())
-    of_few = t_quantile(len(seeds))
-    of_many = float(special.ndtri((1 + CONFIDENCE) / 2))
-    half = math.sqrt(of_few**2 * of_seeds + of_many**2 * of_images)
+    half = float(_half_width(by_seed, np.asarray(of_images)))
     return Effect(mean, mean - half, mean + half, len(seeds), differ)
 
 
@@ -235,12 +231,17 @@ def pair_effects(
             own = np.diag(spread)
             of_images += weight**2 * (own[:, None] + own - 2 * spread) / part.shape[2]
         wins = by_seed[:, None] - by_seed
-        of_seeds = wins.var(2, ddof=1) / len(seeds)
-        z = special.ndtri((1 + CONFIDENCE) / 2)
         at = np.ix_(having, having)
-        means[at] = wins.mean(2)
-        halves[at] = np.sqrt(t_quantile(len(seeds)) ** 2 * of_seeds + z**2 * of_images.clip(0))
+        means[at], halves[at] = wins.mean(2), _half_width(wins, of_images.clip(0))
     return means, halves
+
+
+def _half_width(by_seed: Floats, of_images: Floats) -> Floats:
+    """Of an interval; `by_seed` (..., S) are the differences, `of_images` (...) the variance that images add."""
+    seeds = by_seed.shape[-1]
+    of_few, of_many = t_quantile(seeds), special.ndtri((1 + CONFIDENCE) / 2)
+    half: Floats = np.sqrt(of_few**2 * (by_seed.var(-1, ddof=1) / seeds) + of_many**2 * of_images)
+    return half
 
 
 def interval(row: RunsOfRow, targets: Classes) -> tuple[float, float] | None:

@@ -395,10 +395,10 @@ def _placed(rows: list[Row]) -> Iterable[Row]:
 
 
 def _ranks_by_mean(row: Row, rows: Sequence[Row]) -> dict[str, int | None]:
-    means = {rule: [mean for other in rows if (mean := other.mean(rule)) is not None] for rule in RULES}
     own = {rule: row.mean(rule) for rule in RULES}
     return {
-        rule: None if mean is None else 1 + sum(other > mean for other in means[rule]) for rule, mean in own.items()
+        rule: None if mean is None else 1 + sum((other.mean(rule) or 0.0) > mean for other in rows)
+        for rule, mean in own.items()
     }
 
 

@@ -64,8 +64,7 @@ class HeatMap:
     @property
     def boards(self) -> list[tuple[Board, int]]:
         """Its tables, and over how many columns each one stands."""
-        boards = list(dict.fromkeys(column.board for column in self.columns))
-        return [(board, sum(column.board is board for column in self.columns)) for board in boards]
+        return list(Counter(column.board for column in self.columns).items())
 
     @property
     def tuned(self) -> bool:

@@ -117,11 +117,10 @@ def _rows(rows: Sequence[tuple[Section, Row]]) -> Iterator[str]:
 def _moves(before: list[Section], after: list[Section], sent: set[tuple[str, str]]) -> Iterator[str]:
     """Rows that were here and get another rank, but for those that only make room."""
     moves, made_room = moved(row_facts("", before), row_facts("", after))
-    ranks = [(one.row, one.before.rank, one.after.rank) for one in moves if one.before and one.after]
     lines = [
-        f"{row.table}, {row.row}: {was or NONE} to {now or NONE}"
-        for row, was, now in ranks
-        if (row.table, row.row) not in sent
+        f"{now.table}, {now.row}: {was.rank or NONE} to {now.rank or NONE}"
+        for was, now in ((one.before, one.after) for one in moves)
+        if was and now and (now.table, now.row) not in sent
     ]
     if lines or made_room:
         yield "### Other rows\n"

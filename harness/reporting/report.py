@@ -121,7 +121,7 @@ def build_report(collected: Collected, out: Path, sources: Sources) -> Path:
     first = overview(boards, papers, {name: one.title for name, one in sources.abouts.items()}, ranked.read)
     others = {"overview": first, "speed": speed, "weights": published.weights, "left_out": left_out}
     steps = step_times(speed)
-    others |= {"across": _across(sections), "class_names": _class_names(collected, sections), "step_times": steps}
+    others |= {"across": _across(sections), "class_names": _class_names(sections), "step_times": steps}
     others |= {"site": sources.site, "records": _version(collected)}
     page = html.render(boards, papers, studies, methods, **others)
     for name, text in tables.all_files(sections, comparisons, papers, steps).items():
@@ -180,26 +180,23 @@ def ranked_sections(collected: Collected, sources: Sources | None = None) -> Ran
     sources = sources or Sources()
     label = _labels(collected)
     left_out = [(label(path), label(reason)) for path, reason in collected.left_out]
-    paths = {label(path): path for path, _ in collected.records}
-
-    def read(run: RunResult) -> Evidence | None:
-        return read_evidence(evidence_path(paths[run.path]), run.record)
-
     same = read_same_code() if sources.current else {}
     lacking = {path: f"not fully checked: {reason}" for path, reason in collected.unchecked}
     runs = []
     for path, record in collected.records:
         note = "; ".join(filter(None, (lacking.get(path), _note(record, sources.current, same))))
         seen = f"tuned on the test part: {why}" if (why := _tuned(record, sources.tuned)) else ""
-        runs.append(RunResult(label(path), record, collected.costs(path), note, collected.tier(path), seen))
-    return Ranked([with_evidence(section, read) for section in summarize(runs)], left_out, read)
+        runs.append(RunResult(label(path), record, collected.costs(path), note, collected.tier(path), seen, path))
+    return Ranked([with_evidence(section, _evidence) for section in summarize(runs)], left_out, _evidence)
 
 
-def _class_names(collected: Collected, sections: Sequence[Section]) -> dict[str, Sequence[str]]:
+def _evidence(run: RunResult) -> Evidence | None:
+    return read_evidence(evidence_path(run.file), run.record)
+
+
+def _class_names(sections: Sequence[Section]) -> dict[str, Sequence[str]]:
     """The names of the classes by the slug of each table; none where its split is not here."""
-    label = _labels(collected)
-    paths = {label(path): path for path, _ in collected.records}
-    splits = {one.slug: find_split(one.protocol, paths[one.rows[0].runs[0].path]) for one in sections}
+    splits = {one.slug: find_split(one.protocol, one.rows[0].runs[0].file) for one in sections}
     return {slug: split.class_names if split else () for slug, split in splits.items()}
 
 

@@ -10,6 +10,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
 from harness.metrics.selection import SELECTION_RULES
@@ -60,6 +61,7 @@ class RunResult:
     note: str = ""  # what a reader must know of this record: measured with other code, say
     tier: Tier = "recomputed"  # how far it was checked
     tuned: str = ""  # which value of its recipe was chosen after its test part was seen
+    file: Path = Path()  # the record itself
 
 
 PROTOCOL = (

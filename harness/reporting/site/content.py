@@ -69,7 +69,6 @@ class RunPage:
     """A run with its address and what git knows of its record."""
 
     run: RunResult
-    path: Path
     address: str
     sha256: str
     history: History | None
@@ -79,6 +78,12 @@ class RunPage:
     def record(self) -> Record:
         """Its record."""
         return self.run.record
+
+    @property
+    def facts(self) -> RunFacts:
+        """What the manifest says of it."""
+        one, time = self.record, self.history.time if self.history else None
+        return RunFacts(self.sha256, self.address, one.split, one.entry, one.seed, one.status, self.run.tier, time)
 
 
 @dataclass(frozen=True)
@@ -96,12 +101,12 @@ class Content:
     cards: list[tuple[Card, list[Claim]]]  # with the claims of it that no paper's table shows
 
     @cached_property
-    def _by_record(self) -> dict[int, RunPage]:
-        return {id(page.record): page for page in self.runs}
+    def _by_file(self) -> dict[Path, RunPage]:
+        return {page.run.file: page for page in self.runs}
 
     def pages_of(self, row: Row) -> list[RunPage]:
         """The pages of a row's runs, by seed."""
-        return [self._by_record[id(run.record)] for run in row.runs]
+        return [self._by_file[run.file] for run in row.runs]
 
     @cached_property
     def counts(self) -> Counter[str]:
@@ -111,7 +116,7 @@ class Content:
     @cached_property
     def manifest(self) -> Manifest:
         """This version, but for the files that are written."""
-        facts = {page.run.path: _facts(page) for page in self.runs}
+        facts = {page.run.path: page.facts for page in self.runs}
         version, name, time = version_of(facts)
         rows = [row for filled in self.boards for row in row_facts(filled.board.id, filled.ranked.sections)]
         return Manifest(SCHEMA, version, name, self.site.title, time, facts, rows)
@@ -119,8 +124,8 @@ class Content:
     @property
     def unplaced(self) -> Counter[str]:
         """Number of runs that stand on no board, by data set."""
-        placed = {id(record) for board in self.boards for _, record in board.collected.records}
-        return Counter(record.dataset for _, record in self.collected.records if id(record) not in placed)
+        placed = {path for board in self.boards for path, _ in board.collected.records}
+        return Counter(record.dataset for path, record in self.collected.records if path not in placed)
 
     def rows_of(self, method: str) -> list[tuple[FilledBoard, Section, Row]]:
         """The rows of a method, board by board."""
@@ -173,7 +178,7 @@ def _card_of(card: Card, datasets: set[str]) -> Card:
 
 
 def _runs(collected: Collected, ranked: Ranked) -> list[RunPage]:
-    results = {id(run.record): run for section in ranked.sections for row in section.rows for run in row.runs}
+    results = {run.file: run for section in ranked.sections for row in section.rows for run in row.runs}
     known = histories(path for path, _ in collected.records)
     pages, taken = [], set[str]()
     for path, record in collected.records:
@@ -181,15 +186,8 @@ def _runs(collected: Collected, ranked: Ranked) -> list[RunPage]:
         own = address(record.run_key)
         own = own if own not in taken else f"{own}-{sha256[:8]}"  # the same run, measured twice
         taken.add(own)
-        pages.append(RunPage(results[id(record)], path, own, sha256, known.get(path), sender_of(path)))
+        pages.append(RunPage(results[path], own, sha256, known.get(path), sender_of(path)))
     return pages
-
-
-def _facts(page: RunPage) -> RunFacts:
-    record, time = page.record, page.history.time if page.history else None
-    return RunFacts(
-        page.sha256, page.address, record.split, record.entry, record.seed, record.status, page.run.tier, time
-    )
 
 
 def address(name: str) -> str:

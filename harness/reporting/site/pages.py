@@ -115,7 +115,7 @@ class Pages:
     def _run(self, page: RunPage) -> str:
         record = page.record
         scores = [(rule, found) for rule in SELECTION_RULES if (found := record.results.get(rule))]
-        file = evidence_path(page.path)
+        file = evidence_path(page.run.file)
         data = file.read_bytes() if file.is_file() else None
         return self._render(
             "run.html.j2",
@@ -149,7 +149,7 @@ def _cells(pages: list[RunPage]) -> list[tuple[str, list[RunPage]]]:
 def _classes(page: RunPage) -> list[tuple[str, int, float | None]]:
     """Name, training images and accuracy of each class, from the most to the least frequent."""
     record, counts = page.record, page.record.class_counts
-    scores, split = record.results.get(HEADLINE), find_split(record, page.path)
+    scores, split = record.results.get(HEADLINE), find_split(record, page.run.file)
     names = split.class_names if split else [str(number) for number in range(len(counts))]
     return [(names[c], counts[c], scores.per_class[c]) for c in by_frequency(counts)] if scores else []
 

@@ -132,8 +132,8 @@ def _write(content: Content, pages: Pages, to: Path, logos: Path) -> None:
         _put(folder / "record.json", json_text(stamped(config.as_dict(page.record))))
         if page.run.costs:
             _put(folder / "costs.json", json_text(page.run.costs))
-        if evidence_path(page.path).is_file():
-            shutil.copyfile(evidence_path(page.path), folder / "evidence.npz")
+        if (evidence := evidence_path(page.run.file)).is_file():
+            shutil.copyfile(evidence, folder / "evidence.npz")
     _downloads(content, to / "downloads")
     _put(to / "feed.xml", feed(content))
     _put(to / "badge.svg", badge(content))

@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Final, NamedTuple
 
 import numpy as np
 
+from harness.base import config
+from harness.base.errors import UserError
+from harness.base.files import read_json
 from harness.records.schema import HEADLINE
 from harness.reporting.boards import Board
+from harness.reporting.claims import TRACK
 from harness.reporting.comparison import STATUSES, Comparison, Status
 from harness.reporting.paper_tables import FilledTable
 from harness.reporting.significance import Classes, Effect, RunsOfRow, effect
 from harness.reporting.summary import REFERENCE, Row
 from harness.reporting.tables import percent, points
 from harness.reporting.views import ReadEvidence, correct_at, evidence_of
+from harness.splits.split_names import parse_split_name
+from harness.splits.store import get_dataset
 
 LEVELS: Final = 4  # of colour on either side of cross-entropy
 WIDE: Final = 5  # methods that a table needs to be on the first screen, beside such tables
@@ -38,13 +46,43 @@ class Finding(NamedTuple):
     links: dict[str, str]
 
 
-class HeatCell(NamedTuple):
-    """An accuracy, its difference to cross-entropy in steps of colour, and whether it is the best of its column."""
+@dataclass(frozen=True)
+class Running:
+    """A run under way, such as `cifar100-lt-if100 gcl@paper seed 0 train`, and how far it is."""
 
+    run: str
+    epoch: int = 0
+    epochs: int = 0
+
+
+@dataclass(frozen=True)
+class Campaign:
+    """What a campaign's `progress.json` says of its runs."""
+
+    updated: str = ""
+    left: int = 0
+    hours_left: float | None = None
+    running: list[Running] = field(default_factory=list)
+
+
+def read_campaign(path: Path) -> Campaign:
+    """Of any version.
+
+    Raises:
+        UserError: damaged.
+    """
+    found = read_json(path, "progress file")
+    known = {k: v for k, v in found.items() if k in Campaign.__dataclass_fields__} if isinstance(found, dict) else found
+    return config.build(Campaign, known, str(path))
+
+
+class HeatCell(NamedTuple):
+    """A row's accuracy, its difference to cross-entropy in steps of colour, and whether it is its column's best."""
+
+    row: Row
     value: float
     level: int
     best: bool
-    tuned: bool
 
 
 class Column(NamedTuple):
@@ -69,7 +107,7 @@ class HeatMap:
     @property
     def tuned(self) -> bool:
         """Whether any cell has seen its test set."""
-        return any(cell.tuned for _, cells in self.rows for cell in cells if cell)
+        return any(cell.row.tuned for _, cells in self.rows for cell in cells if cell)
 
 
 @dataclass(frozen=True)
@@ -87,9 +125,18 @@ class Overview:
         """Number of published values looked at."""
         return sum(self.coverage.values())
 
+    @property
+    def checked(self) -> str:
+        """How many of them are reproduced, why no more, and what is under way."""
+        return self.findings[-1].text if self.published else ""
+
 
 def overview(
-    boards: Sequence[Board], papers: Iterable[FilledTable], titles: Mapping[str, str], read: ReadEvidence
+    boards: Sequence[Board],
+    papers: Iterable[FilledTable],
+    titles: Mapping[str, str],
+    read: ReadEvidence,
+    campaigns: Iterable[Campaign] = (),
 ) -> Overview:
     """The first screen of a page.
 
@@ -97,15 +144,17 @@ def overview(
         boards: the one with most few-shot classes first.
         titles: of methods, by name.
         read: the predictions behind a run; without them a sentence is left out.
+        campaigns: what is under way.
     """
     everywhere = {row.first.method for board in boards for row in board.section.rows}
-    boards = _wide(boards)
     cells = [cell for filled in papers for cell in filled.cells]
     runnable = sum(bool(cell.status == "not run" and cell.todo and cell.todo.command) for cell in cells)
     counts = Counter(cell.status for cell in cells)
     coverage = {status: counts[status] for status in STATUSES}
     facts = _Facts({**titles, REFERENCE: "cross-entropy"}, read)
-    found = [_rare_classes(boards, everywhere, facts), _everywhere(boards, facts), _published(coverage)]
+    why = f"{_why(boards)}{_under_way(campaigns, facts)}"
+    boards = _wide(boards)
+    found = [_rare_classes(boards, everywhere, facts), _everywhere(boards, facts), _published(coverage, why)]
     return Overview([one for one in found if one], heat_map(boards), coverage, runnable, _apart(cells))
 
 
@@ -131,7 +180,10 @@ class _Facts:
         self._bits: dict[str, tuple[RunsOfRow, Classes] | None] = {}
 
     def name(self, row: Row) -> str:
-        return self._titles.get(row.first.method, row.first.method)
+        return self.title(row.first.method)
+
+    def title(self, method: str) -> str:
+        return self._titles.get(method, method)
 
     def names(self, rows: Iterable[Row]) -> str:
         *first, last = (self.name(row) for row in rows)
@@ -217,19 +269,57 @@ def _everywhere(boards: Sequence[Board], facts: _Facts) -> Finding | None:
     return Finding(text, {board.title: f"findings-{board.section.slug}" for board, _ in used})
 
 
-def _published(coverage: Mapping[Status, int]) -> Finding | None:
-    """How much of what papers print has been checked."""
+def _published(coverage: Mapping[Status, int], why: str) -> Finding | None:
+    """How much of what papers print has been reproduced."""
     total = sum(coverage.values())
     if not total:
         return None
-    done, off = coverage["reproduced"], coverage["differs"]
-    if done or off:
-        text = f"Published numbers: {done:,} of {total:,} {'is' if done == 1 else 'are'} reproduced and {off:,} "
-        text += f"{'differs' if off == 1 else 'differ'}; the others have not been measured the paper's way."
-    else:
-        text = f"Not proven: none of the {total:,} published numbers has been measured the paper's way yet"
-        text += f"; {coverage['not comparable']:,} were under another protocol." if coverage["not comparable"] else "."
-    return Finding(text, {"See it": "published"})
+    done, off, apart = (coverage[status] for status in ("reproduced", "differs", "not comparable"))
+    text = f"Reproduced so far: {f'{done:,}' if done else 'none'} of the {total:,} published numbers"
+    text += f"; {off:,} {'differs' if off == 1 else 'differ'}" if off else ""
+    text += f"; {apart:,} {'was' if apart == 1 else 'were'} measured under another protocol" if apart else ""
+    return Finding(f"{text}.{why}", {"Paper by paper": "published"})
+
+
+def _why(boards: Sequence[Board]) -> str:
+    """Which runs cannot check a paper."""
+    shared = [board for board in boards if board.section.protocol.track != TRACK]
+    ours, runs = (sum(len(row.runs) for board in some for row in board.section.rows) for some in (shared, boards))
+    if not shared:
+        return ""
+    longest = max(board.epochs for board in shared)
+    devices = {row.device for board in shared for row in board.section.rows if row.device}
+    text = f" Why: {f'{ours:,} of ' * (ours < runs)}the {runs:,} runs here share one recipe for all methods"
+    text += f", with a first stage of up to {longest} epochs" * bool(longest)
+    text += f", on a {', '.join(devices)}" * (len(devices) == 1)
+    return f"{text}. It compares methods, but checks no paper's number."
+
+
+def _under_way(campaigns: Iterable[Campaign], facts: _Facts) -> str:
+    """The runs with papers' own recipes that are being made."""
+    text = ""
+    for one in campaigns:
+        named = [(re.match(rf"(\S+) (\w+)\S*@{TRACK} seed", run.run), run) for run in one.running]
+        runs = [
+            f"{facts.title(found[2])} on {split_title(found[1])} (epoch {run.epoch} of {run.epochs})"
+            for found, run in named
+            if found
+        ]
+        hours = f", about {one.hours_left:,.0f} hours of work," if one.hours_left else ""
+        if runs:
+            text += f" Under way with the papers' own recipes: {'; '.join(runs)}."
+            text += f" On {one.updated[:10]}, {one.left:,} runs{hours} were left."
+    return text
+
+
+def split_title(name: str) -> str:
+    """The data set's own name for a split's, and its imbalance factor; the name as it is where there is no such."""
+    try:
+        split = parse_split_name(name)
+        title = get_dataset(split.dataset).title
+    except UserError:
+        return name
+    return f"{title}, imbalance factor {split.imbalance_factor:g}" if split.imbalance_factor else title
 
 
 def _measured(board: Board, score: str) -> list[Row]:
@@ -266,14 +356,14 @@ def heat_map(boards: Sequence[Board]) -> HeatMap:
 
 
 def _cells(column: Column) -> dict[str, HeatCell]:
-    rows, score = _measured(column.board, column.score), column.score
+    score = column.score
+    rows = {row.first.method: row for row in _measured(column.board, score)}
     base = column.board.section.reference
-    values = {row.first.method: _mean(row, score) for row in rows}
+    values = {method: _mean(row, score) for method, row in rows.items()}
     zero = _mean(base, score) if base else min(values.values())
     reach = max(abs(value - zero) for value in values.values()) or 1.0
     top = max(round(value * 100, 1) for value in values.values())
-    tuned = {row.first.method for row in rows if row.tuned}
     return {
-        method: HeatCell(value, round(LEVELS * (value - zero) / reach), round(value * 100, 1) == top, method in tuned)
+        method: HeatCell(rows[method], value, round(LEVELS * (value - zero) / reach), round(value * 100, 1) == top)
         for method, value in values.items()
     }

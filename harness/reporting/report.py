@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cache, cached_property
 from pathlib import Path
 from typing import NamedTuple
@@ -23,7 +23,7 @@ from harness.reporting.costs import step_times
 from harness.reporting.drawer import RecipeValues, ResolveRecipe
 from harness.reporting.inputs import readable
 from harness.reporting.methods import about, method_views
-from harness.reporting.overview import overview
+from harness.reporting.overview import Campaign, overview, read_campaign
 from harness.reporting.paper_tables import FilledTable
 from harness.reporting.significance import CriticalDifference, critical_difference
 from harness.reporting.site.config import SITE_FILE, Site, read_site
@@ -42,6 +42,7 @@ from harness.weights.record import FOLDER as WEIGHTS
 from harness.weights.record import WeightsRecord, read_weights_record
 
 REPORTED = Path("results/reported")
+RUNNING = Path("results/running")
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,7 @@ class Sources:
         reported: folder with more of them, a file for each.
         benches: files that `ltbench bench --json` wrote.
         weights: records that `ltbench weights score` wrote.
+        campaigns: what is under way.
         splits: those whose studies are shown; None: all.
         site: what `site.yaml` says of who publishes the page.
     """
@@ -69,6 +71,7 @@ class Sources:
     reported: Path = REPORTED
     benches: Sequence[Path] = ()
     weights: Sequence[Path] = ()
+    campaigns: Sequence[Campaign] = ()
     splits: Collection[str] | None = None
     site: Site | None = None
 
@@ -94,7 +97,9 @@ def sources() -> Sources:
     benches, weights = sorted(BENCHES.glob("*.json")), sorted(WEIGHTS.glob("*.json"))
     claims, cards = load_claims(folders), load_shipped_cards(folders)
     site = read_site() if SITE_FILE.is_file() else None
-    return Sources(claims, folders, current, recipe_now, cards, benches=benches, weights=weights, site=site)
+    campaigns, _ = readable(sorted(RUNNING.glob("*/progress.json")), read_campaign)
+    found = Sources(claims, folders, current, recipe_now, cards, benches=benches, weights=weights, site=site)
+    return replace(found, campaigns=campaigns)
 
 
 @cache
@@ -118,7 +123,8 @@ def build_report(collected: Collected, out: Path, sources: Sources) -> Path:
     left_out = sorted([*ranked.left_out, *((label(path), label(why)) for path, why in published.left_out)])
     boards = boards_of(sections)
     methods = method_views([one.section for one in boards], comparisons, sources.folders, sources.resolve)
-    first = overview(boards, papers, {name: one.title for name, one in sources.abouts.items()}, ranked.read)
+    titles = {name: one.title for name, one in sources.abouts.items()}
+    first = overview(boards, papers, titles, ranked.read, sources.campaigns)
     others = {"overview": first, "speed": speed, "weights": published.weights, "left_out": left_out}
     steps = step_times(speed)
     others |= {"across": _across(sections), "class_names": _class_names(sections), "step_times": steps}

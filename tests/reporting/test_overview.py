@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from harness.base.errors import UserError
 from harness.records.collect import collect
 from harness.reporting.boards import Board, boards_of
-from harness.reporting.overview import Overview, overview
+from harness.reporting.overview import Overview, overview, read_campaign
 from harness.reporting.report import build_report, ranked_sections
 from tests.factories import collected, make_record, sources
 from tests.reporting.conftest import NO_TAIL, method_folders, store, two_claims
 
 CIFAR: dict[str, Any] = {"dataset": "cifar10", "split": "cifar10-lt-if10", "imbalance_factor": 10.0}
+RUNNING = ("balanced_softmax@paper", "ce@common")  # the second says nothing of a paper
 TITLES = {"balanced_softmax": "Balanced Softmax", "ce": "Cross-entropy", "crt": "cRT"}
 
 
@@ -112,9 +118,9 @@ def test_coverage_is_counted_and_said(tmp_path: Path) -> None:
         made = sources(two_claims(), folders=folders)
         return build_report(records, tmp_path / f"out{accuracy}", made).read_text(encoding="utf-8")
 
-    assert "1 of 2 is reproduced and 0 differ;" in page(0.909)
+    assert "</strong> 1 of the 2 published numbers. <a" in page(0.909)
     differs = page(0.7)
-    assert "0 of 2 are reproduced and 1 differs;" in differs
+    assert "</strong> none of the 2 published numbers; 1 differs. <a" in differs
     assert "<strong>1</strong> nobody has measured it here yet" in differs
     aside = collected(make_record("balanced_softmax", 0, 0.7, **CIFAR, class_counts=NO_TAIL, track="short"))
     made = sources(two_claims(), folders=method_folders(tmp_path / "aside"))
@@ -122,7 +128,33 @@ def test_coverage_is_counted_and_said(tmp_path: Path) -> None:
     assert "measured, but under another protocol (recipe: short track; backbone " in page_aside
     records = collected(make_record("crt"))
     nothing = build_report(records, tmp_path / "none", sources(two_claims(), folders=method_folders(tmp_path / "none")))
-    assert "none of the 2 published numbers has been measured the paper&#39;s way yet" in nothing.read_text()
+    assert "Reproduced so far:</strong> none of the 2 published numbers. <a" in nothing.read_text()
+
+
+def test_the_first_screen_and_papers_say_why_nothing_is_reproduced_and_what_is_under_way(tmp_path: Path) -> None:
+    running = [{"run": f"cifar100-lt-if100 {entry} seed 0 train", "epoch": 153, "epochs": 200} for entry in RUNNING]
+    facts = {"suite": "full-length", "left": 21, "hours_left": 89.3, "updated": "2026-11-29T21:33:21", "new": 1}
+    (tmp_path / "progress.json").write_text(json.dumps(facts | {"running": running}))
+    short = {"backbone": "resnet20_cifar", "train": {"epochs": 20}, "params": {}}
+    runs = [make_record("ce", seed, track="short", recipe=short, **CIFAR, class_counts=NO_TAIL) for seed in range(3)]
+    made = sources(two_claims(), folders=method_folders(tmp_path))
+    made = replace(made, campaigns=[read_campaign(tmp_path / "progress.json")])
+    page = build_report(collected(*runs), tmp_path / "out", made).read_text(encoding="utf-8")
+    why = "Why: the 3 runs here share one recipe for all methods, with a first stage of up to 20 epochs. It compares"
+    under_way = (
+        "own recipes: Balanced Softmax on CIFAR-100, imbalance factor 100 (epoch 153 of 200). On 2026-11-29, 21 runs"
+    )
+    for text in ("none of the 2 published numbers", why, f"{under_way}, about 89 hours of work, were left."):
+        assert page.count(text) == 2, text
+    first = build_report(collected(make_record("ce"), *runs), tmp_path / "some", made).read_text(encoding="utf-8")
+    assert "Why: 3 of the 4 runs here share" in first
+
+
+@pytest.mark.parametrize("text", ["[]", "{", '{"left": "many"}'])
+def test_a_damaged_progress_file_is_refused(tmp_path: Path, text: str) -> None:
+    (tmp_path / "progress.json").write_text(text)
+    with pytest.raises(UserError, match=r"progress\.json"):
+        read_campaign(tmp_path / "progress.json")
 
 
 def heat(*records: Any) -> dict[str, list[tuple[float, int, bool] | None]]:
@@ -156,7 +188,7 @@ def test_a_recipe_that_saw_the_test_set_is_marked(tmp_path: Path) -> None:
     page = build_report(collected(*records), tmp_path / "out", sources(folders=folders)).read_text()
     mark = "tuned on the test part: alpha was chosen after 51 % had been seen"
     assert page.count(f"tuned on test</summary>{mark}") == 1  # a paper's own recipe has not seen it
-    assert "80.0</span>°" in page
+    assert "80.0</a>°" in page
     assert mark in (tmp_path / "out" / "tables" / "mnist5k-lt-if100-common.last.md").read_text()
 
 

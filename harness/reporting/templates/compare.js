@@ -56,11 +56,11 @@ class Comparison {
       const found = this.difference(a, b, key);
       const [one, other] = [a, b].map((row) => row.scores[rule][key]);
       const mean = found?.[0] ?? (one && other ? Number((exact(b, key, at) - exact(a, key, at)).toFixed(1)) : null);
-      const bounds = found ? ` (${found.slice(1).map((bound) => signed(digits(bound))).join(" to ")})` : "";
+      const bounds = found ? [" ", html("span", { class: "interval" }, `(${found.slice(1).map((bound) => signed(digits(bound))).join(" to ")})`)] : [];
       const sure = found && (found[1] > 0 || found[2] < 0);
-      const difference = mean === null ? "-" : `${signed(mean.toFixed(1))}${bounds}`;
+      const difference = mean === null ? ["-"] : [signed(mean.toFixed(1)), ...bounds];
       return html("tr", {}, html("th", { scope: "row" }, title), ...[text(one), text(other)].map((cell) => html("td", { class: "number" }, cell)),
-        html("td", { class: "number" }, sure ? html("strong", {}, difference) : difference));
+        html("td", { class: "number" }, ...(sure ? [html("strong", {}, ...difference)] : difference)));
     });
     const head = html("tr", {}, html("th", { scope: "col" }, `${titleOf(rule)}, percent`), ...[a, b].map(({ name, code }) => html("th", { scope: "col", class: "number", title: code }, name)), html("th", { scope: "col", class: "number" }, "Second minus first (95 % interval)"));
     return html("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Scores of both" },

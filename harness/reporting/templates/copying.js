@@ -1,5 +1,5 @@
-// Copies a table as it is shown (rows, order, selection rule) as Markdown, LaTeX or CSV, and commands as text; saves the lines
-// of a board in `tables/leaderboard.csv` as a file.
+// Copies tables as they are shown (rows, order, selection rule) as Markdown, LaTeX or CSV, and commands as text; saves the lines
+// of a board in `tables/leaderboard.csv` as a file. CSV has a number a cell: the parts of a cell stand in columns of their own.
 const LATEX = { "\\": "\\textbackslash{}", "~": "\\textasciitilde{}", "^": "\\textasciicircum{}", "±": "$\\pm$", "\u2212": "$-$", "<": "\\textless{}", ">": "\\textgreater{}", "|": "\\textbar{}" };
 const FORMS = {
   md: (rows) => {
@@ -12,10 +12,10 @@ const FORMS = {
       ...rows.slice(1).map(line), "\\bottomrule", "\\end{tabular}"].join("\n");
   },
   // A text that a spreadsheet would take for a formula gets an apostrophe; numbers stay numbers.
-  csv: (rows) => rows.map((cells) => cells.map((text) => {
+  csv: (rows) => spread(rows).map((cells) => cells.map((text) => {
     const plain = text.replaceAll("\u2212", "-");
     if (plain === "-") return "";
-    const safe = /^[=+@-]/.test(plain) && !/^[+-]?[\d.]+( ± [\d.]+)?$/.test(plain) ? `'${plain}` : plain;
+    const safe = /^[=+@-]/.test(plain) && !/^[+-]?[\d.]+$/.test(plain) ? `'${plain}` : plain;
     return /[",\n]/.test(safe) ? `"${safe.replaceAll('"', '""')}"` : safe;
   }).join(",")).join("\n"),
 };
@@ -26,12 +26,29 @@ function textOf(cell) {
   return (drawn?.getAttribute("aria-label") ?? (title ?? cell).innerText).replaceAll(/\s+/g, " ").trim();
 }
 
-function rowsOf(table) {
+function rowsOf(table, read = textOf) {
   return [...table.rows].filter((row) => !row.hidden).map((row) => [...row.cells].filter((cell) => cell.offsetWidth).map((cell) => {
     const spans = [...cell.querySelectorAll(`.r[data-rule="${state.selection}"] > .mean, .r[data-rule="${state.selection}"] > .std`)];
     if (cell.dataset.text !== undefined) return cell.dataset.text;
-    return spans.length ? spans.map((span) => span.textContent.trim()).filter(Boolean).join(" ") : textOf(cell);
+    return spans.length ? spans.map((span) => span.textContent.trim()).filter(Boolean).join(" ") : read(cell);
   }));
+}
+
+// A cell as CSV has it: its parts, by the ends of their columns' titles.
+const PARTS = { published: ".published-value", measured: ".measured-value > a", std: ".std", n: ".measured-value > small", difference: ".delta", status: ".badge", note: ".why" };
+const INTERVAL = /^(?<mean>[+\u2212]?[\d.]+)(?: \((?<low>\S+) to (?<high>[^\s)]+))?[, ]*(?<note>[^)]*)\)?$/;
+function partsOf(cell) {
+  const of = (selector) => all(selector, cell).map((one) => one.innerText.trim().replace(/^± |^\((.*)\)$/, "$1")).join("; ");
+  if (cell.matches(".paper-cell")) return Object.fromEntries(Object.entries(PARTS).map(([name, selector]) => [name, of(selector)]));
+  const { mean, ...others } = (cell.matches(".contrasts td.number") && textOf(cell).match(INTERVAL)?.groups) || { mean: textOf(cell) };
+  return { "": mean, ...others };
+}
+function spread([head, ...body]) {
+  const columns = head.flatMap((_, at) => {
+    const names = [...new Set(body.flatMap((cells) => Object.keys(cells[at] ?? {})))].filter((name) => body.some((cells) => cells[at]?.[name]));
+    return (names.length ? names : [""]).map((name) => [at, name]);
+  });
+  return [columns.map(([at, name]) => `${head[at][""]} ${name}`.trim()), ...body.map((cells) => columns.map(([at, name]) => cells[at]?.[name] ?? ""))];
 }
 
 async function copy(text, button) {
@@ -59,5 +76,9 @@ document.addEventListener("click", (event) => {
   const kind = button.dataset.copy;
   if (kind === "text") copy(button.closest("p").querySelector("code").textContent, button);
   else if (kind === "file") save(`${state.board}.csv`, "text/csv", charts.get(state.board).data.csv);
-  else copy(`${FORMS[kind](rowsOf(button.closest("p").parentElement.querySelector("table")))}\n`, button);
+  else {
+    const tables = all(":scope > .scroll:not([hidden]) > table", button.closest("p").parentElement);
+    const rows = tables.flatMap((table, at) => rowsOf(table, kind === "csv" ? partsOf : textOf).slice(at && 1)); // one head
+    copy(`${FORMS[kind](rows)}\n`, button);
+  }
 });

@@ -72,8 +72,8 @@ def facts(row: Row) -> tuple[list[tuple[str, str]], list[str], list[list[str]]]:
     """What all runs of a row have in common besides the first facts; the names of those that differ; a line a run."""
     of_runs = [dict(run_facts(run)) for run in row.runs]
     shared = {name: text for name, text in of_runs[0].items() if all(one.get(name) == text for one in of_runs)}
-    names = list(dict.fromkeys(name for one in of_runs for name in one if name not in shared))
-    others = [(name, text) for name, text in shared.items() if name not in FIRST]
+    names = list(dict.fromkeys(name for one in of_runs for name in one if name not in (*shared, "Record")))
+    others = [(name, text) for name, text in shared.items() if name not in (*FIRST, "Record")]
     return others, names, [[one.get(name, "-") for name in names] for one in of_runs]
 
 

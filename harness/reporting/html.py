@@ -22,7 +22,7 @@ from harness.reporting.costs import StepTimes
 from harness.reporting.costs import cost as training
 from harness.reporting.figures import pictures
 from harness.reporting.methods import MethodView, commands
-from harness.reporting.overview import MEANING
+from harness.reporting.overview import MEANING, split_title
 from harness.reporting.paper_tables import FilledTable, coverage
 from harness.reporting.pictures import board
 from harness.reporting.studies import (
@@ -92,6 +92,7 @@ def render(
             **_naming(methods),
             boards=boards,
             board_of={row.key: board for board in boards for row in board.section.rows},
+            heads={(row.first.method, board.section.slug): row for board in boards for _, row, _ in board.families},
             methods=methods,
             papers=papers,
             matrix=coverage(papers),
@@ -105,7 +106,6 @@ def render(
             best={
                 (s.slug, m.key, r): s.best(r, m, DIGITS, s.families) for s in sections for m in s.metrics for r in RULES
             },
-            nothing_measured=not any(one.counts["reproduced"] or one.counts["differs"] for one in papers),
             style=style,
             script=script,
             hashes=(csp_hash(style), csp_hash(script)),
@@ -143,11 +143,12 @@ def _environment() -> Environment:
         "difference": lambda found: _minus(number(found)),
         "cost": _cost,
         "costs_of": _costs_of,
+        "training": training,
         "cost_units": {"wall_seconds": "\N{MULTIPLICATION SIGN} cross-entropy"},
     }
     of_rows = (drawer.flat, drawer.facts, drawer.first_facts, tables.header, tables.published, tables.seeds, interval)
     of_marks = (split_marks, short_mark, warns, common_marks)
-    others = (pictures, usual_study, commands)
+    others = (pictures, usual_study, commands, record_folders, split_title)
     environment.globals |= {function.__name__: function for function in (*of_rows, *of_marks, *others)}
     environment.filters["minus"] = _minus
     return environment
@@ -223,6 +224,15 @@ def _cost(board: Board, row: Row, cost: Cost, times: StepTimes) -> Shown:
         return Shown()
     apart = cost.key == "images_per_second" and found["times"] is None
     return Shown(f"{stat.mean:,.0f}", stat.mean, "on another machine or under another load than cross-entropy" * apart)
+
+
+def record_folders(row: Row) -> list[tuple[str, str]]:
+    """The record files of a row, as a fact with its name; a folder is named once."""
+    files: dict[str, list[str]] = {}
+    for run in row.runs:
+        folder, slash, name = run.path.rpartition("/")
+        files.setdefault(folder + slash, []).append(name)
+    return [("Records", "; ".join(f"{folder}{', '.join(names)}" for folder, names in files.items()))]
 
 
 def _naming(methods: list[MethodView]) -> dict[str, object]:

@@ -34,6 +34,7 @@ pytestmark = [
     pytest.mark.browser,
     pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed"),
 ]
+MANY = [f"{group}{end}" for group in ("Medium", "Many") for end in ("", " low", " high")]
 BOARD_ID = "mnist5k-lt-if100-paper"
 BOARD = f"table.board[data-section='{BOARD_ID}']"
 CELLS = """(table, column) => {
@@ -820,7 +821,7 @@ def test_a_status_leads_to_its_command_and_back(rich: Visit) -> None:
     [("md", "| Rank (All) | Method | All | 95 % interval of All, at last | Few"), ("tex", "\\begin{tabular}{llr")],
 )
 def test_a_table_is_copied_as_it_is_shown(rich: Visit, kind: str, start: str) -> None:
-    rich.page.evaluate("window.copied = null; navigator.clipboard.writeText = async text => { window.copied = text; }")
+    rich.page.evaluate(COPIED)
     rich.search("mnist")
     button = rich.page.locator(f"section.table button[data-copy={kind}]:visible")
     button.click()
@@ -854,8 +855,57 @@ def test_a_board_is_saved_as_the_lines_of_the_table_file(browser: Any, rich_path
     assert visit.trouble == []
 
 
+COPIED = "window.copied = null; navigator.clipboard.writeText = async text => { window.copied = text; }"
+
+
+def copied_csv(visit: Visit, button: str) -> list[dict[str, str]]:
+    visit.page.evaluate(COPIED)
+    visit.page.locator(f"{button} [data-copy=csv]:visible").click()
+    visit.page.wait_for_function("window.copied !== null")
+    return list(csv.DictReader(io.StringIO(visit.page.evaluate("window.copied"))))
+
+
+def test_findings_are_copied_with_a_number_a_cell(rich: Visit) -> None:
+    rich.page.locator("nav a[href='#findings']").click()
+    lines = copied_csv(rich, ".of-board.current > .copying")
+    assert list(lines[0]) == [
+        "Contrast",
+        "Rows",
+        "All",
+        "All low",
+        "All high",
+        "Few",
+        "Few low",
+        "Few high",
+        *MANY,
+        "n",
+    ]
+    for line in lines:
+        assert float(line["All low"]) <= float(line["All"]) <= float(line["All high"])
+        assert line["n"] == "3"
+    tables = rich.page.locator(".of-board.current > .scroll > table")
+    assert len(lines) == tables.locator("tbody tr").count()
+
+
+@pytest.mark.parametrize("name", ["path", "rich_path"])
+def test_papers_are_copied_with_a_number_a_cell(
+    browser: Any, name: str, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    page: Path = request.getfixturevalue(name)
+    if name == "path":  # one that follows the paper
+        page = build_report(awkward(), tmp_path / "out", sources(two_claims(), folders=method_folders(tmp_path)))
+    visit = Visit(browser, page, "#paper-a-paper-table-2")
+    (line,) = copied_csv(visit, "#paper-a-paper-table-2")
+    cell = {key.removeprefix("CIFAR-10-LT, 10 "): text for key, text in line.items() if key.startswith("CIFAR-10-LT")}
+    same = {"published": "90.9", "measured": "88.7", "std": "0.2", "n": "3", "difference": "-2.2", "status": "differs"}
+    apart = {"published": "90.9", "measured": "80.0", "std": "0.0", "n": "3", "status": "not comparable"}
+    assert {key: text for key, text in cell.items() if key != "note"} == {"path": same, "rich_path": apart}[name]
+    assert [line["CIFAR-100-LT, 10 published"], line["CIFAR-100-LT, 10 status"]] == ["63.1", "not run"]
+    visit.close()
+
+
 def test_published_weights_are_copied_too(rich: Visit) -> None:
-    rich.page.evaluate("window.copied = null; navigator.clipboard.writeText = async text => { window.copied = text; }")
+    rich.page.evaluate(COPIED)
     rich.page.locator("header a[href='#published']").click()
     rich.page.locator("#weights button[data-copy=md]").click()
     rich.page.wait_for_timeout(100)
@@ -869,6 +919,14 @@ def test_copying_works_where_the_clipboard_is_refused(rich: Visit) -> None:
     rich.page.wait_for_timeout(100)
     assert button.inner_text() == "Copied"
     assert rich.page.locator("textarea").count() == 0
+
+
+@pytest.mark.parametrize("width", [1024, 390])
+def test_compare_shows_its_last_column_at_once(browser: Any, rich_path: Path, width: int) -> None:
+    visit = Visit(browser, rich_path, f"#open=compare&board={BOARD_ID}", viewport={"width": width, "height": 800})
+    assert visit.page.locator(".comparison .interval").count() > 1
+    assert visit.page.locator(".comparison .scroll").evaluate("one => one.scrollWidth <= one.clientWidth")
+    visit.close()
 
 
 def test_compare_opens_on_the_best_against_cross_entropy(rich: Visit) -> None:
@@ -910,6 +968,28 @@ def test_compare_and_findings_print_the_same_difference(rich: Visit) -> None:
     swap = {"+": "\u2212", "\u2212": "+"}
     mean, low, high = re.findall(r"[+\u2212][\d.]+", shown["All"])
     assert re.findall(r"[+\u2212][\d.]+", turned) == [swap[one[0]] + one[1:] for one in (mean, high, low)]
+
+
+def test_a_number_leads_to_its_runs_and_the_first_screen_to_all_costs(rich: Visit) -> None:
+    page = rich.page
+    page.locator(f"{BOARD} tbody tr:visible td[data-col=few]").nth(1).click()
+    drawer = page.locator(".drawer[open]")
+    assert "To run it again: ltbench run --dataset mnist5k" in drawer.inner_text()
+    facts = {
+        line.locator("dt").inner_text(): line.locator("dd").inner_text()
+        for line in drawer.locator(".pairs div:visible").all()
+    }
+    assert facts["Records"] == "crt/seed0.json, seed1.json, seed2.json"
+    assert {"Seeds", "Code version"} <= set(facts)
+    page.go_back()
+    page.locator("nav a[href='#overview']").click()
+    page.locator(".heat td a").first.click()
+    assert page.locator(".drawer[open]").count() == 1
+    page.locator("nav a[href='#overview']").click()
+    page.locator(".lede a[href='#costs']").click()
+    assert page.locator("table.costs tbody tr").count() == 3
+    page.locator("table.costs td a").first.click()
+    assert rich.view() == ["boards"]
 
 
 def test_a_method_view_draws_its_runs_and_says_how_to_cite_it(rich: Visit) -> None:
@@ -1009,5 +1089,6 @@ def test_findings_are_of_one_data_set(rich: Visit) -> None:
     assert "Against cross-entropy" in shown.inner_text()
     chip = shown.locator("a.track")
     assert chip.get_attribute("href") == "#word-paper"
+    assert "mnist5k-lt" not in shown.inner_text()  # the name of a file
     shown.locator("details.study summary").click()
     assert "It adds +40.0" in shown.inner_text()

@@ -44,7 +44,8 @@ document.addEventListener("click", (event) => {
   if (unfold) onUnfold(unfold);
   const menu = document.querySelector(".columns[open]");
   if (menu && !menu.contains(event.target)) menu.open = false;
-  const link = event.target.closest("a[href^='#']");
+  const number = getSelection().isCollapsed && event.target.closest(".board td.number");
+  const link = event.target.closest("a[href^='#']") ?? (number ? number.parentElement.querySelector("th a") : null);
   const opened = event.target.closest(":is(.method, .drawer) > summary")?.parentElement;
   if (!link && !opened) return;
   remember();

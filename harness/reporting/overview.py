@@ -19,6 +19,7 @@ from harness.reporting.boards import Board
 from harness.reporting.claims import TRACK
 from harness.reporting.comparison import STATUSES, Comparison, Status
 from harness.reporting.paper_tables import FilledTable
+from harness.reporting.pictures import stage_epochs
 from harness.reporting.significance import Classes, Effect, RunsOfRow, effect
 from harness.reporting.summary import REFERENCE, Row
 from harness.reporting.tables import percent, points
@@ -61,7 +62,6 @@ class Campaign:
 
     updated: str = ""
     left: int = 0
-    hours_left: float | None = None
     running: list[Running] = field(default_factory=list)
 
 
@@ -287,10 +287,10 @@ def _why(boards: Sequence[Board]) -> str:
     ours, runs = (sum(len(row.runs) for board in some for row in board.section.rows) for some in (shared, boards))
     if not shared:
         return ""
-    longest = max(board.epochs for board in shared)
+    longest = max(stage_epochs(row.first, "train") or 0 for board in shared for row in board.section.rows)
     devices = {row.device for board in shared for row in board.section.rows if row.device}
     text = f" Why: {f'{ours:,} of ' * (ours < runs)}the {runs:,} runs here share one recipe for all methods"
-    text += f", with a first stage of up to {longest} epochs" * bool(longest)
+    text += f", with a first stage of up to {longest:g} epochs" * bool(longest)
     text += f", on a {', '.join(devices)}" * (len(devices) == 1)
     return f"{text}. It compares methods, but checks no paper's number."
 
@@ -305,10 +305,9 @@ def _under_way(campaigns: Iterable[Campaign], facts: _Facts) -> str:
             for found, run in named
             if found
         ]
-        hours = f", about {one.hours_left:,.0f} hours of work," if one.hours_left else ""
         if runs:
             text += f" Under way with the papers' own recipes: {'; '.join(runs)}."
-            text += f" On {one.updated[:10]}, {one.left:,} runs{hours} were left."
+            text += f" On {one.updated[:10]}, {one.left:,} runs were left."
     return text
 
 

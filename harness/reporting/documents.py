@@ -151,7 +151,7 @@ def paper(filled: FilledTable, column: int) -> str:
     table: list[list[Cell]] = [["Method", "Paper", *CHOICES.values(), *map(str.capitalize, groups), "n", "Status"]]
     for line in filled.rows:
         if found := line.cells[column]:
-            status = ": ".join(filter(None, (found.status, found.reason)))
+            status = ": ".join(filter(None, (found.status, found.reason.rstrip("."))))
             table.append(
                 [
                     line.row.label,

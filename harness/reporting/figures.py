@@ -82,7 +82,8 @@ def differences(result: StudyResult) -> str:
         for i, score in enumerate(scores)
     )
     inferred = any(e.inferred for one in shown for e in one.effects.values() if e)
-    what = f"difference in points, {'95 % interval' if inferred else 'range over seeds'}"
+    seeds = "range over seeds" if any(one.n > 1 for one in shown) else "one seed"
+    what = f"difference in points, {'95 % interval' if inferred else seeds}"
     axis = _text(WIDTH / 2, bottom + 30, what, "middle")
     return _svg(result.study.title, WIDTH, bottom + AXIS + 4, grid + legend + lines + axis)
 

@@ -6,6 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -22,12 +23,13 @@ from harness.reporting.paper_tables import FilledTable
 from harness.reporting.pictures import stage_epochs
 from harness.reporting.significance import Classes, Effect, RunsOfRow, effect
 from harness.reporting.summary import REFERENCE, Row
-from harness.reporting.tables import percent, points
+from harness.reporting.tables import percent, points, published
 from harness.reporting.views import ReadEvidence, correct_at, evidence_of
 from harness.splits.split_names import parse_split_name
 from harness.splits.store import get_dataset
 
 LEVELS: Final = 4  # of colour on either side of cross-entropy
+MOST_NAMED: Final = 3  # rows that may be held against a paper
 WIDE: Final = 5  # methods that a table needs to be on the first screen, beside such tables
 MOST_NAMES: Final = 10  # that a sentence lists
 MEANING: Final[dict[Status, str]] = {
@@ -54,6 +56,11 @@ class Running:
     run: str
     epoch: int = 0
     epochs: int = 0
+
+    @property
+    def state(self) -> str:
+        """In words."""
+        return f"epoch {self.epoch} of {self.epochs}" if self.epochs else "just begun"
 
 
 @dataclass(frozen=True)
@@ -153,8 +160,10 @@ def overview(
     coverage = {status: counts[status] for status in STATUSES}
     facts = _Facts({**titles, REFERENCE: "cross-entropy"}, read)
     why = f"{_why(boards)}{_under_way(campaigns, facts)}"
+    full_length = {f"{one.title} at full length": one.section.slug for one in boards if _as_papers_do(one)}
     boards = _wide(boards)
-    found = [_rare_classes(boards, everywhere, facts), _everywhere(boards, facts), _published(coverage, why)]
+    checked = _published(coverage, f"{_as_published(cells, facts)}{why}", full_length)
+    found = [_rare_classes(boards, everywhere, facts), _everywhere(boards, facts), checked]
     return Overview([one for one in found if one], heat_map(boards), coverage, runnable, _apart(cells))
 
 
@@ -269,7 +278,23 @@ def _everywhere(boards: Sequence[Board], facts: _Facts) -> Finding | None:
     return Finding(text, {board.title: f"findings-{board.section.slug}" for board, _ in used})
 
 
-def _published(coverage: Mapping[Status, int], why: str) -> Finding | None:
+def _as_papers_do(board: Board) -> bool:
+    return board.section.protocol.track == TRACK
+
+
+def _as_published(cells: Iterable[Comparison], facts: _Facts) -> str:
+    """The measured rows that may be held against a paper, those nearest to it first."""
+    pairs = [(cell.claim, cell.best) for cell in cells if cell.best]
+    pairs = sorted(pairs, key=lambda pair: abs(pair[1].delta), reverse=True)
+    nearest = reversed({best.row.key: (claim, best) for claim, best in pairs}.values())
+    texts = [
+        f"{facts.name(best.row)} {percent(best.stat.mean, 1)} (published {published(claim.value)}, n = {best.stat.n})"
+        for claim, best in islice(nearest, MOST_NAMED)
+    ]
+    return f" Measured the papers' way: {'; '.join(texts)}." if texts else ""
+
+
+def _published(coverage: Mapping[Status, int], why: str, links: Mapping[str, str]) -> Finding | None:
     """How much of what papers print has been reproduced."""
     total = sum(coverage.values())
     if not total:
@@ -278,18 +303,18 @@ def _published(coverage: Mapping[Status, int], why: str) -> Finding | None:
     text = f"Reproduced so far: {f'{done:,}' if done else 'none'} of the {total:,} published numbers"
     text += f"; {off:,} {'differs' if off == 1 else 'differ'}" if off else ""
     text += f"; {apart:,} {'was' if apart == 1 else 'were'} measured under another protocol" if apart else ""
-    return Finding(f"{text}.{why}", {"Paper by paper": "published"})
+    return Finding(f"{text}.{why}", {"Paper by paper": "published", **links})
 
 
 def _why(boards: Sequence[Board]) -> str:
     """Which runs cannot check a paper."""
-    shared = [board for board in boards if board.section.protocol.track != TRACK]
+    shared = [board for board in boards if not _as_papers_do(board)]
     ours, runs = (sum(len(row.runs) for board in some for row in board.section.rows) for some in (shared, boards))
     if not shared:
         return ""
     longest = max(stage_epochs(row.first, "train") or 0 for board in shared for row in board.section.rows)
     devices = {row.device for board in shared for row in board.section.rows if row.device}
-    text = f" Why: {f'{ours:,} of ' * (ours < runs)}the {runs:,} runs here share one recipe for all methods"
+    text = f" Why no more: {f'{ours:,} of ' * (ours < runs)}the {runs:,} runs here share one recipe for all methods"
     text += f", with a first stage of up to {longest:g} epochs" * bool(longest)
     text += f", on a {', '.join(devices)}" * (len(devices) == 1)
     return f"{text}. It compares methods, but checks no paper's number."
@@ -300,11 +325,7 @@ def _under_way(campaigns: Iterable[Campaign], facts: _Facts) -> str:
     text = ""
     for one in campaigns:
         named = [(re.match(rf"(\S+) (\w+)\S*@{TRACK} seed", run.run), run) for run in one.running]
-        runs = [
-            f"{facts.title(found[2])} on {split_title(found[1])} (epoch {run.epoch} of {run.epochs})"
-            for found, run in named
-            if found
-        ]
+        runs = [f"{facts.title(found[2])} on {split_title(found[1])} ({run.state})" for found, run in named if found]
         if runs:
             text += f" Under way with the papers' own recipes: {'; '.join(runs)}."
             text += f" On {one.updated[:10]}, {one.left:,} runs were left."

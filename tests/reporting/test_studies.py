@@ -157,6 +157,7 @@ def test_one_seed_is_shown_without_an_interval_and_supports_nothing(tmp_path: Pa
     assert not found.findings
     assert ranked([found]) == ([], [])
     assert "| **" not in documents.study(found)
+    assert "difference in points, one seed" in next(pictures(found))[2]
 
 
 def test_two_tracks_stand_above_each_other_with_how_far_they_agree(tmp_path: Path) -> None:

@@ -6,7 +6,6 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -283,15 +282,15 @@ def _as_papers_do(board: Board) -> bool:
 
 
 def _as_published(cells: Iterable[Comparison], facts: _Facts) -> str:
-    """The measured rows that may be held against a paper, those nearest to it first."""
-    pairs = [(cell.claim, cell.best) for cell in cells if cell.best]
-    pairs = sorted(pairs, key=lambda pair: abs(pair[1].delta), reverse=True)
-    nearest = reversed({best.row.key: (claim, best) for claim, best in pairs}.values())
-    texts = [
-        f"{facts.name(best.row)} {percent(best.stat.mean, 1)} (published {published(claim.value)}, n = {best.stat.n})"
-        for claim, best in islice(nearest, MOST_NAMED)
-    ]
-    return f" Measured the papers' way: {'; '.join(texts)}." if texts else ""
+    """The rows that may be held against a paper, each beside the first value that is printed of it."""
+    first: dict[str, str] = {}
+    for cell in cells:
+        if cell.best and cell.best.row.key not in first:
+            claim, stat, row = cell.claim, cell.best.stat, cell.best.row
+            where = f"{facts.name(row)} on {split_title(row.first.split)}: {percent(stat.mean, 1)} at {claim.rule}"
+            first[row.key] = f"{where} ({claim.source}, {claim.location}: {published(claim.value)}; n = {stat.n})"
+    more = f"; and {len(first) - MOST_NAMED} more" if len(first) > MOST_NAMED else ""
+    return f" Measured as papers do: {'; '.join([*first.values()][:MOST_NAMED])}{more}." if first else ""
 
 
 def _published(coverage: Mapping[Status, int], why: str, links: Mapping[str, str]) -> Finding | None:
@@ -314,18 +313,22 @@ def _why(boards: Sequence[Board]) -> str:
         return ""
     longest = max(stage_epochs(row.first, "train") or 0 for board in shared for row in board.section.rows)
     devices = {row.device for board in shared for row in board.section.rows if row.device}
-    text = f" Why no more: {f'{ours:,} of ' * (ours < runs)}the {runs:,} runs here share one recipe for all methods"
+    text = f" Why so few: {f'{ours:,} of ' * (ours < runs)}the {runs:,} runs here have a recipe of this project"
     text += f", with a first stage of up to {longest:g} epochs" * bool(longest)
     text += f", on a {', '.join(devices)}" * (len(devices) == 1)
-    return f"{text}. It compares methods, but checks no paper's number."
+    return f"{text}. They compare methods, but check no paper's number."
 
 
 def _under_way(campaigns: Iterable[Campaign], facts: _Facts) -> str:
     """The runs with papers' own recipes that are being made."""
     text = ""
     for one in campaigns:
-        named = [(re.match(rf"(\S+) (\w+)\S*@{TRACK} seed", run.run), run) for run in one.running]
-        runs = [f"{facts.title(found[2])} on {split_title(found[1])} ({run.state})" for found, run in named if found]
+        named = [(re.match(rf"(\S+) (\w+)\S*@{TRACK} (seed \d+)", run.run), run) for run in one.running]
+        runs = [
+            f"{facts.title(found[2])} on {split_title(found[1])}, {found[3]} ({run.state})"
+            for found, run in named
+            if found
+        ]
         if runs:
             text += f" Under way with the papers' own recipes: {'; '.join(runs)}."
             text += f" On {one.updated[:10]}, {one.left:,} runs were left."

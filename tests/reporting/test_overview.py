@@ -118,10 +118,10 @@ def test_coverage_is_counted_and_said(tmp_path: Path) -> None:
         made = sources(two_claims(), folders=folders)
         return build_report(records, tmp_path / f"out{accuracy}", made).read_text(encoding="utf-8")
 
-    nearest = "1 of the 2 published numbers. Measured the papers&#39; way: Balanced Softmax 90.9 (published "
-    assert f"</strong> {nearest}" in page(0.909)
+    beside = "1 of the 2 published numbers. Measured as papers do: Balanced Softmax on CIFAR-10"
+    assert f"</strong> {beside}" in page(0.909)
     differs = page(0.7)
-    assert "</strong> none of the 2 published numbers; 1 differs. Measured the papers&#39; way: " in differs
+    assert "</strong> none of the 2 published numbers; 1 differs. Measured as papers do: " in differs
     assert ">CIFAR-10 at full length</a>" in differs
     assert "<strong>1</strong> nobody has measured it here yet" in differs
     aside = collected(make_record("balanced_softmax", 0, 0.7, **CIFAR, class_counts=NO_TAIL, track="short"))
@@ -143,15 +143,15 @@ def test_the_first_screen_and_papers_say_why_nothing_is_reproduced_and_what_is_u
     made = sources(two_claims(), folders=method_folders(tmp_path))
     made = replace(made, campaigns=[read_campaign(tmp_path / "progress.json")])
     page = build_report(collected(*runs), tmp_path / "out", made).read_text(encoding="utf-8")
-    why = "Why no more: the 3 runs here share one recipe for all methods, with a first stage of up to 20 epochs. It"
+    why = "Why so few: the 3 runs here have a recipe of this project, with a first stage of up to 20 epochs. They"
     under_way = (
-        "own recipes: Balanced Softmax on CIFAR-100, imbalance factor 100 (epoch 153 of 200); "
-        "Balanced Softmax on CIFAR-100, imbalance factor 100 (just begun). On 2026-11-29, 21 runs"
+        "own recipes: Balanced Softmax on CIFAR-100, imbalance factor 100, seed 0 (epoch 153 of 200); "
+        "Balanced Softmax on CIFAR-100, imbalance factor 100, seed 1 (just begun). On 2026-11-29, 21 runs"
     )
     for text in ("none of the 2 published numbers", why, f"{under_way} were left."):
         assert page.count(text) == 2, text
     first = build_report(collected(make_record("ce"), *runs), tmp_path / "some", made).read_text(encoding="utf-8")
-    assert "Why no more: 3 of the 4 runs here share" in first
+    assert "Why so few: 3 of the 4 runs here have" in first
 
 
 @pytest.mark.parametrize("text", ["[]", "{", '{"left": "many"}'])

@@ -6,7 +6,6 @@ import csv
 import io
 import re
 import shutil
-import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -308,17 +307,17 @@ def test_text_is_readable_in_both_schemes(browser: Any, path: Path, scheme: str)
     visit.context.close()
 
 
-def test_five_hundred_runs_are_a_small_and_quick_page(browser: Any, tmp_path: Path) -> None:
+def test_five_hundred_runs_are_a_small_page_of_few_elements(browser: Any, tmp_path: Path) -> None:
+    """Both decide how long it takes to open, on any machine."""
     counts = [max(2, round(500 * 0.01 ** (c / 99))) for c in range(100)]
     facts: dict[str, Any] = {"class_counts": counts, "dataset": "cifar100", "split": "cifar100-lt-if100"}
     long = {f"params.key{i}": i for i in range(40)} | {"backbone": "resnet32", "train": {"epochs": 20}}
     records = [make_record(f"method{m}", s, 0.3 + m / 500, recipe=long, **facts) for m in range(100) for s in range(5)]
     page = build_report(collected(*records), tmp_path, sources())
     assert page.stat().st_size < 3_000_000
-    start = time.monotonic()
     visit = Visit(browser, page, f"#{records[0].split}-paper")
     assert len(visit.rows()) == 100
-    assert time.monotonic() - start < 2
+    assert visit.page.evaluate("document.querySelectorAll('*').length") < 25_000
     visit.close()
 
 

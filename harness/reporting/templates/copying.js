@@ -43,7 +43,8 @@ function partsOf(cell) {
   const { mean, ...others } = (cell.matches(".contrasts td.number") && textOf(cell).match(INTERVAL)?.groups) || { mean: textOf(cell) };
   return { "": mean, ...others };
 }
-function spread([head, ...body]) {
+function spread(rows) {
+  const [head, ...body] = rows.map((cells) => cells.map((cell) => (typeof cell === "string" ? { "": cell } : cell)));
   const columns = head.flatMap((_, at) => {
     const names = [...new Set(body.flatMap((cells) => Object.keys(cells[at] ?? {})))].filter((name) => body.some((cells) => cells[at]?.[name]));
     return (names.length ? names : [""]).map((name) => [at, name]);

@@ -105,10 +105,11 @@ def status(
             raise UserError("--save: of a campaign; name its suite")
         found = overview.look(CAMPAIGNS)
         return print(json.dumps(found.as_json(), indent=1)) if as_json else overview.show(found)
+    from harness.records.progress import read_progress
     from harness.running import status as progress_file
 
     out = out or CAMPAIGNS / suite
-    progress = progress_file.read_progress(suite, out)
+    progress = read_progress(suite, out)
     lines = progress_file.describe(progress, out)
     print(json.dumps(progress_file.as_json(progress, out), indent=1) if as_json else "\n".join(lines))
     if save:

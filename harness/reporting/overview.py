@@ -5,15 +5,13 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 import numpy as np
 
-from harness.base import config
 from harness.base.errors import UserError
-from harness.base.files import read_json
+from harness.records.progress import Progress
 from harness.records.schema import HEADLINE
 from harness.reporting.boards import Board
 from harness.reporting.claims import TRACK
@@ -46,40 +44,6 @@ class Finding(NamedTuple):
 
     text: str
     links: dict[str, str]
-
-
-@dataclass(frozen=True)
-class Running:
-    """A run under way, such as `cifar100-lt-if100 gcl@paper seed 0 train`, and how far it is."""
-
-    run: str
-    epoch: int = 0
-    epochs: int = 0
-
-    @property
-    def state(self) -> str:
-        """In words."""
-        return f"epoch {self.epoch} of {self.epochs}" if self.epochs else "just begun"
-
-
-@dataclass(frozen=True)
-class Campaign:
-    """What a campaign's `progress.json` says of its runs."""
-
-    updated: str = ""
-    left: int = 0
-    running: list[Running] = field(default_factory=list)
-
-
-def read_campaign(path: Path) -> Campaign:
-    """Of any version.
-
-    Raises:
-        UserError: damaged.
-    """
-    found = read_json(path, "progress file")
-    known = {k: v for k, v in found.items() if k in Campaign.__dataclass_fields__} if isinstance(found, dict) else found
-    return config.build(Campaign, known, str(path))
 
 
 class HeatCell(NamedTuple):
@@ -142,7 +106,7 @@ def overview(
     papers: Iterable[FilledTable],
     titles: Mapping[str, str],
     read: ReadEvidence,
-    campaigns: Iterable[Campaign] = (),
+    campaigns: Iterable[Progress] = (),
 ) -> Overview:
     """The first screen of a page.
 
@@ -319,7 +283,7 @@ def _why(boards: Sequence[Board]) -> str:
     return f"{text}. They compare methods, but check no paper's number."
 
 
-def _under_way(campaigns: Iterable[Campaign], facts: _Facts) -> str:
+def _under_way(campaigns: Iterable[Progress], facts: _Facts) -> str:
     """The runs with papers' own recipes that are being made."""
     text = ""
     for one in campaigns:

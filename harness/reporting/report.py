@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from functools import cache, cached_property
 from pathlib import Path
 from typing import NamedTuple
@@ -13,6 +13,7 @@ from harness.base.errors import UserError
 from harness.base.files import sha256_json, write_text
 from harness.records.collect import Collected, find_split
 from harness.records.evidence import Evidence, evidence_path, read_evidence
+from harness.records.progress import KEPT, PROGRESS, Progress, read_progress
 from harness.records.same_code import measured_the_same, read_same_code
 from harness.records.schema import HEADLINE, Record
 from harness.reporting import figures, html, paper_tables, tables
@@ -23,7 +24,7 @@ from harness.reporting.costs import step_times
 from harness.reporting.drawer import RecipeValues, ResolveRecipe
 from harness.reporting.inputs import readable
 from harness.reporting.methods import about, method_views
-from harness.reporting.overview import Campaign, overview, read_campaign
+from harness.reporting.overview import overview
 from harness.reporting.paper_tables import FilledTable
 from harness.reporting.significance import CriticalDifference, critical_difference
 from harness.reporting.site.config import SITE_FILE, Site, read_site
@@ -42,7 +43,6 @@ from harness.weights.record import FOLDER as WEIGHTS
 from harness.weights.record import WeightsRecord, read_weights_record
 
 REPORTED = Path("results/reported")
-RUNNING = Path("results/running")
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ class Sources:
     reported: Path = REPORTED
     benches: Sequence[Path] = ()
     weights: Sequence[Path] = ()
-    campaigns: Sequence[Campaign] = ()
+    campaigns: Sequence[Progress] = ()
     splits: Collection[str] | None = None
     site: Site | None = None
 
@@ -97,9 +97,8 @@ def sources() -> Sources:
     benches, weights = sorted(BENCHES.glob("*.json")), sorted(WEIGHTS.glob("*.json"))
     claims, cards = load_claims(folders), load_shipped_cards(folders)
     site = read_site() if SITE_FILE.is_file() else None
-    campaigns, _ = readable(sorted(RUNNING.glob("*/progress.json")), read_campaign)
-    found = Sources(claims, folders, current, recipe_now, cards, benches=benches, weights=weights, site=site)
-    return replace(found, campaigns=campaigns)
+    running, _ = readable(sorted(KEPT.glob(f"*/{PROGRESS}")), lambda path: read_progress("", path.parent))
+    return Sources(claims, folders, current, recipe_now, cards, REPORTED, benches, weights, running, site=site)
 
 
 @cache

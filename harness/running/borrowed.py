@@ -27,7 +27,8 @@ from typing import Any
 
 from harness.base.errors import UserError
 from harness.base.files import atomic_path, read_json, write_bytes, write_json
-from harness.running.status import PROGRESS, STATES, read_progress
+from harness.records.progress import PROGRESS, read_progress
+from harness.running.status import STATES
 from harness.spec.suites import get_suite
 from harness.splits.split_names import parse_split_name
 

@@ -11,17 +11,15 @@ from typing import Any, Literal
 from harness.base.errors import UserError
 from harness.base.screen import console, table
 from harness.records.collect import ROOTS, SPLITS, collect
+from harness.records.progress import KEPT, PROGRESS, Progress, read_progress
 from harness.records.same_code import read_same_code, versions_of
 from harness.records.schema import Record
 from harness.running import status
-from harness.running.status import PROGRESS, Progress
 from harness.spec.entries import parse_entry
 from harness.spec.recipes import migrated, resolve
 from harness.spec.spread import spread_of
 from harness.spec.suites import GRID_FILE, read_grid
 from harness.splits.splits import read_split
-
-KEPT = Path("results/running")  # what `ltbench status --save` keeps of one
 
 
 @dataclass(frozen=True)
@@ -64,7 +62,7 @@ def look(campaigns: Path) -> Overview:
     wanted = read_grid("default")["evaluate"].values() if GRID_FILE.is_file() else []
     not_run = [f"{it['split']} {it['entry']}" for it in wanted if (it["split"], it["entry"]) not in by_cell]
     files = sorted([*campaigns.glob(f"*/{PROGRESS}"), *KEPT.glob(f"*/{PROGRESS}")])
-    found = [(path.parent, status.read_progress("", path.parent)) for path in files]
+    found = [(path.parent, read_progress("", path.parent)) for path in files]
     return Overview(cells, not_run, [reason for _, reason in collected.left_out], found)
 
 

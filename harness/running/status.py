@@ -1,4 +1,4 @@
-"""A campaign's progress file: written as it goes, read by `ltbench status` of this or any later version."""
+"""A campaign's progress: kept up to date in its file, said in words, and saved with what a lost machine would cost."""
 
 from __future__ import annotations
 
@@ -6,71 +6,20 @@ import dataclasses
 import datetime
 import shutil
 import time
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from harness.base import config
 from harness.base.errors import UserError
-from harness.base.files import is_locked, read_json, shown, write_json
+from harness.base.files import is_locked, shown, write_json
+from harness.records.progress import PROGRESS, Progress, Running, read_progress
 from harness.records.runs import RunInfo, stage_files
 from harness.running.cells import SCRATCH
 from harness.running.plans import Plan, Run
 from harness.spec.provenance import git_commit
 
-PROGRESS = "progress.json"
 STATES = f"{SCRATCH}/*/resume.pt"
 EVERY = 1.0  # seconds: the file is not written more often than that
-
-
-@dataclass(frozen=True)
-class Running:
-    """A run under way, and the epochs that it has done; `epochs` is 0 until it has said how many there are."""
-
-    run: str
-    epoch: int = 0
-    epochs: int = 0
-
-
-@dataclass(frozen=True)
-class Progress:
-    """The file's content.
-
-    Attributes:
-        made, failed, left: records. Those that failed are among those made.
-        seconds_per_pass: of one worker, for an image's forward pass (a training step counts as three); 0: not measured.
-        hours_left: at that speed with these workers; None: not measured.
-        needed: files, relative to the campaign's folder, without which work would be lost.
-    """
-
-    suite: str
-    updated: str = ""  # UTC
-    commit: str | None = None
-    workers: int = 1
-    made: int = 0
-    failed: int = 0
-    left: int = 0
-    running: list[Running] = field(default_factory=list)
-    seconds_per_pass: float = 0.0
-    hours_left: float | None = None
-    needed: list[str] = field(default_factory=list)
-
-
-def read_progress(suite: str, out: Path) -> Progress:
-    """What a campaign last wrote; of any suite if none is named.
-
-    Raises:
-        UserError: nothing there, damaged, or of another suite.
-    """
-    path = out / PROGRESS
-    if not path.is_file():
-        raise UserError(f"{shown(path)}: missing; `ltbench campaign {suite or 'SUITE'} --out {shown(out)}` writes it")
-    value = read_json(path, "progress file")
-    known = {key: item for key, item in value.items() if key in Progress.__dataclass_fields__}
-    found = config.build(Progress, known, str(path))  # a later version may say more
-    if suite and found.suite != suite:
-        raise UserError(f"{shown(path)}: of suite '{found.suite}', not of '{suite}'")
-    return found
 
 
 def describe(progress: Progress, out: Path) -> list[str]:
@@ -80,10 +29,7 @@ def describe(progress: Progress, out: Path) -> list[str]:
     lines = [f"{progress.suite}: {progress.made} of {total} records made{failed}; {progress.left} left"]
     state = "at work" if at_work else "stopped; the same `ltbench campaign` goes on"
     lines.append(f"{state} (written {progress.updated}, code {progress.commit or 'without git'})")
-    lines += [
-        f"{run.run}: " + (f"epoch {run.epoch} of {run.epochs}" if run.epochs else "has just begun")
-        for run in progress.running
-    ]
+    lines += [f"{run.run}: {run.state}" for run in progress.running]
     if progress.hours_left is not None:
         lines.append(f"about {progress.hours_left:.1f} hours left with {progress.workers} at once, at the speed so far")
     return lines

@@ -22,6 +22,7 @@ from harness.base.progress import Reporter
 from harness.engine.loop import StageRun
 from harness.records.agreement import Agreement, Verdict
 from harness.records.imports import import_campaign
+from harness.records.progress import PROGRESS
 from harness.running import borrowed, status
 from harness.running.borrowed import RECORDS, RESERVE, UNFINISHED, Errand, Phase, Process, pack, phases, unpack
 from harness.running.cells import SCRATCH
@@ -265,7 +266,7 @@ def test_what_does_not_fit_is_left_out_and_named(
 
 def campaign_folder(folder: Path, state: str, *, at: float) -> Path:
     """A campaign with one run under way and one record; `at` says when its files were written."""
-    files = {status.PROGRESS: '{"suite": "cards"}', STATE: state, "records/a/seed0.json": state}
+    files = {PROGRESS: '{"suite": "cards"}', STATE: state, "records/a/seed0.json": state}
     for name, text in files.items():
         write_bytes(folder / name, text.encode())
         os.utime(folder / name, (at, at))
@@ -287,7 +288,7 @@ def test_a_second_import_takes_what_came_home_since(tmp_path: Path) -> None:
         pack(campaign_folder(tmp_path / "card", state, at=at), tmp_path / "home", "cards")
         unpack(tmp_path / "home", tmp_path / "imported")
         assert (tmp_path / "imported" / STATE).read_text() == state
-        assert (tmp_path / "imported" / status.PROGRESS).stat().st_mtime == at
+        assert (tmp_path / "imported" / PROGRESS).stat().st_mtime == at
 
 
 PRETENDED_PYTHON = """#!/bin/sh

@@ -24,6 +24,7 @@ from harness.base.files import locked, sha256_json, write_json
 from harness.reading.profiles import exponential_class_counts
 from harness.records import runs, same_code
 from harness.records.imports import import_campaign
+from harness.records.progress import PROGRESS, Running, read_progress
 from harness.records.runs import run_info, stage_files
 from harness.records.same_code import SAME_CODE
 from harness.records.schema import read_record, write_record
@@ -286,7 +287,7 @@ def test_a_card_gets_more_runs_as_long_as_that_helps(
     said = capfd.readouterr().err
     (beside,) = re.findall(r"seed 0 train: epoch 40/40  beside (\S+)", said)
     assert 1 < float(beside) < 3, "others came while it was under way"
-    assert status.read_progress("one", tmp_path / "out").workers > 1
+    assert read_progress("one", tmp_path / "out").workers > 1
 
 
 def test_records_of_other_code_are_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -348,7 +349,7 @@ def test_status_says_how_far_it_is_and_keeps_what_a_lost_machine_would_cost(
     assert campaign.campaign("one", 300.0, whole) == Outcome(made=4)
 
     campaign.campaign("one", 14.0, settings)
-    found = status.read_progress("one", settings.out)
+    found = read_progress("one", settings.out)
     assert (found.made + found.left, found.failed) == (4, 0)
     for line in status.describe(found, settings.out):
         assert "\n" not in line
@@ -356,7 +357,7 @@ def test_status_says_how_far_it_is_and_keeps_what_a_lost_machine_would_cost(
     shutil.rmtree(settings.out)
     shutil.copytree(tmp_path / "kept", settings.out)
     assert campaign.campaign("one", 300.0, settings) == Outcome(made=4 - found.made)
-    done = status.read_progress("one", settings.out)
+    done = read_progress("one", settings.out)
     assert (done.made, done.left, done.running, done.needed, done.hours_left) == (4, 0, [], [], 0.0)
     records = sorted(whole.out.glob("records/**/seed?.json"))
     assert len(records) == 4
@@ -375,7 +376,7 @@ def test_what_is_needed_and_how_long_it_takes(tmp_path: Path, monkeypatch: pytes
     out = tmp_path / "out"
     plan = make_plan("one", Settings(out, only=("ce@*", "tau_norm@*")))
     tracker = make_tracker(out, plan)
-    assert status.read_progress("one", out).hours_left is None
+    assert read_progress("one", out).hours_left is None
     run = plan.take()
     tracker.started(run)
     state = out / "work/.scratch" / f"{run.run_key}-cpu" / "resume.pt"
@@ -384,8 +385,8 @@ def test_what_is_needed_and_how_long_it_takes(tmp_path: Path, monkeypatch: pytes
     for epoch in (5, 6):
         now[0] += 100.0
         tracker.epoch(run, epoch, 15)
-    found = status.read_progress("one", out)
-    assert found.running == [status.Running(str(run), 6, 15)]
+    found = read_progress("one", out)
+    assert found.running == [Running(str(run), 6, 15)]
     assert found.needed == [state.relative_to(out).as_posix()]
     per_pass = 100 / (run.length / 15)
     assert found.seconds_per_pass == pytest.approx(per_pass)
@@ -397,12 +398,12 @@ def test_what_is_needed_and_how_long_it_takes(tmp_path: Path, monkeypatch: pytes
     state.unlink()
     plan.finished(run)
     tracker.finished(run, OK)
-    assert len(status.read_progress("one", out).needed) == 4, "cross-entropy's record and tau-normalisation wait for it"
+    assert len(read_progress("one", out).needed) == 4, "cross-entropy's record and tau-normalisation wait for it"
     for _ in range(2):
         second = plan.take()
         tracker.started(second)
         tracker.finished(second, OK)
-    found = status.read_progress("one", out)
+    found = read_progress("one", out)
     assert (found.made, found.left, found.needed) == (2, 2, [])
     again = make_tracker(out, make_plan("one", Settings(out, only=("ce@*", "tau_norm@*"))))
     assert again._hours_left() == pytest.approx(2 * per_pass * run.length / 2 / 3600, abs=0.01)
@@ -410,18 +411,23 @@ def test_what_is_needed_and_how_long_it_takes(tmp_path: Path, monkeypatch: pytes
 
 @pytest.mark.parametrize(
     ("content", "reason"),
-    [(None, "missing"), ("{", "not a readable progress file"), ('{"suite": "other"}', "of suite 'other'")],
+    [
+        (None, "missing"),
+        ("{", "not a readable progress file"),
+        ("[]", "progress.json"),
+        ('{"suite": "other"}', "of suite 'other'"),
+    ],
 )
 def test_progress_files_that_cannot_be_read(content: str | None, reason: str, tmp_path: Path) -> None:
     if content is not None:
-        (tmp_path / status.PROGRESS).write_text(content)
+        (tmp_path / PROGRESS).write_text(content)
     with pytest.raises(UserError, match=reason):
-        status.read_progress("one", tmp_path)
+        read_progress("one", tmp_path)
 
 
 def test_a_progress_file_of_a_later_version_is_read(tmp_path: Path) -> None:
-    write_json(tmp_path / status.PROGRESS, {"suite": "one", "made": 3, "left": 1, "something_new": 1})
-    found = status.read_progress("one", tmp_path)
+    write_json(tmp_path / PROGRESS, {"suite": "one", "made": 3, "left": 1, "something_new": 1})
+    found = read_progress("one", tmp_path)
     assert status.describe(found, tmp_path)[0] == "one: 3 of 4 records made; 1 left"
     assert status.as_json(found, tmp_path)["at_work"] is False
     with locked(tmp_path):

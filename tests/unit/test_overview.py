@@ -13,9 +13,9 @@ from harness.base.errors import UserError
 from harness.base.files import sha256_json, write_json
 from harness.cli import app
 from harness.cli.arguments import CAMPAIGNS
+from harness.records.progress import Progress, Running, read_progress
 from harness.records.schema import write_record
 from harness.running import overview
-from harness.running.status import Progress, Running, read_progress
 from harness.spec.entries import parse_entry
 from harness.spec.provenance import code_version
 from harness.spec.recipes import resolve

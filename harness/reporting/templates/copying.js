@@ -12,7 +12,7 @@ const FORMS = {
       ...rows.slice(1).map(line), "\\bottomrule", "\\end{tabular}"].join("\n");
   },
   // A text that a spreadsheet would take for a formula gets an apostrophe; numbers stay numbers.
-  csv: (rows) => spread(rows).map((cells) => cells.map((text) => {
+  csv: (rows) => rows.map((cells) => cells.map((text) => {
     const plain = text.replaceAll("\u2212", "-");
     if (plain === "-") return "";
     const safe = /^[=+@-]/.test(plain) && !/^[+-]?[\d.]+$/.test(plain) ? `'${plain}` : plain;
@@ -26,25 +26,24 @@ function textOf(cell) {
   return (drawn?.getAttribute("aria-label") ?? (title ?? cell).innerText).replaceAll(/\s+/g, " ").trim();
 }
 
-function rowsOf(table, read = textOf) {
+function rowsOf(table, read = (cell, text) => text) {
   return [...table.rows].filter((row) => !row.hidden).map((row) => [...row.cells].filter((cell) => cell.offsetWidth).map((cell) => {
     const spans = [...cell.querySelectorAll(`.r[data-rule="${state.selection}"] > .mean, .r[data-rule="${state.selection}"] > .std`)];
-    if (cell.dataset.text !== undefined) return cell.dataset.text;
-    return spans.length ? spans.map((span) => span.textContent.trim()).filter(Boolean).join(" ") : read(cell);
+    const shown = spans.length ? spans.map((span) => span.textContent.trim()).filter(Boolean).join(" ") : textOf(cell);
+    return read(cell, cell.dataset.text ?? shown);
   }));
 }
 
 // A cell as CSV has it: its parts, by the ends of their columns' titles.
 const PARTS = { published: ".published-value", measured: ".measured-value > a", std: ".std", n: ".measured-value > small", difference: ".delta", status: ".badge", note: ".why" };
 const INTERVAL = /^(?<mean>[+\u2212]?[\d.]+)(?: \((?<low>\S+) to (?<high>[^\s)]+))?[, ]*(?<note>[^)]*)\)?$/;
-function partsOf(cell) {
+function partsOf(cell, text) {
   const of = (selector) => all(selector, cell).map((one) => one.innerText.trim().replace(/^± |^\((.*)\)$/, "$1")).join("; ");
   if (cell.matches(".paper-cell")) return Object.fromEntries(Object.entries(PARTS).map(([name, selector]) => [name, of(selector)]));
-  const { mean, ...others } = (cell.matches(".contrasts td.number") && textOf(cell).match(INTERVAL)?.groups) || { mean: textOf(cell) };
+  const { mean, ...others } = (cell.matches(".contrasts td.number") && text.match(INTERVAL)?.groups) || { mean: text };
   return { "": mean, ...others };
 }
-function spread(rows) {
-  const [head, ...body] = rows.map((cells) => cells.map((cell) => (typeof cell === "string" ? { "": cell } : cell)));
+function spread([head, ...body]) {
   const columns = head.flatMap((_, at) => {
     const names = [...new Set(body.flatMap((cells) => Object.keys(cells[at] ?? {})))].filter((name) => body.some((cells) => cells[at]?.[name]));
     return (names.length ? names : [""]).map((name) => [at, name]);
@@ -79,7 +78,7 @@ document.addEventListener("click", (event) => {
   else if (kind === "file") save(`${state.board}.csv`, "text/csv", charts.get(state.board).data.csv);
   else {
     const tables = all(":scope > .scroll:not([hidden]) > table", button.closest("p").parentElement);
-    const rows = tables.flatMap((table, at) => rowsOf(table, kind === "csv" ? partsOf : textOf).slice(at && 1)); // one head
-    copy(`${FORMS[kind](rows)}\n`, button);
+    const read = (reader) => tables.flatMap((table, at) => rowsOf(table, reader).slice(at && 1)); // one head
+    copy(`${FORMS[kind](kind === "csv" ? spread(read(partsOf)) : read())}\n`, button);
   }
 });

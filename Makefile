@@ -121,7 +121,7 @@ SITE := .ltbench/documents
 
 docs: install
 	rm -rf $(SITE) && mkdir -p $(SITE)
-	git ls-files -z ':(glob)*.md' docs 'results/*.md' tests/bench/README.md 'reports/figures/*.svg' LICENSE CITATION.cff | xargs -0 cp --parents --target-directory=$(SITE)
+	git ls-files -z ':(glob)*.md' docs 'results/*.md' tests/bench/README.md 'reports/figures/*.svg' 'reports/tables/*.md' 'results/weights/*.json' LICENSE CITATION.cff | xargs -0 cp --parents --target-directory=$(SITE)
 	mkdocs build --strict --quiet
 	@echo "open $(CURDIR)/site/index.html"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 import textwrap
 from collections.abc import Iterator
@@ -15,6 +16,10 @@ import harness.datasets
 from harness.reading.dataset import Images
 from harness.splits import store
 from harness.splits.splits import Split, build_split, select
+
+# Commands with two threads that tests start: side by side with other tests, threads that spin while they wait take four
+# times as long.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 TINY_DATASET = '''
 """Four classes of 8x8 images: noise around a class's own pattern, made on the spot."""

@@ -21,7 +21,7 @@ from harness.reporting.pictures import stage_epochs
 from harness.reporting.significance import Classes, Effect, RunsOfRow, effect
 from harness.reporting.summary import REFERENCE, Row
 from harness.reporting.tables import percent, points, published
-from harness.reporting.views import ReadEvidence, correct_at, evidence_of
+from harness.reporting.views import correct_of
 from harness.splits.split_names import parse_split_name
 from harness.splits.store import get_dataset
 
@@ -105,7 +105,6 @@ def overview(
     boards: Sequence[Board],
     papers: Iterable[FilledTable],
     titles: Mapping[str, str],
-    read: ReadEvidence,
     campaigns: Iterable[Progress] = (),
 ) -> Overview:
     """The first screen of a page.
@@ -113,7 +112,6 @@ def overview(
     Args:
         boards: the one with most few-shot classes first.
         titles: of methods, by name.
-        read: the predictions behind a run; without them a sentence is left out.
         campaigns: what is under way.
     """
     everywhere = {row.first.method for board in boards for row in board.section.rows}
@@ -121,7 +119,7 @@ def overview(
     runnable = sum(bool(cell.status == "not run" and cell.todo and cell.todo.command) for cell in cells)
     counts = Counter(cell.status for cell in cells)
     coverage = {status: counts[status] for status in STATUSES}
-    facts = _Facts({**titles, REFERENCE: "cross-entropy"}, read)
+    facts = _Facts({**titles, REFERENCE: "cross-entropy"})
     why = f"{_why(boards)}{_under_way(campaigns, facts)}"
     full_length = {f"{one.title} at full length": one.section.slug for one in boards if _as_papers_do(one)}
     boards = _wide(boards)
@@ -147,8 +145,8 @@ def _wide(boards: Sequence[Board]) -> Sequence[Board]:
 class _Facts:
     """Names of methods, and differences of rows that paired predictions bear out."""
 
-    def __init__(self, titles: Mapping[str, str], read: ReadEvidence) -> None:
-        self._titles, self._read = titles, read
+    def __init__(self, titles: Mapping[str, str]) -> None:
+        self._titles = titles
         self._bits: dict[str, tuple[RunsOfRow, Classes] | None] = {}
 
     def name(self, row: Row) -> str:
@@ -170,9 +168,7 @@ class _Facts:
 
     def _of(self, row: Row) -> tuple[RunsOfRow, Classes] | None:
         if row.key not in self._bits:
-            evidence = evidence_of(row, self._read)
-            bits = correct_at(HEADLINE, evidence)
-            self._bits[row.key] = (bits, evidence[max(bits)].targets) if bits else None
+            self._bits[row.key] = correct_of(row, HEADLINE)
         return self._bits[row.key]
 
 

@@ -12,7 +12,6 @@ from typing import NamedTuple
 from harness.base.errors import UserError
 from harness.base.files import sha256_json, write_text
 from harness.records.collect import Collected, find_split
-from harness.records.evidence import Evidence, evidence_path, read_evidence
 from harness.records.progress import KEPT, PROGRESS, Progress, read_progress
 from harness.records.same_code import measured_the_same, read_same_code
 from harness.records.schema import HEADLINE, Record
@@ -33,7 +32,7 @@ from harness.reporting.speed import SpeedReport, read_speed
 from harness.reporting.studies import StudyResult, carry_out, load_studies
 from harness.reporting.summary import EARLIER_CODE, OTHER_CODE, RunResult, Section, summarize
 from harness.reporting.todo import Planner
-from harness.reporting.views import ReadEvidence, with_evidence
+from harness.reporting.views import with_evidence
 from harness.spec.entries import parse_entry
 from harness.spec.provenance import code_version
 from harness.spec.recipe_layers import MethodFile, has_recipe
@@ -123,7 +122,7 @@ def build_report(collected: Collected, out: Path, sources: Sources) -> Path:
     boards = boards_of(sections)
     methods = method_views([one.section for one in boards], comparisons, sources.folders, sources.resolve)
     titles = {name: one.title for name, one in sources.abouts.items()}
-    first = overview(boards, papers, titles, ranked.read, sources.campaigns)
+    first = overview(boards, papers, titles, sources.campaigns)
     others = {"overview": first, "speed": speed, "weights": published.weights, "left_out": left_out}
     steps = step_times(speed)
     others |= {"across": _across(sections), "class_names": _class_names(sections), "step_times": steps}
@@ -170,14 +169,13 @@ class Ranked(NamedTuple):
 
     sections: list[Section]
     left_out: list[tuple[str, str]]  # file, reason
-    read: ReadEvidence
 
 
 def study_results(tables: Ranked, sources: Sources) -> list[StudyResult]:
     """The studies that are described, with what the records say."""
     times = step_times(readable(sources.benches, read_speed)[0])
     titles = {name: one.title for name, one in sources.abouts.items()}
-    return [carry_out(one, tables.sections, tables.read, times, titles) for one in load_studies(sources.folders)]
+    return [carry_out(one, tables.sections, times, titles) for one in load_studies(sources.folders)]
 
 
 def ranked_sections(collected: Collected, sources: Sources | None = None) -> Ranked:
@@ -192,11 +190,7 @@ def ranked_sections(collected: Collected, sources: Sources | None = None) -> Ran
         note = "; ".join(filter(None, (lacking.get(path), _note(record, sources.current, same))))
         seen = f"tuned on the test part: {why}" if (why := _tuned(record, sources.tuned)) else ""
         runs.append(RunResult(label(path), record, collected.costs(path), note, collected.tier(path), seen, path))
-    return Ranked([with_evidence(section, _evidence) for section in summarize(runs)], left_out, _evidence)
-
-
-def _evidence(run: RunResult) -> Evidence | None:
-    return read_evidence(evidence_path(run.file), run.record)
+    return Ranked([with_evidence(section) for section in summarize(runs)], left_out)
 
 
 def _class_names(sections: Sequence[Section]) -> dict[str, Sequence[str]]:

@@ -20,7 +20,7 @@ import numpy as np
 
 from harness.base.errors import unknown
 from harness.metrics.selection import SELECTION_RULES
-from harness.metrics.shots import GROUPS, group_of_class
+from harness.metrics.shots import GROUPS
 from harness.records.schema import HEADLINE
 from harness.reporting.costs import StepTimes, relative_cost
 from harness.reporting.drawer import differing
@@ -28,7 +28,7 @@ from harness.reporting.inputs import Named, read_lists
 from harness.reporting.significance import Classes, Effect, RunsOfRow, Verdict, effect
 from harness.reporting.summary import Row, Section, in_all
 from harness.reporting.tables import points
-from harness.reporting.views import ReadEvidence, correct_at, evidence_of
+from harness.reporting.views import correct_of
 
 STUDIES: Final = Path(__file__).with_name("studies.yaml")
 SCORES: Final = ("all", *GROUPS)
@@ -227,7 +227,6 @@ def number(found: Effect | None) -> str:
 def carry_out(
     study: Study,
     sections: Sequence[Section],
-    read: ReadEvidence,
     times: StepTimes = MappingProxyType({}),
     titles: Mapping[str, str] = MappingProxyType({}),
 ) -> StudyResult:
@@ -242,9 +241,8 @@ def carry_out(
     section = fitting[0]
     further = pretrained if study.starts else []
     rows = [row for one in (section, *further) for row in one.rows]
-    groups = group_of_class(section.protocol.class_counts, section.protocol.shot_policy)
     contrasts = (*study.contrasts, *_others(study, section, titles))
-    measured = tuple(_measure(contrast, rows, groups, read, times) for contrast in contrasts)
+    measured = tuple(_measure(contrast, rows, section, times) for contrast in contrasts)
     by_key = {one.contrast.key: one for one in measured}
     findings = [text for finding in study.findings if (text := _sentence(finding, by_key))]
     withdrawn, quantities = len(study.findings) - len(findings), dict(_quantities(study, section))
@@ -264,14 +262,12 @@ class MissingError(Exception):
     """Why a contrast has no effect, in a phrase."""
 
 
-def _measure(
-    contrast: Contrast, rows: Sequence[Row], groups: Sequence[str], read: ReadEvidence, times: StepTimes
-) -> MeasuredContrast:
+def _measure(contrast: Contrast, rows: Sequence[Row], section: Section, times: StepTimes) -> MeasuredContrast:
     try:
         row, against = _row(contrast.row, rows), _row(contrast.against, rows)
         _check_conditions(row, against, contrast.differ)
-        bits, targets = _correct(row, contrast.at, read)
-        other_bits, other_targets = _correct(against, contrast.against_at, read)
+        bits, targets = _correct(row, contrast.at)
+        other_bits, other_targets = _correct(against, contrast.against_at)
         if not np.array_equal(targets, other_targets):
             raise MissingError("not comparable: the test images are others")
     except MissingError as reason:
@@ -279,8 +275,7 @@ def _measure(
     effects = {}
     infer = not contrast.of_one_row and len(bits.keys() & other_bits.keys()) > 1
     for score in SCORES:
-        classes = None if score == "all" else [index for index, group in enumerate(groups) if group == score]
-        effects[score] = effect(bits, other_bits, targets, classes, infer=infer)
+        effects[score] = effect(bits, other_bits, targets, section.classes(score), infer=infer)
     marks = tuple(dict.fromkeys([*row.marks, *against.marks]))
     missing = "" if effects["all"] else "no seed in common, or a class with one test image"
     complete = row.status == against.status == "ok"
@@ -305,13 +300,10 @@ def _check_conditions(row: Row, against: Row, differ: Sequence[str]) -> None:
             raise MissingError(f"not comparable: {name} is {one} in {row.name}, {other} in {against.name}")
 
 
-def _correct(row: Row, rule: str, read: ReadEvidence) -> tuple[RunsOfRow, Classes]:
-    """By seed, and the classes of the test images."""
-    evidence = evidence_of(row, read)
-    bits = correct_at(rule, evidence)
-    if not bits:
+def _correct(row: Row, rule: str) -> tuple[RunsOfRow, Classes]:
+    if not (found := correct_of(row, rule)):
         raise MissingError("no predictions are stored of one of the two")
-    return bits, evidence[max(bits)].targets
+    return found
 
 
 def _sentence(finding: Finding, measured: Mapping[str, MeasuredContrast]) -> str | None:

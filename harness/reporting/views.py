@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -12,25 +12,24 @@ import numpy as np
 import numpy.typing as npt
 
 from harness.metrics.shots import GROUPS
-from harness.records.evidence import Evidence
+from harness.records.evidence import Evidence, evidence_path, read_evidence
 from harness.records.schema import HEADLINE
 from harness.reporting.pictures import confusion
-from harness.reporting.significance import Effect, RunsOfRow, interval, pair_effects, pair_matrix, tie_groups
-from harness.reporting.summary import Curve, Row, RunResult, Section
+from harness.reporting.significance import Classes, Effect, RunsOfRow, interval, pair_effects, pair_matrix, tie_groups
+from harness.reporting.summary import Curve, Row, Section
 from harness.reporting.tables import points
 
 MOST_PAIRS = 40  # rows of a table up to which every pair of them is tested for the compare view
 CURVE_POINTS = 50
 
-ReadEvidence = Callable[[RunResult], Evidence | None]
 Curves = Mapping[str, npt.NDArray[Any]]
 NOTHING: npt.NDArray[Any] = np.empty(0)
 Floats = npt.NDArray[np.floating[Any]]
 
 
-def with_evidence(section: Section, read: ReadEvidence) -> Section:
+def with_evidence(section: Section) -> Section:
     """The section with what the evidence of its runs says; only what is shown is kept."""
-    found = [evidence_of(row, read) for row in section.rows]
+    found = [evidence_of(row) for row in section.rows]
     runs = [(run.record, evidence) for row, evidence in zip(section.rows, found, strict=True) for run in row.finished]
     by_run = {record.run_key: evidence[record.seed] for record, evidence in runs if record.seed in evidence}
     ranks, p = _tested(section, found, range(len(found)))
@@ -58,9 +57,9 @@ def with_evidence(section: Section, read: ReadEvidence) -> Section:
     return replace(section, rows=tuple(rows), pairs=_pairs(bits), differences=_differences(section, found, bits))
 
 
-def evidence_of(row: Row, read: ReadEvidence) -> dict[int, Evidence]:
+def evidence_of(row: Row) -> dict[int, Evidence]:
     """By seed."""
-    found = {run.record.seed: read(run) for run in row.finished}
+    found = {run.record.seed: read_evidence(evidence_path(run.file), run.record) for run in row.finished}
     return {seed: evidence for seed, evidence in found.items() if evidence is not None}
 
 
@@ -80,6 +79,13 @@ def correct_at(rule: str, evidence: Mapping[int, Evidence]) -> dict[int, npt.NDA
     """Which test images are right, by seed; without the runs that the rule does not apply to."""
     bits = {seed: one.correct(rule) for seed, one in evidence.items()}
     return {seed: correct for seed, correct in bits.items() if correct is not None}
+
+
+def correct_of(row: Row, rule: str) -> tuple[RunsOfRow, Classes] | None:
+    """Which test images are right, by seed, and the classes of the images; None without stored predictions."""
+    evidence = evidence_of(row)
+    bits = correct_at(rule, evidence)
+    return (bits, evidence[max(bits)].targets) if bits else None
 
 
 def _tested(

@@ -27,7 +27,7 @@ def first_screen(root: Path, **accuracies: list[float]) -> Overview:
         for seed in range(3):
             store(root / "records", method, seed, by_class)
     ranked = ranked_sections(collect(root / "records"))
-    return overview(boards_of(ranked.sections), [], TITLES, ranked.read)
+    return overview(boards_of(ranked.sections), [], TITLES)
 
 
 def sentence(found: Overview, start: str) -> str:
@@ -57,7 +57,7 @@ def test_methods_that_did_not_run_there_are_counted(tmp_path: Path) -> None:
         store(tmp_path / "b", "balanced_softmax", seed, [0.6] * 10, class_counts=NO_TAIL, **CIFAR)
     ranked = ranked_sections(collect(tmp_path))
     boards = sorted(boards_of(ranked.sections), key=lambda board: board.title, reverse=True)
-    text = sentence(overview(boards, [], TITLES, ranked.read), "Rare classes")
+    text = sentence(overview(boards, [], TITLES), "Rare classes")
     assert "1 of 3 methods has not run there." in text
 
 
@@ -74,7 +74,7 @@ def test_no_sentence_on_rare_classes_without_a_gain_a_baseline_or_a_tail(tmp_pat
     assert not sentence(worse, "Rare classes")
     assert not alone.findings
     ranked = ranked_sections(collected(make_record("ce"), make_record("crt", accuracy=0.9)))  # without predictions
-    assert not overview(boards_of(ranked.sections), [], TITLES, ranked.read).findings
+    assert not overview(boards_of(ranked.sections), [], TITLES).findings
 
 
 def test_who_beats_cross_entropy_everywhere(tmp_path: Path) -> None:
@@ -89,7 +89,7 @@ def test_who_beats_cross_entropy_everywhere(tmp_path: Path) -> None:
             store(tmp_path / "a", method, seed, [here] * 10)
             store(tmp_path / "b", method, seed, [there] * 10, class_counts=NO_TAIL, **CIFAR)
     ranked = ranked_sections(collect(tmp_path))
-    text = sentence(overview(boards_of(ranked.sections), [], TITLES, ranked.read), "All classes")
+    text = sentence(overview(boards_of(ranked.sections), [], TITLES), "All classes")
     assert "of the 3 methods measured on these 2 data sets, 1 beats cross-entropy on each, " in text
     assert "with a 95 % interval above zero: cRT. gcl does on some; on the others it is not certain." in text
     assert " is better on some, and worse on another." in text, "each method has its place"
@@ -153,7 +153,7 @@ def test_the_first_screen_and_papers_say_why_nothing_is_reproduced_and_what_is_u
 
 
 def heat(*records: Any) -> dict[str, list[tuple[float, int, bool] | None]]:
-    shown = overview(boards_of(ranked_sections(collected(*records)).sections), [], {}, lambda run: None).heat
+    shown = overview(boards_of(ranked_sections(collected(*records)).sections), [], {}).heat
     return {
         method: [(round(100 * c.value, 1), c.level, c.best) if c else None for c in cells]
         for method, cells in shown.rows
@@ -224,7 +224,7 @@ def test_rows_of_another_start_are_named_below_the_first_screens_table(tmp_path:
     ranked = ranked_sections(records)
     boards = boards_of(ranked.sections)
     assert len(boards) == 2
-    (shown, _), *others = overview(boards, [], TITLES, ranked.read).heat.boards
+    (shown, _), *others = overview(boards, [], TITLES).heat.boards
     assert not others
     assert "from w.th" not in shown.title
     page = build_report(records, tmp_path, sources()).read_text(encoding="utf-8")

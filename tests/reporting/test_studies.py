@@ -70,7 +70,7 @@ def made(**changes: Any) -> Study:
 
 def result(measured: Collected, **changes: Any) -> StudyResult:
     tables = ranked_sections(measured)
-    return carry_out(made(**changes), tables.sections, tables.read)
+    return carry_out(made(**changes), tables.sections)
 
 
 def test_contrasts_are_differences_of_the_rows_of_one_table(measured: Collected) -> None:
@@ -100,7 +100,7 @@ def test_costs_are_images_times_what_each_takes(measured: Collected, tmp_path: P
     names = ("crt", "balanced_softmax")
     contrasts = [{"label": name, "row": name, "against": "ce"} for name in names]
     asked = made(contrasts=contrasts, findings=[], quantity_rows=[], cost=True)
-    found = carry_out(asked, tables.sections, tables.read, times)
+    found = carry_out(asked, tables.sections, times)
     crt, balanced = found.measured
     assert crt.cost == pytest.approx(1.1)
     assert balanced.cost is None, "its costs are not known"
@@ -114,7 +114,7 @@ def test_a_study_of_every_method_leaves_none_out(measured: Collected) -> None:
         store(measured.records[0][0].parents[1] / "flip", "crt", seed, [0.9] * 10, variant="flip")
     tables = ranked_sections(collect(measured.records[0][0].parents[1]))
     asked = made(every="ce", contrasts=STUDY["contrasts"][1:], findings=[])
-    found = carry_out(asked, tables.sections, tables.read, titles={"crt": "cRT"}).measured
+    found = carry_out(asked, tables.sections, titles={"crt": "cRT"}).measured
     added = [(one.contrast.label, one.contrast.row, one.contrast.against) for one in found[3:]]
     assert added == [("balanced_softmax", "balanced_softmax", "ce"), ("cRT", "crt", "ce")]
     assert all(one.over_all for one in found[3:])

@@ -17,7 +17,7 @@ from tests.reporting.conftest import store
 
 
 def test_rows_that_no_test_tells_apart_share_a_rank(measured: Collected) -> None:
-    (section,), left_out, _ = ranked_sections(measured)
+    (section,), left_out = ranked_sections(measured)
     assert [row.name for row in section.rows] == ["balanced_softmax", "crt", "ce"]
     assert [row.ranks["last"] for row in section.rows] == [1, 1, 3]
     assert section.rows[2].p["last"] < 0.001
@@ -74,7 +74,7 @@ def test_a_row_without_evidence_has_no_rank_beside_rows_with_it(measured: Collec
 
 def test_damaged_evidence_is_named_and_stops_nothing(measured: Collected, tmp_path: Path) -> None:
     evidence_path(tmp_path / "records" / "ce" / "seed1.json").write_bytes(b"nothing")
-    (section,), left_out, _ = ranked_sections(collect(tmp_path / "records"))
+    (section,), left_out = ranked_sections(collect(tmp_path / "records"))
     assert [row.ranks["last"] for row in section.rows] == [1, 1, 3]
     assert [path for path, _ in left_out] == ["ce/seed1.json"]
     page = build_report(collect(tmp_path / "records"), tmp_path / "out", sources()).read_text()

@@ -96,6 +96,22 @@ def test_who_beats_cross_entropy_everywhere(tmp_path: Path) -> None:
     assert "on none" not in text
 
 
+def test_a_table_with_few_methods_hides_no_others(tmp_path: Path) -> None:
+    for seed in range(3):
+        for folder, methods, facts in (
+            ("a", ("crt", "balanced_softmax", "gcl"), {}),
+            ("b", ("crt", "balanced_softmax", "gcl"), {"class_counts": NO_TAIL, **CIFAR}),
+            ("c", ("crt",), {"track": "short"}),
+        ):
+            store(tmp_path / folder, "ce", seed, [0.6] * 10, **facts)
+            for method in methods:
+                store(tmp_path / folder, method, seed, [0.9] * 10, **facts)
+    found = overview(boards_of(ranked_sections(collect(tmp_path)).sections), [], TITLES)
+    assert "of the 3 methods measured on these 2 data sets, 3 beat cross-entropy on each" in sentence(
+        found, "All classes"
+    )
+
+
 def test_methods_of_other_starts_are_counted_as_the_page_counts_them(tmp_path: Path) -> None:
     """LIFT has only a row that starts from weights: it is one of the methods, and has not run on the first table."""
     tuned = {"backbone": "lenet", "pretrained": "w.th sha256:0", "params": {}, "train": {"epochs": 10}}

@@ -208,29 +208,26 @@ def _rare_classes(boards: Sequence[Board], everywhere: set[str], facts: _Facts) 
 
 
 def _everywhere(boards: Sequence[Board], facts: _Facts) -> Finding | None:
-    """Which methods beat cross-entropy over all classes in every table they share.
-
-    Of the tables with most methods so many that methods times pairs of tables is largest: one of few hides no others.
-    """
+    """Which methods beat cross-entropy over all classes in every table that has them, where two tables do."""
+    verdicts: dict[str, list[str]] = {}
     rows: dict[str, Row] = {}
-    verdicts: dict[Board, dict[str, str]] = {}
-    for board in boards:
-        base, tried = board.section.reference, _measured(board, "all")
-        found = {row.first.method: facts.effect(board, row, base, "all") for row in tried if base and row is not base}
-        verdicts[board] = {method: one.verdict for method, one in found.items() if one}
-        rows |= {row.first.method: row for row in tried if row.first.method not in rows}
-    order = sorted(filter(verdicts.get, boards), key=lambda board: -len(verdicts[board]))
-    methods = [[m for m in rows if all(m in verdicts[one] for one in order[:n])] for n in range(1, len(order) + 1)]
-    if not any(methods):
+    used = [(board, base) for board in boards if (base := board.section.reference) and len(_measured(board, "all")) > 1]
+    for board, base in used:
+        for row in _measured(board, "all"):
+            if row is not base and (found := facts.effect(board, row, base, "all")):
+                verdicts.setdefault(row.first.method, []).append(found.verdict)
+                rows.setdefault(row.first.method, row)
+    least = min(2, len(used))
+    shared = {method: found for method, found in verdicts.items() if len(found) >= least}
+    if not shared:
         return None
-    most = max(range(len(order)), key=lambda n: (n * (n + 1) * len(methods[n]), len(methods[n])))
-    used = [board for board in boards if board in order[: most + 1]]
-    shared = {method: [verdicts[board][method] for board in used] for method in methods[most]}
     better = [rows[method] for method, found in shared.items() if set(found) == {"better"}]
     maybe = [rows[method] for method, found in shared.items() if set(found) == {"better", "not resolved"}]
     never = [rows[method] for method, found in shared.items() if "better" not in found]
     mixed = [rows[method] for method, found in shared.items() if {"better", "worse"} <= set(found)]
-    where, there = (f"these {len(used)} data sets", "on each") if len(used) > 1 else (used[0].title, "there")
+    where, there = used[0][0].title, "there"
+    if len(used) > 1:
+        where, there = f"{'at least two of ' if len(used) > least else ''}these {len(used)} data sets", "each time"
     text = f"All classes: of the {len(shared)} methods measured on {where}, "
     text += f"{len(better) or 'none'} {'beats' if len(better) < 2 else 'beat'} cross-entropy {there}"
     text += f", with a 95 % interval above zero: {facts.names(better)}." if 0 < len(better) <= MOST_NAMES else "."
@@ -240,7 +237,7 @@ def _everywhere(boards: Sequence[Board], facts: _Facts) -> Finding | None:
         text += f" {facts.names(mixed)} {'is' if len(mixed) == 1 else 'are'} better on some, and worse on another."
     if 0 < len(never) <= MOST_NAMES // 2 and len(used) > 1:
         text += f" {facts.names(never)} {'beats' if len(never) == 1 else 'beat'} it on none."
-    return Finding(text, {board.title: f"findings-{board.section.slug}" for board in used})
+    return Finding(text, {board.title: f"findings-{board.section.slug}" for board, _ in used})
 
 
 def _as_papers_do(board: Board) -> bool:

@@ -86,7 +86,9 @@ def test_a_killed_rank_ends_the_job_and_the_same_command_goes_on(
     for part in ("harness", "methods"):
         shutil.copytree(ROOT / part, tmp_path / "code" / part, ignore=shutil.ignore_patterns("__pycache__"))
     recipes = tmp_path / "code/harness/recipes.yaml"
-    recipes.write_text(re.sub(r"epochs: (15|30)\b", "epochs: 4", recipes.read_text()))
+    short, changed = re.subn(r"epochs: (15|30)\b", "epochs: 4", recipes.read_text())
+    assert changed
+    recipes.write_text(short)
     for arguments in (["fetch", "mnist5k"], ["split", SPLIT]):
         app(arguments, standalone_mode=False)
     job = start(tmp_path, *TRAIN, *TWO)
@@ -116,13 +118,13 @@ def test_a_killed_rank_ends_the_job_and_the_same_command_goes_on(
     costs = json.loads((tmp_path / "records/seed0.run.json").read_text())
     assert [stage["processes"] for stage in costs["stages"].values()] == [2, 2]
 
-    for wrong in (
-        ["--nproc", "0"],
-        ["--sync-bn"],
-        [*TWO, "--sync-bn", "--micro-batch", "8"],
-        [*TWO, "--device", "cuda:0"],
+    for wrong, why in (
+        (["--nproc", "0"], "at least 1 process"),
+        (["--sync-bn"], "one process has nothing to synchronise"),
+        ([*TWO, "--sync-bn", "--micro-batch", "8"], "leave out --micro-batch"),
+        ([*TWO, "--device", "cuda:0"], "2 processes take a GPU each"),
     ):
-        with pytest.raises((UserError, BadParameter)):
+        with pytest.raises((UserError, BadParameter), match=why):
             app([*TRAIN, *wrong], standalone_mode=False)
     done(tmp_path, *TRAIN, *TWO)  # finished: nothing is trained
     (tmp_path / f"results/splits/{SPLIT}.json").write_text("{}")

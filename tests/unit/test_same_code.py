@@ -103,7 +103,8 @@ def test_a_run_that_is_stopped_and_one_over_two_processes(tmp_path: Path, monkey
         found.append(same_bits._measure(tmp_path / name, parts))
     assert found[0] == found[1]
     common = tmp_path / "a/harness/recipes.yaml"
-    common.write_text(common.read_text().replace("epochs: 15", "epochs: 2"))
+    assert "epochs: 15\n" in common.read_text()
+    common.write_text(common.read_text().replace("epochs: 15\n", "epochs: 2\n"))
     (two,) = same_bits._in_two(tmp_path / "a", "mnist5k-lt-if100", "ce@common").items()
     assert two[0] == "mnist5k-lt-if100 ce@common 0 in-two"
     assert len(two[1].facts["weights of train"]) > 10

@@ -99,14 +99,18 @@ class Board:
         devices = {row.device for row in section.rows if row.device}
         facts = [*filter(None, [self.lengths]), *(f"on a {device}" for device in devices if len(devices) == 1)]
         p = section.protocol
-        apart = set(section.conflicts) - {"pretrained"}  # that stands in the title
-        other = f" ({p.split}, {p.shot_policy}, split {p.split_sha256[:6]})" if apart else ""
+        other = f" ({p.split}, {p.shot_policy}, split {p.split_sha256[:6]})" if self._apart else ""
         return f"{p.track}{': ' if facts else ''}{', '.join(facts)}{other}"
 
     @property
     def track(self) -> str:
         """The track alone, where that tells it from other tables of its data set."""
-        return self.conditions if self.section.conflicts else self.section.protocol.track
+        return self.conditions if self._apart else self.section.protocol.track
+
+    @property
+    def _apart(self) -> set[str]:
+        """What tells it from tables of its data set and track, but for what stands in its title."""
+        return set(self.section.conflicts) - {"pretrained"}
 
     @property
     def name(self) -> str:

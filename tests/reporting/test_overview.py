@@ -239,6 +239,7 @@ def test_rows_of_another_start_are_named_below_the_first_screens_table(tmp_path:
     ranked = ranked_sections(records)
     boards = boards_of(ranked.sections)
     assert len(boards) == 2
+    assert not [board.track for board in boards if ":" in board.track], "the title tells them apart"
     (shown, _), *others = overview(boards, [], TITLES).heat.boards
     assert not others
     assert "from w.th" not in shown.title

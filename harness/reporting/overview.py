@@ -11,6 +11,7 @@ from typing import Final, NamedTuple
 import numpy as np
 
 from harness.base.errors import UserError
+from harness.metrics.selection import SELECTION_RULES
 from harness.records.progress import Progress
 from harness.records.schema import HEADLINE
 from harness.reporting.boards import Board
@@ -26,7 +27,7 @@ from harness.splits.split_names import parse_split_name
 from harness.splits.store import get_dataset
 
 LEVELS: Final = 4  # of colour on either side of cross-entropy
-MOST_NAMED: Final = 3  # rows that may be held against a paper
+MOST_NAMED: Final = 6  # rows that may be held against a paper
 WIDE: Final = 5  # methods that a table needs to be on the first screen, beside such tables
 MOST_NAMES: Final = 10  # that a sentence lists
 MEANING: Final[dict[Status, str]] = {
@@ -246,14 +247,20 @@ def _as_papers_do(board: Board) -> bool:
 
 def _as_published(cells: Iterable[Comparison], facts: _Facts) -> str:
     """The rows that may be held against a paper, each beside the first value that is printed of it."""
-    first: dict[str, str] = {}
+    first: dict[str, tuple[str, str]] = {}
     for cell in cells:
         if cell.best and cell.best.row.key not in first:
             claim, stat, row = cell.claim, cell.best.stat, cell.best.row
-            where = f"{facts.name(row)} on {split_title(row.first.split)}: {percent(stat.mean, 1)} at {claim.rule}"
-            first[row.key] = f"{where} ({claim.source}, {claim.location}: {published(claim.value)}; n = {stat.n})"
-    more = f"; and {len(first) - MOST_NAMED} more" if len(first) > MOST_NAMED else ""
-    return f" Measured as papers do: {'; '.join([*first.values()][:MOST_NAMED])}{more}." if first else ""
+            rule = SELECTION_RULES[claim.rule][0].partition(":")[0]
+            group = "" if claim.group == "all" else f", {claim.group} classes"
+            where = f"{claim.source}, {claim.location} ({split_title(row.first.split)}{group}, at {rule})"
+            what = f"{facts.name(row)} {percent(stat.mean, 1)} (printed {published(claim.value)}; n = {stat.n})"
+            first[row.key] = where, what
+    tables: dict[str, list[str]] = {}
+    for where, what in [*first.values()][:MOST_NAMED]:
+        tables.setdefault(where, []).append(what)
+    text = "".join(f" Measured as in {where}: {', '.join(found)}." for where, found in tables.items())
+    return text + f" And {len(first) - MOST_NAMED} more." * (len(first) > MOST_NAMED)
 
 
 def _published(coverage: Mapping[Status, int], why: str, links: Mapping[str, str]) -> Finding | None:
@@ -287,14 +294,14 @@ def _under_way(campaigns: Iterable[Progress], facts: _Facts) -> str:
     text = ""
     for one in campaigns:
         named = [(re.match(rf"(\S+) (\w+)\S*@{TRACK} (seed \d+)", run.run), run) for run in one.running]
-        runs = [
-            f"{facts.title(found[2])} on {split_title(found[1])}, {found[3]} ({run.state})"
-            for found, run in named
-            if found
-        ]
-        if runs:
-            text += f" Under way with the papers' own recipes: {'; '.join(runs)}."
-            text += f" On {one.updated[:10]}, {one.left:,} runs were left."
+        splits: dict[str, list[str]] = {}
+        for found, run in named:
+            if found:
+                what = f"{facts.title(found[2])} {found[3]} ({run.state})"
+                splits.setdefault(split_title(found[1]), []).append(what)
+        if splits:
+            runs = "; ".join(f"{', '.join(found)} on {split}" for split, found in splits.items())
+            text += f" Under way with the papers' own recipes: {runs}; {one.left:,} runs left on {one.updated[:10]}."
     return text
 
 

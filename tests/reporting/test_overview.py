@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import replace
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from harness.reporting.boards import Board, boards_of
 from harness.reporting.overview import Overview, overview
 from harness.reporting.report import build_report, ranked_sections
 from tests.factories import collected, make_record, sources
-from tests.reporting.conftest import NO_TAIL, method_folders, store, two_claims
+from tests.reporting.conftest import HOSTILE, NO_TAIL, method_folders, store, two_claims
 
 CIFAR: dict[str, Any] = {"dataset": "cifar10", "split": "cifar10-lt-if10", "imbalance_factor": 10.0}
 RUNNING = ("balanced_softmax@paper", "ce@common")  # the second says nothing of a paper
@@ -131,10 +132,15 @@ def test_coverage_is_counted_and_said(tmp_path: Path) -> None:
         made = sources(two_claims(), folders=folders)
         return build_report(records, tmp_path / f"out{accuracy}", made).read_text(encoding="utf-8")
 
-    beside = "1 of the 2 published numbers. Measured as papers do: Balanced Softmax on CIFAR-10"
-    assert f"</strong> {beside}" in page(0.909)
+    table = (
+        f"Measured as in A paper {escape(HOSTILE)}, Table 2 (CIFAR-10, imbalance factor 10, at the epoch that is best"
+    )
+    fits = page(0.909)
+    assert f"</strong> 1 of the 2 published numbers. {table}" in fits
+    assert ": Balanced Softmax 90.9 (printed 90.9; n = 3). " in fits
     differs = page(0.7)
-    assert "</strong> none of the 2 published numbers; 1 differs. Measured as papers do: " in differs
+    assert f"</strong> none of the 2 published numbers; 1 differs. {table}" in differs
+    assert ": Balanced Softmax 70.0 (printed 90.9; n = 3). " in differs
     assert ">CIFAR-10 at full length</a>" in differs
     assert "<strong>1</strong> nobody has measured it here yet" in differs
     aside = collected(make_record("balanced_softmax", 0, 0.7, **CIFAR, class_counts=NO_TAIL, track="short"))
@@ -158,10 +164,10 @@ def test_the_first_screen_and_papers_say_why_nothing_is_reproduced_and_what_is_u
     page = build_report(collected(*runs), tmp_path / "out", made).read_text(encoding="utf-8")
     why = "Why so few: the 3 runs here have a recipe of this project, with a first stage of up to 20 epochs. They"
     under_way = (
-        "own recipes: Balanced Softmax on CIFAR-100, imbalance factor 100, seed 0 (epoch 153 of 200); "
-        "Balanced Softmax on CIFAR-100, imbalance factor 100, seed 1 (has just begun). On 2026-11-29, 21 runs"
+        "own recipes: Balanced Softmax seed 0 (epoch 153 of 200), Balanced Softmax seed 1 (has just begun) on "
+        "CIFAR-100, imbalance factor 100; 21 runs left on 2026-11-29."
     )
-    for text in ("none of the 2 published numbers", why, f"{under_way} were left."):
+    for text in ("none of the 2 published numbers", why, under_way):
         assert page.count(text) == 2, text
     first = build_report(collected(make_record("ce"), *runs), tmp_path / "some", made).read_text(encoding="utf-8")
     assert "Why so few: 3 of the 4 runs here have" in first

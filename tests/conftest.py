@@ -8,6 +8,7 @@ import sys
 import textwrap
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -72,7 +73,8 @@ def tiny_split(tiny_dataset: None) -> Split:
 @pytest.fixture(scope="session")
 def tiny_images(tiny_split: Split) -> dict[str, Images]:
     """The split's images."""
-    return select(tiny_split, store.get_dataset("tiny").decode(Path()))
+    images: dict[str, Any] = select(tiny_split, store.get_dataset("tiny").decode(Path()))
+    return images
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 from pytest_benchmark.fixture import BenchmarkFixture
 
+from harness.bench.command import cores
 from harness.feed.image_pool import MOST_WORKERS, WORKERS_VARIABLE
 from harness.feed.parts import closing, make_parts
 from harness.feed.plans import plan_epoch
@@ -22,7 +23,7 @@ from harness.splits.splits import Split
 from tests.bench.material import CROP_AND_FLIP, material, recipe, split_of
 from tests.bench.measure_loop import best_workers
 from tests.bench.plain import plain_loader
-from tests.bench.sizes import cores, device, sizes
+from tests.bench.sizes import device, sizes
 from tests.bench.timing import Work, interleaved, speeds
 
 WIDTH, HEIGHT, SIDE = 500, 375, 224  # ImageNet's most frequent size, and what networks are given

@@ -91,11 +91,11 @@ class Floor:
         self.optimizer.zero_grad(set_to_none=True)
         with torch.autocast(device().type, dtype=torch.bfloat16) if self.low else contextlib.nullcontext():
             features = self.model.backbone(self.images)
-        F.cross_entropy(self.model.head(features.float()), self.target).backward()  # type: ignore[no-untyped-call]
+        F.cross_entropy(self.model.head(features.float()), self.target).backward()
         self.optimizer.step()
 
     def _captured(self) -> Callable[[], None]:
-        side = torch.cuda.Stream(device())  # type: ignore[no-untyped-call]
+        side = torch.cuda.Stream(device())
         side.wait_stream(torch.cuda.current_stream(device()))
         with torch.cuda.stream(side):
             for _ in range(3):  # allocations and cuDNN's choices must be over before the capture

@@ -75,7 +75,7 @@ class Subject:
         """Forward and backward."""
         for leaf in self.leaves:
             leaf.grad = None
-        self.loss().backward()  # type: ignore[no-untyped-call]
+        self.loss().backward()
 
     def memory_bytes(self) -> int:
         """On CUDA the peak of the allocator above what stood before; on the CPU what forward keeps for backward.

@@ -92,7 +92,7 @@ def test_report(benchmark: BenchmarkFixture, index: int, tmp_path: Path) -> None
         peaks.append(int(done.stdout.split()[-1]) / 1e3)
 
     rounds = 3 if index == 0 else 1
-    benchmark.pedantic(build, rounds=rounds)  # type: ignore[no-untyped-call]
+    benchmark.pedantic(build, rounds=rounds)
     assert benchmark.stats is not None
     seconds = list(benchmark.stats.stats.data)
     benchmark.extra_info |= {

@@ -122,7 +122,7 @@ class PlainLoop:
             images, target = images.to(self.device, non_blocking=True), target.to(self.device, non_blocking=True)
             loss = F.cross_entropy(self.model(images), target)
             self.optimizer.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
             self.optimizer.step()
             self.schedule.step()
             losses.append(loss.item())

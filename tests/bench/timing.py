@@ -35,7 +35,7 @@ def interleaved(
             subject()
         synchronize()
 
-    benchmark.pedantic(waited_for, setup=before, rounds=rounds, warmup_rounds=1)  # type: ignore[no-untyped-call]
+    benchmark.pedantic(waited_for, setup=before, rounds=rounds, warmup_rounds=1)
     assert benchmark.stats is not None
     return {SUBJECT: list(benchmark.stats.stats.data)} | {name: values[1:] for name, values in seconds.items()}
 

@@ -7,7 +7,7 @@ import pickle
 import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -15,12 +15,12 @@ from harness.reading.dataset import Images
 from tests.data import made
 
 
-class Python2Pickler(pickle._Pickler):  # type: ignore[name-defined]
+class Python2Pickler(pickle._Pickler):
     """Writes what Python 2 wrote: text and bytes are both its `str`, and numpy has its old module names."""
 
-    dispatch = dict(pickle._Pickler.dispatch)  # type: ignore[attr-defined]
+    dispatch: ClassVar[dict[Any, Any]] = dict(pickle._Pickler.dispatch)
 
-    def _save_str(self, value: bytes | str) -> None:
+    def _save_str(self: Any, value: bytes | str) -> None:
         data = value.encode("latin1") if isinstance(value, str) else value
         self.write(pickle.BINSTRING + len(data).to_bytes(4, "little") + data)
         self.memoize(value)

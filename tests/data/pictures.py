@@ -78,7 +78,7 @@ SIDES = {1: "tl", 2: "tr", 3: "br", 4: "bl", 5: "lt", 6: "rt", 7: "rb", 8: "lb"}
 def upright(stored: Values, orientation: int) -> Values:
     """An image (h, w, 3) stored with that EXIF orientation, pixel by pixel where the standard says that it belongs."""
     rows, columns = stored.shape[:2]
-    first, second = SIDES[orientation]
+    first, second = tuple(SIDES[orientation])
     height, width = (rows, columns) if first in "tb" else (columns, rows)
     shown = np.empty((height, width, 3))
     for i in range(rows):

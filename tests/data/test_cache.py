@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +41,7 @@ def decode() -> Decoder:
     return Decoder()
 
 
-def check(parts: dict[str, Images]) -> None:
+def check(parts: Mapping[str, Images]) -> None:
     assert list(parts) == ["train", "test"]
     for part, images in make_parts().items():
         np.testing.assert_array_equal(parts[part].pixels, images.pixels)

@@ -18,6 +18,7 @@ from harness.base.errors import UserError
 from harness.base.files import sha256_bytes, sha256_file
 from harness.datasets import _folder
 from harness.datasets._folder import hold_out
+from harness.datasets._forms import OWN
 from harness.datasets._walk import FaultsError
 from harness.reading.dataset import Dataset, Images
 from harness.records.schema import Record, read_record
@@ -38,7 +39,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def fill(root: Path, seed: int = 0, **parts: Counts) -> Path:
+def fill(root: Path, seed: int = 0, /, **parts: Counts) -> Path:
     """PNGs of 32 x 32 noise, numbered through."""
     number = 1000 * seed
     for part, counts in parts.items():
@@ -58,7 +59,7 @@ def base(root: Path, seed: int = 0) -> Path:
 def opened(name: object, holdout: float = 0.0) -> Dataset:
     _folder._scan.cache_clear()  # as a new process
     text = str(name)
-    return store.get_dataset(text if text.startswith(store.OWN) else f"folder:{text}", holdout=holdout)
+    return store.get_dataset(text if text.startswith(OWN) else f"folder:{text}", holdout=holdout)
 
 
 def drawn(dataset: Dataset, factor: float | None = None) -> Split:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -47,7 +48,7 @@ def test_a_wrong_archive_is_refused(tmp_path: Path) -> None:
 @pytest.fixture(scope="module", params=NAMES)
 def pool(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[tuple[str, dict[str, Images]]]:
+) -> Iterator[tuple[str, Mapping[str, Images]]]:
     """Name and decoded parts of one data set; its archive is fetched and decoded once for all tests of this file."""
     source = mirror_with(f"{request.param}-lt-pool.tar.xz")
     with pytest.MonkeyPatch.context() as patch:
@@ -56,14 +57,15 @@ def pool(
         patch.chdir(root)
         dataset = store.get_dataset(request.param)
         store.fetch(dataset, root, source)
-        yield request.param, store.load(dataset)
+        parts: Mapping[str, Any] = store.load(dataset)
+        yield request.param, parts
 
 
 def hashes(images: Images) -> list[str]:
     return [pixel_hash(image) for image in images.pixels]
 
 
-def test_splits_are_those_of_the_specification(pool: tuple[str, dict[str, Images]]) -> None:
+def test_splits_are_those_of_the_specification(pool: tuple[str, Mapping[str, Images]]) -> None:
     name, parts = pool
     dataset = store.find(store.get_dataset(name))
     for factor, expected in GOLDEN[name].items():
@@ -76,14 +78,14 @@ def test_splits_are_those_of_the_specification(pool: tuple[str, dict[str, Images
     assert np.bincount(images["train"].labels).tolist() == split.class_counts
 
 
-def test_a_step_needs_more_than_the_pool_has(pool: tuple[str, dict[str, Images]]) -> None:
+def test_a_step_needs_more_than_the_pool_has(pool: tuple[str, Mapping[str, Images]]) -> None:
     name, parts = pool
     with pytest.raises(UserError, match=r"class '\w+' has .* images in its pool, .* are needed"):
         build_split(f"{name}-lt-if100-step", store.find(store.get_dataset(name)), parts)
 
 
 @pytest.mark.parametrize("suffix", ["lt-if5", "lt-if100-hash1", "lt-if100-numpy0", "lt-if100-first_n"])
-def test_the_pool_refuses_what_it_cannot_serve(pool: tuple[str, dict[str, Images]], suffix: str) -> None:
+def test_the_pool_refuses_what_it_cannot_serve(pool: tuple[str, Mapping[str, Images]], suffix: str) -> None:
     name, parts = pool
     form = store.find(store.get_dataset(name))
     with pytest.raises(
@@ -92,7 +94,7 @@ def test_the_pool_refuses_what_it_cannot_serve(pool: tuple[str, dict[str, Images
         build_split(f"{name}-{suffix}", form, parts)
 
 
-def test_a_subset_redrawn_within_the_pool(pool: tuple[str, dict[str, Images]]) -> None:
+def test_a_subset_redrawn_within_the_pool(pool: tuple[str, Mapping[str, Images]]) -> None:
     """It shares more images with `hash:0` than a draw from the full set would: in the tail 1 of 10, not 1 of 100."""
     name, parts = pool
     form = store.find(store.get_dataset(name))
@@ -109,7 +111,7 @@ def test_a_subset_redrawn_within_the_pool(pool: tuple[str, dict[str, Images]]) -
     assert shared == pytest.approx(expected, abs=0.05)
 
 
-def test_the_pool_is_what_imbalance_factor_10_selects(pool: tuple[str, dict[str, Images]]) -> None:
+def test_the_pool_is_what_imbalance_factor_10_selects(pool: tuple[str, Mapping[str, Images]]) -> None:
     name, parts = pool
     dataset = store.get_dataset(name)
     counts = exponential_class_counts(dataset.train_class_size, dataset.num_classes, 10)
@@ -117,7 +119,7 @@ def test_the_pool_is_what_imbalance_factor_10_selects(pool: tuple[str, dict[str,
     assert np.bincount(parts["test"].labels).tolist() == [10_000 // dataset.num_classes] * dataset.num_classes
 
 
-def test_duplicates(pool: tuple[str, dict[str, Images]]) -> None:
+def test_duplicates(pool: tuple[str, Mapping[str, Images]]) -> None:
     """CIFAR-100 has duplicates, even with two labels: an image is found by class *and* hash, never by hash alone."""
     name, parts = pool
     train, test = Counter(hashes(parts["train"])), Counter(hashes(parts["test"]))
@@ -126,7 +128,7 @@ def test_duplicates(pool: tuple[str, dict[str, Images]]) -> None:
     assert (repeated, shared) == {"cifar10": (0, 0), "cifar100": (6, 4)}[name]
 
 
-def test_statistics_are_near_the_published_ones(pool: tuple[str, dict[str, Images]]) -> None:
+def test_statistics_are_near_the_published_ones(pool: tuple[str, Mapping[str, Images]]) -> None:
     name, parts = pool
     published = {"cifar10": (0.4942, 0.4851, 0.4504), "cifar100": (0.5088, 0.4874, 0.4419)}[name]  # of the test sets
     mean = parts["test"].pixels.mean(axis=(0, 1, 2), dtype=np.float64) / 255

@@ -113,13 +113,13 @@ def test_damaged_jpegs_are_refused_alike() -> None:
                 messages.add(str(error))
         assert len(messages) + len(images) in (1, 2)
         assert not (messages and images)
-        assert not images or np.array_equal(*images)
+        assert not images or np.array_equal(images[0], images[1])
 
 
 @pytest.mark.parametrize("name", ["brightness", "contrast", "color"])
 def test_jitter_differs_by_rounding(name: str) -> None:
     files = [photograph(80, 70, seed) for seed in range(20)]
-    plan = {
+    plan: dict[str, Any] = {
         "code": np.full((20, 1), CODES[name]),
         "value": np.linspace(0, 2, 20, dtype=np.float32)[:, None],
     }
@@ -133,7 +133,7 @@ def test_jitter_differs_by_rounding(name: str) -> None:
 
 def test_other_operations_have_the_same_bits() -> None:
     files = [photograph(80, 70, seed) for seed in range(4)]
-    plan = {"code": np.full((4, 1), CODES["solarize"]), "value": np.full((4, 1), 128, np.float32)}
+    plan: dict[str, Any] = {"code": np.full((4, 1), CODES["solarize"]), "value": np.full((4, 1), 128, np.float32)}
     for channels in (1, 3):
         shape = (48, 48, channels)
         exact, fast = (
@@ -162,7 +162,7 @@ def test_a_set_in_memory_is_read_from_its_files() -> None:
     two = type(dataset)(**{**vars(dataset), "class_names": ("a", "b")})
     split = build_split(dataset.name, two, parts)
     assert split == build_split(dataset.name, two, read)
-    chosen = select(split, read)["test"]
+    chosen: Any = select(split, read)["test"]
     found = FastReader((64, 64, 3), Augment(resized_crop=True)).read(request([chosen.source(i) for i in range(8)]))
     assert [chosen.source(i) for i in range(8)] != files  # by class, then by hash
     assert sorted(chosen.source(i) for i in range(8)) == sorted(files)

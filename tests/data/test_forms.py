@@ -99,7 +99,7 @@ def parquet(path: Path, content: Any) -> None:
     pq.write_table(content, path, row_group_size=5)
 
 
-SHARDS = {"hf": parquet, "hf saved": arrow, "hf file": partial(arrow, new=pa.ipc.new_file)}
+SHARDS: dict[str, Any] = {"hf": parquet, "hf saved": arrow, "hf file": partial(arrow, new=pa.ipc.new_file)}
 
 
 def tar(path: Path, members: Mapping[str, bytes]) -> Path:
@@ -107,7 +107,7 @@ def tar(path: Path, members: Mapping[str, bytes]) -> Path:
 
 
 def members(rows: Sequence[tuple[str, bytes]], start: int = 0) -> dict[str, bytes]:
-    found = {}
+    found: dict[str, bytes] = {}
     for i, (name, data) in enumerate(rows, start):
         text = json.dumps({"label": name, "width": 8}).encode()
         found |= {f"{i:06}.png": data, f"{i:06}.txt": b"a caption"}
@@ -286,7 +286,7 @@ def test_a_category_of_pandas_is_a_label(here: Path) -> None:
 
 
 def test_columns_are_named_behind_the_path(here: Path) -> None:
-    columns = {"coarse": [0, 0, 1], "fine": ["x", "y", "z"], "photo": [png(i) for i in (7, 8, 9)]}
+    columns: dict[str, Any] = {"coarse": [0, 0, 1], "fine": ["x", "y", "z"], "photo": [png(i) for i in (7, 8, 9)]}
     found = hf(here, columns, columns="photo,fine")
     assert found.class_names == ["x", "y", "z"]
     assert read_bytes(found.pieces["train.parquet/1"]).tobytes() == png(8)

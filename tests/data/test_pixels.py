@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import time
 from pathlib import Path
 
 import numpy as np
@@ -132,6 +133,7 @@ def test_case_b_bmp_tiff_gif_and_what_is_not_supported_in_a_folder(
 def test_published_data_stays_as_it_is_stored(tmp_path: Path) -> None:
     """Only users' own images are turned: other tools read published ones as they lie, and so do our records."""
     stored = made("colours PNG", 3, 16, 16)
+    assert stored.shown is not None
     data = oriented(stored.data, 6)
     (tmp_path / "x.png").write_bytes(data)
     reader = ImageReader((14, 14, 3), Augment())
@@ -219,7 +221,7 @@ def test_case_n_reading_many_files_shows_how_far_it_is(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = iter(range(10**6))
-    monkeypatch.setattr(progress.time, "monotonic", lambda: float(next(now)))
+    monkeypatch.setattr(time, "monotonic", lambda: float(next(now)))
     assert list(progress.counted(range(400), "decoding photos")) == list(range(400))
     lines = capsys.readouterr().err.splitlines()
     assert lines[0] == "decoding photos: 3/400 images"

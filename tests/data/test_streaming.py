@@ -56,7 +56,8 @@ SIDE = 32
 def picture(width: int, height: int, seed: int) -> Image.Image:
     """A smooth field with some noise, as photographs have."""
     rng = np.random.default_rng(seed)
-    coarse = Image.fromarray(rng.integers(0, 256, (4, 5, 3), dtype=np.uint8)).resize((width, height), Image.BICUBIC)
+    coarse = Image.fromarray(rng.integers(0, 256, (4, 5, 3), dtype=np.uint8))
+    coarse = coarse.resize((width, height), Image.Resampling.BICUBIC)
     noisy = np.asarray(coarse) + rng.normal(0, 8, (height, width, 3))
     return Image.fromarray(np.clip(noisy, 0, 255).astype(np.uint8))
 
@@ -115,6 +116,12 @@ def planned(
     return plan_epoch(order, size, np.random.default_rng(2), **options, from_files=True)
 
 
+def noted(found: list[Any], one: Any) -> Any:
+    """The same, once it is noted."""
+    found.append(one)
+    return one
+
+
 def epoch(part: StreamingPart, start: int = 0, size: int = 8) -> list[Tensor]:
     """The batches of an epoch from the given step on."""
     plan = planned(part, size)
@@ -151,11 +158,9 @@ def test_a_plan_is_read_ahead_and_other_images_in_between(files: ImageFiles, mon
     """Held-out batches and evaluation come from the same processes; the plan goes on where it was."""
     with part_of(files, 2) as part:
         expected = epoch(part)
-        asked: list[list[str]] = []
+        asked: list[Request] = []
         submit = part._pool.submit
-        monkeypatch.setattr(
-            part._pool, "submit", lambda request: (asked.append(list(request.places)), submit(request))[1]
-        )
+        monkeypatch.setattr(part._pool, "submit", lambda request: submit(noted(asked, request)))
         plan, batches = planned(part), [slice(0, 8), slice(8, 16), slice(16, 21)]
         part.start_epoch(plan, batches)
         assert len(asked) == 3  # all of it, before a batch is asked for
@@ -277,6 +282,8 @@ def test_lighting_is_added_before_normalisation(files: ImageFiles) -> None:
     index, std = torch.arange(4), torch.tensor(STD).view(-1, 1, 1)
     with part_of(files, 0, Augment(flip=True)) as plain, part_of(files, 0, LIT) as lit:
         plan, bare = planned(lit, augment=LIT).augment[:4], planned(plain, augment=Augment(flip=True)).augment[:4]
+        assert plan.seed is not None
+        assert bare.seed is not None
         assert torch.equal(plan.seed, bare.seed)
         difference = (lit.batch(index, plan) - plain.batch(index, bare)) * std
         assert torch.equal(lit.batch(index), plain.batch(index))  # none in tests
@@ -395,6 +402,7 @@ def test_a_dead_process_is_one_clear_error(files: ImageFiles) -> None:
         next(part.in_order(4, range(len(part))))
         assert part._pool._executor is not None
         for process in list(part._pool._executor._processes.values()):
+            assert process.pid is not None
             os.kill(process.pid, signal.SIGKILL)
             process.join()
         with pytest.raises(RunFailed, match=r"process that reads images was killed.*LTBENCH_LOADER_WORKERS"):
@@ -600,7 +608,7 @@ def test_batches_of_a_run_are_read_ahead(
 ) -> None:
     """None is loaded at the moment when it is wanted, in training and in evaluation."""
     read: list[Any] = []
-    monkeypatch.setattr(streaming, "Reading", lambda pool, some: (read.append(some), Reading(pool, some))[1])
+    monkeypatch.setattr(streaming, "Reading", lambda pool, some: Reading(pool, noted(read, some)))
     run_of(Plain, *photographs, tmp_path).run(Reporter())
     assert len([some for some in read if isinstance(some, Iterator)]) == 2 * 3  # two epochs; training, test, validation
     assert not [some for some in read if isinstance(some, list)]  # a batch that nobody planned
@@ -611,7 +619,7 @@ def test_further_views_are_read_ahead_too(
 ) -> None:
     """The same images where they share a sampler, each augmented as its view says; held-out batches are not planned."""
     read: list[Any] = []
-    monkeypatch.setattr(streaming, "Reading", lambda pool, some: (read.append(some), Reading(pool, some))[1])
+    monkeypatch.setattr(streaming, "Reading", lambda pool, some: Reading(pool, noted(read, some)))
     Seeing.seen.clear()
     run = run_of(Seeing, *photographs, tmp_path, strong_augment=STRONG)
     run.run(Reporter())

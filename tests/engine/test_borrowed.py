@@ -91,7 +91,8 @@ class Rehearsal:
 
     def errand(self, home: Path, minutes: float) -> Errand:
         errand = Errand(home, self.work, "cards", minutes)
-        errand._clock, errand._sleep, errand._start = self.clock, self.sleep, self.start
+        for name in ("clock", "sleep", "start"):
+            self.monkeypatch.setattr(errand, f"_{name}", getattr(self, name))
         return errand
 
 
@@ -192,7 +193,7 @@ def test_it_is_over_before_the_loan_is(machine: Rehearsal, tmp_path: Path) -> No
     limits = {"a": 60.0, "b": 60.0, "c": 1e9, "d": 9.0}
     endless = [Phase(name, ["bench"], most) for name, most in limits.items()]
     errand = machine.errand(tmp_path / "home", 4.0)
-    errand._start = lambda *_: Pretended(machine, iter(lambda: None, 1))
+    machine.monkeypatch.setattr(errand, "_start", lambda *_: Pretended(machine, iter(lambda: None, 1)))
     machine.commands.append("bench")
     ended = errand.run(endless)
     assert [one["end"] for one in ended.values()] == [*["its time was over"] * 3, "no time was left"]
@@ -207,7 +208,7 @@ def test_what_it_has_started_ends_with_it(machine: Rehearsal, tmp_path: Path) ->
         raise Killed
 
     errand = machine.errand(tmp_path / "home", 60.0)
-    errand._sleep = interrupted
+    machine.monkeypatch.setattr(errand, "_sleep", interrupted)
     with pytest.raises(Killed):
         errand.run([Phase("bench", ["bench"])])
     assert machine.ended == ["bench"]
@@ -306,7 +307,7 @@ esac
 def test_gpu_repro_fails_with_what_it_runs(tmp_path: Path, dvc: int, reproduce: int, outside: int, code: int) -> None:
     """124 is what `timeout` says. A few records outside of the seed spread are chance, many are not."""
     shutil.copyfile(Path(__file__).parents[2] / "Makefile", tmp_path / "Makefile")
-    verdicts: list[Verdict] = ["outside"] * outside + ["same bits"] * (20 - outside)
+    verdicts: list[Verdict] = ["outside" if number < outside else "same bits" for number in range(20)]
     sentence = _sentence({Path(str(number)): Agreement(one) for number, one in enumerate(verdicts)})
     python = tmp_path / "python"
     python.write_text(PRETENDED_PYTHON.format(dvc=dvc, reproduce=reproduce, sentence=sentence))

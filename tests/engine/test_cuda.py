@@ -21,7 +21,7 @@ from harness.engine.loop import StageRun
 from harness.reading.dataset import Images
 from harness.records.schema import costs_path, read_record
 from harness.running import campaign
-from harness.running.campaign import Outcome, Settings
+from harness.running.plans import Outcome, Settings
 from harness.spec import suites
 from harness.spec.registry import available_methods, get_method
 from harness.splits.splits import Split

@@ -190,7 +190,7 @@ class _Looking(torch.autograd.Function):
         return logits.clone()
 
     @staticmethod
-    def backward(_: Any, gradient: Tensor) -> Tensor:  # type: ignore[override]
+    def backward(_: Any, gradient: Tensor) -> Tensor:
         gradient.sum().item()
         return gradient
 
@@ -258,7 +258,9 @@ def test_a_method_that_mixes_devices_is_found_out(train: Train) -> None:
 
 
 def test_a_method_that_waits_once_may(train: Train) -> None:
-    assert train(toys.job(WaitingOnce)).method.looked
+    method = train(toys.job(WaitingOnce)).method
+    assert isinstance(method, WaitingOnce)
+    assert method.looked
 
 
 SLIPS: dict[str, Callable[[Tensor], object]] = {

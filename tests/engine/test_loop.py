@@ -135,7 +135,7 @@ def test_resumes_to_the_same_bits_wherever_it_was_killed(
 def test_hooks_are_called_in_order(tiny_split: Split, tiny_images: ImagesByPart, tmp_path: Path) -> None:
     run = finish(job(Everything, epochs=1, batch_size=64), tiny_split, tiny_images, tmp_path)
     assert run.method.calls == ["start", "step", "after", "step", "after", "end"]  # type: ignore[attr-defined]
-    assert float(run.model.head.weight.detach().abs().max()) <= 0.2  # type: ignore[union-attr, operator]
+    assert float(run.model.head.weight.detach().abs().max()) <= 0.2
     assert run.network.optimizer.param_groups[1]["lr"] == 2 * run.network.optimizer.param_groups[0]["lr"]
     assert [group["weight_decay"] for group in run.network.optimizer.param_groups] == [0.0, 5e-4]
 
@@ -149,7 +149,7 @@ def test_second_stage_trains_the_head_only(
     second = job(Plain, "finetune", frozen_bn=frozen_bn)
     second.start.update(first)
     run = start(second, tiny_split, tiny_images, tmp_path / "second")
-    assert not torch.equal(run.model.head.weight, before["head.weight"])  # type: ignore[union-attr]
+    assert not torch.equal(run.model.head.weight, before["head.weight"])
     run.run(Reporter())
     after = run.model.state_dict()
     statistics = ("_mean", "_var", "_tracked")
@@ -265,7 +265,7 @@ class HeadOnly(Plain):
         return [{"params": list(model.head.parameters())}]
 
 
-class Forgetful(dict[str, Any]):
+class Forgetful(dict[tuple[str, bool], list[torch.Tensor]]):
     """Keeps nothing that is asked for."""
 
     def __contains__(self, key: object) -> bool:
@@ -309,7 +309,9 @@ def test_training_features_are_computed_once_where_nothing_is_augmented(
 def test_features_of_a_backbone_that_changes_are_not_kept(
     tiny_split: Split, tiny_images: ImagesByPart, tmp_path: Path
 ) -> None:
-    for changes, method in (({}, Plain), ({"frozen_bn": "train_as_published"}, HeadOnly)):
+    changing: list[tuple[dict[str, Any], type[Method]]]
+    changing = [({}, Plain), ({"frozen_bn": "train_as_published"}, HeadOnly)]
+    for changes, method in changing:
         run = finish(job(method, **changes), tiny_split, tiny_images, tmp_path / method.__name__)
         assert not run.network.kept_features
 
@@ -449,7 +451,7 @@ class Views(Plain):
 def test_views_are_batches_of_their_own(tiny_split: Split, tiny_images: ImagesByPart, tmp_path: Path) -> None:
     """The same images as they are, and others from a sampler; a resumed run sees the same ones."""
     Views.seen.clear()
-    recipe = {"augment": Augment(2, True), "strong_augment": Augment(2, True, cutout=4), "epochs": 2}
+    recipe: dict[str, Any] = {"augment": Augment(2, True), "strong_augment": Augment(2, True, cutout=4), "epochs": 2}
     finish(job(Views, **recipe), tiny_split, tiny_images, tmp_path / "whole")
     whole, steps = list(Views.seen), len(Views.seen)
     for first, plain, other, again in whole:
@@ -493,7 +495,7 @@ def test_a_strong_view_is_checked_against_the_images_before_it_costs_anything(
 ) -> None:
     grey = {part: dataclasses.replace(some, pixels=some.pixels[..., :1]) for part, some in tiny_images.items()}
     split = dataclasses.replace(
-        tiny_split, image_shape=(*tiny_split.image_shape[:2], 1), mean=tiny_split.mean[:1], std=tiny_split.std[:1]
+        tiny_split, image_shape=[*tiny_split.image_shape[:2], 1], mean=tiny_split.mean[:1], std=tiny_split.std[:1]
     )
     with pytest.raises(UserError, match="lighting needs RGB images"):
         start(job(Strong, augment=Augment(), strong_augment=Augment(lighting=0.1)), split, grey, tmp_path)
@@ -566,7 +568,7 @@ def test_other_optimisers_learn_and_resume_to_the_same_bits(
 
 def test_gradients_are_clipped(tiny_split: Split, tiny_images: ImagesByPart, tmp_path: Path) -> None:
     """With a limit of nearly nothing, weights hardly move; without decay and momentum by at most rate times limit."""
-    still = {"weight_decay": 0.0, "momentum": 0.0, "schedule": "constant", "epochs": 1}
+    still: dict[str, Any] = {"weight_decay": 0.0, "momentum": 0.0, "schedule": "constant", "epochs": 1}
     run = start(job(Plain, clip_grad=1e-3, **still), tiny_split, tiny_images, tmp_path)
     before = [parameter.detach().clone() for parameter in run.model.parameters()]
     run.run(Reporter())

@@ -12,6 +12,7 @@ import timm
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from timm.layers.norm_act import BatchNormAct2d
 from torch import nn
 
 from harness.api import Classifier
@@ -131,7 +132,7 @@ def test_a_failure_of_one_rank_ends_both(
 def test_synchronised_batchnorm_keeps_its_activation() -> None:
     """Some models have it inside BatchNorm, where torch's own conversion would lose it."""
     model = Classifier(timm.create_model("mobilenetv3_small_050", num_classes=0), nn.Identity())
-    before = {name: str(m.act) for name, m in model.named_modules() if isinstance(m, timm.layers.BatchNormAct2d)}
+    before = {name: str(m.act) for name, m in model.named_modules() if isinstance(m, BatchNormAct2d)}
     with_synchronised_batchnorm(model, torch.device("cuda"))
     after = {name: str(m.act) for name, m in model.named_modules() if isinstance(m, nn.SyncBatchNorm)}
     assert after == before

@@ -28,7 +28,7 @@ class Listener(Reporter):
     def note(self, text: str) -> None:
         self.heard.append(("note", text))
 
-    def epoch(self, *arguments: object) -> None:  # type: ignore[override]
+    def epoch(self, *arguments: object) -> None:
         self.heard.append(("epoch", *arguments))
 
 

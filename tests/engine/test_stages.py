@@ -24,6 +24,7 @@ from harness.reading.dataset import Images
 from harness.records.evaluate import evaluate
 from harness.records.evidence import read_evidence
 from harness.records.history import read_history
+from harness.records.runs import run_info
 from harness.records.schema import read_record
 from harness.running import stages
 from harness.running.cells import StageRequest, run_stage
@@ -181,7 +182,7 @@ def test_of_several_processes_one_records_a_failure_only_if_all_know_of_it(
 
     monkeypatch.setattr(stages, "StageRun", failing)
     plain, split = cell("plain@common"), read_split(SPLIT)
-    info = stages.run_info(plain, split, 0, "train")
+    info = run_info(plain, split, 0, "train")
     two = dataclasses.replace(place, ranks=Alike(0, 2))
     with contextlib.nullcontext() if agreed else pytest.raises(RunFailed, match="out of luck"):
         stages._run_one(plain, "train", split, {}, info, two, None)

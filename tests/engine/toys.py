@@ -109,10 +109,10 @@ def kill_after(run: StageRun, steps: int) -> None:
     """Lets the run die before it takes another step."""
     left, step = iter(range(steps)), run._train_step
 
-    def dying(*arguments: Any) -> None:
+    def dying(*arguments: Any, **named: Any) -> None:
         if next(left, None) is None:
             raise Killed
-        step(*arguments)
+        step(*arguments, **named)
 
     run._train_step = dying  # type: ignore[method-assign]
 

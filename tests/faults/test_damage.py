@@ -24,6 +24,7 @@ from harness.reading.dataset import Images
 from harness.records.collect import collect
 from harness.records.evaluate import SUMMED, evaluate
 from harness.records.evidence import evidence_path, read_evidence
+from harness.records.runs import run_info
 from harness.records.schema import costs_path, read_record
 from harness.records.table import rows
 from harness.running import stages
@@ -271,7 +272,7 @@ def test_a_recipe(workspace: Path, tiny_split: Split, monkeypatch: pytest.Monkey
 
     def read() -> tuple[dict[str, Any], str]:
         cell = resolve(parse_entry("toy@common"), "tiny")
-        return cell.recipe.as_dict(), stages.run_info(cell, tiny_split, 0, "finetune").run_key
+        return cell.recipe.as_dict(), run_info(cell, tiny_split, 0, "finetune").run_key
 
     (recipe, key), refused, trouble = read(), 0, {}
     for name, damaged in damages(path.read_bytes(), None, flips=40):

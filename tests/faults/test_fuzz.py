@@ -11,6 +11,7 @@ import pytest
 from harness.base.errors import UserError
 from harness.base.files import parse_yaml, read_json
 from harness.reading.lists import read_list
+from tests.data.pictures import KINDS
 from tests.faults import fuzz, fuzz_images
 
 
@@ -24,7 +25,7 @@ def test_every_input_is_read_or_refused(name: str, plugins: Path) -> None:
 def test_every_image_is_read_as_it_is_or_refused(tmp_path: Path) -> None:
     outcomes, kinds, failures = fuzz_images.fuzz(150, 0, tmp_path, print)
     assert not failures
-    assert kinds.keys() == fuzz_images.KINDS.keys()
+    assert kinds.keys() == KINDS.keys()
     assert {"whole, read", "whole, refused", "cut off, refused"} <= outcomes.keys()
 
 

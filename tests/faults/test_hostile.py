@@ -19,9 +19,9 @@ from harness.base.errors import UserError
 from harness.records.evidence import read_evidence
 from harness.records.history import read_history
 from harness.records.imports import import_campaign
+from harness.records.runs import run_info
 from harness.records.schema import write_record
 from harness.reporting.report import build_report
-from harness.running import stages
 from harness.spec import suites
 from harness.spec.entries import parse_entry
 from harness.spec.recipes import resolve
@@ -87,7 +87,7 @@ def test_an_imported_record_cannot_write_outside_of_the_workspace(workspace: Pat
         folder = Path(f"campaign{number}")
         (folder / "splits").mkdir(parents=True)
         write_split(hostile, folder / "splits" / f"{name}.json")
-        info = stages.run_info(cell, hostile, 0, "train")
+        info = run_info(cell, hostile, 0, "train")
         shared = {name: getattr(info, name) for name in ("method", "track", "stage1_key", "run_key", "code_version")}
         record = make_record(
             dataset="tiny", split=name, split_sha256=hostile.sha256, class_counts=hostile.class_counts,

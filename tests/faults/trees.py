@@ -90,7 +90,8 @@ def _make(path: Path, kind: str, root: Path) -> None:
         elif kind in ("damaged", "empty"):
             path.write_bytes(IMAGES[0][:30] if kind == "damaged" else b"")
         elif kind in ("link up", "link a", "dead"):
-            path.symlink_to({"link up": "..", "link a": root / "train" / "a", "dead": "gone"}[kind])
+            to: dict[str, str | Path] = {"link up": "..", "link a": root / "train" / "a", "dead": "gone"}
+            path.symlink_to(to[kind])
         elif kind == "pipe":
             os.mkfifo(path)
     except OSError:  # something else has that name, or a part of its path is a link

@@ -12,6 +12,7 @@ import multiprocessing
 import re
 import shutil
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -378,7 +379,7 @@ def make_tracker(out: Path, plan: Plan) -> status.Tracker:
 def test_what_is_needed_and_how_long_it_takes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Resume states of what is under way, first stages that others wait for; time left from the epochs measured."""
     now = [0.0]
-    monkeypatch.setattr(status.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
     out = tmp_path / "out"
     plan = make_plan("one", Settings(out, only=("ce@*", "tau_norm@*")))
     tracker = make_tracker(out, plan)

@@ -150,6 +150,7 @@ def test_the_interval_of_a_row_is_made_as_that_of_a_difference() -> None:
     assert interval({0: half}, TARGETS) is None  # how much seeds differ is not known
     alike, apart = interval(dict.fromkeys(range(3), half), TARGETS), interval({0: half, 1: hit, 2: half}, TARGETS)
     assert alike == pytest.approx((0.5 - 1.96 * 0.0357, 0.5 + 1.96 * 0.0357), abs=1e-3)
+    assert alike is not None
     assert apart is not None
     assert apart[1] == 1.0  # an accuracy is at most that
     assert apart[0] < alike[0]

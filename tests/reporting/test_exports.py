@@ -123,9 +123,9 @@ def test_the_hub_reads_the_scores_from_a_model_card(made: Collected, tmp_path: P
     paths = exported("hub", tmp_path, made)
     assert not any(HOSTILE in str(path) for path in paths)
     (path,) = (path for path in paths if path.match("mnist5k-*/balanced_softmax.yaml"))
-    results = ModelCard(f"---\n{path.read_text()}---\n# A model\n").data.eval_results
-    assert results is not None
-    scores = {result.metric_name: result for result in results}
+    data: Any = ModelCard(f"---\n{path.read_text()}---\n# A model\n").data
+    assert data.eval_results is not None
+    scores = {result.metric_name: result for result in data.eval_results}
     assert scores["Top-1 accuracy"].metric_value == pytest.approx(0.865)
     assert scores["Top-1 accuracy"].dataset_config == "mnist5k-lt-if100"
     assert scores["Few-shot accuracy"].metric_args["seeds"] == 3

@@ -140,7 +140,7 @@ def test_within_half_a_point_is_reproduced() -> None:
     assert (found.status, found.reason) == ("reproduced", "")
     _, stat, delta = best(found)
     assert delta == pytest.approx(0.005)
-    assert stat == (pytest.approx(0.455), None, 1)
+    assert tuple(stat) == (pytest.approx(0.455), None, 1)
     assert found.row_key
 
 
@@ -376,9 +376,9 @@ def test_two_claims_in_one_cell_are_refused() -> None:
     "change",
     [{"selection": "best_test"}, {"location": "Table 3"}, {"epochs": "200"}, {"variant": "x"}],
 )
-def test_a_row_tells_claims_apart(change: dict[str, str]) -> None:
+def test_a_row_tells_claims_apart(change: dict[str, Any]) -> None:
     claims = [CLAIM, replace(CLAIM, value=46.0, **change)]
-    row = TableRow("other", method="ce", **change)  # type: ignore[arg-type]
+    row = TableRow("other", method="ce", **change)
     (filled,) = fill([replace(TABLE, rows=(row,), location=("Table 2", "Table 3"))], claims, [], MeasuredRows([]))
     found = filled.rows[0].cells[0]
     assert found is not None

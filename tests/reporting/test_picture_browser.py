@@ -385,7 +385,8 @@ def test_a_framed_cell_of_grouped_classes_is_not_called_right(browser: Any, tmp_
     scores = score_epoch(targets ^ 1, targets, counts, epoch=3, ece=0.1, policy=plain.shot_policy)
     record = tmp_path / "records" / "seed0.json"
     write_record(record, replace(plain, results={"last": scores, "best_val": None, "best_test": scores}))
-    arrays = {"targets": targets.astype(np.uint8), "predictions": (targets ^ 1)[None].astype(np.uint8)}
+    arrays: dict[str, np.ndarray] = {"targets": targets.astype(np.uint8)}
+    arrays |= {"predictions": (targets ^ 1)[None].astype(np.uint8)}
     arrays |= {"rules": np.array(["last", "best_test"]), "row": np.array([0, 0]), "run_key": np.array(plain.run_key)}
     arrays |= {"epochs": np.array([3]), "loss": np.ones(3), "learning_rate": np.ones(3)}
     write_arrays(evidence_path(record), arrays | {"test": np.zeros(1), "val": np.empty(0)})

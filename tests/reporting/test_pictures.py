@@ -106,7 +106,7 @@ def test_a_cost_is_relative_to_a_reference_under_the_same_load() -> None:
 
 
 def test_time_is_from_timed_steps_where_they_are_known() -> None:
-    stage = {"stages": {"train": {"images_per_second": 10.0, "train_seconds": 100.0}}}
+    stage: dict[str, Any] = {"stages": {"train": {"images_per_second": 10.0, "train_seconds": 100.0}}}
     times = {("ce", "train"): 1.0, ("crt", "train"): 1.5}
     reference = row_of("ce", 10, 10, **stage)
     timed = cost(row_of("crt", 60, 60, **stage), reference, times)

@@ -225,7 +225,7 @@ def test_another_start_is_compared_only_where_the_study_says_so(tmp_path: Path) 
         store(tmp_path, "balanced_softmax", seed, [0.9] * 10, recipe=tuned)
         store(tmp_path, "ce", seed, [0.5] * 10, recipe=plain)
     contrast = STUDY["contrasts"][0]
-    parts = {"findings": [], "quantity_rows": []}
+    parts: dict[str, Any] = {"findings": [], "quantity_rows": []}
     for changes, missing in (
         ({}, "not run: balanced_softmax has not been measured"),
         ({"starts": True}, "not comparable: train.epochs is 1 in balanced_softmax, 20 in ce"),

@@ -155,7 +155,7 @@ def test_a_failed_seed_does_not_count_and_is_named() -> None:
     (row,) = rows(make_record(seed=0), make_record(seed=1, failure="loss is\nNaN"))
     assert row.status == "partial"
     assert row.marks == ("1 of 2 seeds; seed 1 failed: loss is NaN",)
-    assert row.stats["last"]["all"].n == 1  # type: ignore[union-attr]
+    assert row.stats["last"]["all"].n == 1
 
 
 def test_a_cell_without_a_result_is_a_row() -> None:

@@ -91,7 +91,9 @@ def test_evidence_of_another_run_is_not_used(measured: Collected, tmp_path: Path
 def test_a_number_that_its_predictions_do_not_give_has_no_evidence(measured: Collected, tmp_path: Path) -> None:
     path = tmp_path / "records" / "ce" / "seed0.json"
     record = read_record(path)
-    results = record.results | {"last": replace(record.results["last"], all=0.99)}
+    last = record.results["last"]
+    assert last is not None
+    results = record.results | {"last": replace(last, all=0.99)}
     write_record(path, replace(record, results=results))
     left_out = ranked_sections(collect(tmp_path / "records")).left_out
     assert [name for name, _ in left_out] == ["ce/seed0.json"]

@@ -30,7 +30,8 @@ CLAIM = Claim(
 
 def make_weights(**overrides: Any) -> WeightsRecord:
     """Weights of which 7 of 10 test images are right, and 8 with logit adjustment."""
-    methods = (("ce", {}, 0.7), ("logit_adjustment", {"tau": 1.0}, 0.8))
+    methods: list[tuple[str, dict[str, float], float]]
+    methods = [("ce", {}, 0.7), ("logit_adjustment", {"tau": 1.0}, 0.8)]
     facts: dict[str, Any] = {
         "dataset": "cifar10", "backbone": "resnet32_cifar", "title": "Cross-entropy", "imbalance_factor": 100.0,
         "epochs": "200", "selection": "best_test", "published": [Printed(70.1, "README")],

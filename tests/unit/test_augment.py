@@ -22,10 +22,8 @@ from torchvision.transforms.v2 import functional as reference
 
 from harness.base.errors import UserError
 from harness.feed.augment import (
-    CODES,
     COMPONENTS,
     EIGENVALUES,
-    OPERATIONS,
     POLICY,
     RAND_OPERATIONS,
     AugmentPlan,
@@ -39,6 +37,7 @@ from harness.feed.augment import (
     pasted,
     resized_crop,
 )
+from harness.feed.image_operations import CODES, OPERATIONS
 from harness.feed.plans import EpochPlan, plan_epoch
 from harness.spec.stage_recipe import Augment
 
@@ -64,7 +63,8 @@ def picture(shape: tuple[int, ...], seed: int = 0) -> Pixels:
     rng = np.random.default_rng(seed)
     coarse = rng.integers(0, 256, (5, 6, *shape[2:]), dtype=np.uint8)
     smooth = np.array(Image.fromarray(coarse).resize((shape[1], shape[0]), Image.Resampling.BICUBIC), np.int64)
-    return np.clip(smooth + rng.integers(-8, 9, shape), 0, 255).astype(np.uint8)
+    noisy: Pixels = np.clip(smooth + rng.integers(-8, 9, shape), 0, 255).astype(np.uint8)
+    return noisy
 
 
 def batch_of(*images: Pixels) -> Tensor:
@@ -119,7 +119,8 @@ def pillow(name: str, image: Image.Image, value: float) -> Image.Image:
 
     enhancers = {"color": "Color", "brightness": "Brightness", "contrast": "Contrast", "sharpness": "Sharpness"}
     if name in enhancers:
-        return getattr(ImageEnhance, enhancers[name])(image).enhance(value)
+        enhanced: Image.Image = getattr(ImageEnhance, enhancers[name])(image).enhance(value)
+        return enhanced
     forms: dict[str, Callable[[], Image.Image]] = {
         "rotate": lambda: image.rotate(value, fillcolor=grey),
         "translate_x": lambda: affine(1, 0, value * image.width, 0, 1, 0),
@@ -152,7 +153,8 @@ def torchvisions(name: str, image: Tensor, value: float) -> Tensor:
     height, width = image.shape[-2:]
 
     def moved(x: float, y: float) -> Tensor:
-        return reference.affine(image, 0.0, [x, y], 1.0, [0.0, 0.0], **nearest)
+        found: Tensor = reference.affine(image, 0.0, [x, y], 1.0, [0.0, 0.0], **nearest)
+        return found
 
     forms: dict[str, Callable[[], Tensor]] = {
         "rotate": lambda: reference.rotate(image, value, **nearest),
@@ -284,7 +286,8 @@ def test_where_no_box_fits_the_largest_allowed_one_in_the_middle_is_taken(
 
 
 def names_of(plan: AugmentPlan) -> npt.NDArray[np.str_]:
-    return np.array(["", *OPERATIONS])[plan.host_code.numpy()]
+    names: npt.NDArray[np.str_] = np.array(["", *OPERATIONS])[plan.host_code.numpy()]
+    return names
 
 
 def test_operations_are_as_frequent_as_the_policy_says() -> None:

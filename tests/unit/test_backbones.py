@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import timm
 import torch
@@ -35,7 +37,7 @@ def test_published_sizes(name: str, size: int, parameters: int, features: int) -
 
 @pytest.mark.parametrize("depth", [8, 20, 32, 44, 56])
 def test_cifar_family(depth: int) -> None:
-    model = timm.create_model(f"resnet{depth}_cifar", num_classes=10, in_chans=1)
+    model: Any = timm.create_model(f"resnet{depth}_cifar", num_classes=10, in_chans=1)
     convolutions = [m for m in model.modules() if isinstance(m, nn.Conv2d)]
     assert len(convolutions) + 1 == depth, "depth counts convolutions and the head"
     assert all(conv.bias is None for conv in convolutions)
@@ -47,7 +49,7 @@ def test_cifar_family(depth: int) -> None:
 
 def test_two_last_blocks_stand_side_by_side() -> None:
     """The first 64 features are those of the first one alone."""
-    both = timm.create_model("resnet32_cifar_two_block", num_classes=10).eval()
+    both: Any = timm.create_model("resnet32_cifar_two_block", num_classes=10).eval()
     alone = timm.create_model("resnet32_cifar", num_classes=0).eval()
     named = {name.replace("layer3.4.0.", "layer3.4."): value for name, value in both.state_dict().items()}
     assert set(named) - set(alone.state_dict()) >= {"layer3.4.1.conv1.weight", "fc.weight"}
@@ -65,13 +67,13 @@ def test_two_last_blocks_stand_side_by_side() -> None:
 
 def test_cifar_initialisation_is_kaiming_normal() -> None:
     torch.manual_seed(0)
-    weight = timm.create_model("resnet56_cifar", num_classes=0).layer3[3].conv2.weight
+    weight = timm.create_model("resnet56_cifar", num_classes=0).get_parameter("layer3.3.conv2.weight")
     assert float(weight.detach().std()) == pytest.approx((2 / (64 * 9)) ** 0.5, rel=0.03)
 
 
 def test_resnet10_initialisation_goes_by_the_outputs() -> None:
     torch.manual_seed(0)
-    weight = timm.create_model("resnet10", num_classes=0).layer4[0].conv1.weight
+    weight = timm.create_model("resnet10", num_classes=0).get_parameter("layer4.0.conv1.weight")
     assert float(weight.detach().std()) == pytest.approx((2 / (512 * 9)) ** 0.5, rel=0.02)
 
 
@@ -85,7 +87,7 @@ def test_every_batchnorm_scale_starts_at_one(name: str) -> None:
 
 
 def test_resnet34_cifar_has_no_max_pool() -> None:
-    model = timm.create_model("resnet34_cifar", num_classes=0)
+    model: Any = timm.create_model("resnet34_cifar", num_classes=0)
     assert model.forward_features(torch.zeros(1, 3, 32, 32)).shape == (1, 512, 4, 4)
     assert not any(isinstance(module, nn.MaxPool2d) for module in model.modules())
 

@@ -54,7 +54,7 @@ def test_tied_weights_can_be_saved(tmp_path: Path) -> None:
     model = make_model()
     model.twin = model.head
     save_weights(tmp_path / "w", model, "key", {})
-    assert torch.equal(load_weights(tmp_path / "w", "key")["twin.weight"], model.head.weight)
+    assert torch.equal(load_weights(tmp_path / "w", "key")["twin.weight"], model.get_parameter("head.weight"))
 
 
 def test_weights_of_another_run(tmp_path: Path) -> None:
@@ -100,7 +100,7 @@ def test_a_failed_save_keeps_the_old_weights(tmp_path: Path) -> None:
 def test_state_round_trip(tmp_path: Path) -> None:
     model = make_model()
     optimizer = torch.optim.SGD(model.parameters(), 0.1, momentum=0.9)
-    model.head(torch.ones(1, 2)).sum().backward()
+    model.get_submodule("head")(torch.ones(1, 2)).sum().backward()
     optimizer.step()
     generator = torch.Generator().manual_seed(5)
     state: dict[str, Any] = {

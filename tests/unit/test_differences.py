@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from harness.base.files import PACKAGE, read_yaml
@@ -76,8 +78,9 @@ def test_each_place_holds_the_value(text: str, _: str, dataset: str) -> None:
                 content = content[part]
         parts = key.split(".")
         paths = [parts[1:]] if parts[0] == "train" else [parts, parts[1:]] if parts[0] == "finetune" else [parts]
-        held = [_at(content, path) for path in paths]
-        assert one.value in held or any(float(one.value) == float(value) for value in held if value is not None), key
+        value: Any = one.value
+        held: list[Any] = [_at(content, path) for path in paths]
+        assert value in held or any(float(value) == float(each) for each in held if each is not None), key
         checked += 1
     assert checked > 5
     assert get_plugin(parse_entry(text).method).folder.is_dir()

@@ -51,7 +51,7 @@ def test_what_is_stored_comes_back(path: Path) -> None:
     np.testing.assert_array_equal(evidence.targets, TARGETS)
     np.testing.assert_array_equal(evidence.predictions["last"], HISTORY["test"][2])
     np.testing.assert_array_equal(evidence.predictions["best_test"], HISTORY["test"][1])
-    np.testing.assert_array_equal(evidence.correct("last"), [True, False, True, True])  # type: ignore[arg-type]
+    np.testing.assert_array_equal(evidence.correct("last"), [True, False, True, True])
     assert evidence.correct("best_val") is None
     np.testing.assert_allclose(evidence.curves["test"], [0.5, 1.0, 0.75])
     np.testing.assert_allclose(evidence.curves["val"], [0, 1, 1])
@@ -60,7 +60,7 @@ def test_what_is_stored_comes_back(path: Path) -> None:
 
 
 def test_a_second_stage_keeps_the_curves_of_the_first(path: Path) -> None:
-    assert read_evidence(path, RECORD).first == {}  # type: ignore[union-attr]
+    assert read_evidence(path, RECORD).first == {}
     first = HISTORY | {"test": HISTORY["test"][:2], "val": HISTORY["val"][:2], "epochs": np.array([5, 9])}
     arrays = gather(HISTORY, {"last": 2, "best_test": 1}, TARGETS, np.array([1]))
     write_arrays(path, arrays | gather_first(first, TARGETS, np.array([1])))

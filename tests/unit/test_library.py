@@ -76,7 +76,7 @@ def test_a_record_in_two_folders_counts_once_and_costs_stand_beside(tmp_path: Pa
     assert not results.duplicated(["method", "seed", "selection"]).any()
     good = results[results["status"] == "ok"]
     assert list(good["wall_seconds"].unique()) == [60.0, 61.0]
-    assert good[["all", "few", "top5", "peak_memory_mb"]].dtypes.eq(float).all()
+    assert good[["all", "few", "top5", "peak_memory_mb"]].dtypes.eq("float64").all()
     (failed,) = results[results["status"] == "failed"].to_dict("records")
     assert failed["reason"] == "loss is NaN"
     assert pd.isna(failed["all"])

@@ -75,7 +75,7 @@ def test_modules(kind: str) -> None:
         given = f64(case["inputs"]["input"]).requires_grad_()
         output = module.append(module, (given,))[0] if isinstance(module, Prompts) else module(given)
         close(output, case["output"])
-        (output * f64(case["inputs"]["cotangent"])).sum().backward()  # type: ignore[no-untyped-call]
+        (output * f64(case["inputs"]["cotangent"])).sum().backward()
         assert given.grad is not None
         close(given.grad, case["grad_input"])
         for name, parameter in module.named_parameters():
@@ -112,7 +112,7 @@ def test_a_whole_transformer(case: dict[str, Any]) -> None:
     loss = (feature * torch.sin(1.3 * torch.arange(1, 17, dtype=torch.float64)).view(2, 8)).sum()
     close(loss, case["loss"])
     if names:
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         for theirs, name in names.items():
             gradient = own[name].grad
             assert gradient is not None
@@ -130,7 +130,7 @@ def test_head_and_loss() -> None:
         close(logits, case["logits"])
         loss = lift_loss(logits, torch.tensor(given["target"]), f64(given["class_counts"]), params["tau"])
         close(loss, case["loss"])
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         assert feature.grad is not None
         assert head.weight.grad is not None
         close(feature.grad, case["grad_feature"])
@@ -286,7 +286,7 @@ def test_where_weights_are_pretrained_only_the_rest_is_saved(larger: Any, tmp_pa
     with safe_open(full.folder / "weights.safetensors", framework="pt") as file:
         assert set(file.keys()) > set(full.model.state_dict())
     assert two.network.as_pretrained
-    tuned = sum(parameter.numel() for parameter in two.model.tuner.parameters())  # type: ignore[union-attr]
+    tuned = sum(parameter.numel() for parameter in two.model.get_submodule("tuner").parameters())
     assert two.network.parameters[0] == tuned + 4 * 192
     assert not full.network.as_pretrained
 
@@ -300,7 +300,7 @@ def test_it_resumes_to_the_same_bits(first: StageRun, larger: Any, tmp_path: Pat
     run(tmp_path / "whole", *larger, **given)
     monkeypatch.setenv("LTBENCH_CHECKPOINT_SECONDS", "0")
     job = dataclasses.replace(first.job, **given)
-    stopped = StageRun(job, *larger, torch.device("cpu"), tmp_path / "parts")
+    stopped = StageRun(job, larger[0], larger[1], torch.device("cpu"), tmp_path / "parts")
     kill_after(stopped, 6)
     with pytest.raises(Killed):
         stopped.run(Reporter())
@@ -318,7 +318,7 @@ def test_the_published_recipe_names_its_weights_and_how_images_look() -> None:
     assert recipe.finetune is not None
     assert (recipe.train.epochs, recipe.finetune.epochs, recipe.train.augment) == (1, 10, Augment())
     assert recipe.finetune.augment == Augment(resized_crop=True, flip=True)
-    assert resolve(parse_entry("lift-full@paper"), "imagenet-lt").recipe.finetune.lr == 5e-4  # type: ignore[union-attr]
+    assert resolve(parse_entry("lift-full@paper"), "imagenet-lt").recipe.finetune.lr == 5e-4
     other = resolve(parse_entry("lift@paper"), "inat2018").recipe.finetune
     assert other is not None
     assert other.epochs == 20

@@ -19,7 +19,8 @@ from harness.toolbox.heads import CosineHead, cosine_similarity
 from harness.toolbox.losses import ldam_margins
 from methods.balms.method import BALMS, draw_slots
 from methods.focal.method import focal_loss
-from methods.gcl.method import CLOUD_SIZES, GCL, cloud_size, gcl_loss
+from methods.gcl.clouds import CLOUD_SIZES
+from methods.gcl.method import GCL, cloud_size, gcl_loss
 from methods.wcdas.method import WCDAS, WCDASHead, wrapped_cauchy_density
 from methods.weight_balancing.method import class_balanced_loss, max_norm_, max_norm_radius, tau_normalize
 from tests.conformance.suite import Whole
@@ -38,7 +39,7 @@ def same(found: Tensor, expected: Any, tolerance: float = 1e-9) -> None:
     torch.testing.assert_close(found, torch.tensor(expected, dtype=found.dtype), rtol=tolerance, atol=1e-12)
 
 
-def wcdas_method(**params: float) -> WCDAS:
+def wcdas_method(**params: Any) -> WCDAS:
     return WCDAS(Task(5, 6, torch.tensor([10, 8, 6, 4, 2])), WCDAS.Params(**params))
 
 
@@ -112,14 +113,14 @@ def test_wcdas_initial_scale_is_that_of_its_logits_and_goes_on_from_there(scale:
 
 
 def test_wcdas_without_an_initial_scale_starts_with_the_same_bits_as_every_learned_scale() -> None:
-    heads = []
+    heads: list[Any] = []
     for made in (lambda: WCDASHead(6, 5, 0.0, None), lambda: CosineHead(6, 5), lambda: wcdas_method().head("train")):
         torch.manual_seed(0)
         heads.append(made())
     assert all(torch.equal(head.weight, heads[0].weight) for head in heads)
     assert all(torch.equal(head.scale.raw, torch.zeros(1)) for head in heads)
     torch.manual_seed(0)
-    asked = wcdas_method(initial_scale=30.0).head("train")
+    asked: Any = wcdas_method(initial_scale=30.0).head("train")
     assert torch.equal(asked.weight, heads[0].weight), "and an initial scale moves no other number"
     assert float(asked.scale().detach()) == 30.0
 
@@ -144,7 +145,7 @@ def test_wcdas_at_its_start_moves_a_logit_by_little() -> None:
         ({"initial_scale": 30.0, "fixed_scale": 250.0}, "either fixed_scale .250.0. or initial_scale"),
     ],
 )
-def test_wcdas_refuses_an_initial_scale_that_cannot_be(params: dict[str, float], message: str) -> None:
+def test_wcdas_refuses_an_initial_scale_that_cannot_be(params: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         WCDAS.Params(**params)
 
@@ -339,7 +340,8 @@ def test_meta_sampler_in_chunks_is_the_same_distribution() -> None:
     parts = draw_slots(log_psi, LABELS, 30_000, torch.Generator().manual_seed(2), chunk=30_000 * 7)
     for a, b in zip(whole[1:], parts[1:], strict=True):
         np.testing.assert_allclose(a.mean(0), b.mean(0), atol=0.01)
-    np.testing.assert_allclose(*(torch.bincount(x[0], minlength=20) / 30_000 for x in (whole, parts)), atol=0.01)
+    found, expected = (torch.bincount(x[0], minlength=20) / 30_000 for x in (whole, parts))
+    np.testing.assert_allclose(found, expected, atol=0.01)
 
 
 @pytest.mark.parametrize(

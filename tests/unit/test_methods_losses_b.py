@@ -66,7 +66,7 @@ def loss_of(method: Method, logits: Tensor = LOGITS, target: Tensor = TARGET, ep
     return method.loss(logits, target, step_of(method, epoch, features=FEATURES))
 
 
-def make(method: type[Method], counts: Tensor = COUNTS, **params: Any) -> Any:
+def make(method: type[Method], counts: Tensor = COUNTS, /, **params: Any) -> Any:
     return method(Task(len(counts), FEATURES.shape[1], counts), method.Params(**params))
 
 
@@ -402,7 +402,7 @@ def test_cdb_judges_validation_images_by_the_network_at_rest() -> None:
     alone = nn.BatchNorm1d(4)
     alone(training.images)
     method.step_loss(Whole(step), (training, held_out), step)
-    assert torch.equal(step.model.backbone.running_mean, alone.running_mean)
+    assert torch.equal(step.model.backbone.get_buffer("running_mean"), alone.get_buffer("running_mean"))
     assert step.model.backbone.training
     assert method.judged.tolist() == [2, 2, 2]
 

@@ -99,7 +99,7 @@ def trained(name: str, mixup: float = 1.0, steps: int = 6, **params: Any) -> Ten
         views = batches(method, rng, images, labels, mixup)
         step.batch = views[0]
         loss = method.step_loss(Whole(step), tuple(views), step).mean()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         step.optimizer.step()
         step.optimizer.zero_grad()
     with torch.no_grad():
@@ -203,7 +203,7 @@ def test_a_batch_for_each_branch_is_normalised_by_itself() -> None:
     apart = branched(torch.stack([one, other], dim=1))
     assert torch.equal(apart[:, 0], branched(one)[:, 0])
     assert torch.equal(apart[:, 1], branched(other)[:, 1])
-    assert int(network.bn1.num_batches_tracked) == 4
+    assert int(network.get_buffer("bn1.num_batches_tracked")) == 4
 
 
 # ---- BBN -------------------------------------------------------------------------------------------------------------
@@ -220,8 +220,8 @@ def test_bbn(case: dict[str, Any]) -> None:
     assert alpha == pytest.approx(case["alpha"], rel=1e-12)
     features = torch.stack([conventional, other], dim=1)
     logits = head.mixed(features, alpha)
-    targets = (torch.tensor(case["inputs"][f"target_{kind}"]) for kind in ("conventional", "reversed"))
-    loss = bbn_loss(logits, *targets, alpha).mean()
+    one, two = (torch.tensor(case["inputs"][f"target_{kind}"]) for kind in ("conventional", "reversed"))
+    loss = bbn_loss(logits, one, two, alpha).mean()
     same(logits, case["logits"])
     same(head(features), case["logits_inference"])
     same(loss, case["loss"])
@@ -245,10 +245,10 @@ def test_bbn_alpha_at_the_ends_of_training() -> None:
     assert [cumulative_alpha(last, last + 1) for last in (199, 179, 89)] == pytest.approx([0.009975, 0.198975, 0.2079])
     cls = get_method("bbn")
     method = cls(task(), cls.Params())
-    model = method.build(create_backbone("resnet8_cifar", (8, 8, 3))[0], "train")
+    model: Any = method.build(create_backbone("resnet8_cifar", (8, 8, 3))[0], "train")
     step = a_step(method, model, 0, 4)
     views = tuple(Batch(torch.randn(4, 3, 8, 8), torch.tensor([0, 1, 2, 3]), torch.arange(4)) for _ in range(2))
-    method.step_loss(Whole(step), views, step).mean().backward()  # type: ignore[no-untyped-call]
+    method.step_loss(Whole(step), views, step).mean().backward()
     assert all(not parameter.grad.any() for parameter in model.backbone.branches[1].parameters())
     assert not model.head.weight.grad[:, 64:].any()
     assert all(parameter.grad.any() for parameter in model.backbone.branches[0].parameters())
@@ -275,7 +275,8 @@ def test_published_schedules(case: dict[str, Any]) -> None:
 def test_ride(case: dict[str, Any]) -> None:
     """Loss and gradient; with a diversity of 0 the reference trains the experts' mean."""
     given, (expert_logits,) = case["params"], leaves(case, "expert_logits")
-    cls, counts = get_method("ride"), torch.tensor(case["inputs"]["class_counts"])
+    cls: Any = get_method("ride")
+    counts = torch.tensor(case["inputs"]["class_counts"])
     margins, weights = ldam_margins(counts, given["max_margin"]), class_balanced_loss_weights(counts, 0.9999)
     same(margins, case["margins"])
     same(weights, case["class_weights"])
@@ -320,7 +321,7 @@ def test_ride_asks_as_many_experts_as_its_routers_say() -> None:
 
 
 def test_ride_routers_start_from_stage_1_and_are_all_that_stage_2_trains() -> None:
-    cls = get_method("ride")
+    cls: Any = get_method("ride")
     method = cls(task(), cls.Params(assign=True))
     assert method.stages_of(method.params) == ("train", "finetune")
     first, second = (
@@ -344,7 +345,8 @@ def test_ride_has_experts() -> None:
 @pytest.mark.parametrize("case", cases("power_sampler"))
 def test_cmo_draws_foregrounds_at_a_power_of_the_inverse_count(case: dict[str, Any]) -> None:
     counts = torch.tensor(case["inputs"]["class_counts"])
-    cls, labels = get_method("cmo"), torch.arange(len(counts)).repeat_interleave(counts)
+    cls: Any = get_method("cmo")
+    labels = torch.arange(len(counts)).repeat_interleave(counts)
     method = cls(Task(len(counts), 8, counts), cls.Params(foreground_power=float(case["params"]["exponent"])))
     sampler: Any = method.views(labels.numpy(), "train")[1].sampler
     of_class = torch.zeros(len(counts), dtype=torch.float64).index_add(
@@ -373,7 +375,8 @@ def boxed(share: float) -> Any:
 @pytest.mark.parametrize("case", cases("cmo_balanced_softmax_loss"))
 def test_cmo(case: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     """With a patch of the given area; the loss weighs classes by area, and the images are put together."""
-    (logits,), cls = leaves(case, "logits"), get_method("cmo")
+    cls: Any = get_method("cmo")
+    (logits,) = leaves(case, "logits")
     counts = torch.tensor(case["inputs"]["class_counts"])
     method = cls(Task(len(counts), 8, counts), cls.Params(loss="balanced_softmax"))
     share = case["params"]["lambda_by_area"]
@@ -391,7 +394,7 @@ def test_cmo(case: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_cmo_is_switched_off_in_the_first_and_the_last_epochs() -> None:
-    cls = get_method("cmo")
+    cls: Any = get_method("cmo")
     method = cls(task(), cls.Params(probability=1.0))
     target, mixed = torch.tensor([0, 1]), []
     views = tuple(Batch(torch.full((2, 3, 16, 16), value), target, torch.arange(2)) for value in (0.0, 1.0))
@@ -404,7 +407,7 @@ def test_cmo_is_switched_off_in_the_first_and_the_last_epochs() -> None:
 
 def test_cmo_boxes_are_uniform_in_area_before_they_are_clipped() -> None:
     """A patch covers half of a batch's images as often as said, and where it does the mean share is that of CutMix."""
-    cls = get_method("cmo")
+    cls: Any = get_method("cmo")
     method, generator = cls(task(), cls.Params()), torch.Generator().manual_seed(0)
     images = torch.zeros(1, 3, 32, 32)
     areas = torch.stack([method.mask(images, generator).double().mean() for _ in range(400)])
@@ -416,7 +419,8 @@ def test_cmo_boxes_are_uniform_in_area_before_they_are_clipped() -> None:
 @pytest.mark.parametrize("case", cases("remix_loss"))
 def test_remix(case: dict[str, Any]) -> None:
     """Per image, the method; and by the batch's mean share, the released code."""
-    given, cls, counts = case["params"], get_method("remix"), torch.tensor(case["inputs"]["class_counts"])
+    cls: Any = get_method("remix")
+    given, counts = case["params"], torch.tensor(case["inputs"]["class_counts"])
     (logits,) = leaves(case, "logits")
     target, other = (torch.tensor(case["inputs"][name]) for name in ("target", "target_partner"))
     same(
@@ -437,7 +441,7 @@ def test_remix(case: dict[str, Any]) -> None:
 @pytest.mark.parametrize("case", cases("sade_loss"))
 def test_sade(case: dict[str, Any]) -> None:
     (expert_logits,), counts = leaves(case, "expert_logits"), torch.tensor(case["inputs"]["class_counts"])
-    cls = get_method("sade")
+    cls: Any = get_method("sade")
     method = cls(Task(len(counts), 8, counts), cls.Params(tau=float(case["params"]["tau"])))
     same(inverse_prior(counts.double() / counts.sum()), case["inverse_prior"])
     target = torch.tensor(case["inputs"]["target"])

@@ -76,7 +76,7 @@ def method_of(name: str, counts: list[int] | None = None, **params: Any) -> Meth
     return method(Task(len(counts), 64, torch.tensor(counts)), method.Params(**params))
 
 
-def trained(name: str, stage: Any = "train", steps: int = 2, epoch: int = 0, **params: Any) -> Classifier:
+def trained(name: str, stage: Any = "train", steps: int = 2, epoch: int = 0, **params: Any) -> Any:
     """The network after a few steps on random images, in float64."""
     method = method_of(name, **params)
     step = prepared(method, stage)
@@ -109,7 +109,8 @@ def size(module: torch.nn.Module) -> int:
 @pytest.mark.parametrize("case", cases("dive_loss"))
 def test_dive_equals_the_reference(case: dict[str, Any]) -> None:
     x = given(case)
-    check(case, dive_loss(**x, **case["params"]), x)
+    params: dict[str, Any] = x | case["params"]
+    check(case, dive_loss(**params), x)
 
 
 @pytest.mark.parametrize("case", [*cases("kd_loss"), *cases("balanced_kd_loss")])
@@ -141,7 +142,8 @@ def test_uniform_class_weights_make_balanced_distillation_plain() -> None:
 def test_the_teacher_is_a_network_of_its_own_and_stays_as_stage_1_left_it() -> None:
     method = method_of("dive")
     step: StepContext = prepared(method, "finetune")
-    model, teacher = step.model, step.model.teacher
+    model: Any = step.model
+    teacher = model.teacher
     assert size(teacher) == size(model.backbone) + size(model.head)
     before = {name: value.clone() for name, value in model.state_dict().items() if not name.startswith("teacher.")}
     fresh = {name: value.clone() for name, value in teacher.state_dict().items()}
@@ -165,7 +167,7 @@ def test_students_learn_from_the_teacher() -> None:
 
 
 def test_each_teacher_has_its_own_first_stage() -> None:
-    dive = get_method("dive")
+    dive: Any = get_method("dive")
     assert dive.first_stage_of(dive.Params()) == "balanced_softmax"
     assert dive.first_stage_of(dive.Params(teacher="ce")) == "ce"
 
@@ -201,11 +203,11 @@ def test_every_class_stands_in_the_denominator_with_one_term() -> None:
 
 
 def test_bcl_has_two_projectors_and_its_contrast_acts() -> None:
-    model = prepared(method_of("bcl"), "train").model
+    model: Any = prepared(method_of("bcl"), "train").model
     assert size(model.projector) == size(model.prototypes) == 64 * 512 + 512 + 2 * 512 + 512 * 128 + 128
     with_contrast, without = trained("bcl"), trained("bcl", beta=0.0)
     assert differ(with_contrast, without)
-    start = prepared(method_of("bcl"), "train").model
+    start: Any = prepared(method_of("bcl"), "train").model
     assert not torch.equal(with_contrast.prototypes[0].weight, start.prototypes[0].weight)
     assert torch.equal(without.prototypes[0].weight, start.prototypes[0].weight)
 
@@ -298,7 +300,8 @@ def test_momentum_update_equals_the_reference(case: dict[str, Any]) -> None:
 
 
 def test_paco_has_a_momentum_copy_that_follows_and_a_queue_that_fills() -> None:
-    start, model = prepared(method_of("paco"), "train").model, trained("paco", momentum=0.9)
+    start: Any = prepared(method_of("paco"), "train").model
+    model = trained("paco", momentum=0.9)
     assert size(start.key_network) == size(start.backbone) + size(start.projector)
     assert not any(parameter.requires_grad for parameter in model.key_network.parameters())
     keys, live = (network[0].conv1.weight.detach() for network in (model.key_network, [model.backbone]))
@@ -422,7 +425,8 @@ def test_glmc_draws_each_of_its_two_batches_twice() -> None:
 
 
 def test_glmc_has_two_heads_of_which_the_weighted_one_starts_late() -> None:
-    start, first, later = prepared(method_of("glmc"), "train").model, trained("glmc"), trained("glmc", epoch=1)
+    start: Any = prepared(method_of("glmc"), "train").model
+    first, later = trained("glmc"), trained("glmc", epoch=1)
     assert size(start) - size(start.backbone) == 2 * (64 * 4 + 4) + (64 * 128 + 128) + (128 * 128 + 128)
     assert torch.equal(first.head.weight, start.head.weight)  # alpha is 1 in the first epoch
     assert not torch.equal(later.head.weight, start.head.weight)
@@ -431,7 +435,8 @@ def test_glmc_has_two_heads_of_which_the_weighted_one_starts_late() -> None:
 
 
 def test_label_weights_of_glmc_have_mean_1_over_classes_or_images() -> None:
-    by_class, by_image = (method_of("glmc", weights_mean=over).class_weights for over in ("classes", "images"))
+    methods: list[Any] = [method_of("glmc", weights_mean=over) for over in ("classes", "images")]
+    by_class, by_image = (method.class_weights for method in methods)
     same(by_class.mean(), 1.0)
     same((by_image * f64(COUNTS)).sum() / sum(COUNTS), 1.0)
     same(by_class / by_class[0], (f64(COUNTS) / COUNTS[0]).pow(-1.2).tolist())
@@ -494,7 +499,7 @@ def test_an_image_without_a_positive_costs_nothing() -> None:
 def test_hybrid_moves_from_contrast_to_classification(contrast: str, views: int) -> None:
     labels = np.repeat(np.arange(4), COUNTS)
     assert len(method_of("hybrid_sc", contrast=contrast).views(labels, "train")) == views
-    start = prepared(method_of("hybrid_sc", contrast=contrast), "train").model
+    start: Any = prepared(method_of("hybrid_sc", contrast=contrast), "train").model
     first, later = trained("hybrid_sc", contrast=contrast), trained("hybrid_sc", epoch=1, contrast=contrast)
     assert torch.equal(first.head.weight, start.head.weight)  # alpha is 1 in the first epoch
     assert not torch.equal(later.head.weight, start.head.weight)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -66,8 +67,8 @@ FEATURES, WEIGHT, TARGET = f64(GOLDEN["features"]), f64(GOLDEN["weight"]), torch
 TASK = Task(5, 6, COUNTS)
 
 
-def a_step(model: Classifier, epoch: int = 0, epochs: int = 2, **sgd: float) -> StepContext:
-    optimizer = torch.optim.SGD(model.parameters(), **({"lr": 0.1} | sgd))
+def a_step(model: Classifier, epoch: int = 0, epochs: int = 2, **sgd: Any) -> StepContext:
+    optimizer = torch.optim.SGD(model.parameters(), **{"lr": 0.1, **sgd})
     return StepContext("finetune", epoch, epochs, 0, optimizer.defaults["lr"], model, optimizer, torch.Generator())
 
 
@@ -91,7 +92,7 @@ def test_balanced_softmax_with_a_power_of_the_prior(case: dict[str, Any]) -> Non
     balanced = BalancedSoftmax(TASK, BalancedSoftmax.Params(prior_power=power))
     balms = BALMS(TASK, BALMS.Params(prior_power=power))
     for method in (balanced, balms):
-        assert_loss(lambda z, m=method: m.loss(z, TARGET, STEP), LOGITS, case["loss"], case["grad_logits"])
+        assert_loss(partial(method.loss, target=TARGET, step=STEP), LOGITS, case["loss"], case["grad_logits"])
 
 
 def test_power_0_is_plain_cross_entropy_also_with_a_class_of_none() -> None:

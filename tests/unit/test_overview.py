@@ -40,8 +40,10 @@ def put(method: str, seed: int = 0, **changes: Any) -> None:
 
 
 def test_cells_done_failed_stale_and_not_run(capsys: pytest.CaptureFixture[str]) -> None:
-    put("ce"), put("ce", 1)
-    put("tvmf"), put("tvmf", 1, failure="loss is NaN")
+    put("ce")
+    put("ce", 1)
+    put("tvmf")
+    put("tvmf", 1, failure="loss is NaN")
     put("gcl", recipe={**resolve(parse_entry("gcl@common"), "mnist5k").recipe.as_dict(), "image_size": 64})
     put("focal", code_version="0" * 16)
     put("ib", code_version="1" * 16)

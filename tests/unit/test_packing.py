@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -201,7 +202,7 @@ def test_mps_that_does_not_work_is_left_out(tmp_path: Path, monkeypatch: pytest.
 
 def test_without_mps_it_says_so_and_on_a_processor_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     notes = list[str]()
-    monkeypatch.setattr(packing.shutil, "which", lambda _name: None)
+    monkeypatch.setattr(shutil, "which", lambda _name: None)
     for wanted in (True, False):
         with shared_cards(wanted, notes.append):
             pass

@@ -8,8 +8,7 @@ from typing import Any
 
 import pytest
 
-from harness.records import imports
-from harness.records.same_code import read_same_code
+from harness.records import imports, same_code
 from harness.records.schema import read_record, record_paths
 
 ROOT = Path(__file__).parents[2]
@@ -22,14 +21,13 @@ def test_records_of_a_real_campaign_are_imported(name: str, tmp_path: Path, monk
 
     All code that was ever linked counts as measuring the same here: whether today's does is what `same-bits` shows.
     """
-    known = read_same_code(ROOT / "results/same_code.json")
+    known = same_code.read_same_code(ROOT / "results/same_code.json")
     linked = {version: to["method"] for version, to in known.items()} | {
         to["now"]: to["method"] for to in known.values()
     }
-    today = imports.versions_of
 
     def versions_of(method: str, links: Any) -> list[str]:
-        return [*today(method, links), *(version for version, of in linked.items() if of == method)]
+        return [*same_code.versions_of(method, links), *(version for version, of in linked.items() if of == method)]
 
     monkeypatch.setattr(imports, "versions_of", versions_of)
     campaign, splits = tmp_path / name, tmp_path / "splits"

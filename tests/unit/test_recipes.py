@@ -52,7 +52,7 @@ PARAMS = """
             if self.strength < 0:
                 raise ValueError(f"strength must be at least 0, found {self.strength}")
 """
-TWO_STAGES = {"stages": ("train", "finetune")}
+TWO_STAGES: dict[str, Any] = {"stages": ("train", "finetune")}
 
 
 # ---- layers --------------------------------------------------------------------------------------------------------
@@ -409,7 +409,7 @@ def test_a_method_that_needs_sgd_refuses_the_rest_before_anything_runs(
 
 
 def test_a_strong_view_pads_as_the_first_one_or_cuts_parts_out() -> None:
-    usual = {"epochs": 1, "batch_size": 8, "lr": 0.1, "weight_decay": 0.0}
+    usual: dict[str, Any] = {"epochs": 1, "batch_size": 8, "lr": 0.1, "weight_decay": 0.0}
     for strong in (Augment(crop_padding=4, flip=True), Augment(resized_crop=True)):
         assert StageRecipe(**usual, augment=Augment(crop_padding=4), strong_augment=strong).strong_augment == strong
     with pytest.raises(ValueError, match="strong_augment must have resized_crop, or the crop_padding of augment"):

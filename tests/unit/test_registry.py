@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
+import importlib.metadata
 from pathlib import Path
 
 import pytest
@@ -126,7 +126,7 @@ def test_what_is_installed_is_looked_for_once_and_folders_always(
     package(plugins, "outside", toys.plugin_code("outside"))
     install(plugins, "outside", "outside_package.method")
     assert "outside" in find_plugins()
-    monkeypatch.setattr(registry.importlib.metadata, "entry_points", lambda **_: pytest.fail("looked for again"))
+    monkeypatch.setattr(importlib.metadata, "entry_points", lambda **_: pytest.fail("looked for again"))
     toys.write_plugin(plugins, "later")
     assert {"outside", "later"} <= set(find_plugins())
 

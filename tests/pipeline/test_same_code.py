@@ -101,7 +101,7 @@ def test_a_run_that_is_stopped_and_one_over_two_processes(tmp_path: Path, monkey
     for name, stop in (("a", 0.0), ("b", 12.0)):
         for part in (PACKAGE.name, "methods"):
             shutil.copytree(ROOT / part, tmp_path / name / part, ignore=shutil.ignore_patterns("__pycache__"))
-        parts = (same_bits.Trial("default", ("recipe.epochs=8",), stopped_after=stop),)
+        parts = (same_bits.Trial("default", ("recipe.epochs=8", "recipe.finetune.epochs=2"), stopped_after=stop),)
         found.append(same_bits._measure(tmp_path / name, parts))
     assert found[0] == found[1]
     common = tmp_path / "a/harness/recipes.yaml"

@@ -91,7 +91,7 @@ def test_report(benchmark: BenchmarkFixture, index: int, tmp_path: Path) -> None
         done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
         peaks.append(int(done.stdout.split()[-1]) / 1e3)
 
-    rounds = 3 if index == 0 else 1
+    rounds = (sizes().rounds + 1) // 2 if index == 0 else 1
     benchmark.pedantic(build, rounds=rounds)
     assert benchmark.stats is not None
     seconds = list(benchmark.stats.stats.data)

@@ -91,26 +91,25 @@ def test_a_version_is_not_written_down_as_the_same_as_itself(tmp_path: Path) -> 
     assert not read_same_code(tmp_path / "known.json")
 
 
+def copy_of_the_code(tree: Path) -> Path:
+    """A version of its own, to be edited."""
+    for part in (PACKAGE.name, "methods"):
+        shutil.copytree(ROOT / part, tree / part, ignore=shutil.ignore_patterns("__pycache__"))
+    return tree
+
+
 @pytest.mark.pipeline
-def test_a_run_that_is_stopped_and_one_over_two_processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Measured by themselves: their facts are there, and a resumed run is that of one go."""
-    monkeypatch.setattr(same_bits, "get_suite", lambda _name: Suite(["mnist5k-lt-if100"], ["crt@common"]))
-    monkeypatch.setattr(same_bits, "IN_TWO", ())
+def test_a_run_over_two_processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LTBENCH_DATA", str(tmp_path / "data"))
-    found = []
-    for name, stop in (("a", 0.0), ("b", 12.0)):
-        for part in (PACKAGE.name, "methods"):
-            shutil.copytree(ROOT / part, tmp_path / name / part, ignore=shutil.ignore_patterns("__pycache__"))
-        parts = (same_bits.Trial("default", ("recipe.epochs=8", "recipe.finetune.epochs=2"), stopped_after=stop),)
-        found.append(same_bits._measure(tmp_path / name, parts))
-    assert found[0] == found[1]
-    common = tmp_path / "a/harness/recipes.yaml"
+    tree = copy_of_the_code(tmp_path / "a")
+    common = tree / "harness/recipes.yaml"
     assert "epochs: 15\n" in common.read_text()
     common.write_text(common.read_text().replace("epochs: 15\n", "epochs: 2\n"))
-    (two,) = same_bits._in_two(tmp_path / "a", "mnist5k-lt-if100", "ce@common").items()
-    assert two[0] == "mnist5k-lt-if100 ce@common 0 in-two"
-    assert len(two[1].facts["weights of train"]) > 10
-    assert two[1].facts["test"] != found[0]["mnist5k-lt-if100 crt@common 0"].facts["test"]
+    same_bits._ltbench(tree, "fetch", "mnist5k")
+    ((run, measured),) = same_bits._in_two(tree, "mnist5k-lt-if100", "ce@common").items()
+    assert run == "mnist5k-lt-if100 ce@common 0 in-two"
+    assert len(measured.facts["weights of train"]) > 10
+    assert measured.facts["status"] == ("ok", None)
 
 
 def test_a_commit_that_is_none() -> None:
@@ -123,23 +122,25 @@ def test_a_commit_that_is_none() -> None:
 
 @pytest.mark.pipeline
 def test_two_versions_are_run_and_one_changed_constant_is_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Three copies of the code: as it is, with a constant that nothing uses, and with a schedule a thousandth lower."""
-    parts = (same_bits.Trial("default", (*same_bits.SHORT, "image_size=8")),)
+    """Three copies of the code: as it is, with a constant that nothing uses, and with a schedule a thousandth lower.
+
+    The second one is stopped once, which changes nothing either.
+    """
     monkeypatch.setattr(same_bits, "IN_TWO", ())
     suite = Suite(["mnist5k-lt-if100"], ["ce@common", ["crt@common"]])
     monkeypatch.setattr(same_bits, "get_suite", lambda _name: suite)
     monkeypatch.setenv("LTBENCH_DATA", str(tmp_path / "data"))
     found = []
-    for name, old, new in (
-        ("a", "", ""),
-        ("b", "import math\n", "import math\n\nUNUSED = 1\n"),
-        ("c", "0.5 *", "0.4995 *"),
+    for name, old, new, stop in (
+        ("a", "", "", 0.0),
+        ("b", "import math\n", "import math\n\nUNUSED = 1\n", 8.0),
+        ("c", "0.5 *", "0.4995 *", 0.0),
     ):
-        for part in (PACKAGE.name, "methods"):
-            shutil.copytree(ROOT / part, tmp_path / name / part, ignore=shutil.ignore_patterns("__pycache__"))
-        file = tmp_path / name / "harness/toolbox/schedules.py"
+        tree = copy_of_the_code(tmp_path / name)
+        file = tree / "harness/toolbox/schedules.py"
         file.write_text(file.read_text().replace(old, new) if old else file.read_text())
-        found.append(same_bits._measure(tmp_path / name, parts))
+        trial = same_bits.Trial("default", (*same_bits.SHORT, "image_size=8"), stopped_after=stop)
+        found.append(same_bits._measure(tree, (trial,)))
     first, unused, constant = found
     assert set(first) == {"mnist5k-lt-if100 ce@common 0", "mnist5k-lt-if100 crt@common 0"}
     facts = first["mnist5k-lt-if100 crt@common 0"].facts

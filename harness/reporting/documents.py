@@ -176,21 +176,27 @@ def _at(found: Comparison, rule: str, group: str) -> Value:
 
 
 def _table(pairs: Sequence[tuple[str, MeasuredContrast]], place: str = "", *, cost: bool = False) -> str:
-    """A line for each contrast, after its place where that column has a title; only the scores that one of them has."""
+    """A line for each contrast, after its place where that column has a title; only the scores that one of them has.
+
+    What a reader must know of rows stands below, numbered.
+    """
     scores = [score for score in SCORES if any(one.effects.get(score) for _, one in pairs)] or ["all"]
     titles = [*filter(None, [place]), "Contrast", "Rows"]
     costs = ["Cost", "All / cost"] if cost else []
+    notes = list(dict.fromkeys(mark for _, one in pairs for mark in one.marks))
     table: list[list[Cell]] = [[*titles, *(score.capitalize() for score in scores), *costs, "n"]]
     for of, one in pairs:
         effects: list[Cell] = [_effect(one.effects.get(score), one.n) for score in scores]
         if one.missing:
             effects = [one.missing, *("-" for _ in scores[1:])]
         few = f"{one.n} (too few)" if 0 < one.n < ENOUGH else str(one.n or "-")
-        label = "; ".join([one.contrast.label, *one.marks])
+        numbers = ", ".join(str(1 + notes.index(mark)) for mark in one.marks)
+        label = f"{one.contrast.label} (note {numbers})" if numbers else one.contrast.label
         table.append(
             [*([of] if place else []), label, _rows(one.contrast), *effects, *(_costs(one) if cost else ()), few]
         )
-    return tables.markdown_table("l" * len(titles) + "r" * (len(scores) + len(costs) + 1), table)
+    below = "".join(f"\nNote {number}: {tables.escape_markdown(note)}.\n" for number, note in enumerate(notes, 1))
+    return tables.markdown_table("l" * len(titles) + "r" * (len(scores) + len(costs) + 1), table) + below
 
 
 def _costs(one: MeasuredContrast) -> tuple[str, str]:

@@ -19,6 +19,7 @@ from harness.reporting.documents import BLOCK as ANY_BLOCK
 from harness.reporting.documents import refresh, refresh_files
 from harness.reporting.paper_tables import Column, PaperTable, TableRow, fill
 from harness.reporting.report import fill_tables, ranked_sections, sources, study_results
+from harness.reporting.studies import Contrast, MeasuredContrast, Study, StudyResult
 from harness.reporting.summary import RunResult, summarize
 from tests.factories import make_record
 
@@ -68,6 +69,22 @@ def test_a_column_of_a_published_table_has_both_choices_of_the_epoch() -> None:
     assert other == "| GCL | 46.5 | - | - | - | - | - | - | not run |"
     with pytest.raises(UserError, match="no column is named 'IF 10'"):
         refresh("<!-- paper a-table IF 10 -->\n<!-- /paper -->", [], [], "doc.md", papers)
+
+
+def test_what_a_reader_must_know_of_rows_stands_below_a_table_and_once() -> None:
+    rows = {"a": ("two_views",), "b": (), "c": ("one <b>", "two_views")}
+    lines = tuple(
+        MeasuredContrast(Contrast(f"Row {row}", row, "ce"), missing="not run", marks=marks)
+        for row, marks in rows.items()
+    )
+    of = Study("widths", "Widths", "Which?", "mnist5k-lt-if100", "common", tuple(one.contrast for one in lines))
+    text = refresh("<!-- study widths -->\n<!-- /study -->", [], [StudyResult(of, lines)], "doc.md")
+    assert [line.split(" | ")[0] for line in text.splitlines() if "Row" in line and "against" in line] == [
+        "| Row a (note 1)",
+        "| Row b",
+        "| Row c (note 2, 1)",
+    ]
+    assert text.endswith("\nNote 1: two\\_views.\n\nNote 2: one &lt;b&gt;.\n<!-- /study -->")
 
 
 @pytest.mark.parametrize(

@@ -18,8 +18,10 @@ from harness.reporting.figures import round_values
 from harness.reporting.pictures import stage_epochs
 from harness.reporting.summary import EARLIER_CODE, OTHER_CODE, RULES, Metric, Row, Section
 from harness.reporting.tables import cell, percent
+from harness.spec.pretrained import SUFFIXES
 from harness.splits.store import get_dataset
 
+FILE_ENDING: Final = re.compile(rf"(-[0-9a-f]{{8}})?({'|'.join(map(re.escape, SUFFIXES))})+$")  # torch's hash before it
 TRACKS: Final = {
     "paper": "each method with its own published recipe. Only these rows may be held against a paper's number",
     "common": "one recipe for all methods. Compare rows within this board only, never with a paper's number",
@@ -73,7 +75,7 @@ class Board:
         except UserError:  # measured elsewhere, or somebody's own
             title = p.dataset
         title += f", imbalance {p.imbalance_factor:g}" if self.several else ""
-        start = str(p.recipe.get("pretrained") or "").partition(" sha256:")[0]
+        start = FILE_ENDING.sub("", str(p.recipe.get("pretrained") or "").partition(" sha256:")[0])
         return f"{title}, from {start}" if start else title
 
     @property

@@ -170,8 +170,9 @@ def _at(found: Comparison, rule: str, group: str) -> Value:
     stat = found.best.row.stats[rule][group] if found.best else None
     if stat is None:
         return Value(tables.NONE)
-    reach, mean = interval_reach(stat), percent(stat.mean, DIGITS)
-    interval = f" ({percent(stat.mean - reach, DIGITS)} to {percent(stat.mean + reach, DIGITS)})" if reach else ""
+    digits = tables.digits_beside(found.claim.value) if group == found.claim.group else DIGITS
+    reach, mean = interval_reach(stat), percent(stat.mean, digits)
+    interval = f" ({percent(stat.mean - reach, digits)} to {percent(stat.mean + reach, digits)})" if reach else ""
     return Value(f"{mean}{interval}", (rule, group) == (found.claim.rule, found.claim.group))
 
 

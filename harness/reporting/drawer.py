@@ -31,7 +31,9 @@ COSTS = {
     "commit": "Commit",
 }
 LONGEST = 200
-FIRST = ("Device", "Processor", "Commit", "Code version")  # what a reader looks for at once
+IN_TURN = "Processors, in turn"
+MACHINES = ("Device", "Processor", *(f"{stage}{IN_TURN}" for stage in ("", "train: ", "finetune: ")))
+FIRST = (*MACHINES, "Commit", "Code version")  # what a reader looks for at once
 TIERS: dict[Tier, str] = {
     "reported": "reported: its evidence or its split is not here, so the check is not complete",
     "recomputed": "recomputed: every score from its predictions",
@@ -132,4 +134,4 @@ def _known(costs: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     spans = costs.get("processors")
     if isinstance(spans, list) and len(spans) > 1 and all(isinstance(span, Mapping) for span in spans):
         texts = [f"{s.get('processor')} (epochs {s.get('first_epoch')} to {s.get('last_epoch')})" for s in spans]
-        yield "Processors, in turn", "; ".join(texts)[: 3 * LONGEST]
+        yield IN_TURN, "; ".join(texts)[: 3 * LONGEST]

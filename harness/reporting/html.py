@@ -139,6 +139,7 @@ def _environment() -> Environment:
         "words": {**TRACK_WORDS, **GLOSSARY},
         "version": __version__,
         "number_text": _cell,
+        "digits_beside": tables.digits_beside,
         "percent": _percent,
         "difference": lambda found: _minus(number(found)),
         "cost": _cost,
@@ -184,14 +185,14 @@ def csp_hash(text: str) -> str:
     return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}"
 
 
-def _cell(stat: Stat | None, *, signed: bool = False) -> tuple[str, str]:
+def _cell(stat: Stat | None, *, signed: bool = False, digits: int = DIGITS) -> tuple[str, str]:
     """Mean and deviation apart, so that the page can set them differently; "" for no deviation."""
-    mean, std = tables.mean_and_std(stat, DIGITS, signed) if stat else (tables.NONE, "")
+    mean, std = tables.mean_and_std(stat, digits, signed) if stat else (tables.NONE, "")
     return _minus(mean), std
 
 
-def _percent(value: float, *, signed: bool = False) -> str:
-    return tables.percent(value, DIGITS, signed=signed).replace("-", "\N{MINUS SIGN}")
+def _percent(value: float, *, signed: bool = False, digits: int = DIGITS) -> str:
+    return tables.percent(value, digits, signed=signed).replace("-", "\N{MINUS SIGN}")
 
 
 def _minus(text: str) -> str:

@@ -21,7 +21,7 @@ from harness.reporting.paper_tables import FilledTable
 from harness.reporting.pictures import stage_epochs
 from harness.reporting.significance import Classes, Effect, RunsOfRow, effect
 from harness.reporting.summary import REFERENCE, Row
-from harness.reporting.tables import percent, points, published
+from harness.reporting.tables import digits_beside, percent, points, published
 from harness.reporting.views import correct_of
 from harness.splits.split_names import parse_split_name
 from harness.splits.store import get_dataset
@@ -254,7 +254,8 @@ def _as_published(cells: Iterable[Comparison], facts: _Facts) -> str:
             rule = SELECTION_RULES[claim.rule][0].partition(":")[0]
             group = "" if claim.group == "all" else f", {claim.group} classes"
             where = f"{claim.source}, {claim.location} ({split_title(row.first.split)}{group}, at {rule})"
-            what = f"{facts.name(row)} {percent(stat.mean, 1)} (printed {published(claim.value)}; n = {stat.n})"
+            value = percent(stat.mean, digits_beside(claim.value))
+            what = f"{facts.name(row)} {value} (printed {published(claim.value)}; n = {stat.n})"
             first[row.key] = where, what
     tables: dict[str, list[str]] = {}
     for where, what in [*first.values()][:MOST_NAMED]:

@@ -59,6 +59,11 @@ def published(value: float) -> str:
     return text if "." in text else f"{text}.0"
 
 
+def digits_beside(value: float) -> int:
+    """Decimals of what was measured beside a published percentage: as it is printed, so that a reader can subtract."""
+    return len(published(value).partition(".")[2])
+
+
 def mean_and_std(stat: Stat, digits: int, signed: bool = False) -> tuple[str, str]:
     """Both as people read them; "" for no deviation."""
     return percent(stat.mean, digits, signed=signed), "" if stat.std is None else percent(stat.std, digits)

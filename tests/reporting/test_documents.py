@@ -54,7 +54,7 @@ def test_a_column_of_a_published_table_has_both_choices_of_the_epoch() -> None:
     """In the interval of the mean, although half a point away; and one that was never run."""
     facts: dict[str, Any] = {"imbalance_factor": 100.0, "backbone": "ResNet-32", "variant": "", "group": "all"}
     origin: dict[str, Any] = {"selection": "best_test", "source": "A paper", "location": "Table 2"}
-    claims = [Claim(dataset="CIFAR-100-LT", method=name, value=46.5, **facts, **origin) for name in ("ce", "gcl")]
+    claims = [Claim(dataset="CIFAR-100-LT", method=name, value=46.53, **facts, **origin) for name in ("ce", "gcl")]
     lines = (TableRow("Cross-entropy", method="ce"), TableRow("GCL", method="gcl"))
     table = PaperTable("a-table", "A paper, Table 2", "A paper", (Column("CIFAR-100, IF 100"),), lines)
     cifar: dict[str, Any] = {"dataset": "cifar100", "split": "cifar100-lt-if100", "backbone": "resnet32"}
@@ -64,9 +64,9 @@ def test_a_column_of_a_published_table_has_both_choices_of_the_epoch() -> None:
     text = refresh("<!-- paper a-table CIFAR-100, IF 100 -->\n<!-- /paper -->", [], [], "doc.md", papers)
     _, head, _, ours, other, _ = text.splitlines()
     assert head.startswith("| Method | Paper | Last epoch | Best epoch on the test part | Many | Medium | Few | n |")
-    assert ours.startswith("| Cross-entropy | 46.5 | 45.0 (42.5 to 47.5) | **45.5 (43.0 to 48.0)** |")
+    assert ours.startswith("| Cross-entropy | 46.53 | 45.00 (42.52 to 47.48) | **45.50 (43.02 to 47.98)** |")
     assert "| 3 | reproduced; measured at best\\_test; subset" in ours
-    assert other == "| GCL | 46.5 | - | - | - | - | - | - | not run |"
+    assert other == "| GCL | 46.53 | - | - | - | - | - | - | not run |"
     with pytest.raises(UserError, match="no column is named 'IF 10'"):
         refresh("<!-- paper a-table IF 10 -->\n<!-- /paper -->", [], [], "doc.md", papers)
 

@@ -251,4 +251,4 @@ def test_rows_of_another_start_are_named_below_the_first_screens_table(tmp_path:
     assert "from" not in shown.title
     page = build_report(records, tmp_path, sources()).read_text(encoding="utf-8")
     below = page.partition("Not here, as few methods share them")[2].partition("</p>")[0]
-    assert "MNIST, 5,000 digits, from net</a>" in below
+    assert "MNIST, 5,000 digits, from net (paper)</a>" in below

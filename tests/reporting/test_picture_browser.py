@@ -20,6 +20,7 @@ from harness.records.collect import Collected, collect
 from harness.records.evaluate import score_epoch
 from harness.records.evidence import evidence_path
 from harness.records.schema import costs_path, read_record, write_record
+from harness.reporting import html
 from harness.reporting.report import build_report
 from tests.factories import collected, make_record, sources
 from tests.reporting import test_browser
@@ -28,6 +29,7 @@ from tests.reporting.test_speed import FIGURES, written
 
 browser = test_browser.browser
 pytestmark = test_browser.pytestmark
+TEMPLATES = Path(html.__file__).parent / "templates"
 NAMES = ("many-few", "cost", "frequency", "learning", "confusion")
 TWO_STAGES = {"backbone": "lenet", "params": {}, "train": {"epochs": 3}, "finetune": {"epochs": 3}}
 
@@ -102,6 +104,15 @@ def test_every_picture_says_what_it_shows(visit: Pictures) -> None:
     visit.page.locator("#pictures [name=line]").select_option(label="lws")
     assert "lws 63.8 % after stage 1, 84.2 % after stage 2" in visit.reading("learning")
     assert visit.reading("confusion").startswith("balanced_softmax: on average 90 % of the test images")
+
+
+def test_the_page_rounds_as_python_does(visit: Pictures) -> None:
+    """Accuracies over 10,000 images are ties often enough: 13.25 is 13.2 on the boards, and so in pictures."""
+    script = (TEMPLATES / "charts.js").read_text()
+    (code,) = re.findall(r"^const round = .*?^};$", script, flags=re.MULTILINE | re.DOTALL)
+    values = [n / 4 for n in range(-80, 400)]
+    found = visit.page.evaluate(f"values => {{ {code}\nreturn values.map(round); }}", values)
+    assert found == [round(value, 1) for value in values]
 
 
 @pytest.mark.parametrize("name", NAMES)

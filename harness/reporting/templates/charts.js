@@ -33,7 +33,10 @@ const styleOf = (index) => ({
   dash: `dash${Math.floor(index / MARKERS.length) % 4}`,
   marker: MARKERS[index % MARKERS.length],
 });
-const round = (value) => Math.round(value * 10) / 10;
+const round = (value) => { // to a tenth; a tie goes to the even digit, as in all other numbers of the page
+  const tie = Number.isInteger(value * 4) && !Number.isInteger(value * 2), below = Math.floor(value * 10);
+  return (tie ? below + (below & 1) : Math.round(value * 10)) / 10;
+};
 const images = (count) => `${count.toLocaleString("en")} training image${count === 1 ? "" : "s"}`;
 
 // Slug -> {data}: what a board's pictures, comparison and methods are drawn from.

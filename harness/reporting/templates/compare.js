@@ -83,7 +83,7 @@ class Comparison {
     if (p === null || p === undefined) return html("p", {}, "No paired test: they have no seed with stored predictions in common.");
     const verdict = p < 0.05 ? "these runs differ" : "these runs cannot be told apart";
     const last = ruleOf(state.board) === "last" ? "Bold: the interval, over seeds and test images, leaves out zero." : "Intervals and the test are of the last epoch only.";
-    return html("p", {}, `${last} Over all images: p = ${p.toPrecision(2)} (exact test, last epoch); at 5 % ${verdict}. Ranks compare each row with the best of its group, so two rows that cannot be told apart may have different ranks. Nothing here is corrected for looking at many pairs.`);
+    return html("p", {}, `${last} Over all images: p = ${p.toPrecision(2)} (exact test, last epoch); at 5 % ${verdict}. Ranks compare each row with the best of its group, so two rows that cannot be told apart may have different ranks. The test asks whether these runs differ, an interval whether further seeds would, so the two need not agree. Nothing here is corrected for looking at many pairs.`);
   }
 }
 const compareForm = document.querySelector("form.compare");

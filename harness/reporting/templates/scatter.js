@@ -91,7 +91,7 @@ function accuracyAxis(rule, key, title, narrow) {
     of: (one) => scoreOf(one, rule, key),
     heads: [`${title} (%)`, "±"],
     cells: (one) => [one.scores[rule][key][0], spreadOf(one, rule, key)],
-    text: (value) => value.toFixed(1),
+    text: (value) => round(value).toFixed(1),
     tick: String,
     told: (one) => `${title.toLowerCase()} ${withSpread(one, rule, key)}`,
     title: `${narrow ?? title} (%)`,

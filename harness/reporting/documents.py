@@ -191,7 +191,7 @@ def _table(pairs: Sequence[tuple[str, MeasuredContrast]], place: str = "", *, co
         if one.missing:
             effects = [one.missing, *("-" for _ in scores[1:])]
         few = f"{one.n} (too few)" if 0 < one.n < ENOUGH else str(one.n or "-")
-        numbers = ", ".join(str(1 + notes.index(mark)) for mark in one.marks)
+        numbers = ", ".join(str(number) for number in sorted(1 + notes.index(mark) for mark in one.marks))
         label = f"{one.contrast.label} (note {numbers})" if numbers else one.contrast.label
         table.append(
             [*([of] if place else []), label, _rows(one.contrast), *effects, *(_costs(one) if cost else ()), few]

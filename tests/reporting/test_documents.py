@@ -82,7 +82,7 @@ def test_what_a_reader_must_know_of_rows_stands_below_a_table_and_once() -> None
     assert [line.split(" | ")[0] for line in text.splitlines() if "Row" in line and "against" in line] == [
         "| Row a (note 1)",
         "| Row b",
-        "| Row c (note 2, 1)",
+        "| Row c (note 1, 2)",
     ]
     assert text.endswith("\nNote 1: two\\_views.\n\nNote 2: one &lt;b&gt;.\n<!-- /study -->")
 

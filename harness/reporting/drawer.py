@@ -127,11 +127,12 @@ def _costs(costs: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 
 
 def _known(costs: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    spans = costs.get("processors")
+    several = isinstance(spans, list) and len(spans) > 1 and all(isinstance(span, Mapping) for span in spans)
     for key, label in COSTS.items():
         value = costs.get(key)
-        if isinstance(value, bool | int | float | str):
+        if isinstance(value, bool | int | float | str) and not (several and key == "processor"):
             yield label, (f"{value:,.1f}" if isinstance(value, float) else str(value))[:LONGEST]
-    spans = costs.get("processors")
-    if isinstance(spans, list) and len(spans) > 1 and all(isinstance(span, Mapping) for span in spans):
+    if isinstance(spans, list) and several:
         texts = [f"{s.get('processor')} (epochs {s.get('first_epoch')} to {s.get('last_epoch')})" for s in spans]
         yield IN_TURN, "; ".join(texts)[: 3 * LONGEST]

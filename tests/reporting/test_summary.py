@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from harness.records.schema import Record
+from harness.reporting.drawer import first_facts
 from harness.reporting.summary import METRICS, Row, RunResult, Section, stat, summarize
 from harness.reporting.tables import notes
 from tests.factories import CLASS_COUNTS, make_record, make_scores
@@ -225,3 +226,23 @@ def test_a_row_that_is_the_best_of_several_recipes_says_so(variants: tuple[str, 
     (section,) = sections(*(make_record("crt", 0, mean, variant=name, recipe=recipe) for name, recipe, mean in made))
     found = ["of 2 recipes the one that scores best on the test part" in section.own_marks(row) for row in section.rows]
     assert found == [chosen, False]
+
+
+def test_a_rows_first_facts_name_every_processor_of_its_runs() -> None:
+    """One that was resumed on another machine, in its only stage and in the first of two."""
+    spans = [
+        {"processor": "old", "first_epoch": 1, "last_epoch": 121},
+        {"processor": "new", "first_epoch": 121, "last_epoch": 200},
+    ]
+    turns = "old (epochs 1 to 121); new (epochs 121 to 200)"
+    for costs, expected in (
+        ({"processor": "new", "processors": spans}, {"Processors, in turn": turns}),
+        (
+            {"processor": "new", "stages": {"train": {"processors": spans}}},
+            {"Processor": "new", "train: Processors, in turn": turns},
+        ),
+        ({"processor": "new", "processors": spans[1:]}, {"Processor": "new"}),
+    ):
+        (section,) = summarize([RunResult("a.json", make_record("ce"), costs)])
+        found = dict(first_facts(section.rows[0]))
+        assert {name: text for name, text in found.items() if "rocessor" in name} == expected

@@ -14,7 +14,7 @@ from harness.metrics.shots import GROUPS
 from harness.reporting.claims import NOT_STATED, TRACK, Claim
 from harness.reporting.drawer import ResolveRecipe, differing
 from harness.reporting.significance import t_quantile
-from harness.reporting.summary import Row, Section, Stat
+from harness.reporting.summary import EPOCHS, Row, Section, Stat
 
 # Backbones whose printed name differs from the one that builds them; both without punctuation.
 BACKBONES: Final = {
@@ -155,7 +155,7 @@ def _measured(claim: Claim, measured: Sequence[Beside], known: str | None) -> Co
     # The published value is within the tolerance, or in the interval of the measured mean.
     reach = interval_reach(stat)
     agrees = abs(delta) <= max(TOLERANCE, reach) + ROUNDING
-    marks = [f"measured at {claim.rule}", *_marks(claim, row)]
+    marks = [f"measured at {EPOCHS[claim.rule]}", *_marks(claim, row)]
     if len(measured) > 1:
         marks.append(f"one of {len(measured)} comparable rows")
     marks += row.marks
@@ -178,9 +178,9 @@ def _marks(claim: Claim, row: Row) -> Iterator[str]:
     if claim.selection == NOT_STATED:
         yield "selection not stated there"
     if dataset_identity(claim.dataset) in PROFILED:
-        yield f"subset {first.subset_rule}"
+        yield f"images drawn by rule {first.subset_rule}"
     if claim.selection == "best_test" and first.stage1_selection not in (None, "best_test"):
-        yield f"stage 1 taken at {first.stage1_selection}"
+        yield f"stage 1 taken at {EPOCHS.get(first.stage1_selection, first.stage1_selection)}"
     if first.variant != claim.variant:
         yield f"measured as {row.name}"
     if row.status == "partial":
@@ -189,7 +189,7 @@ def _marks(claim: Claim, row: Row) -> Iterator[str]:
 
 def _no_value(claim: Claim, row: Row) -> str:
     if row.stats[claim.rule]["all"] is None:
-        return f"no result at {claim.rule}, as there is no validation part"
+        return f"no result at {EPOCHS[claim.rule]}, as there is no validation part"
     return f"no class is {claim.group}-shot in the measured data set"
 
 

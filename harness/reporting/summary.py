@@ -20,6 +20,11 @@ from harness.records.schema import HEADLINE, Record, Scores
 from harness.spec.recipes import overrides_between
 
 RULES = tuple(SELECTION_RULES)
+EPOCHS = {  # what a rule takes, as a sentence says it
+    "last": "the last epoch",
+    "best_val": "the epoch best on the validation part",
+    "best_test": "the epoch best on the test part",
+}
 REFERENCE = "ce"  # the method that others are held against
 EARLIER_CODE = "earlier code, same bits on a small suite"  # notes of a run for which a footnote is enough
 OTHER_CODE = "measured with code"  # how one begins: of which version, and which it is now
@@ -477,7 +482,7 @@ def _recipe_marks(key: tuple[str, ...], keys: Iterable[tuple[str, ...]]) -> Iter
     if len(recipes) > 1:
         yield f"recipe {key[2][:8]}, one of {len(recipes)} recipes of this entry"
     if len(rules) > 1:
-        yield f"stage 1 taken at {key[3] or 'no rule'}"
+        yield f"stage 1 taken at {EPOCHS.get(key[3], key[3]) or 'no rule'}"
 
 
 def _repetition_mark(of_key: list[dict[int, RunResult]]) -> Iterable[str]:

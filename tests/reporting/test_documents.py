@@ -65,7 +65,7 @@ def test_a_column_of_a_published_table_has_both_choices_of_the_epoch() -> None:
     _, head, _, ours, other, _ = text.splitlines()
     assert head.startswith("| Method | Paper | Last epoch | Best epoch on the test part | Many | Medium | Few | n |")
     assert ours.startswith("| Cross-entropy | 46.53 | 45.00 (42.52 to 47.48) | **45.50 (43.02 to 47.98)** |")
-    assert "| 3 | reproduced; measured at best\\_test; subset" in ours
+    assert "| 3 | reproduced; measured at the epoch best on the test part; images" in ours
     assert other == "| GCL | 46.53 | - | - | - | - | - | - | not run |"
     with pytest.raises(UserError, match="no column is named 'IF 10'"):
         refresh("<!-- paper a-table IF 10 -->\n<!-- /paper -->", [], [], "doc.md", papers)

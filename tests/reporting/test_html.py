@@ -244,3 +244,12 @@ def test_a_record_of_other_code_or_of_a_lost_method_is_marked(tmp_path: Path) ->
     assert "its method is no longer here" in text
     page = build_report(collected(now), tmp_path, sources(current={"ce": now.code_version}))
     assert "measured with code" not in page.read_text()
+
+
+def test_what_the_choice_of_epoch_does_on_every_board_stands_in_one_place(tmp_path: Path) -> None:
+    shifts = {("tiny-lt-if10", "ce"): 0.02, ("tiny-lt-if50", "ce"): 0.04}
+    made = [make_record(name, split=split, optimism=by) for (split, name), by in shifts.items()]
+    found = re.search(r'<section id="choice-of-epoch".*?</section>', build(collected(*made), [], tmp_path), re.DOTALL)
+    assert found
+    assert re.findall(r"All rises by (.*?) points", found[0]) == ["2.0", "4.0"]
+    assert "choice-of-epoch" not in build(collected(make_record(failure="loss is NaN")), [], tmp_path)

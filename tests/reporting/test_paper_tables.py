@@ -180,7 +180,7 @@ def test_the_claims_own_selection_rule_is_read() -> None:
     assert best(cell(replace(CLAIM, selection="best_val"), *records)).delta == pytest.approx(0.01)
     found = cell(replace(CLAIM, selection="not stated"), *records)
     assert best(found).delta == pytest.approx(0)
-    assert {"selection not stated there", "measured at last"} <= set(found.marks)
+    assert {"selection not stated there", "measured at the last epoch"} <= set(found.marks)
 
 
 @pytest.mark.parametrize(
@@ -220,7 +220,7 @@ def test_a_rule_that_does_not_apply_is_not_comparable() -> None:
     (record,) = runs(0.45)
     record = replace(record, results=record.results | {"best_val": None})
     found = cell(replace(CLAIM, selection="best_val"), record)
-    assert (found.status, found.reason) == ("not comparable", "no result at best_val, as there is no validation part")
+    assert (found.status, found.reason) == ("not comparable", "no result at the epoch best on the validation part, as there is no validation part")
 
 
 @pytest.mark.parametrize(
@@ -260,10 +260,10 @@ def test_a_card_is_reported_only() -> None:
 
 
 def test_the_subset_of_cifar_is_a_mark_not_a_bar() -> None:
-    assert cell(CLAIM, *runs(0.45, subset_rule="numpy0")).marks == ("measured at last", "subset numpy0")
+    assert cell(CLAIM, *runs(0.45, subset_rule="numpy0")).marks == ("measured at the last epoch", "images drawn by rule numpy0")
     claim = replace(CLAIM, dataset="ImageNet-LT")
     assert cell(claim, *runs(0.45, dataset="imagenet-lt", profile="given", subset_rule="given")).marks == (
-        "measured at last",
+        "measured at the last epoch",
     )
 
 
@@ -320,9 +320,9 @@ def test_a_known_difference_is_said_even_where_none_shows() -> None:
 def test_where_stage_1_was_taken_is_a_mark() -> None:
     two: dict[str, Any] = {"stages": ["train", "finetune"], "stage1_selection": "last"}
     best = replace(CLAIM, selection="best_test")
-    assert "stage 1 taken at last" in cell(best, *runs(0.45, **two)).marks
-    assert "stage 1 taken at last" not in cell(CLAIM, *runs(0.45, **two)).marks
-    assert "stage 1 taken at last" not in cell(best, *runs(0.45)).marks
+    assert "stage 1 taken at the last epoch" in cell(best, *runs(0.45, **two)).marks
+    assert "stage 1 taken at the last epoch" not in cell(CLAIM, *runs(0.45, **two)).marks
+    assert "stage 1 taken at the last epoch" not in cell(best, *runs(0.45)).marks
     assert not any("stage 1" in m for m in cell(best, *runs(0.45, **two | {"stage1_selection": "best_test"})).marks)
 
 
@@ -330,7 +330,7 @@ def test_averaging_over_flips_is_a_mark() -> None:
     recipe = {"train": {"flip_average": False}, "finetune": {"flip_average": True}}
     flipped = cell(CLAIM, *runs(0.45, recipe=recipe, stages=["train", "finetune"]))
     assert "predicts from the mean logits of an image and its mirror image" in flipped.marks
-    assert cell(CLAIM, *runs(0.45, recipe=recipe)).marks == ("measured at last", "subset hash:0")
+    assert cell(CLAIM, *runs(0.45, recipe=recipe)).marks == ("measured at the last epoch", "images drawn by rule hash:0")
 
 
 def test_of_several_rows_the_one_with_most_seeds_is_taken() -> None:
@@ -338,7 +338,7 @@ def test_of_several_rows_the_one_with_most_seeds_is_taken() -> None:
     records += runs(0.7, 0.7, recipe_sha256="4" * 64, subset_rule="numpy0", split="cifar100-lt-if100-numpy0")
     found = cell(CLAIM, *records)
     assert (best(found).delta, best(found).stat.n) == (pytest.approx(0), 2)
-    assert found.marks[:3] == ("measured at last", "subset hash:0", "one of 3 comparable rows")
+    assert found.marks[:3] == ("measured at the last epoch", "images drawn by rule hash:0", "one of 3 comparable rows")
     assert "one of 2 recipes of this entry" in found.marks[3], "what is marked on the leaderboard is marked here"
 
 
@@ -352,7 +352,7 @@ def test_a_variant_with_the_sources_recipe_is_measured_instead() -> None:
     row = replace(ROW, measured_as={"CIFAR-100-LT": "balms"})
     records = [*runs(0.9), *runs(0.45, variant="balms")]
     found = cell(CLAIM, *records, row=row)
-    assert (found.status, found.marks) == ("reproduced", ("measured at last", "subset hash:0", "measured as ce-balms"))
+    assert (found.status, found.marks) == ("reproduced", ("measured at the last epoch", "images drawn by rule hash:0", "measured as ce-balms"))
     assert cell(CLAIM, *runs(0.9), row=row).status == "not run"
 
 

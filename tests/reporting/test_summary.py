@@ -117,8 +117,8 @@ def test_rows_of_one_entry_are_told_apart_by_what_was_set() -> None:
 def test_another_stage_1_is_another_row_with_a_mark() -> None:
     both = [make_record(seed=seed, stage1_selection=rule) for seed, rule in enumerate(["last", "best_test"])]
     assert sorted(mark for row in rows(*both) for mark in row.marks) == [
-        "stage 1 taken at best_test",
-        "stage 1 taken at last",
+        "stage 1 taken at the epoch best on the test part",
+        "stage 1 taken at the last epoch",
     ]
 
 

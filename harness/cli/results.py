@@ -53,13 +53,14 @@ def collect(
 ) -> None:
     """All records as one tidy table."""
     from harness.records.table import rows, write_table
+    from harness.splits.notes import counted
 
     refused = [reason for folder in import_ or [] for reason in _imported(folder)]
     table = rows(records_in(roots))
     write_table(table, out)
     print(f"{out}: {len(table)} rows")
     if refused:
-        raise UserError(f"{len(refused)} records were refused: {refused[0]}" + (" ..." if refused[1:] else ""))
+        raise UserError(f"{counted(len(refused), 'record')} refused: {refused[0]}" + (" ..." if refused[1:] else ""))
 
 
 def _imported(folder: Path) -> list[str]:
@@ -83,6 +84,7 @@ def validate(
     """Check a submission: recompute every score; with --rerun, measure some runs again. Writes DIR/validation.json."""
     from harness.records.check import VERDICT
     from harness.running.validate import validate as check
+    from harness.splits.notes import counted
 
     found = check(folder, rerun, device, Path("runs/validation") / folder.resolve().name)
     for line in (*(f"refused: {reason}" for reason in found.refused), *(f"look at: {line}" for line in found.named)):
@@ -92,7 +94,7 @@ def validate(
             print(f"{one.tier}: {one.record}: {one.remark}")
     print(f"{folder / VERDICT}: {found.tier}; {len(found.records)} records sound, {len(found.refused)} refused")
     if found.refused:
-        raise UserError(f"{len(found.refused)} records were refused")
+        raise UserError(f"{counted(len(found.refused), 'record')} refused")
 
 
 @app.command("publish", rich_help_panel=RESULTS)

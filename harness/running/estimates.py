@@ -24,6 +24,7 @@ from harness.splits import store
 from harness.splits.notes import counted
 
 NAMELESS = "a processor that was not noted"
+ANY_CARD = "CUDA"  # a kind of device: of a cluster, whose cards cannot be asked from here
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,7 @@ class Estimate:
 
 
 class Costs:
-    """The costs of measured runs on one kind of device."""
+    """The costs of measured runs on one kind of device: its name, or `ANY_CARD`."""
 
     def __init__(self, device: str, *roots: Path) -> None:
         collected = collect(*(root for root in dict.fromkeys((*ROOTS, *roots)) if root.is_dir()))
@@ -102,16 +103,21 @@ def _costs(record: Record, costs: Mapping[str, Any], device: str) -> Iterator[Co
         return
     stages = costs.get("stages")
     for stage, facts in stages.items() if isinstance(stages, Mapping) else ():
-        if not isinstance(facts, Mapping) or facts.get("device") != device:
+        if not isinstance(facts, Mapping) or not _is(name := str(facts.get("device", "CPU")), device):
             continue
-        at_once, room = facts.get("runs_at_once", 1), facts.get("cpus", 1) if device.startswith("CPU") else 1
+        on_cpu = name.startswith("CPU")
+        at_once, room = facts.get("runs_at_once", 1), facts.get("cpus", 1) if on_cpu else 1
         numbers = [facts.get("wall_seconds"), facts.get("train_seconds"), facts.get("images_per_second") or 0, at_once]
         if not all(isinstance(number, int | float) and number >= 0 for number in (*numbers, room)) or not at_once:
             continue
         wall, training, rate, _ = map(float, numbers)
         share, key = min(at_once, room) / at_once, record.stage1_key if stage == "train" else record.run_key
-        processor = str(facts.get("processor") or NAMELESS)
+        processor = str(facts.get("processor") or NAMELESS) if on_cpu else name
         yield Cost(record, str(stage), key, wall * share, training * rate, side, processor)
+
+
+def _is(name: str, device: str) -> bool:
+    return not name.startswith("CPU") if device == ANY_CARD else name == device
 
 
 # ---- what is left to run ---------------------------------------------------------------------------------------------
@@ -134,7 +140,8 @@ def of_suite(suite: str, settings: Settings, *, here: bool = True) -> None:
     """Prints what a campaign or sweep would do; here: on this machine, whose devices can be counted."""
     plan = make_plan(suite, replace(settings, dry_run=True))
     at_once = _useful(slots(settings)) if here else 1
-    _show(plan, Costs(_device(settings.device), settings.out / "records"), at_once)
+    device = _device(settings.device) if here or settings.device != "cuda" else ANY_CARD
+    _show(plan, Costs(device, settings.out / "records"), at_once)
 
 
 def _device(name: str) -> str:

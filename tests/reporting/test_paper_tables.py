@@ -220,7 +220,10 @@ def test_a_rule_that_does_not_apply_is_not_comparable() -> None:
     (record,) = runs(0.45)
     record = replace(record, results=record.results | {"best_val": None})
     found = cell(replace(CLAIM, selection="best_val"), record)
-    assert (found.status, found.reason) == ("not comparable", "no result at the epoch best on the validation part, as there is no validation part")
+    assert (found.status, found.reason) == (
+        "not comparable",
+        "no result at the epoch best on the validation part, as there is no validation part",
+    )
 
 
 @pytest.mark.parametrize(
@@ -260,7 +263,10 @@ def test_a_card_is_reported_only() -> None:
 
 
 def test_the_subset_of_cifar_is_a_mark_not_a_bar() -> None:
-    assert cell(CLAIM, *runs(0.45, subset_rule="numpy0")).marks == ("measured at the last epoch", "images drawn by rule numpy0")
+    assert cell(CLAIM, *runs(0.45, subset_rule="numpy0")).marks == (
+        "measured at the last epoch",
+        "images drawn by rule numpy0",
+    )
     claim = replace(CLAIM, dataset="ImageNet-LT")
     assert cell(claim, *runs(0.45, dataset="imagenet-lt", profile="given", subset_rule="given")).marks == (
         "measured at the last epoch",
@@ -330,7 +336,10 @@ def test_averaging_over_flips_is_a_mark() -> None:
     recipe = {"train": {"flip_average": False}, "finetune": {"flip_average": True}}
     flipped = cell(CLAIM, *runs(0.45, recipe=recipe, stages=["train", "finetune"]))
     assert "predicts from the mean logits of an image and its mirror image" in flipped.marks
-    assert cell(CLAIM, *runs(0.45, recipe=recipe)).marks == ("measured at the last epoch", "images drawn by rule hash:0")
+    assert cell(CLAIM, *runs(0.45, recipe=recipe)).marks == (
+        "measured at the last epoch",
+        "images drawn by rule hash:0",
+    )
 
 
 def test_of_several_rows_the_one_with_most_seeds_is_taken() -> None:
@@ -352,7 +361,10 @@ def test_a_variant_with_the_sources_recipe_is_measured_instead() -> None:
     row = replace(ROW, measured_as={"CIFAR-100-LT": "balms"})
     records = [*runs(0.9), *runs(0.45, variant="balms")]
     found = cell(CLAIM, *records, row=row)
-    assert (found.status, found.marks) == ("reproduced", ("measured at the last epoch", "images drawn by rule hash:0", "measured as ce-balms"))
+    assert (found.status, found.marks) == (
+        "reproduced",
+        ("measured at the last epoch", "images drawn by rule hash:0", "measured as ce-balms"),
+    )
     assert cell(CLAIM, *runs(0.9), row=row).status == "not run"
 
 

@@ -13,6 +13,7 @@ import pytest
 from harness.base.errors import UserError
 from harness.base.files import sha256_json, stamped, write_json
 from harness.cli import app
+from harness.engine.device import pick_device
 from harness.records.runs import run_info
 from harness.records.schema import costs_path, write_record
 from harness.running import estimates
@@ -153,6 +154,16 @@ def test_a_records_run_again(split: Split, ltbench: Call) -> None:
 def test_data_that_are_not_here(split: Split, ltbench: Call) -> None:
     with pytest.raises(UserError, match=r"mnist5k-lt-if50: neither the split nor its data .* ltbench fetch mnist5k"):
         ltbench("run", "mnist5k-lt-if50", "ce")
+
+
+def test_a_clusters_cards_are_not_asked_for_here(split: Split, ltbench: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A login node has none; the costs are those of any card, never a processor's."""
+    monkeypatch.setattr(estimates, "_device", pick_device)
+    measured(split, "ce@common", train=stage(60.0))
+    measured(split, "ce@common", seed=1, train=stage(6.0, device="Some GPU"))
+    out = ltbench("sweep", "one", "--executor", "slurm", "--device", "cuda")
+    assert row(out, "ce@common", "train")[1:] == ["about 12 s", "this recipe"]
+    assert "as measured on Some GPU" in out
 
 
 def test_an_executor_that_is_none(split: Split, ltbench: Call) -> None:

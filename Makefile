@@ -2,6 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
+export PYTHONDONTWRITEBYTECODE := # hundreds of processes import the same code: each file is compiled once
 
 .PHONY: help install repro report docs notebook test test-fast test-newest faults fuzz fuzz-images forgeries bits audit lint format clean campaign campaign-status \
   campaign-save gpu gpu-import gpu-repro
@@ -50,8 +51,9 @@ report: install
 	ltbench collect
 	ltbench report
 
-# Files of tests side by side: what they share within a file is made once.
-SIDE_BY_SIDE := --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+# Files of tests side by side: what they share within a file is made once. One more than cores: some wait (for a browser, Slurm).
+WORKERS := $(shell $(PYTHON) -c 'import os; print(min(4, os.cpu_count() + 1))')
+SIDE_BY_SIDE := --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 test: install
 	pytest $(SIDE_BY_SIDE)

@@ -85,5 +85,7 @@ def _suites() -> dict[str, dict[str, Any]]:
 
 def _suite(suite: Suite) -> dict[str, Any]:
     entries = [entry for group in suite.groups for entry in group]
-    parts = (", ".join(suite.splits), ", ".join(entries), f"seeds {', '.join(map(str, suite.seeds))}")
-    return {"description": "; ".join(parts), "splits": suite.splits, "entries": entries, "seeds": suite.seeds}
+    but = f" without {', '.join(suite.without)}" if suite.without else ""
+    parts = (", ".join(suite.splits), ", ".join(entries) + but, f"seeds {', '.join(map(str, suite.seeds))}")
+    facts = {"splits": suite.splits, "entries": entries, "without": suite.without, "seeds": suite.seeds}
+    return {"description": "; ".join(parts), **facts}

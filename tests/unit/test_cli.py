@@ -157,6 +157,8 @@ def test_variants_and_suites_are_listed_as_data(ltbench: Command) -> None:
     suites = {item["name"]: item for item in json.loads(ltbench("list", "suites", "--json").out)}
     assert suites["default"]["splits"] == ["mnist5k-lt-if100"]
     assert suites["default"]["seeds"] == [0, 1, 2]
+    assert "bbn" in suites["default"]["without"]
+    assert suites["default"]["description"] != suites["mnist5k-all"]["description"]
 
 
 # ---- mistakes ------------------------------------------------------------------------------------------------------

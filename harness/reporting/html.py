@@ -6,6 +6,7 @@ import base64
 import hashlib
 import re
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -119,8 +120,9 @@ def templates_in(folder: Path) -> Environment:
     return Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
 
 
+@cache
 def _environment() -> Environment:
-    """Templates, with what does not depend on the records."""
+    """Templates, with what does not depend on the records; one for all pages, so that each is compiled once."""
     environment = templates_in(TEMPLATES)
     # What is embedded as JSON cannot end its element or open a comment: `tojson` escapes what could.
     environment.policies["json.dumps_kwargs"] = {"sort_keys": True, "separators": (",", ":"), "allow_nan": False}

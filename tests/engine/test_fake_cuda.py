@@ -87,7 +87,7 @@ def train(tiny_split: Split, tiny_images: ImagesByPart, tmp_path: Path, monkeypa
     return trained
 
 
-def job(name: str, stage: Stage, spread: Spread = ONE_PROCESS, batch_size: int = 16, **params: Any) -> StageJob:
+def job(name: str, stage: Stage, spread: Spread = ONE_PROCESS, batch_size: int = 18, **params: Any) -> StageJob:
     """The stage with its common recipe, or that of cRT, but for its length; a stage of no epochs is given some."""
     common = not read_method_file(get_plugin(name)).listed_only
     recipe, other = (
@@ -128,7 +128,7 @@ def test_nor_does_it_with_other_params(name: str, stage: Stage, params: dict[str
 
 def test_nor_does_it_to_weigh_the_parts_of_a_batch(train: Train) -> None:
     """By class weights, which `ldam_drw` divides by."""
-    train(job("ldam_drw", "train", Spread(micro_batch=8)))
+    train(job("ldam_drw", "train", Spread(micro_batch=9)))
 
 
 @pytest.mark.parametrize(

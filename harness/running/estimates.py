@@ -103,7 +103,7 @@ def _costs(record: Record, costs: Mapping[str, Any], device: str) -> Iterator[Co
         return
     stages = costs.get("stages")
     for stage, facts in stages.items() if isinstance(stages, Mapping) else ():
-        if not isinstance(facts, Mapping) or not _is(name := str(facts.get("device", "CPU")), device):
+        if not isinstance(facts, Mapping) or not _of_kind(name := str(facts.get("device", "CPU")), device):
             continue
         on_cpu = name.startswith("CPU")
         at_once, room = facts.get("runs_at_once", 1), facts.get("cpus", 1) if on_cpu else 1
@@ -116,7 +116,7 @@ def _costs(record: Record, costs: Mapping[str, Any], device: str) -> Iterator[Co
         yield Cost(record, str(stage), key, wall * share, training * rate, side, processor)
 
 
-def _is(name: str, device: str) -> bool:
+def _of_kind(name: str, device: str) -> bool:
     return not name.startswith("CPU") if device == ANY_CARD else name == device
 
 

@@ -59,8 +59,8 @@ def new_method(name: Annotated[str, typer.Argument(help="lower-case letters, dig
 
 
 @app.command("check-method", rich_help_panel=METHODS)
-def check_method(name: Annotated[str, typer.Argument(help="a method (ltbench list)")]) -> None:
-    """Run the conformance suite on a method: before it may cost anyone a GPU hour."""
+def check_method(names: Annotated[list[str], typer.Argument(help="methods (ltbench list)")]) -> None:
+    """Run the conformance suite on methods: before they may cost anyone a GPU hour."""
     from harness.plugins import scaffold
 
-    raise typer.Exit(scaffold.check(name))
+    raise typer.Exit(scaffold.check(names))

@@ -7,7 +7,9 @@ tests run them for all. Each test's docstring says what is asked, so that a fail
 from __future__ import annotations
 
 import dataclasses
+import functools
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -348,10 +350,28 @@ def _run(name: str, folder: Path, small: tuple[Split, dict[str, Images]], precis
     return run
 
 
+@pytest.fixture(scope="session")
+def whole_run(
+    small_split: tuple[Split, dict[str, Images]], tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[str], tuple[StageRun, Path]]:
+    """A method's last stage, and the folder with what its stages left; several tests look at the same one."""
+
+    @functools.cache
+    def run(name: str) -> tuple[StageRun, Path]:
+        folder = tmp_path_factory.mktemp(name)
+        return _run(name, folder, small_split), folder
+
+    return run
+
+
 def test_same_seed_same_bits_also_after_a_kill_in_the_middle_of_an_epoch(
-    name: str, small_split: tuple[Split, dict[str, Images]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    name: str,
+    small_split: tuple[Split, dict[str, Images]],
+    whole_run: Callable[[str], tuple[StageRun, Path]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    _run(name, tmp_path / "whole", small_split)
+    _, whole = whole_run(name)
     monkeypatch.setenv("LTBENCH_CHECKPOINT_SECONDS", "0")
     step, count = StageRun._train_step, 0
 
@@ -365,13 +385,13 @@ def test_same_seed_same_bits_also_after_a_kill_in_the_middle_of_an_epoch(
     monkeypatch.setattr(StageRun, "_train_step", dying)
     for _ in range(5):
         try:
-            _run(name, tmp_path / "parts", small_split)
+            _run(name, tmp_path, small_split)
             break
         except KeyboardInterrupt:
             continue
     for stage in get_method(name).stages:
         for file in ("weights.safetensors", "predictions.npz"):
-            assert (tmp_path / "whole" / stage / file).read_bytes() == (tmp_path / "parts" / stage / file).read_bytes()
+            assert (whole / stage / file).read_bytes() == (tmp_path / stage / file).read_bytes()
 
 
 def test_steps_from_a_graph_do_what_eager_steps_do(
@@ -395,12 +415,10 @@ def test_steps_from_a_graph_do_what_eager_steps_do(
     assert tape.holds_in_a_graph(graphed), graphed.costs.fell_back
 
 
-def test_class_quantities_are_one_number_a_class(
-    name: str, small_split: tuple[Split, dict[str, Images]], tmp_path: Path
-) -> None:
+def test_class_quantities_are_one_number_a_class(name: str, whole_run: Callable[[str], tuple[StageRun, Path]]) -> None:
     """The report draws them against class frequency."""
-    run = _run(name, tmp_path, small_split)
-    found = read_history(tmp_path / get_method(name).stages[-1] / "predictions.npz")
+    run, folder = whole_run(name)
+    found = read_history(folder / get_method(name).stages[-1] / "predictions.npz")
     quantities = {key: values for key, values in found.items() if key.startswith(CLASS)}
     assert len(quantities) == len(run.method.class_quantities(run.model))
     assert all(values.shape == (4,) and np.isfinite(values).all() for values in quantities.values())

@@ -55,24 +55,28 @@ def write_method(folder: Path, name: str, body: str) -> None:
     (plugin / "recipes.yaml").write_text("title: Broken\ntracks: {common: {}}\n")
 
 
-def check(folder: Path, name: str) -> tuple[int, str]:
-    """`ltbench check-method` on a method in `folder`."""
-    command = [sys.executable, "-m", "harness", "check-method", name]
+def check(folder: Path, *names: str) -> tuple[int, str]:
+    """`ltbench check-method` on methods in `folder`."""
+    command = [sys.executable, "-m", "harness", "check-method", *names]
     environment = {"PYTHONPATH": f"{folder}:{Path(__file__).parents[2]}", "PATH": "/usr/bin:/bin"}
     result = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
     return result.returncode, result.stdout + result.stderr
 
 
-@pytest.mark.parametrize("name", BROKEN)
-def test_a_broken_method_fails_with_a_useful_message(name: str, tmp_path: Path) -> None:
-    """It shows the test that failed, the value it saw, and what was asked."""
-    body, expected = BROKEN[name]
-    write_method(tmp_path, name, body)
-    code, output = check(tmp_path, name)
+def test_broken_methods_fail_with_useful_messages_and_take_no_sound_one_along(tmp_path: Path) -> None:
+    """They show the tests that failed, the values they saw, and what was asked of each."""
+    for name, (body, _) in BROKEN.items():
+        write_method(tmp_path, name, body)
+    code, output = check(tmp_path, *BROKEN, "ce")
     assert code == 1
-    for part in expected:
-        assert part in output
-    assert f"method '{name}' does not conform" in output
+    for name, (_, expected) in BROKEN.items():
+        assert f"method '{name}' does not conform" in output
+        for part in expected:
+            assert part in output
+    *_, last_asked = output.partition("method 'wrong_number_of_logits' does not conform")
+    assert "have a column for each class" in last_asked
+    assert "By finite differences" not in last_asked, "of another method"
+    assert "method 'ce' conforms" in last_asked
 
 
 def test_a_scaffolded_method_passes(tmp_path: Path) -> None:

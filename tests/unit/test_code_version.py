@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ METHOD = '"""What it is."""\n\n\ndef loss(x):\n    """Of x."""\n    return 2 * x
 
 
 @pytest.fixture
-def copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A copy of the code that decides numbers, and a method."""
     for name in CODE:
         source, target = PACKAGE / name, tmp_path / "harness" / name
@@ -24,12 +25,17 @@ def copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "method").mkdir()
     (tmp_path / "method/method.py").write_text(METHOD)
     monkeypatch.setattr(provenance, "PACKAGE", tmp_path / "harness")
-    return tmp_path
+    yield tmp_path
+    forget()
+
+
+def forget() -> None:
+    for function in (provenance._harness_code, code_version):
+        function.cache_clear()
 
 
 def version(copy: Path) -> str:
-    for function in (provenance._harness_code, code_version):
-        function.cache_clear()
+    forget()
     return code_version(copy / "method")
 
 
@@ -47,10 +53,13 @@ def version(copy: Path) -> str:
         ("return 2", "return 2 +", False),
     ],
 )
-def test_what_a_reader_sees_does_not_count_and_what_runs_does(old: str, new: str, same: bool, copy: Path) -> None:
-    before = version(copy)
-    (copy / "method/method.py").write_bytes(METHOD.replace(old, new).encode())
-    assert (version(copy) == before) == same
+def test_what_a_reader_sees_does_not_count_and_what_runs_does(old: str, new: str, same: bool, tmp_path: Path) -> None:
+    versions = []
+    for name, text in (("before", METHOD), ("after", METHOD.replace(old, new))):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "method.py").write_bytes(text.encode())
+        versions.append(code_version(tmp_path / name))
+    assert (versions[0] == versions[1]) == same
 
 
 @pytest.mark.parametrize("name", [name for name in CODE if (PACKAGE / name).is_dir()])

@@ -145,24 +145,37 @@ def _agreement(pairs: Sequence[tuple[MeasuredContrast, MeasuredContrast]]) -> st
 def paper(filled: FilledTable, column: int) -> str:
     """A column of a published table: what was measured at two choices of the epoch, by group, and how they compare.
 
-    The value that the status compares is bold; what is not comparable stands in no cell, but its reason does.
+    The value that the status compares is bold; what is not comparable stands in no cell. Reasons and what else a reader
+    must know stand below, numbered.
     """
     groups = [group for group in GROUPS if filled.table.columns[column].group == "all"]
     table: list[list[Cell]] = [["Method", "Paper", *CHOICES.values(), *map(str.capitalize, groups), "n", "Status"]]
-    for line in filled.rows:
-        if found := line.cells[column]:
-            status = ": ".join(filter(None, (found.status, found.reason.rstrip("."))))
-            table.append(
-                [
-                    line.row.label,
-                    tables.published(found.claim.value),
-                    *(_at(found, rule, found.claim.group) for rule in CHOICES),
-                    *(_at(found, HEADLINE, group) for group in groups),
-                    tables.seeds(found.best.row) if found.best else tables.NONE,
-                    "; ".join(filter(None, (status, *found.marks, found.weights))),
-                ]
-            )
-    return tables.markdown_table("l" + "r" * (len(table[0]) - 2) + "l", table)
+    cells = [(line.row.label, found) for line in filled.rows if (found := line.cells[column])]
+    known = [[*filter(None, (found.reason.rstrip("."), *found.marks, found.weights))] for _, found in cells]
+    references, below = _numbered(known)
+    for (label, found), reference in zip(cells, references, strict=True):
+        table.append(
+            [
+                label,
+                tables.published(found.claim.value),
+                *(_at(found, rule, found.claim.group) for rule in CHOICES),
+                *(_at(found, HEADLINE, group) for group in groups),
+                tables.seeds(found.best.row) if found.best else tables.NONE,
+                f"{found.status}{reference}",
+            ]
+        )
+    return tables.markdown_table("l" + "r" * (len(table[0]) - 2) + "l", table) + below
+
+
+def _numbered(known: Sequence[Sequence[str]]) -> tuple[list[str], str]:
+    """What a reader must know of each line -> its ` (notes 1, 2)`, and the notes, each once."""
+    notes = list(dict.fromkeys(text for texts in known for text in texts))
+    references = []
+    for texts in known:
+        numbers = ", ".join(map(str, sorted(1 + notes.index(text) for text in texts)))
+        references.append(f" (note{'s' * (len(texts) > 1)} {numbers})" if texts else "")
+    sentences = [tables.escape_markdown(f"{note[:1].upper()}{note[1:]}") for note in notes]
+    return references, "".join(f"\nNote {number}: {sentence}.\n" for number, sentence in enumerate(sentences, 1))
 
 
 def _at(found: Comparison, rule: str, group: str) -> Value:
@@ -184,19 +197,17 @@ def _table(pairs: Sequence[tuple[str, MeasuredContrast]], place: str = "", *, co
     scores = [score for score in SCORES if any(one.effects.get(score) for _, one in pairs)] or ["all"]
     titles = [*filter(None, [place]), "Contrast", "Rows"]
     costs = ["Cost", "All / cost"] if cost else []
-    notes = list(dict.fromkeys(mark for _, one in pairs for mark in one.marks))
+    references, below = _numbered([one.marks for _, one in pairs])
     table: list[list[Cell]] = [[*titles, *(score.capitalize() for score in scores), *costs, "n"]]
-    for of, one in pairs:
+    for (of, one), reference in zip(pairs, references, strict=True):
         effects: list[Cell] = [_effect(one.effects.get(score), one.n) for score in scores]
         if one.missing:
             effects = [one.missing, *("-" for _ in scores[1:])]
         few = f"{one.n} (too few)" if 0 < one.n < ENOUGH else str(one.n or "-")
-        numbers = ", ".join(str(number) for number in sorted(1 + notes.index(mark) for mark in one.marks))
-        label = f"{one.contrast.label} (note {numbers})" if numbers else one.contrast.label
+        label = f"{one.contrast.label}{reference}"
         table.append(
             [*([of] if place else []), label, _rows(one.contrast), *effects, *(_costs(one) if cost else ()), few]
         )
-    below = "".join(f"\nNote {number}: {tables.escape_markdown(note)}.\n" for number, note in enumerate(notes, 1))
     return tables.markdown_table("l" * len(titles) + "r" * (len(scores) + len(costs) + 1), table) + below
 
 

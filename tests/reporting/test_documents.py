@@ -62,10 +62,11 @@ def test_a_column_of_a_published_table_has_both_choices_of_the_epoch() -> None:
     sections = summarize(RunResult(f"{i}.json", record, {}) for i, record in enumerate(records))
     papers = fill([table], claims, [], MeasuredRows(sections))
     text = refresh("<!-- paper a-table CIFAR-100, IF 100 -->\n<!-- /paper -->", [], [], "doc.md", papers)
-    _, head, _, ours, other, _ = text.splitlines()
+    _, head, _, ours, other, _, epoch, *_ = text.splitlines()
     assert head.startswith("| Method | Paper | Last epoch | Best epoch on the test part | Many | Medium | Few | n |")
     assert ours.startswith("| Cross-entropy | 46.53 | 45.00 (42.52 to 47.48) | **45.50 (43.02 to 47.98)** |")
-    assert "| 3 | reproduced; measured at the epoch best on the test part; images" in ours
+    assert ours.endswith("| 3 | reproduced (notes 1, 2, 3) |")
+    assert epoch == "Note 1: Measured at the epoch best on the test part."
     assert other == "| GCL | 46.53 | - | - | - | - | - | - | not run |"
     with pytest.raises(UserError, match="no column is named 'IF 10'"):
         refresh("<!-- paper a-table IF 10 -->\n<!-- /paper -->", [], [], "doc.md", papers)
@@ -82,9 +83,9 @@ def test_what_a_reader_must_know_of_rows_stands_below_a_table_and_once() -> None
     assert [line.split(" | ")[0] for line in text.splitlines() if "Row" in line and "against" in line] == [
         "| Row a (note 1)",
         "| Row b",
-        "| Row c (note 1, 2)",
+        "| Row c (notes 1, 2)",
     ]
-    assert text.endswith("\nNote 1: two\\_views.\n\nNote 2: one &lt;b&gt;.\n<!-- /study -->")
+    assert text.endswith("\nNote 1: Two\\_views.\n\nNote 2: One &lt;b&gt;.\n<!-- /study -->")
 
 
 @pytest.mark.parametrize(

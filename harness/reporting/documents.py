@@ -27,8 +27,8 @@ from harness.reporting import tables
 from harness.reporting.comparison import Comparison, interval_reach
 from harness.reporting.figures import pictures
 from harness.reporting.paper_tables import FilledTable
-from harness.reporting.significance import Effect
-from harness.reporting.studies import ENOUGH, SCORES, Contrast, MeasuredContrast, StudyResult, number, ranked
+from harness.reporting.significance import ENOUGH, Effect
+from harness.reporting.studies import SCORES, Contrast, MeasuredContrast, StudyResult, number, ranked
 from harness.reporting.summary import Section
 from harness.reporting.tables import Cell, Value, percent
 
@@ -185,7 +185,8 @@ def _at(found: Comparison, rule: str, group: str) -> Value:
         return Value(tables.NONE)
     digits = tables.digits_beside(found.claim.value) if group == found.claim.group else DIGITS
     reach, mean = interval_reach(stat), percent(stat.mean, digits)
-    interval = f" ({percent(stat.mean - reach, digits)} to {percent(stat.mean + reach, digits)})" if reach else ""
+    low, high = max(stat.mean - reach, 0.0), min(stat.mean + reach, 1.0)
+    interval = f" ({percent(low, digits)} to {percent(high, digits)})" if reach else ""
     return Value(f"{mean}{interval}", (rule, group) == (found.claim.rule, found.claim.group))
 
 

@@ -26,8 +26,8 @@ from harness.reporting.methods import MethodView, commands
 from harness.reporting.overview import MEANING, split_title
 from harness.reporting.paper_tables import FilledTable, coverage
 from harness.reporting.pictures import board
+from harness.reporting.significance import ENOUGH
 from harness.reporting.studies import (
-    ENOUGH,
     SCORES,
     MeasuredContrast,
     Pairs,
@@ -287,7 +287,7 @@ class Findings(NamedTuple):
     def partial(self) -> str:
         """How many of the table's methods are held against cross-entropy, where that is not all of them."""
         others = {row.first.method for row in self.board.section.heads} - {REFERENCE}
-        pairs = [one.contrast for study in self.studies for one in study.measured if one.over_all]
+        pairs = [one.contrast for study in self.studies for one in study.measured if one.n >= ENOUGH]
         held = {one.row.partition("-")[0] for one in pairs if one.against == REFERENCE} & others
         return f"{len(held)} of {len(others)} methods; the others in Compare" if held < others else ""
 

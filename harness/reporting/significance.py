@@ -29,6 +29,7 @@ RunsOfRow: TypeAlias = Mapping[int, Bits]
 
 Verdict = Literal["better", "worse", "same", "not resolved", "observed"]
 CONFIDENCE: Final = 0.95
+ENOUGH: Final = 3  # seeds; with fewer an interval is shown, and supports no finding and no status
 MIN_BLOCKS: Final = 6
 MIN_METHODS: Final = 3
 

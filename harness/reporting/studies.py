@@ -25,14 +25,13 @@ from harness.records.schema import HEADLINE
 from harness.reporting.costs import StepTimes, relative_cost
 from harness.reporting.drawer import differing
 from harness.reporting.inputs import Named, read_lists
-from harness.reporting.significance import Classes, Effect, RunsOfRow, Verdict, effect
+from harness.reporting.significance import ENOUGH, Classes, Effect, RunsOfRow, Verdict, effect
 from harness.reporting.summary import Row, Section, in_all
 from harness.reporting.tables import points
 from harness.reporting.views import correct_of
 
 STUDIES: Final = Path(__file__).with_name("studies.yaml")
 SCORES: Final = ("all", *GROUPS)
-ENOUGH: Final = 3  # seeds; with fewer a contrast is shown, and supports no finding
 PLACEHOLDER: Final = re.compile(r"\{([^{}]+)\}")
 BOUND: Final = re.compile(r"(above|below) (-?\d+(?:\.\d+)?)")
 

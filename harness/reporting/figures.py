@@ -83,7 +83,8 @@ def differences(result: StudyResult) -> str:
     )
     inferred = any(e.inferred for one in shown for e in one.effects.values() if e)
     seeds = "range over seeds" if any(one.n > 1 for one in shown) else "one seed"
-    what = f"difference in points, {'95 % interval' if inferred else seeds}"
+    alone = "; a dot alone: one seed" if inferred and any(one.n == 1 for one in shown) else ""
+    what = f"difference in points, {'95 % interval' if inferred else seeds}{alone}"
     axis = _text(WIDTH / 2, bottom + 30, what, "middle")
     return _svg(result.study.title, WIDTH, bottom + AXIS + 4, grid + legend + lines + axis)
 

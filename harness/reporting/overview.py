@@ -90,6 +90,7 @@ class Overview:
     coverage: dict[Status, int]
     runnable: int  # of those not run, how many have a command that would measure them
     apart: str  # why those are not comparable that are not, as far as all have the same reason
+    why: str  # no more of them are reproduced, and what is under way
 
     @property
     def published(self) -> int:
@@ -99,7 +100,7 @@ class Overview:
     @property
     def checked(self) -> str:
         """How many of them are reproduced, why no more, and what is under way."""
-        return self.findings[-1].text if self.published else ""
+        return f"{self.findings[-1].text}{self.why}" if self.published else ""
 
 
 def overview(
@@ -121,12 +122,12 @@ def overview(
     counts = Counter(cell.status for cell in cells)
     coverage = {status: counts[status] for status in STATUSES}
     facts = _Facts({**titles, REFERENCE: "cross-entropy"})
-    why = f"{_why(boards)}{_under_way(campaigns, facts)}"
+    why = f"{_why(boards)}{_under_way(campaigns, boards, facts)}"
     full_length = {f"{one.title} at full length": one.section.slug for one in boards if _as_papers_do(one)}
     boards = _wide(boards)
-    checked = _published(coverage, f"{_as_published(cells, facts)}{why}", full_length)
+    checked = _published(coverage, _as_published(cells, facts), full_length)
     found = [_rare_classes(boards, everywhere, facts), _everywhere(boards, facts), checked]
-    return Overview([one for one in found if one], heat_map(boards), coverage, runnable, _apart(cells))
+    return Overview([one for one in found if one], heat_map(boards), coverage, runnable, _apart(cells), why)
 
 
 def _apart(cells: Iterable[Comparison]) -> str:
@@ -182,8 +183,9 @@ def _rare_classes(boards: Sequence[Board], everywhere: set[str], facts: _Facts) 
         return None
     best, *others = rows
     leads = [(row, lead) for row in others if (lead := facts.effect(board, best, row, "few"))]
-    if len(leads) < len(others):
+    if not leads:
         return None
+    untold = [row for row in others if row.key not in {one.key for one, _ in leads}]  # no two seeds in common
     p = board.section.protocol
     text = (
         f"Rare classes: on {board.title} ({len(p.class_counts)} classes) {facts.name(best)} is best: "
@@ -195,15 +197,20 @@ def _rare_classes(boards: Sequence[Board], everywhere: set[str], facts: _Facts) 
         text += " (row Few of Compare)."
     else:
         second, lead = leads[0]
-        text += f"It leads each of the other {len(others)} that ran on this set, by the intervals of the paired "
-        text += f"differences in these classes (row Few of Compare): {facts.name(second)} by {_interval(lead)}."
+        text += (
+            f"It leads {'each of the' if len(leads) > 1 else 'the'} other {len(leads)} that ran on this set, by the "
+        )
+        text += f"intervals of the paired differences in these classes (row Few of Compare): {facts.name(second)} by "
+        text += f"{_interval(lead)}."
+    if untold:
+        text += f" Too few seeds in common for an interval: {facts.names(untold)}."
     if elsewhere := len(everywhere - {row.first.method for row in board.section.rows}):
         text += f" {elsewhere} of {len(everywhere)} methods {'has' if elsewhere == 1 else 'have'} not run there."
     price = facts.effect(board, best, base, "many")
     if price and price.verdict == "worse":
         text += f" The price: {_interval(price)} in the frequent classes."
     slug = board.section.slug
-    closest = min(leads, key=lambda pair: pair[1].mean)[0]
+    closest = unsure[0] if unsure else min(leads, key=lambda pair: pair[1].mean)[0]
     links = {"See the table": f"open={slug}&sort={slug}:few:descending"}
     return Finding(text, links | {f"Compare with {facts.name(closest)}": f"compare={slug}:{closest.key}:{best.key}"})
 
@@ -212,6 +219,10 @@ def _everywhere(boards: Sequence[Board], facts: _Facts) -> Finding | None:
     """Which methods beat cross-entropy over all classes in every table that has them, where two tables do."""
     verdicts: dict[str, list[str]] = {}
     rows: dict[str, Row] = {}
+    fullest: dict[str, Board] = {}  # of each split, which counts once
+    for board in sorted(boards, key=lambda board: -len(_measured(board, "all"))):
+        fullest.setdefault(board.section.protocol.split, board)
+    boards = [board for board in boards if board is fullest[board.section.protocol.split]]
     used = [(board, base) for board in boards if (base := board.section.reference) and len(_measured(board, "all")) > 1]
     for board, base in used:
         for row in _measured(board, "all"):
@@ -229,7 +240,8 @@ def _everywhere(boards: Sequence[Board], facts: _Facts) -> Finding | None:
     where, there = used[0][0].title, "there"
     if len(used) > 1:
         where, there = f"{'at least two of ' if len(used) > least else ''}these {len(used)} data sets", "each time"
-    text = f"All classes: of the {len(shared)} methods measured on {where}, "
+    methods = "method" if len(shared) == 1 else "methods"
+    text = f"All classes: of the {len(shared)} {methods} with two seeds or more on {where}, "
     text += f"{len(better) or 'none'} {'beats' if len(better) < 2 else 'beat'} cross-entropy {there}"
     text += f", with a 95 % interval above zero: {facts.names(better)}." if 0 < len(better) <= MOST_NAMES else "."
     if 0 < len(maybe) <= MOST_NAMES // 2 and len(used) > 1:
@@ -238,7 +250,9 @@ def _everywhere(boards: Sequence[Board], facts: _Facts) -> Finding | None:
         text += f" {facts.names(mixed)} {'is' if len(mixed) == 1 else 'are'} better on some, and worse on another."
     if 0 < len(never) <= MOST_NAMES // 2 and len(used) > 1:
         text += f" {facts.names(never)} {'beats' if len(never) == 1 else 'beat'} it on none."
-    return Finding(text, {board.title: f"findings-{board.section.slug}" for board, _ in used})
+    titles = Counter(board.title for board, _ in used)
+    names = [board.title if titles[board.title] == 1 else board.name for board, _ in used]
+    return Finding(text, {name: f"findings-{board.section.slug}" for name, (board, _) in zip(names, used, strict=True)})
 
 
 def _as_papers_do(board: Board) -> bool:
@@ -264,7 +278,7 @@ def _as_published(cells: Iterable[Comparison], facts: _Facts) -> str:
     return text + f" And {len(first) - MOST_NAMED} more." * (len(first) > MOST_NAMED)
 
 
-def _published(coverage: Mapping[Status, int], why: str, links: Mapping[str, str]) -> Finding | None:
+def _published(coverage: Mapping[Status, int], measured: str, links: Mapping[str, str]) -> Finding | None:
     """How much of what papers print has been reproduced."""
     total = sum(coverage.values())
     if not total:
@@ -273,7 +287,7 @@ def _published(coverage: Mapping[Status, int], why: str, links: Mapping[str, str
     text = f"Reproduced so far: {f'{done:,}' if done else 'none'} of the {total:,} published numbers"
     text += f"; {off:,} {'differs' if off == 1 else 'differ'}" if off else ""
     text += f"; {apart:,} {'was' if apart == 1 else 'were'} measured under another protocol" if apart else ""
-    return Finding(f"{text}.{why}", {"Paper by paper": "published", **links})
+    return Finding(f"{text}.{measured}", {"Why, and paper by paper": "published", **links})
 
 
 def _why(boards: Sequence[Board]) -> str:
@@ -290,19 +304,23 @@ def _why(boards: Sequence[Board]) -> str:
     return f"{text}. They compare methods, but check no paper's number."
 
 
-def _under_way(campaigns: Iterable[Progress], facts: _Facts) -> str:
-    """The runs with papers' own recipes that are being made."""
+def _under_way(campaigns: Iterable[Progress], boards: Iterable[Board], facts: _Facts) -> str:
+    """The runs with papers' own recipes that are being made, and have no record yet."""
+    rows = [row for board in boards for row in board.section.rows]
+    there = {(row.first.split, row.first.entry, run.record.seed) for row in rows for run in row.finished}
     text = ""
     for one in campaigns:
-        named = [(re.match(rf"(\S+) (\w+)\S*@{TRACK} (seed \d+)", run.run), run) for run in one.running]
+        named = [(re.match(rf"(\S+) ((\w+)(?:-(\S+))?@{TRACK}) seed (\d+)", run.run), run) for run in one.running]
         splits: dict[str, list[str]] = {}
         for found, run in named:
-            if found:
-                what = f"{facts.title(found[2])} {found[3]} ({run.state})"
+            if found and (found[1], found[2], int(found[5])) not in there:
+                variant = f" ({found[4]})" if found[4] else ""
+                what = f"{facts.title(found[3])}{variant} seed {found[5]} ({run.state})"
                 splits.setdefault(split_title(found[1]), []).append(what)
         if splits:
             runs = "; ".join(f"{', '.join(found)} on {split}" for split, found in splits.items())
-            text += f" Under way with the papers' own recipes: {runs}; {one.left:,} runs left on {one.updated[:10]}."
+            left = f"{one.left:,} {'run' if one.left == 1 else 'runs'} left on {one.updated[:10]}"
+            text += f" Under way with the papers' own recipes: {runs}; {left}."
     return text
 
 

@@ -78,7 +78,7 @@ PROTOCOL = (
 
 @dataclass(frozen=True)
 class Curve:
-    """Mean and sample standard deviation over seeds, in the unit of the values."""
+    """Mean and sample standard deviation over seeds, in the unit of the values; one seed has no deviation (empty)."""
 
     epochs: list[int]
     mean: list[float]

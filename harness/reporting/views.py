@@ -15,7 +15,16 @@ from harness.metrics.shots import GROUPS
 from harness.records.evidence import Evidence, evidence_path, read_evidence
 from harness.records.schema import HEADLINE
 from harness.reporting.pictures import confusion
-from harness.reporting.significance import Classes, Effect, RunsOfRow, interval, pair_effects, pair_matrix, tie_groups
+from harness.reporting.significance import (
+    Classes,
+    Effect,
+    RunsOfRow,
+    effect,
+    interval,
+    pair_effects,
+    pair_matrix,
+    tie_groups,
+)
 from harness.reporting.summary import Curve, Row, Section
 from harness.reporting.tables import points
 
@@ -124,7 +133,12 @@ def _differences(
         if classes is None or classes:
             means, halves = pair_effects(whole, targets[0], classes)
             differences[score] = [
-                [_rounded_effect(float(means[i, j]), float(halves[i, j])) for j in range(i)] for i in range(len(whole))
+                [
+                    _rounded_effect(float(means[i, j]), float(halves[i, j]))
+                    or _of_shared(whole[i], whole[j], targets[0], classes)
+                    for j in range(i)
+                ]
+                for i in range(len(whole))
             ]
     return differences
 
@@ -133,6 +147,15 @@ def _rounded_effect(mean: float, half: float) -> tuple[float, ...] | None:
     """As every part of the page prints it."""
     found = Effect(mean, mean - half, mean + half, 0)
     return None if math.isnan(half) else tuple(float(text) for text in points(found))
+
+
+def _of_shared(
+    row: RunsOfRow, other: RunsOfRow, targets: Classes, classes: Sequence[int] | None
+) -> tuple[float, ...] | None:
+    """Of rows that were run with other seeds: over those that both have; of one seed the mean alone."""
+    shared = len(row.keys() & other.keys())
+    found = effect(row, other, targets, classes, infer=shared > 1)
+    return tuple(float(text) for text in points(found)[: 3 if shared > 1 else 1]) if found else None
 
 
 def _curves(runs: list[Curves]) -> dict[str, Curve]:
@@ -150,8 +173,8 @@ def _curves(runs: list[Curves]) -> dict[str, Curve]:
 
 def _thinned(epochs: npt.NDArray[np.integer[Any]], values: Floats) -> Curve:
     kept = np.unique(np.linspace(0, len(epochs) - 1, min(CURVE_POINTS, len(epochs))).round().astype(int))
-    std = values.std(0, ddof=1) if len(values) > 1 else np.zeros(values.shape[1])
-    return Curve(epochs[kept].tolist(), _rounded(values.mean(0)[kept]), _rounded(std[kept]))
+    std = _rounded(values.std(0, ddof=1)[kept]) if len(values) > 1 else []
+    return Curve(epochs[kept].tolist(), _rounded(values.mean(0)[kept]), std)
 
 
 def _rounded(values: Floats) -> list[float]:

@@ -69,6 +69,23 @@ def test_a_lead_that_no_interval_bears_out_is_said(tmp_path: Path) -> None:
     assert "paired differences in these classes do not part it from cRT (row Few of Compare)." in text
 
 
+def test_a_row_of_one_seed_hides_no_sentence_and_is_named(tmp_path: Path) -> None:
+    store(tmp_path / "records", "lws", 0, [0.7] * 10)
+    found = first_screen(tmp_path, ce=[0.9] * 6 + [0.1] * 4, crt=[0.6] * 6 + [0.4] * 4, balanced_softmax=[0.8] * 10)
+    text = sentence(found, "Rare classes")
+    assert "It leads each of the other 2 that ran on this set" in text
+    assert "Too few seeds in common for an interval: lws." in text
+
+
+def test_a_data_set_that_also_ran_at_full_length_counts_once(tmp_path: Path) -> None:
+    for seed in range(3):
+        for track, methods in (("paper", 4), ("short", 5)):
+            for at, method in enumerate(("ce", "crt", "balanced_softmax", "gcl", "lws")[:methods]):
+                store(tmp_path / track, method, seed, [0.5 + 0.1 * at] * 10, class_counts=NO_TAIL, track=track, **CIFAR)
+    found = overview(boards_of(ranked_sections(collect(tmp_path)).sections), [], TITLES)
+    assert "of the 4 methods with two seeds or more on CIFAR-10, 4 beat" in sentence(found, "All classes")
+
+
 def test_no_sentence_on_rare_classes_without_a_gain_a_baseline_or_a_tail(tmp_path: Path) -> None:
     worse = first_screen(tmp_path / "worse", ce=[0.9] * 10, crt=[0.8] * 10)
     alone = first_screen(tmp_path / "alone", crt=[0.8] * 10, balanced_softmax=[0.9] * 10)
@@ -91,7 +108,7 @@ def test_who_beats_cross_entropy_everywhere(tmp_path: Path) -> None:
             store(tmp_path / "b", method, seed, [there] * 10, class_counts=NO_TAIL, **CIFAR)
     ranked = ranked_sections(collect(tmp_path))
     text = sentence(overview(boards_of(ranked.sections), [], TITLES), "All classes")
-    assert "of the 3 methods measured on these 2 data sets, 1 beats cross-entropy each time, " in text
+    assert "of the 3 methods with two seeds or more on these 2 data sets, 1 beats cross-entropy each time, " in text
     assert "with a 95 % interval above zero: cRT. gcl does on some; on the others it is not certain." in text
     assert " is better on some, and worse on another." in text, "each method has its place"
     assert "on none" not in text
@@ -102,14 +119,20 @@ def test_a_table_with_few_methods_hides_no_others(tmp_path: Path) -> None:
         for folder, methods, facts in (
             ("a", ("crt", "balanced_softmax", "gcl"), {}),
             ("b", ("crt", "balanced_softmax", "gcl"), {"class_counts": NO_TAIL, **CIFAR}),
-            ("c", ("crt", "lws"), {"track": "short"}),
+            (
+                "c",
+                ("crt", "lws"),
+                {"class_counts": NO_TAIL, **CIFAR, "split": "cifar10-lt-if50", "imbalance_factor": 50.0},
+            ),
         ):
             store(tmp_path / folder, "ce", seed, [0.6] * 10, **facts)
             for method in methods:
                 store(tmp_path / folder, method, seed, [0.9] * 10, **facts)
     found = overview(boards_of(ranked_sections(collect(tmp_path)).sections), [], TITLES)
     text = sentence(found, "All classes")
-    assert "of the 3 methods measured on at least two of these 3 data sets, 3 beat cross-entropy each time" in text
+    assert "of the 3 methods with two seeds or more on at least two of these 3 data sets, 3 beat cross-entropy" in text
+    (links,) = [one.links for one in found.findings if one.text == text]
+    assert len(links) == 3, "two of one name are told apart"
 
 
 def test_methods_of_other_starts_are_counted_as_the_page_counts_them(tmp_path: Path) -> None:
@@ -152,7 +175,8 @@ def test_coverage_is_counted_and_said(tmp_path: Path) -> None:
     assert "Reproduced so far:</strong> none of the 2 published numbers. <a" in nothing.read_text()
 
 
-def test_the_first_screen_and_papers_say_why_nothing_is_reproduced_and_what_is_under_way(tmp_path: Path) -> None:
+def test_papers_says_why_nothing_is_reproduced_and_what_is_under_way(tmp_path: Path) -> None:
+    """The first screen leads there."""
     running = [{"run": f"cifar100-lt-if100 {entry} seed 0 train", "epoch": 153, "epochs": 200} for entry in RUNNING]
     running.append({"run": "cifar100-lt-if100 balanced_softmax@paper seed 1 train"})
     facts = {"suite": "full-length", "left": 21, "hours_left": 89.3, "updated": "2026-11-29T21:33:21", "new": 1}
@@ -167,8 +191,12 @@ def test_the_first_screen_and_papers_say_why_nothing_is_reproduced_and_what_is_u
         "own recipes: Balanced Softmax seed 0 (epoch 153 of 200), Balanced Softmax seed 1 (has just begun) on "
         "CIFAR-100, imbalance factor 100; 21 runs left on 2026-11-29."
     )
-    for text in ("none of the 2 published numbers", why, under_way):
-        assert page.count(text) == 2, text
+    for text, times in (("none of the 2 published numbers", 2), (why, 1), (under_way, 1)):
+        assert page.count(text) == times, text
+    assert '<a href="#published">Why, and paper by paper</a>' in page
+    done = make_record("balanced_softmax", 1, track="paper", dataset="cifar100", split="cifar100-lt-if100")
+    page = build_report(collected(*runs, done), tmp_path / "done", made).read_text(encoding="utf-8")
+    assert under_way.replace(", Balanced Softmax seed 1 (has just begun)", "") in page, "what has a record is done"
     first = build_report(collected(make_record("ce"), *runs), tmp_path / "some", made).read_text(encoding="utf-8")
     assert "Why so few: 3 of the 4 runs here have" in first
 

@@ -33,6 +33,23 @@ def test_intervals_hold_the_mean(measured: Collected) -> None:
         assert row.interval[0] < stat.mean < row.interval[1]
 
 
+def test_rows_of_other_seeds_differ_by_those_that_both_have(tmp_path: Path) -> None:
+    for seed, accuracy in enumerate((0.6, 0.7, 0.62)):
+        store(tmp_path, "ce", seed, [accuracy] * 10)
+    store(tmp_path, "lws", 0, [0.8] * 10)
+    for seed in (1, 2):
+        store(tmp_path, "crt", seed, [0.9] * 10)
+    (section,), *_ = ranked_sections(collect(tmp_path))
+    assert [row.name for row in section.rows] == ["crt", "lws", "ce"]
+    ((), (of_none,), (of_two, of_one)) = section.differences["all"]
+    assert of_none is None
+    assert of_one == (-20.0,), "0.6 against 0.8, one seed: no interval"
+    assert of_two is not None
+    assert of_two[0] == -24.0, "0.7 and 0.62 against 0.9"
+    assert len(of_two) == 3
+    assert section.rows[1].curves["loss"].std == [], "nor a deviation"
+
+
 def test_curves_are_means_over_seeds(measured: Collected) -> None:
     (section,), *_ = ranked_sections(measured)
     loss = section.rows[0].curves["loss"]

@@ -56,7 +56,7 @@ function stagesOf(one, name) {
   const start = one.first.loss?.[0].at(-1) ?? one.planned[0] ?? 0;
   const second = part(one.curves[name], start);
   const final = one.scores.last.all;
-  if (!second.x.length && name === "test" && final) Object.assign(second, { x: [start], y: [Number(final[0])], spread: [Number(final[1] || 0)], own: [0] });
+  if (!second.x.length && name === "test" && final) Object.assign(second, { x: [start], y: [Number(final[0])], spread: final[1] ? [Number(final[1])] : [], own: [0] });
   return [part(one.first[name], 0), second];
 }
 

@@ -56,7 +56,7 @@ class Comparison {
       const found = this.difference(a, b, key);
       const [one, other] = [a, b].map((row) => row.scores[rule][key]);
       const mean = found?.[0] ?? (one && other ? Number((exact(b, key, at) - exact(a, key, at)).toFixed(1)) : null);
-      const bounds = found ? [" ", html("span", { class: "interval" }, `(${found.slice(1).map((bound) => signed(digits(bound))).join(" to ")})`)] : [];
+      const bounds = found?.length === 1 ? [", one seed"] : found ? [" ", html("span", { class: "interval" }, `(${found.slice(1).map((bound) => signed(digits(bound))).join(" to ")})`)] : [];
       const sure = found && (found[1] > 0 || found[2] < 0);
       const difference = mean === null ? ["-"] : [signed(mean.toFixed(1)), ...bounds];
       return html("tr", {}, html("th", { scope: "row" }, title), ...[text(one), text(other)].map((cell) => html("td", { class: "number" }, cell)),
@@ -73,7 +73,7 @@ class Comparison {
     const found = ruleOf(state.board) === "last" ? charts.get(state.board).data.differences[score]?.[late]?.[early] : null;
     if (!found || b.row === late) return found ?? null;
     const [mean, low, high] = found;
-    return [-mean, -high, -low];
+    return found.length === 1 ? [-mean] : [-mean, -high, -low];
   }
 
   test(data, a, b) {

@@ -220,9 +220,9 @@ def _costs(one: MeasuredContrast) -> tuple[str, str]:
 
 
 def _rows(contrast: Contrast) -> str:
-    """Which row against which, and at which selection rules where these are not the headline's."""
-    sides = ((contrast.row, contrast.at), (contrast.against, contrast.against_at))
-    return " against ".join(row if rule == HEADLINE else f"{row} at {rule}" for row, rule in sides)
+    """Which row against which, and at which selection rule where that is not the headline's."""
+    at = "" if contrast.at == HEADLINE else f" at {contrast.at}"
+    return f"{contrast.row}{at} against {contrast.against}"
 
 
 def _effect(found: Effect | None, seeds: int) -> Value:

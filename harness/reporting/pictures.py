@@ -138,7 +138,6 @@ def _series(row: Row, bins: Sequence[Sequence[int]], index: int, head: bool) -> 
         "row": index,
         "head": head,
         "method": row.first.method,
-        "variant": row.first.variant,
         "values": {rule: _points(row.per_class[rule], bins, _percent) for rule in SELECTION_RULES},
         "scores": {rule: {key: _score(stats[key]) for key in COMPARED} for rule, stats in row.stats.items()},
         "means": {rule: [_mean(stats[key]) for key in ("all", *SHOTS)] for rule, stats in row.stats.items()},

@@ -14,10 +14,10 @@ from harness.reporting.comparison import Comparison
 from harness.reporting.drawer import BADGES
 from harness.reporting.report import Sources, fill_tables, ranked_sections
 from harness.reporting.site.versions import moved, row_facts
+from harness.reporting.studies import SCORES
 from harness.reporting.summary import Row, Section
 from harness.reporting.tables import NONE, Cell, Value, cell, escape_markdown, markdown_table, published
 
-GROUPS = ("all", "many", "medium", "few")
 MOST = 50  # lines of a list
 
 
@@ -107,7 +107,7 @@ def _rows(rows: Sequence[tuple[Section, Row]]) -> Iterator[str]:
     for section, row in rows:
         names = [f"{section.protocol.split}, {section.protocol.track}", row.label]
         rank = Value(f"{row.ranks[HEADLINE] or NONE} of {len(section.rows)}")
-        numbers = [Value(cell(row.stats[HEADLINE][group], 1)) for group in GROUPS]
+        numbers = [Value(cell(row.stats[HEADLINE][group], 1)) for group in SCORES]
         table.append([*names, rank, *numbers, Value(str(row.ok_runs)), BADGES[row.tier]])
     yield markdown_table("llrrrrrrl", table)
     yield from _listed([f"{row.label}: {'; '.join(row.marks)}" for _, row in rows if row.marks])

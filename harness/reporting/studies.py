@@ -47,18 +47,16 @@ class Contrast:
     row: str  # as on the leaderboard: the entry without its track
     against: str
     at: str = HEADLINE
-    against_at: str = HEADLINE
     name: str = ""  # that findings use; empty: the row's
     differ: tuple[str, ...] = ()  # in which of `CONDITIONS` the two may; the label says it
 
     def __post_init__(self) -> None:
-        for key in ("at", "against_at"):
-            if getattr(self, key) not in SELECTION_RULES:
-                raise ValueError(str(unknown("selection rule", getattr(self, key), SELECTION_RULES)))
+        if self.at not in SELECTION_RULES:
+            raise ValueError(str(unknown("selection rule", self.at, SELECTION_RULES)))
         for key in self.differ:
             if key not in CONDITIONS:
                 raise ValueError(str(unknown("condition", key, CONDITIONS)))
-        if (self.row, self.at) == (self.against, self.against_at):
+        if (self.row, self.at) == (self.against, HEADLINE):
             raise ValueError(f"'{self.row}' is held against itself at the same selection rule")
 
     @property
@@ -266,7 +264,7 @@ def _measure(contrast: Contrast, rows: Sequence[Row], section: Section, times: S
         row, against = _row(contrast.row, rows), _row(contrast.against, rows)
         _check_conditions(row, against, contrast.differ)
         bits, targets = _correct(row, contrast.at)
-        other_bits, other_targets = _correct(against, contrast.against_at)
+        other_bits, other_targets = _correct(against, HEADLINE)
         if not np.array_equal(targets, other_targets):
             raise MissingError("not comparable: the test images are others")
     except MissingError as reason:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import csv
 import re
+from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache
@@ -18,12 +19,14 @@ from pathlib import Path
 from typing import Final, Literal, NamedTuple
 
 from harness.base import config
-from harness.base.errors import UserError
+from harness.base.errors import UserError, unknown
 from harness.base.files import read_json, read_yaml
 from harness.metrics.selection import SELECTION_RULES
 from harness.metrics.shots import GROUPS, POLICIES
 from harness.records.schema import HEADLINE
 from harness.reporting.inputs import read_list, readable
+from harness.spec.recipe_layers import read_method_file
+from harness.spec.registry import find_plugins
 
 CLAIMS_FILE = "claims.yaml"
 NOT_STATED = "not stated"
@@ -76,6 +79,11 @@ def one_of(key: str, value: str | None, known: Collection[str]) -> None:
     """Raises a ValueError that names the key, if its value is given and not known."""
     if value is not None and value not in known:
         raise ValueError(f"{key} must be one of {', '.join(known)}, found '{value}'")
+
+
+def at_factor(values: Mapping[str, str], dataset: str, imbalance_factor: float) -> str | None:
+    """The value of a data set at an imbalance factor ("CIFAR-100-LT 50"), else of the data set ("CIFAR-100-LT")."""
+    return values.get(f"{dataset} {imbalance_factor:g}", values.get(dataset))
 
 
 def own_claims(method: str, folder: Path) -> list[Claim]:
@@ -149,11 +157,14 @@ class Name:
     quoted: bool = False  # the source prints it from elsewhere, so its own protocol does not apply
     selection: str | None = None  # instead of the source's
     epochs: dict[str, str] = field(default_factory=dict)  # instead of the source's, by data set as there
+    variants: dict[str, str] = field(default_factory=dict)  # instead of `variant`, by setting as in `at_factor`
 
     def __post_init__(self) -> None:
         """A name is either mapped or left out."""
         if (self.method is None) == (self.left_out is None):
             raise ValueError("give either 'method' or 'left_out' (a reason)")
+        if self.left_out is not None and self.variants:
+            raise ValueError("what is left out is not run; leave out 'variants'")
 
 
 @dataclass(frozen=True)
@@ -224,11 +235,13 @@ def read_published(numbers: Path = NUMBERS, mapping: Path = MAPPING) -> Publishe
     """Every number of the CSV as a claim of a method or of a card. The files are read once.
 
     Raises:
-        UserError: a damaged file; or a number that the mapping does not know, or whose source it does not.
+        UserError: a damaged file; a number that the mapping does not know, or whose source it does not; or a variant,
+            or the setting of one, that does not exist.
     """
     names = config.build(NameMapping, read_yaml(mapping), str(mapping))
     claims: list[Claim] = []
     cards: dict[str, Card] = {}
+    settings: dict[tuple[str, str], set[str]] = defaultdict(set)  # method and variant -> what `variants` may name
     for where, row in _rows(numbers):
         name = names.name(row["method"], row["variant"])
         if name is None:
@@ -237,12 +250,29 @@ def read_published(numbers: Path = NUMBERS, mapping: Path = MAPPING) -> Publishe
                 f"add it to {mapping.name}"
             )
         claim = _claim(row, name, names, where)
+        factor = f"{claim.dataset} {claim.imbalance_factor:g}"
+        settings[row["method"], row["variant"]] |= {claim.dataset, factor}
         if name.left_out is None:
             claims.append(claim)
         else:
             card = cards.get(claim.method) or Card(claim.method, name.left_out, ())
             cards[card.name] = replace(card, claims=(*card.claims, claim))
+    _check_variants(names, settings, mapping)
     return Published(claims, list(cards.values()))
+
+
+def _check_variants(names: NameMapping, settings: Mapping[tuple[str, str], set[str]], mapping: Path) -> None:
+    """Refuses a setting that no number of its name has, and a variant that its method, if it is here, does not have."""
+    plugins = find_plugins()
+    mapped = ((m, v, name) for m, of in names.names.items() for v, name in of.items() if name.variants)
+    for method, variant, name in mapped:
+        where, here = f"{mapping}.names.{method}.{variant}.variants", plugins.get(name.method or "")
+        known = read_method_file(here).variants if here else None
+        for setting, chosen in name.variants.items():
+            if setting not in settings[method, variant]:
+                raise unknown("data set and imbalance factor", setting, settings[method, variant], where=where)
+            if chosen and known is not None and chosen not in known:
+                raise unknown(f"variant of '{name.method}'", chosen, known, where=f"{where}.{setting}")
 
 
 def _rows(path: Path) -> Iterator[tuple[str, dict[str, str]]]:
@@ -275,11 +305,14 @@ def _claim(row: dict[str, str], name: Name, names: NameMapping, where: str) -> C
     backbone = source.backbones.get(printed, printed)
     own = Source(source.short) if name.quoted else source
     epochs = {} if name.left_out else own.epochs  # those of a source are of the methods that are mapped
+    imbalance_factor = _number(row, "imbalance_factor", where)
+    if (other := at_factor(name.variants, dataset, imbalance_factor)) is not None:
+        variant = other
     quoted = "quoted there from another publication" if name.quoted else ""
     notes = [name.note or quoted, own.note, f"backbone: {printed}" if backbone != printed else ""]
     values = {
         "dataset": dataset,
-        "imbalance_factor": _number(row, "imbalance_factor", where),
+        "imbalance_factor": imbalance_factor,
         "backbone": backbone,
         "method": method,
         "variant": variant,

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from harness.base.errors import UserError
 from harness.metrics.shots import GROUPS
-from harness.reporting.claims import SELECTIONS, Card, Claim, one_of
+from harness.reporting.claims import SELECTIONS, Card, Claim, at_factor, one_of
 from harness.reporting.comparison import (
     STATUSES,
     Comparison,
@@ -66,7 +66,8 @@ class TableRow:
     note: str = ""  # a part of the claim's
     known: str | None = None  # why a difference is expected, instead of the table's
     measured_as: dict[str, str] = field(default_factory=dict)
-    """Data set, as in the claims -> the variant that runs this source's recipe, where that is not the claim's own."""
+    """Data set, as in the claims, or data set and imbalance factor ("CIFAR-100-LT 50") -> the variant that runs this
+    source's recipe, where that is not the row's own. A claim may have it already."""
 
     def __post_init__(self) -> None:
         if (self.method is None) == (self.card is None):
@@ -77,8 +78,15 @@ class TableRow:
 
     def has(self, claim: Claim) -> bool:
         """Whether a claim of this row's method or card belongs to this row."""
-        variant_fits = self.card or self.variant or not claim.variant
-        return bool(variant_fits) and self.note in claim.note and _fits(self, claim, "variant", "selection", "epochs")
+        if self.card is None:
+            variant_fits = claim.variant in (self.variant or "", self.variant_measured(claim))
+        else:
+            variant_fits = self.variant in (None, claim.variant)
+        return variant_fits and self.note in claim.note and _fits(self, claim, "selection", "epochs")
+
+    def variant_measured(self, claim: Claim) -> str | None:
+        """The variant that runs the recipe of a claim of this row; None: the claim's own."""
+        return at_factor(self.measured_as, claim.dataset, claim.imbalance_factor)
 
 
 @dataclass(frozen=True)
@@ -212,7 +220,8 @@ def fill(
         if card:
             answer = Comparison(found[0], "reported only", reasons[card])
         else:
-            variant = line.measured_as.get(found[0].dataset, found[0].variant)
+            named = line.variant_measured(found[0])
+            variant = found[0].variant if named is None else named
             answer = rows.beside(found[0], variant, line.known or table.known)
             if plan and (answer.status == "not run" or (answer.aside and "recipe" in answer.reason)):
                 answer = replace(answer, todo=plan(found[0], variant))

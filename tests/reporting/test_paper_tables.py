@@ -103,12 +103,26 @@ def test_published_cells_are_where_the_papers_have_them(
 def test_a_variant_that_runs_the_sources_recipe_exists(
     shipped: tuple[list[PaperTable], list[Claim], list[Card]],
 ) -> None:
+    settings = {at for c in shipped[1] for at in (c.dataset, f"{c.dataset} {c.imbalance_factor:g}")}
     for table in shipped[0]:
         for row in table.rows:
-            assert set(row.measured_as) <= {claim.dataset for claim in shipped[1]}, (table.id, row.label)
+            assert set(row.measured_as) <= settings, (table.id, row.label)
             for variant in filter(None, row.measured_as.values()):
                 recipes = find_plugins()[row.method or ""].folder / "recipes.yaml"
                 assert variant in yaml.safe_load(recipes.read_text(encoding="utf-8"))["variants"]
+
+
+def test_a_table_and_the_mapping_name_the_same_variant(
+    shipped: tuple[list[PaperTable], list[Claim], list[Card]],
+) -> None:
+    """A claim has the variant of its cell, or that of its row, which the cell replaces."""
+    cells = 0
+    for filled in fill(*shipped, MeasuredRows([])):
+        for row, claim in ((line.row, cell.claim) for line in filled.rows for cell in line.cells if cell):
+            if row.method and claim.method == row.method and claim.variant != (row.variant or ""):
+                assert claim.variant == row.variant_measured(claim), (filled.table.id, row.label, claim)
+                cells += 1
+    assert cells == 6 + 4 + 2, "MiSLAS's two stages, and its row in GCL's table"
 
 
 def test_only_these_rows_have_no_method() -> None:
@@ -366,6 +380,17 @@ def test_a_variant_with_the_sources_recipe_is_measured_instead() -> None:
         ("measured at the last epoch", "images drawn by rule hash:0", "measured as ce-balms"),
     )
     assert cell(CLAIM, *runs(0.9), row=row).status == "not run"
+
+
+def test_a_claim_whose_variant_is_that_of_its_imbalance_factor_stands_in_the_row() -> None:
+    row = replace(ROW, measured_as={"CIFAR-100-LT 100": "balms", "CIFAR-100-LT": "other"})
+    claims = replace(CLAIM, variant="balms"), replace(CLAIM, imbalance_factor=50, variant="other"), CLAIM
+    for claim in claims:
+        assert row.has(claim), claim
+    assert not row.has(replace(CLAIM, variant="other")), "that of another imbalance factor"
+    assert not ROW.has(claims[0])
+    found = cell(claims[0], *runs(0.45, variant="balms"), row=row)
+    assert (found.status, found.marks) == ("reproduced", ("measured at the last epoch", "images drawn by rule hash:0"))
 
 
 # Cells and files ------------------------------------------------------------------------------------------------------

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import datetime
 import shutil
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ from harness.records.runs import RunInfo, stage_files
 from harness.running.cells import SCRATCH
 from harness.running.plans import Plan, Run
 from harness.spec.provenance import git_commit
+from harness.spec.suites import lies_in
 
 STATES = f"{SCRATCH}/*/resume.pt"
 EVERY = 1.0  # seconds: the file is not written more often than that
@@ -40,29 +43,62 @@ def save(progress: Progress, out: Path, folder: Path) -> list[Path]:
 
     These are the resume states of all runs that are not over, first stages that others wait for, and the records.
 
+    They are copied beside it first: whatever ends this leaves all that was kept before, or all that is new.
+
     Raises:
-        UserError: what is kept there is further on than the campaign.
+        UserError: the folder is the campaign's, holds something else, or what it keeps is further on.
     """
-    if (folder / PROGRESS).is_file():
-        kept = read_progress(progress.suite, folder)
-        if kept.made > progress.made:
-            raise UserError(
-                f"{shown(folder)}: has {kept.made} records, the campaign in {shown(out)} {progress.made}; "
-                "bring it back first (cp -r), or remove it"
-            )
-    patterns = ("splits/*.json", "records/**/seed*", STATES)
-    found = [path for pattern in patterns for path in out.glob(pattern)]
-    wanted = dict.fromkeys([out / PROGRESS, *found, *(out / name for name in progress.needed)])
+    if lies_in(out, folder) or lies_in(folder, out):
+        raise UserError(f"{shown(folder)}: holds the campaign itself, or lies in its folder; name another one")
+    if folder.exists() and not _is_ours(folder):
+        raise UserError(f"{shown(folder)}: holds something else, which would be lost; name another folder")
+    if (folder / PROGRESS).is_file() and _is_ahead(read_progress(progress.suite, folder), progress):
+        raise UserError(
+            f"{shown(folder)}: is further on than the campaign in {shown(out)}; "
+            "bring it back first (cp -r), or remove it"
+        )
+    folder = folder.resolve()  # beside a link's target, not beside the link
+    fresh, before = (folder.with_name(f".{folder.name}.{what}") for what in ("new", "old"))
+    shutil.rmtree(fresh, ignore_errors=True)
+    states = _copied(out, fresh, out.glob(STATES))
+    # Listed after that: what ends meanwhile is in one of them.
+    needed = [out / name for name in read_progress(progress.suite, out).needed]
+    done = [path for pattern in (PROGRESS, "splits/*.json", "records/**/seed*") for path in out.glob(pattern)]
+    others = _copied(out, fresh, [path for path in (*needed, *done) if path not in states])
     if folder.is_dir():
-        shutil.rmtree(folder)
-    copied = []
-    for path in wanted:
-        target = folder / path.relative_to(out)
-        if path.is_file():
-            target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(before, ignore_errors=True)
+        folder.replace(before)
+    fresh.replace(folder)
+    shutil.rmtree(before, ignore_errors=True)
+    return [folder / path.relative_to(out) for path in (*states, *others)]
+
+
+def _is_ours(folder: Path) -> bool:
+    """Whether a folder is empty, or holds what `save` keeps, and nothing else."""
+    names = {path.name for path in folder.iterdir()} if folder.is_dir() else {"a file"}
+    return not names or (PROGRESS in names and names <= {PROGRESS, "splits", "records", "work"})
+
+
+def _is_ahead(kept: Progress, now: Progress) -> bool:
+    """Whether what is kept has a record, a file or an epoch that the campaign would have to make again.
+
+    While no record is made, a run that begins and a first stage that ends only add to the files that are needed.
+    """
+    epochs = {run.run: run.epoch for run in now.running}
+    more = any(run.epoch > epochs.get(run.run, run.epoch) for run in kept.running)
+    return (kept.made, len(kept.needed)) > (now.made, len(now.needed)) or (kept.made == now.made and more)
+
+
+def _copied(out: Path, to: Path, paths: Iterable[Path]) -> list[Path]:
+    """Copies those that are still there."""
+    found = []
+    for path in paths:
+        target = to / path.relative_to(out)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with contextlib.suppress(FileNotFoundError):  # a run has just ended
             shutil.copyfile(path, target)
-            copied.append(target)
-    return copied
+            found.append(path)
+    return found
 
 
 class Tracker:

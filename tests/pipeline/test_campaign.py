@@ -5,6 +5,7 @@ from __future__ import annotations
 import collections
 import contextlib
 import dataclasses
+import errno
 import heapq
 import itertools
 import json
@@ -13,19 +14,20 @@ import re
 import shutil
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 
+from harness.base import config
 from harness.base.errors import UserError
 from harness.base.files import locked, sha256_json, write_json
 from harness.reading.profiles import exponential_class_counts
 from harness.records import runs, same_code
 from harness.records.imports import import_campaign
-from harness.records.progress import PROGRESS, Running, read_progress
+from harness.records.progress import PROGRESS, Progress, Running, read_progress
 from harness.records.runs import run_info, stage_files
 from harness.records.same_code import SAME_CODE
 from harness.records.schema import read_record, write_record
@@ -376,6 +378,113 @@ def test_status_says_how_far_it_is_and_keeps_what_a_lost_machine_would_cost(
     assert len(records) == 2
     for path in records:
         assert path.read_bytes() == (settings.out / path.relative_to(whole.out)).read_bytes()
+
+
+def made_campaign(out: Path, epoch: int, made: int = 1) -> Path:
+    """A campaign's folder, stopped at an epoch of its second run."""
+    state = f"{cells.SCRATCH}/key-cpu/resume.pt"
+    (out / state).parent.mkdir(parents=True, exist_ok=True)
+    (out / state).write_text(f"epoch {epoch}")
+    progress = Progress("one", made=made, running=[Running("second", epoch, 200)], needed=[state])
+    write_json(out / PROGRESS, config.as_dict(progress))
+    for seed in range(made):
+        write_record(out / f"records/ce/seed{seed}.json", make_record(seed=seed))
+    return out
+
+
+def saved(out: Path, folder: Path) -> list[Path]:
+    return status.save(read_progress("one", out), out, folder)
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("place", [".", "out", "out/kept", "out/records", "other", "elsewhere", "a-file"])
+def test_nothing_but_what_was_saved_before_is_replaced(place: str, tmp_path: Path) -> None:
+    """Not the campaign, nor what lies around it or in it, nor another one's folder, nor anything else."""
+    out = made_campaign(tmp_path / "out", 3)
+    with locked(made_campaign(tmp_path / "other", 2)):  # which leaves its lock
+        pass
+    Path("elsewhere").mkdir()
+    Path("elsewhere/thesis.tex").touch()
+    Path("a-file").touch()
+    before = files(tmp_path)
+    with pytest.raises(UserError, match="name another"):
+        saved(out, Path(place))
+    assert files(tmp_path) == before
+
+
+def test_what_is_kept_is_replaced_only_by_what_is_further_on(tmp_path: Path) -> None:
+    out, kept = made_campaign(tmp_path / "out", 3), tmp_path / "kept"
+    kept.mkdir()
+    for _ in range(2):
+        saved(out, kept)
+        assert files(kept) == files(out)
+    for epoch, made in ((9, 1), (0, 2)):
+        newer = made_campaign(tmp_path / f"newer-{made}", epoch, made)
+        saved(newer, kept)
+        with pytest.raises(UserError, match="kept: is further on than the campaign in out; bring it back first"):
+            saved(out, kept)
+        assert files(kept) == files(newer)
+    made_campaign(out, 3, made=2)
+    shutil.rmtree(out / "work")  # begun anew, without what is kept
+    write_json(out / PROGRESS, config.as_dict(Progress("one", made=2)))
+    with pytest.raises(UserError, match="is further on"):
+        saved(out, kept)
+
+
+def test_a_first_stage_that_ends_is_progress(tmp_path: Path) -> None:
+    """Its epochs count no more, and no record has been made."""
+    out, kept = made_campaign(tmp_path / "out", 199), tmp_path / "kept"
+    saved(out, kept)
+    shutil.rmtree(out / "work")
+    needed = [path.relative_to(out).as_posix() for path in stage_files(out / "work/train", 0).values()]
+    for name in needed:
+        (out / name).parent.mkdir(parents=True, exist_ok=True)
+        (out / name).touch()
+    write_json(out / PROGRESS, config.as_dict(Progress("one", made=1, running=[Running("then", 2, 10)], needed=needed)))
+    saved(out, kept)
+    assert files(kept) == files(out)
+
+
+def test_what_ends_while_it_is_saved_is_kept_as_a_state_or_a_record(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It ends before the first file is copied, before the second, ..."""
+    copy = shutil.copyfile
+    for last in range(4):
+        out, kept = made_campaign(tmp_path / f"out-{last}", 3), tmp_path / f"kept-{last}"
+        moments = iter([*[False] * last, True])
+
+        def copied(source: Path, target: Path, out: Path = out, moments: Iterator[bool] = moments) -> None:
+            if next(moments, False):
+                write_record(out / "records/ce/seed1.json", make_record(seed=1))
+                next(out.glob(status.STATES)).unlink()
+            copy(source, target)
+
+        monkeypatch.setattr(shutil, "copyfile", copied)
+        saved(out, kept)
+        assert list(kept.glob(status.STATES)) or (kept / "records/ce/seed1.json").is_file()
+
+
+def test_a_save_that_is_interrupted_leaves_what_was_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out, kept = made_campaign(tmp_path / "out", 3), tmp_path / "kept"
+    saved(out, kept)
+    before = files(kept)
+    made_campaign(out, 9, made=2)
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "copyfile", full)
+        with pytest.raises(OSError, match="No space left"):
+            saved(out, kept)
+    assert files(kept) == before
+    saved(out, kept)
+    assert files(kept) == files(out)
+    assert {path.name for path in tmp_path.iterdir()} == {"out", "kept", "suites.yaml"}
 
 
 def make_tracker(out: Path, plan: Plan) -> status.Tracker:

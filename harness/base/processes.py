@@ -12,6 +12,8 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import Any, Literal, Self, cast
 
+LONGEST = 86_400.0  # seconds that are waited at once; the system cannot count many more
+
 
 @dataclass(frozen=True)
 class Exited:
@@ -55,13 +57,13 @@ class Pool:
         self._processes[ours] = process
         return cast(Connection, ours)
 
-    def heard(self, timeout: float | None = None) -> Iterator[tuple[Connection, Any]]:
-        """Waits for messages, and gives each with its connection. The last of a process is `Exited`."""
-        for connection in wait(list(self._processes), timeout):
+    def heard(self, timeout: float = LONGEST) -> Iterator[tuple[Connection, Any]]:
+        """Waits for messages, a day at most, and gives each with its connection. The last of a process is `Exited`."""
+        for connection in wait(list(self._processes), min(timeout, LONGEST)):
             assert isinstance(connection, Connection)
             try:
                 message = connection.recv()
-            except EOFError:
+            except (EOFError, OSError):  # it died before it read what it was sent, or had said all of what it says
                 process = self._processes.pop(connection)
                 process.join()
                 message = Exited(process.exitcode or 0)

@@ -55,7 +55,10 @@ def campaign(suite: str, budget: float, settings: Settings) -> Outcome:
                 crew.set_to_work(plan, tracker)
             tracker.at_once(sum(crew.packing.count for crew in crews))
             for worker, message in pool.heard(max(0.0, until - time.monotonic())):
-                crew = next(crew for crew in crews if worker in crew.busy)
+                found = [crew for crew in crews if worker in crew.busy]
+                if not found:  # an idle one has died, which costs nothing
+                    continue
+                (crew,) = found
                 run = crew.busy[worker]
                 if isinstance(message, Memory):
                     crew.packing.memory = message
@@ -91,12 +94,23 @@ class _Crew:
     def set_to_work(self, plan: Plan, tracker: Tracker) -> None:
         """Gives out runs that can start, to as many workers as there are to be."""
         while plan.ready and len(self.busy) < self.packing.count:
-            worker = self._idle.pop() if self._idle else self._pool.start(work, self._out, self._device)
             run = plan.take()
-            worker.send(run)
+            worker = self._given(run)
             self.busy[worker] = run
             self.load.begins(worker)
             tracker.started(run)
+
+    def _given(self, run: Run) -> Connection:
+        """A worker that was sent the run: an idle one that is still alive, or a new one."""
+        while self._idle:
+            worker = self._idle.pop()
+            with contextlib.suppress(OSError):
+                worker.send(run)
+                return worker
+        worker = self._pool.start(work, self._out, self._device)
+        with contextlib.suppress(OSError):  # it has died at once, which is heard next
+            worker.send(run)
+        return worker
 
     def over(self, worker: Connection, message: RunInfo | Exited) -> RunInfo:
         """A run is over, or the worker is, and its run has failed; says how it ended."""

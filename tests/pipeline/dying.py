@@ -24,6 +24,28 @@ def by_an_exit(connection: Connection, *_: object) -> None:
     os._exit(7)
 
 
+def at_once(*_: object) -> None:
+    os._exit(7)
+
+
+def within_a_message(connection: Connection, *_: object) -> None:
+    connection.recv()
+    os.write(connection.fileno(), b"\0\0\1\0 of 256 bytes")
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def while_idle(connection: Connection, *_: object) -> None:
+    """Does runs, those of seed 1 slowly; whoever is done with seed 0 dies while it waits for another one."""
+    from harness.records.runs import RunInfo
+
+    while True:
+        run = connection.recv()
+        time.sleep(2.0 * run.seed)
+        connection.send(RunInfo("", "", "", run.seed, run.split, "", [], {}, "", "", run.run_key, "", "ok"))
+        if (run.seed, run.stage) == (0, "finetune"):
+            os._exit(7)
+
+
 def on_a_card(connection: Connection, *_: object) -> None:
     """Does a run in 40 epochs at 20,000 image passes a second, beside others as alone, with a fifth of the card."""
     from harness.records.runs import RunInfo

@@ -9,6 +9,7 @@ import errno
 import heapq
 import itertools
 import json
+import math
 import multiprocessing
 import re
 import shutil
@@ -265,6 +266,8 @@ def test_a_run_that_cannot_be_done_fails_alone(tmp_path: Path) -> None:
         (dying.by_segmentation_fault, "its process was ended by SIGSEGV"),
         (dying.by_a_kill, "its process was killed (SIGKILL); the machine may have run out of memory"),
         (dying.by_an_exit, "its process ended with exit code 7"),
+        (dying.at_once, "its process ended with exit code 7"),
+        (dying.within_a_message, "its process was killed (SIGKILL); the machine may have run out of memory"),
     ],
 )
 def test_a_worker_that_dies_is_recorded_with_what_killed_it(
@@ -279,6 +282,25 @@ def test_a_worker_that_dies_is_recorded_with_what_killed_it(
         failure = read_record(path).failure
         assert failure is not None
         assert failure.reason == cause
+
+
+def test_a_worker_that_dies_while_it_waits_costs_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(campaign, "work", dying.while_idle)
+    settings = Settings(tmp_path / "out", device="cpu", per_device=2, only=("ce@*",))
+    assert campaign.campaign("one", math.inf, settings) == Outcome(made=2)
+
+
+def test_a_run_is_given_to_an_idle_worker_that_is_alive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whether the death of another one has been heard by then or not; else to a new one."""
+    (dead, end), (alive, other), (new, theirs) = (multiprocessing.Pipe() for _ in range(3))
+    end.close()
+    pool = SimpleNamespace(start=lambda *_: new)
+    crew = campaign._Crew("cpu", packing.Packing("cpu", 3, print), tmp_path, cast(Any, pool))
+    crew._idle += [alive, dead]
+    plan = make_plan("one", Settings(tmp_path / "out", only=("ce@*",)))
+    crew.set_to_work(plan, make_tracker(tmp_path / "out", plan))
+    assert list(crew.busy) == [alive, new]
+    assert [other.recv(), theirs.recv()] == list(crew.busy.values())
 
 
 def test_a_card_gets_more_runs_as_long_as_that_helps(

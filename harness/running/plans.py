@@ -103,6 +103,11 @@ class Run:
         """The work, in forward passes of images; 0 where nothing is trained."""
         return self.length if math.isfinite(self.length) else 0.0
 
+    @property
+    def again(self) -> bool:
+        """Whether it has failed before, by its priority."""
+        return self.priority[:1] == (-1,)
+
 
 def first_folder(run_key: str) -> str:
     """The name of a first stage in a sweep, by its run key."""
@@ -239,13 +244,13 @@ def _add(plan: Plan, cell: Cell, run: Run, split: Split, folders: cells.Folders,
     images, again = sum(split.class_counts), bool(record)
     epochs = cell.recipe.finetune.for_images(images).epochs if cell.recipe.finetune else 0
     # What trains nothing takes seconds and leaves a record: it goes first, before the budget ends.
-    length = 0.0 if again else float(images * epochs) or math.inf
+    length = float(images * epochs) or math.inf
     run = dataclasses.replace(run, length=length, priority=priority(place, run.seed, second=True, again=again))
     plan.after.setdefault(info.stage1_key, []).append(run)
     plan.resolved[run], plan.folders[run] = cell, folders
 
     # A first stage runs backward through the backbone too: about three times the work of a frozen one.
-    length = 0.0 if again else 3.0 * images * cell.recipe.train.for_images(images).epochs
+    length = 3.0 * images * cell.recipe.train.for_images(images).epochs
     rank = priority(place, run.seed, second=False, again=again)
     first = dataclasses.replace(run, stage="train", run_key=info.stage1_key, length=length, priority=rank)
     if other := plan.firsts.get(info.stage1_key):  # of an earlier entry that shares it

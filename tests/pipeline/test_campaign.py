@@ -129,7 +129,11 @@ def test_what_failed_before_comes_last(tmp_path: Path) -> None:
     first = next(run for run in plan.ready if run.entry == "ce@common" and run.seed == 0)
     for run in plan.after[first.run_key]:
         write_record(plan.folders[run].records / "seed0.json", make_record(seed=0, run_key=run.run_key, failure="x"))
-    found = drained(make_plan("one", settings))
+    again = make_plan("one", settings)
+    lengths = {str(run): run.length for run in plan.waiting}
+    assert {str(run): run.length for run in again.waiting} == lengths, "to failed runs there is as much to do"
+    assert min(run.length for run in again.waiting) > 0
+    found = drained(again)
     assert found[-2:] == ["ce 0 train", "ce 0 finetune"]
     assert found[:2] == ["ce 1 train", "ce 1 finetune"]
 

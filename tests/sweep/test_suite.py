@@ -55,6 +55,18 @@ def test_a_shared_first_stage_is_one_run_that_others_wait_for(tmp_path: Path) ->
     assert rest[0].outputs[0].startswith("records/mnist5k-lt-if100/common/ce-")
 
 
+def test_what_failed_before_comes_last(tmp_path: Path) -> None:
+    """A head starts the longest first."""
+    settings = Settings(tmp_path / "out")
+    plan = make_plan("two", settings)
+    (run,) = (run for run in plan.waiting if (run.entry, run.stage) == ("ce@common", "finetune"))
+    write_record(plan.folders[run].records / "seed0.json", make_record(run_key=run.run_key, failure="x"))
+    specs = specs_of(make_plan("two", settings), tmp_path / "out", Share("cpu"))
+    lengths = {(run.entry, run.stage): spec.length for spec, run in specs}
+    assert lengths["ce@common", "finetune"] == 0
+    assert lengths["ce@common", "train"] > 0, "tau-normalisation's too, which has not failed"
+
+
 def test_a_record_without_its_end_is_gone_over_again(tmp_path: Path) -> None:
     """Of an attempt that was killed between the two, or of a campaign; campaigns themselves ask for records alone."""
     out, settings = tmp_path / "out", Settings(tmp_path / "out", only=("ce@*",))

@@ -84,7 +84,7 @@ def _spec(run: Run, folders: Folders, out: Path, share: Share) -> Spec:
         byproducts=tuple(path.relative_to(out).as_posix() for path in byproducts),
         after="" if run.stage == "train" else first_folder(run.first_key),
         title=str(run),
-        length=run.length,
+        length=0.0 if run.again else run.length,  # those go last
         gpus=share.gpus,
     )
 

@@ -33,7 +33,7 @@ from harness.spec.suites import RECORDS, SPLITS, check_cell, failed_cells, parse
 from harness.splits import splits, store
 from harness.splits.split_names import parse_split_name
 
-REPRODUCED = Path("runs/reproduced")  # in folders by run key
+REPRODUCED, MARKER = Path("runs/reproduced"), "reproducing.json"  # in folders by run key
 SCRATCH = Path("work/.scratch")  # runs under way without DVC: in the folder of all that they leave
 
 
@@ -155,10 +155,15 @@ def _whole_path(
 def reproduce(path: Path, out: Path | None, device: str) -> None:
     """Runs a record's run again, from the data on, and compares the two records.
 
+    Args:
+        out: as `measure_again` takes it; default `runs/reproduced/<run key>`.
+
     Raises:
         UserError, RunFailed: as `measure_again`, or the numbers are not the record's.
     """
+    out = out or REPRODUCED / read_record(path).run_key
     again = measure_again(path, out, device)
+    (out / MARKER).unlink()  # what has been compared is no new measurement
     if differences := _differences(read_record(path), read_record(again)):
         raise RunFailed(f"{path}: measured again ({again}), it differs: {'; '.join(differences)}")
     print(f"{path}: measured again, and every number is the same ({again})")
@@ -192,19 +197,18 @@ def recorded(path: Path) -> tuple[Record, Cell, Dataset]:
     return record, cell, dataset
 
 
-def measure_again(path: Path, out: Path | None, device: str) -> Path:
+def measure_again(path: Path, out: Path, device: str) -> Path:
     """Runs a record's run again, from the data on; where the new record lies.
 
     Args:
-        out: an empty folder, or that of the same call that was stopped; default `runs/reproduced/<run key>`.
+        out: an empty folder, or that of the same call: one that was stopped goes on, one that ended has its record.
 
     Raises:
         UserError: this checkout would run something else: another recipe, or another split.
         RunFailed: the run failed.
     """
     record, cell, dataset = recorded(path)
-    out = out or REPRODUCED / record.run_key
-    marker = out / "reproducing.json"
+    marker = out / MARKER
     if out.is_dir() and any(out.iterdir()) and (not marker.is_file() or read_json(marker, "marker") != record.run_key):
         raise UserError(f"--out {out}: not empty; what lies there would not be measured again; name a new folder")
     write_json(marker, record.run_key)  # the same command goes on where it was stopped
@@ -216,7 +220,6 @@ def measure_again(path: Path, out: Path | None, device: str) -> Path:
         print(f"note: measured with code {record.code_version}, this checkout has {code}; the numbers may differ")
     (again,), outcomes = _whole_path(cell, record.split, dataset, [record.seed], out, device, record.shot_policy)
     _raise_failures(outcomes)
-    marker.unlink()
     return again
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -55,7 +55,7 @@ def validate(folder: Path, rerun: int, device: str, scratch: Path) -> Validation
     """Checks a submission, writes `validation.json` into its folder, and returns it.
 
     Args:
-        rerun: how many of its runs to measure again here, drawn at random. A stopped command goes on with the same.
+        rerun: how many of its runs to measure again here, drawn at random; the same ones as long as no record changes.
         scratch: for these runs.
 
     Raises:
@@ -116,7 +116,8 @@ def _measure_again(
     for record in finished.values():
         rows[record.split, record.entry].append(record)
     entries = {one.record: one for one in found.records}
-    for path in _drawn(list(finished), folder, rerun, scratch):
+    stamps = {entries[str(path.relative_to(folder))].sha256: path for path in finished}
+    for path in _drawn(stamps, rerun, scratch):
         record, one = finished[path], entries[str(path.relative_to(folder))]
         try:
             again = read_record(cells.measure_again(path, scratch / one.sha256[:16], device))
@@ -139,12 +140,17 @@ def _measure_again(
             one.tier, one.remark = "re-run", remark
 
 
-def _drawn(paths: list[Path], folder: Path, rerun: int, scratch: Path) -> Iterator[Path]:
-    """At random, so that nobody knows beforehand which; the same ones when a stopped command goes on."""
+def _drawn(paths: Mapping[str, Path], rerun: int, scratch: Path) -> Iterator[Path]:
+    """At random, so that nobody knows beforehand which.
+
+    The same records (`paths` by the hash of their content) keep their order, so that a stopped command goes on, and one
+    that is called again says the same. Whoever sends other ones has them drawn anew.
+    """
+    if not rerun:
+        return
     file = scratch / "drawn.json"
-    names = {str(path.relative_to(folder)): path for path in paths}
-    drawn = read_json(file, "drawn runs") if file.is_file() else []
-    if not isinstance(drawn, list) or not set(drawn) <= set(names) or len(drawn) != min(rerun, len(names)):
-        drawn = secrets.SystemRandom().sample(sorted(names), min(rerun, len(names)))
-        write_json(file, drawn)
-    yield from (names[name] for name in drawn)
+    order = read_json(file, "order of runs") if file.is_file() else []
+    if not isinstance(order, list) or set(map(str, order)) != set(paths):
+        order = secrets.SystemRandom().sample(sorted(paths), len(paths))
+        write_json(file, order)
+    yield from (paths[sha256] for sha256 in order[:rerun])

@@ -19,7 +19,7 @@ from harness.records.evidence import evidence_path
 from harness.records.imports import import_campaign
 from harness.records.schema import read_record, write_record
 from harness.running import cells, stages
-from harness.running.validate import validate
+from harness.running.validate import _drawn, validate
 from harness.spec.entries import parse_entry
 from harness.spec.recipes import resolve
 from harness.splits.split_names import split_of
@@ -53,8 +53,39 @@ def test_a_run_that_is_measured_again_says_so(submission: Path) -> None:
     found = validate(submission, 1, "cpu", SCRATCH)
     assert found.tier == "re-run"
     assert sorted((one.tier, one.remark) for one in found.records) == [("re-run", "same bits"), ("recomputed", "")]
-    drawn = read_json(SCRATCH / "drawn.json", "drawn runs")
-    assert [one.record for one in found.records if one.tier == "re-run"] == drawn
+    drawn = read_json(SCRATCH / "drawn.json", "order of runs")
+    assert [one.sha256 for one in found.records if one.tier == "re-run"] == drawn[:1]
+
+
+def test_a_command_that_was_stopped_or_is_called_again_takes_nothing_back(
+    submission: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measure_again, calls = cells.measure_again, list[Path]()
+
+    def stopped(path: Path, out: Path, device: str) -> Path:
+        calls.append(path)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return measure_again(path, out, device)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(cells, "measure_again", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            validate(submission, 2, "cpu", SCRATCH)
+    for _ in range(2):
+        found = validate(submission, 2, "cpu", SCRATCH)
+        assert [(one.tier, one.remark) for one in found.records] == [("re-run", "same bits")] * 2
+        assert (found.tier, found.named) == ("re-run", [])
+
+
+def test_the_same_records_are_drawn_again_and_of_corrected_ones_nobody_knows_which(tmp_path: Path) -> None:
+    paths = {f"hash {number}": Path(str(number)) for number in range(40)}
+    drawn = list(_drawn(paths, 20, tmp_path))
+    assert len(set(drawn)) == 20
+    assert list(_drawn(paths, 20, tmp_path)) == drawn
+    assert list(_drawn(paths, 30, tmp_path))[:20] == drawn, "more are drawn besides them"
+    corrected = {"hash 40" if path == drawn[0] else sha256: path for sha256, path in paths.items()}
+    assert list(_drawn(corrected, 20, tmp_path)) != drawn
 
 
 def test_consistent_scores_that_a_re_run_does_not_give_are_refused(

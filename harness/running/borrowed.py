@@ -25,7 +25,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from harness.base.errors import UserError
+from harness.base.errors import UserError, complaint
 from harness.base.files import atomic_path, read_json, write_bytes, write_json
 from harness.records.progress import PROGRESS, read_progress
 from harness.running.status import STATES
@@ -235,9 +235,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
             unpack(given.home, work)
             return
         Errand(given.home, work, given.suite, given.minutes).run(phases(given.home, work, given.suite, given.device))
-    except UserError as error:
-        print(error, file=sys.stderr)
-        raise SystemExit(2) from None
+    except (UserError, OSError) as error:
+        text, code = complaint(error)
+        print(text, file=sys.stderr)
+        raise SystemExit(code) from None
     print(read_json(given.home / "summary.json", "summary"))
 
 

@@ -336,6 +336,17 @@ def test_a_damaged_archive_is_named(tmp_path: Path, damage: str, place: float) -
         unpack(home, tmp_path / "work")
 
 
+def test_a_home_that_cannot_be_is_one_line(
+    machine: Rehearsal, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").touch()
+    machine.monkeypatch.setattr("signal.signal", lambda *_: None)
+    with pytest.raises(SystemExit) as ended:
+        borrowed.main(["--minutes", "1", "--home", str(tmp_path / "file/gpu"), "--suite", "cards"])
+    assert ended.value.code == 2
+    assert capsys.readouterr().err == f"error: {tmp_path}/file/gpu: Not a directory\n"
+
+
 def test_a_real_process_ends_and_its_output_is_kept(tmp_path: Path) -> None:
     program, log = "print('begun', flush=True); import time; time.sleep(60)", tmp_path / "x.log"
     process = Process([sys.executable, "-c", program], log, {})

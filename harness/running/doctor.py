@@ -27,6 +27,7 @@ ALL_FAULTS = 50  # other faults that are shown
 LONG = 600  # seconds of a run for one seed, beyond which a way to shorten it is named
 SAMPLE = 2000  # images, evenly spaced, whose headers are read for their sizes
 FEW_TESTS = 10  # test images of a class, below which its accuracy moves in steps of more than ten points
+SMALLER = "a smaller network (--backbone resnet18) or smaller images (--set image_size=64)"
 PROBE, PATIENCE = 8, 3.0  # images of the first timed step; seconds that a step of a whole batch may take to be timed
 
 
@@ -167,10 +168,17 @@ def _class_table(split: Split) -> Iterator[tuple[str, str]]:
 
 
 def _look_at_training(dataset: Dataset, split: Split, cell: Cell, device: str, found: Findings) -> None:
+    from torch import OutOfMemoryError
+
     try:
         seconds, whole = seconds_a_step(cell, split, device)
     except UserError as error:
         found.stops.append(str(error))
+        return
+    except OutOfMemoryError:
+        size = cell.recipe.train.batch_size
+        fewer = f"smaller batches (--set batch_size={max(size // 2, 1)})"
+        found.stops.append(f"a batch of {size} does not fit into the device's memory; take {fewer}, {SMALLER}")
         return
     count, recipe, total = sum(split.class_counts), cell.recipe, 0.0
     side, _, _ = cell.recipe.shape_of(split.image_shape)
@@ -188,8 +196,7 @@ def _look_at_training(dataset: Dataset, split: Split, cell: Cell, device: str, f
             total += lasts
     if total > LONG:
         both = "epochs=5" + (" --set finetune.epochs=5" if recipe.finetune else "")
-        smaller = "a smaller network (--backbone resnet18) or smaller images (--set image_size=64)"
-        found.hints.append(f"to shorten a run: --set {both}, {smaller}")
+        found.hints.append(f"to shorten a run: --set {both}, {SMALLER}")
 
 
 def seconds_a_step(cell: Cell, split: Split, device: str) -> tuple[float, bool]:

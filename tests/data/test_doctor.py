@@ -7,9 +7,11 @@ import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from harness import cli
 from harness.datasets import _folder
@@ -200,6 +202,30 @@ def test_a_slow_step_is_timed_on_a_few_images(root: Path, ltbench: Call, monkeyp
     monkeypatch.setattr(doctor, "PATIENCE", 0.0)
     _, out, _ = ltbench("doctor", f"folder:{root}", *SMALL)
     assert re.search(r"^a step    about \d", out, re.MULTILINE)
+
+
+@pytest.mark.parametrize("fitting", [0, 2])
+def test_a_batch_that_does_not_fit_on_the_card_stops_a_run(
+    root: Path, ltbench: Call, monkeypatch: pytest.MonkeyPatch, fitting: int
+) -> None:
+    """Even the first few images, or the whole batch."""
+    rand = torch.rand
+
+    def until_it_is_full(*sizes: int, **options: Any) -> torch.Tensor:
+        nonlocal fitting
+        fitting -= 1
+        if fitting < 0:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.")
+        return rand(*sizes, **options)
+
+    monkeypatch.setattr(torch, "rand", until_it_is_full)
+    code, out, err = ltbench("doctor", f"folder:{root}", *SMALL, "--device", "cpu")
+    assert code == 2
+    assert err.count("\n") == 1
+    assert (
+        "STOP      a batch of 128 does not fit into the device's memory; take smaller batches (--set batch_size=64)"
+        in out
+    )
 
 
 def test_large_images_stay_files_and_held_out_ones_are_counted(tmp_path: Path, ltbench: Call) -> None:

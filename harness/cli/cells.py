@@ -72,6 +72,8 @@ def train_stage(
 
     if (first is None) == (context.info_name == "finetune"):
         raise UserError("--first: missing" if first is None else "--first: of finetune; the first stage starts anew")
+    if first and first.resolve() == out.resolve():
+        raise UserError(f"--out {out}: --first lies there, and would be overwritten; name another folder")
     spread, row = asked_for(nproc, micro_batch, sync_bn), str(entry_of(entry))
     cells.run_stage(cells.StageRequest(split_of(split)[1], row, seeds, out, device, keep_going, spread, first))
 

@@ -182,6 +182,7 @@ def test_variants_and_suites_are_listed_as_data(ltbench: Command) -> None:
         (["train", "mnist5k-lt-if100", "ce@common", "--out", "x"], ["ltbench split mnist5k-lt-if100"]),
         (["train", "mnist5k-lt-if100", "ce@common", "--out", "x", "--device", "cuda:99"], ["--device cuda:99"]),
         (["train", "mnist5k-lt-if100", "ce@common", "--out", "x", "--device", "gpu"], ["--device gpu", "cpu, cuda"]),
+        (["finetune", "mnist5k-lt-if100", "crt", "--first", "x", "--out", "y/../x"], ["--out y/../x", "overwritten"]),
         (["evaluate", "mnist5k-lt-if100", "--run", "x", "--out", "y"], ["ltbench split mnist5k-lt-if100"]),
         (["run", "--dataset", "mnist5", "--method", "ce"], ["--dataset", "closest: mnist5k"]),
         (["run", "--dataset", "mnist5k", "--method", "c"], ["closest: ce"]),

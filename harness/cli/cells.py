@@ -111,6 +111,9 @@ def reproduce(
     from harness.running import cells, committed, estimates
 
     if record is None:
+        for option, value in (("--out", out), ("--device", device != "auto"), ("--dry-run", dry_run)):
+            if value:
+                raise UserError(f"{option}: needs a RECORD; without one nothing is run")
         print("\n".join(committed.compare_with_committed()))
     else:
         (estimates.of_record if dry_run else cells.reproduce)(record, out, device)

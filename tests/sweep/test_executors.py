@@ -22,6 +22,33 @@ def test_an_unknown_executor() -> None:
         Options("slum")
 
 
+@pytest.mark.parametrize(
+    ("options", "match"),
+    [
+        ({"slurm": ("partition=gpu",)}, "--slurm: needs --executor slurm, found local"),
+        ({"name": "ray", "slurm": ("partition=gpu",)}, "--slurm: needs --executor slurm, found ray"),
+        ({"ray_address": "head:1"}, "--ray-address: needs --executor ray, found local"),
+        ({"name": "slurm", "ray_address": "head:1"}, "--ray-address: needs --executor ray, found slurm"),
+    ],
+)
+def test_an_option_of_another_executor(options: dict[str, Any], match: str) -> None:
+    with pytest.raises(UserError, match=match):
+        Options(**options)
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_slurm_itself_says_how_many_run_at_once(device: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """But for its jobs on this machine, which have no queue."""
+    given: list[int] = []
+    monkeypatch.setattr("harness.running.sweep.slurm_jobs.SlurmExecutor", lambda *them: given.append(them[-1]))
+    monkeypatch.setattr(executors, "engine", lambda *_: None)
+    settings = Settings(tmp_path, device, 3)
+    with pytest.raises(UserError, match="--per-device: Slurm gives each run a place of its own"):
+        open_executor(Options("slurm"), settings, tmp_path)
+    _, share = open_executor(Options("slurm", slurm=("cluster=local",)), settings, tmp_path)
+    assert (share, given) == (Share(device, 3 if device == "cpu" else 1), [3])
+
+
 @pytest.mark.parametrize(("name", "module"), [("ray", "ray"), ("slurm", "submitit")])
 def test_a_missing_extra_is_one_line_with_the_command(
     name: str, module: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -40,7 +67,7 @@ def test_slurm_has_to_be_told_the_device(tmp_path: Path) -> None:
 @pytest.mark.parametrize("device", ["cdua", "cuda:1", "gpu"])
 def test_a_wrong_device_is_one_line_before_anything_is_started(name: str, device: str, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=f"--device {device}: --executor {name} takes .*cpu or cuda"):
-        open_executor(Options(name, ray_address="localhost:1"), Settings(tmp_path, device), tmp_path)
+        open_executor(Options(name), Settings(tmp_path, device), tmp_path)
 
 
 class FakeRay:

@@ -48,6 +48,9 @@ class Options:
     def __post_init__(self) -> None:
         if self.name not in NAMES:
             raise unknown("executor", self.name, NAMES, where="--executor")
+        for option, value, name in (("--ray-address", self.ray_address, "ray"), ("--slurm", self.slurm, "slurm")):
+            if value and self.name != name:
+                raise UserError(f"{option}: needs --executor {name}, found {self.name}")
 
 
 def open_executor(options: Options, settings: Settings, root: Path) -> Opened:
@@ -131,6 +134,10 @@ def _slurm(options: Options, settings: Settings, root: Path) -> Opened:
         raise UserError("--executor slurm: the head cannot see the nodes' devices; name --device cuda or --device cpu")
     _check_device(options, settings, ("cpu", "cuda"))
     cores, given = settings.per_device or len(os.sched_getaffinity(0)), parse_options(options.slurm)
+    on_this_machine = given.get("cluster") == "local"
+    if settings.per_device and not on_this_machine:
+        raise UserError(
+            "--per-device: Slurm gives each run a place of its own; to limit them: --slurm array_parallelism=N"
+        )
     executor = SlurmExecutor(engine("submitit", "slurm"), root, given, cores)
-    shares_this_machine = settings.device == "cpu" and given.get("cluster") == "local"
-    return executor, Share(settings.device, cores if shares_this_machine else 1)
+    return executor, Share(settings.device, cores if on_this_machine and settings.device == "cpu" else 1)

@@ -99,11 +99,14 @@ def write_record(path: Path, record: Record) -> None:
 
 
 def record_paths(*roots: Path) -> Iterator[Path]:
-    """Every record file under the roots, sorted; cost files beside them are passed over."""
+    """Every record file under the roots, once and sorted; cost files beside them are passed over."""
+    seen = set[Path]()  # roots may lie in each other
     for root in roots:
         for path in sorted(root.rglob("*.json")):
             others = OTHER_FOLDERS.intersection(path.relative_to(root).parts)
-            if not others and not path.name.endswith(COSTS_SUFFIX) and path.name != "validation.json":
+            of_a_run = not others and not path.name.endswith(COSTS_SUFFIX) and path.name != "validation.json"
+            if of_a_run and (real := path.resolve()) not in seen:
+                seen.add(real)
                 yield path
 
 

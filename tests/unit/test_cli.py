@@ -262,6 +262,13 @@ def test_collect_outside_of_a_checkout(ltbench: Command, tmp_path: Path, monkeyp
     assert_one_error(ltbench("collect"), "results/records: no such folder")
 
 
+def test_records_under_two_of_the_roots_count_once(ltbench: Command, tmp_path: Path) -> None:
+    write_record(tmp_path / "records" / "a" / "seed0.json", make_record())
+    (tmp_path / "link").symlink_to("records")
+    for roots in (["records", "records"], ["records/a", "records"], ["records", "link", tmp_path]):
+        assert ltbench("collect", *roots, "--out", "table.csv").out == "table.csv: 3 rows\n"
+
+
 def test_a_damaged_record_is_reported_and_the_rest_collected(ltbench: Command, tmp_path: Path) -> None:
     write_record(tmp_path / "records" / "a.json", make_record())
     (tmp_path / "records" / "b.json").write_text("{")

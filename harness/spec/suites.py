@@ -51,6 +51,12 @@ class Suite:
     order: Literal["cells", "listed"] = "cells"
     without: list[str] = field(default_factory=list)
 
+    def __post_init__(self) -> None:
+        if not self.seeds or min(self.seeds) < 0 or len(set(self.seeds)) < len(self.seeds):
+            raise ValueError(f"seeds: expected different whole numbers of at least 0, found {self.seeds}")
+        if twice := [name for name in self.splits if self.splits.count(name) > 1]:
+            raise ValueError(f"splits: '{twice[0]}' stands twice")
+
     @property
     def groups(self) -> list[list[str]]:
         """The entries by group; one that stands alone is a group of its own."""

@@ -91,8 +91,7 @@ def evaluate(
     from harness.spec import suites
     from harness.splits.split_names import parse_split_name
 
-    parse_split_name(split)
-    runs = list(dict.fromkeys(run))
+    split, runs = str(parse_split_name(split)), list(dict.fromkeys(run))
     for path in score(suites.SPLITS / f"{split}.json", runs, suites.parse_seeds(seeds), out, shots):
         print(path)
 

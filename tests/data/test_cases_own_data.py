@@ -657,6 +657,16 @@ def test_case_h_q_a_run_says_what_is_wrong_with_its_data_and_the_record_carries_
     assert scores.macro == pytest.approx((a + c) / 2)
 
 
+def test_evaluate_takes_a_folder_as_split_names_it(here: Path) -> None:
+    """So what it says is missing is what the command that it names makes."""
+    root = base(here / "mine")
+    name = str(parse_split_name(f"folder:{root}"))
+    for missing in (f"results/splits/{name}.json: missing .*ltbench split {name}", "x/predictions/seed0.json: missing"):
+        with pytest.raises(UserError, match=missing):
+            cli.app(["evaluate", f"folder:{root}", "--run", "x", "--out", "y", "--seeds", "0"], standalone_mode=False)
+        cli.app(["split", name], standalone_mode=False)
+
+
 def test_case_q_s_a_run_on_a_list_with_a_part_held_out(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     root = pictures(here / "mine")
     rows = "".join(f"my pics/x {i}.png,{'ab'[i % 2]}\n" for i in range(8))

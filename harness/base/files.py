@@ -35,18 +35,20 @@ def atomic_path(path: Path) -> Iterator[Path]:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.absolute().with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
-    temporary.touch(exist_ok=False)
     try:
+        temporary.touch(exist_ok=False)
         yield temporary
         with open(temporary, "rb") as file:
             os.fsync(file.fileno())  # a rename must not reach the disk before the bytes do
         os.replace(temporary, path)
     except OSError as error:
-        if error.filename is None and error.errno is not None:  # a disk that fills up says nowhere what was written
+        # A disk that fills up says nowhere what was written, and nobody knows the temporary name.
+        if error.errno is not None and error.filename in (None, temporary, str(temporary)):
             error.filename = str(path)
         raise
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink()
 
 
 def shown(path: Path) -> str:

@@ -66,6 +66,19 @@ def test_a_temporary_name_matches_no_reader(tmp_path: Path) -> None:
         assert temporary not in list(tmp_path.rglob("*.json"))
 
 
+@pytest.mark.parametrize("name", ["folder", "x" * 300])
+def test_what_cannot_be_written_is_named_as_it_was_asked_for(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not by the temporary name: a folder in its place, a name that is too long."""
+    monkeypatch.chdir(tmp_path)
+    Path("folder").mkdir()
+    with pytest.raises(OSError, match=r"Is a directory|File name too long") as caught:
+        write_text(Path(name), "text")
+    assert caught.value.filename == name
+    assert list(tmp_path.iterdir()) == [tmp_path / "folder"]
+
+
 def test_permissions_follow_the_umask(tmp_path: Path) -> None:
     old = os.umask(0o027)
     try:

@@ -32,7 +32,7 @@ def compare_with_committed() -> list[str]:
         if not runs:
             raise UserError(f"{where}: no records to compare")
     found = dict(_agreements(old, new))
-    lines = [_sentence(found)] if found else []
+    lines = [_sentence(found, here, there)] if found else []
     if any(one.verdict != "same bits" for one in found.values()):
         lines.append(f"measured on {here}; the committed ones on {there}")
     lines += _worst_of_each_method(found, new)
@@ -49,7 +49,8 @@ def restore() -> None:
     Raises:
         UserError: git cannot do it.
     """
-    git("checkout", "HEAD", "--", *(name for name in RESTORED if Path(name).exists()))
+    there = git("ls-tree", "--name-only", "HEAD", "--", *RESTORED).decode().split()
+    git("checkout", "HEAD", "--", *there)
 
 
 def _runs(root: Path) -> dict[Path, Record]:
@@ -73,7 +74,7 @@ def _agreements(old: Runs, new: Runs) -> Iterator[tuple[Path, Agreement]]:
             yield path, agreement(before, now, rows[path.parent])
 
 
-def _sentence(found: Mapping[Path, Agreement]) -> str:
+def _sentence(found: Mapping[Path, Agreement], here: str, there: str) -> str:
     verdicts = [one.verdict for one in found.values()]
     same, outside = verdicts.count("same bits"), verdicts.count("outside")
     if same == len(found):
@@ -83,11 +84,16 @@ def _sentence(found: Mapping[Path, Agreement]) -> str:
         counts += [f"{verdicts.count(verdict)} {words}"] if verdict in verdicts else []
     if unknown := verdicts.count("unknown"):
         counts.append(f"{unknown} of rows with fewer than three seeds, whose spread is not known")
-    verdict = "another processor rounds differently, so this is fine"
     if outside > 0.1 * len(found):
         verdict = "chance does not explain that: something differs here"
     elif outside:
         verdict = "chance explains a few of these"
+    elif unknown:
+        verdict = "more seeds would tell whether chance explains that"
+    elif here == there or "unknown" in here + there:
+        verdict = "chance explains that, but on the same processor even the bits would be the same"
+    else:
+        verdict = "another processor rounds differently, so this is fine"
     return f"{len(found)} records beside the committed ones: {', '.join(counts)}; {verdict}"
 
 

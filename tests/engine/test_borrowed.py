@@ -308,7 +308,7 @@ def test_gpu_repro_fails_with_what_it_runs(tmp_path: Path, dvc: int, reproduce: 
     """124 is what `timeout` says. A few records outside of the seed spread are chance, many are not."""
     shutil.copyfile(Path(__file__).parents[2] / "Makefile", tmp_path / "Makefile")
     verdicts: list[Verdict] = ["outside" if number < outside else "same bits" for number in range(20)]
-    sentence = _sentence({Path(str(number)): Agreement(one) for number, one in enumerate(verdicts)})
+    sentence = _sentence({Path(str(number)): Agreement(one) for number, one in enumerate(verdicts)}, "A", "B")
     python = tmp_path / "python"
     python.write_text(PRETENDED_PYTHON.format(dvc=dvc, reproduce=reproduce, sentence=sentence))
     python.chmod(0o755)

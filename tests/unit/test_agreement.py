@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -10,8 +11,9 @@ import numpy as np
 import pytest
 
 from harness.base.errors import UserError
+from harness.base.files import write_json
 from harness.records.agreement import agreement, prediction_interval
-from harness.records.schema import Record, write_record
+from harness.records.schema import Record, costs_path, write_record
 from harness.running import committed
 from tests.factories import make_record
 
@@ -60,9 +62,11 @@ def test_a_group_alone_can_be_outside() -> None:
 
 @pytest.fixture
 def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A repository whose only commit holds three seeds."""
+    """A repository whose only commit holds three seeds, measured on processor A."""
     monkeypatch.chdir(tmp_path)
     write(ROW)
+    Path("reports").mkdir()
+    Path("reports/page").touch()
     for words in (
         ["init", "-q"],
         ["add", "."],
@@ -72,9 +76,11 @@ def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def write(records: list[Record]) -> None:
+def write(records: list[Record], processor: str = "A") -> None:
     for record in records:
-        write_record(Path(f"results/records/made/common/ce/seed{record.seed}.json"), record)
+        path = Path(f"results/records/made/common/ce/seed{record.seed}.json")
+        write_record(path, record)
+        write_json(costs_path(path), {"processor": processor} if processor else {})
 
 
 def test_equal_records_are_said_to_be_equal_in_one_line(checkout: Path) -> None:
@@ -82,16 +88,34 @@ def test_equal_records_are_said_to_be_equal_in_one_line(checkout: Path) -> None:
 
 
 def test_another_processor_is_reassured_and_a_real_difference_is_not(checkout: Path) -> None:
-    write([with_accuracy(record, 0.53) for record in ROW])
+    write([with_accuracy(record, 0.53) for record in ROW], "B")
     first, where, *worst = committed.compare_with_committed()
     assert first.startswith("3 records beside the committed ones: 0 to the last bit, 3 within what another seed does")
-    assert first.endswith("this is fine")
-    assert where == "measured on unknown; the committed ones on unknown"
+    assert first.endswith("another processor rounds differently, so this is fine")
+    assert where == "measured on B; the committed ones on A"
     assert worst == ["within seed spread: ce@paper seed 0, all +3.0 points"]
     write([with_accuracy(record, 0.9) for record in ROW])
     first, _, *worst = committed.compare_with_committed()
     assert "3 outside of that; chance does not explain that" in first
     assert worst == ["outside: ce@paper seed 0, all +40.0 points"]
+
+
+@pytest.mark.parametrize("processor", ["A", "B", ""])
+@pytest.mark.parametrize("seeds", [2, 3])
+def test_nobody_is_reassured_by_a_processor_that_is_the_same_or_about_too_few_seeds(
+    seeds: int, processor: str, checkout: Path
+) -> None:
+    shutil.rmtree("results")
+    write(ROW[:seeds])
+    commit = ["git", "-c", "user.name=n", "-c", "user.email=e", "commit", "--allow-empty", "-qam", "fewer"]
+    subprocess.run(commit, check=True)
+    write([with_accuracy(record, 0.53) for record in ROW[:seeds]], processor)
+    first, *_ = committed.compare_with_committed()
+    assert first.endswith("so this is fine") == (seeds == 3 and processor == "B")
+    if seeds == 2:
+        assert first.endswith("whose spread is not known; more seeds would tell whether chance explains that")
+    elif processor != "B":
+        assert first.endswith("on the same processor even the bits would be the same")
 
 
 def test_another_recipe_is_not_compared(checkout: Path) -> None:
@@ -102,7 +126,13 @@ def test_another_recipe_is_not_compared(checkout: Path) -> None:
 
 
 def test_the_committed_results_can_be_put_back(checkout: Path) -> None:
+    """What was changed, and what was deleted."""
     write([with_accuracy(record, 0.9) for record in ROW])
+    shutil.rmtree("reports")
+    committed.restore()
+    assert committed.compare_with_committed()[0].startswith("all 3 records")
+    assert Path("reports/page").is_file()
+    shutil.rmtree("results")
     committed.restore()
     assert committed.compare_with_committed()[0].startswith("all 3 records")
 

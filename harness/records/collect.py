@@ -13,11 +13,13 @@ from harness.base.errors import UserError
 from harness.base.files import read_json, unstamped
 from harness.records.check import VERDICT, Tier, faults
 from harness.records.evidence import evidence_path, read_evidence
+from harness.records.imports import IMPORTED
 from harness.records.schema import Record, costs_path, read_record, record_paths
+from harness.spec.suites import RECORDS
+from harness.spec.suites import SPLITS as SPLITS  # which harness.reporting takes from here
 from harness.splits.splits import Split, read_split
 
-SPLITS = Path("results/splits")
-ROOTS = (Path("results/records"), Path("results/imported"))  # of a checkout: measured here, and elsewhere
+ROOTS = (RECORDS, IMPORTED)  # of a checkout: measured here, and elsewhere
 
 
 @dataclass(frozen=True)

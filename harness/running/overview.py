@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from harness.base.errors import UserError
 from harness.base.screen import console, table
-from harness.records.collect import ROOTS, SPLITS, collect
+from harness.records.collect import ROOTS, collect
 from harness.records.progress import KEPT, PROGRESS, Progress, read_progress
 from harness.records.same_code import read_same_code, versions_of
 from harness.records.schema import Record
@@ -18,7 +18,7 @@ from harness.running import status
 from harness.spec.entries import parse_entry
 from harness.spec.recipes import migrated, resolve
 from harness.spec.spread import spread_of
-from harness.spec.suites import GRID_FILE, read_grid
+from harness.spec.suites import GRID_FILE, SPLITS, read_grid
 from harness.splits.splits import read_split
 
 

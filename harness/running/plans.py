@@ -151,9 +151,8 @@ class Plan:
                 bisect.insort_left(self.ready, follower, key=attrgetter("priority"))
 
     def sort(self) -> None:
-        """Sorts the runs that can start into the order in which they are taken."""
-        self.ready.reverse()
-        self.ready.sort(key=attrgetter("priority"))
+        """Makes the first stages ready, in the order in which they are taken."""
+        self.ready = sorted(self.firsts.values(), key=attrgetter("priority"))
 
     @property
     def waiting(self) -> list[Run]:
@@ -204,7 +203,6 @@ def make_plan(suite_name: str, settings: Settings, ended: Callable[[Run], bool] 
         raise UserError(f"suite '{suite_name}': no entry {only}")
     if not resolved:
         raise UserError(f"suite '{suite_name}': none of its runs can be made: {plan.left_out[0]}")
-    plan.ready += plan.firsts.values()
     plan.sort()
     return plan
 
@@ -215,7 +213,6 @@ def plan_cell(cell: Cell, split: Split, seeds: Sequence[int], out: Path) -> Plan
     for seed in seeds:
         run = Run(split.id, split.dataset, str(cell.entry), seed, "finetune", ())
         _add(plan, cell, run, split, folders, ("cells", 0, 0, 0))
-    plan.ready += plan.firsts.values()
     plan.sort()
     return plan
 

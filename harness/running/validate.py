@@ -13,11 +13,12 @@ from harness.base.errors import RunFailed, UserError
 from harness.base.files import read_json, stamped, write_json
 from harness.records.agreement import agreement
 from harness.records.check import VERDICT, Tier, read_checked, repeated
-from harness.records.collect import SPLITS, find_split
+from harness.records.collect import find_split
 from harness.records.schema import Record, costs_path, read_record, record_paths
 from harness.records.sender import read_sender
 from harness.running import cells
 from harness.spec.provenance import processor
+from harness.spec.suites import SPLITS
 from harness.splits.splits import Split
 
 SCHEMA = 1
@@ -83,8 +84,9 @@ def validate(folder: Path, rerun: int, device: str, scratch: Path) -> Validation
         found.refused.append(str(error))
     found.named = repeated(sound.items())
     _measure_again(sound, found, folder, rerun, device, scratch)
+    said = _said_to_be_measured_again(folder)
     for one in found.records:
-        if one.tier != "re-run" and one.sha256 in _said_to_be_measured_again(folder):
+        if one.tier != "re-run" and one.sha256 in said:
             found.named.append(f"{folder / VERDICT}: said that {one.record} was re-run; this verdict replaces it")
     write_json(folder / VERDICT, stamped(asdict(found)))
     return found

@@ -170,7 +170,7 @@ def test_a_budget_that_ends_early_leaves_complete_cells(tmp_path: Path, monkeypa
     longest = make_plan("one", Settings(tmp_path / "out"))
     for waiting in (longest.ready, *longest.after.values()):
         waiting[:] = [dataclasses.replace(run, priority=(int(run.passes) or 10**12,)) for run in waiting]
-    longest.sort()
+    longest.ready.sort(key=lambda run: run.priority)
     assert in_cells >= 12
     assert in_cells >= 2 * complete_cells(longest, 12, 16_000, 540) > 0
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from harness.base.errors import UserError
+from harness.base.errors import UserError, reason
 from harness.running.sweep.attempt import supervise
 from harness.running.sweep.contract import Ended, Spec, folder_of
 
@@ -63,8 +63,7 @@ class RayExecutor:
         try:
             ray.init(address=address or "local", log_to_driver=False, logging_level="ERROR", **options)
         except (ConnectionError, ValueError, RuntimeError) as error:
-            reason = " ".join(str(error).split())[:200]
-            raise UserError(f"--ray-address {address or 'none'}: no Ray there: {reason}") from None
+            raise UserError(f"--ray-address {address or 'none'}: no Ray there: {reason(error)[:200]}") from None
         if not address and ray.util.get_node_ip_address() != LOOPBACK:
             ray.shutdown()
             raise UserError(f"--executor ray: this Ray does not keep to {LOOPBACK}; start one yourself: --ray-address")

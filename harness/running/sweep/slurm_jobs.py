@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from harness.base.errors import UserError
+from harness.base.errors import UserError, reason
 from harness.running.sweep.attempt import supervise
 from harness.running.sweep.contract import FOLDER, Ended, Spec, folder_of
 
@@ -56,7 +56,7 @@ class SlurmExecutor:
         try:
             self._executor = submitit.AutoExecutor(folder=root / FOLDER / "submitit", cluster=cluster)
         except (RuntimeError, ValueError) as error:
-            raise UserError(f"--executor slurm: {' '.join(str(error).split())}") from None
+            raise UserError(f"--executor slurm: {reason(error)}") from None
         self._under_way: dict[str, tuple[str, Any]] = {}  # job -> key of its run
         self._array, self._back_off, self._refused_until = ARRAY, BACK_OFF, 0.0
 
@@ -81,8 +81,7 @@ class SlurmExecutor:
             jobs = self._executor.map_array(supervise, [str(folder_of(self._root, spec.key)) for spec in specs])
         except (self._submitit.core.utils.FailedJobError, self._submitit.core.utils.FailedSubmissionError) as error:
             if not self._under_way:
-                refusal = " ".join(str(error).split())[:300] or type(error).__name__
-                raise UserError(f"--executor slurm: its jobs were refused: {refusal}") from None
+                raise UserError(f"--executor slurm: its jobs were refused: {reason(error)[:300]}") from None
             self._array, self._refused_until = max(1, len(specs) // 2), time.monotonic() + self._back_off
             self._back_off = min(2 * self._back_off, LONGEST)
             return False

@@ -15,8 +15,7 @@ from harness.records.check import VERDICT, Tier, faults
 from harness.records.evidence import evidence_path, read_evidence
 from harness.records.imports import IMPORTED
 from harness.records.schema import Record, costs_path, read_record, record_paths
-from harness.spec.suites import RECORDS
-from harness.spec.suites import SPLITS as SPLITS  # which harness.reporting takes from here
+from harness.spec.suites import RECORDS, SPLITS
 from harness.splits.splits import Split, read_split
 
 ROOTS = (RECORDS, IMPORTED)  # of a checkout: measured here, and elsewhere

@@ -7,11 +7,12 @@ from pathlib import Path
 
 from harness.base.errors import lookup
 from harness.base.files import write_text
-from harness.records.collect import SPLITS, Collected
+from harness.records.collect import Collected
 from harness.reporting.exports import croissant, every_eval
 from harness.reporting.report import sources
 from harness.reporting.site.config import Site
 from harness.reporting.site.content import build_content
+from harness.spec.suites import SPLITS
 
 Files = Iterator[tuple[str, str]]
 

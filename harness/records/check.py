@@ -16,10 +16,14 @@ import numpy as np
 
 from harness.base.errors import UserError
 from harness.base.files import sha256_json
+from harness.datasets._forms import OWN
 from harness.metrics.shots import POLICIES, group_sizes
+from harness.reading.profiles import PROFILES
 from harness.records.evaluate import score_epoch, spans, split_facts
 from harness.records.evidence import Evidence, evidence_path, read_evidence
 from harness.records.schema import HEADLINE, Record, Scores
+from harness.splits import store
+from harness.splits.split_names import parse_split_name
 from harness.splits.splits import Split
 
 VERDICT = "validation.json"  # what `ltbench validate` leaves in a folder of records
@@ -79,6 +83,29 @@ def _split_faults(record: Record, evidence: Evidence | None, split: Split) -> It
             yield f"{name} is {_short(getattr(record, name))}, split {split.id} has {_short(value)}"
     if evidence is not None and not np.array_equal(evidence.targets, split.test.targets()):
         yield f"the targets of its evidence are not those of split {split.id}"
+    yield from _name_faults(split)
+
+
+def _name_faults(split: Split) -> Iterator[str]:
+    """Where a split of a data set that is registered here is not what its name says."""
+    if split.id.startswith(OWN):  # a user's own data, which may not be here
+        return
+    try:
+        named = parse_split_name(split.id)
+    except UserError as error:
+        if split.dataset in store.available_datasets():
+            yield f"its split's name: {error}"
+        return
+    dataset, counts, factor = store.get_dataset(named.dataset), split.class_counts, named.imbalance_factor
+    facts: dict[str, object] = {"dataset": dataset.name, "num_classes": dataset.num_classes, "split_seed": named.seed}
+    if factor is None:
+        facts |= {"profile": "given", "subset_rule": "given", "imbalance_factor": max(counts) / max(min(counts), 1)}
+    else:
+        facts |= {"profile": named.profile, "subset_rule": named.rule, "imbalance_factor": factor}
+        facts["class_counts"] = PROFILES[named.profile](dataset.train_class_size, dataset.num_classes, factor)
+    for name, value in facts.items():
+        if getattr(split, name) != value:
+            yield f"its split has {name} {_short(getattr(split, name))}, by its name {split.id} it is {_short(value)}"
 
 
 def _score_faults(record: Record, evidence: Evidence) -> Iterator[str]:

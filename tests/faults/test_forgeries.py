@@ -16,15 +16,20 @@ import numpy as np
 import pytest
 
 from harness.base.files import read_json, stamped, write_json
+from harness.metrics.shots import group_sizes
 from harness.records import imports
 from harness.records.arrays import Arrays, read_arrays, write_arrays
 from harness.records.check import repeated
 from harness.records.collect import collect
-from harness.records.evaluate import score_epoch
+from harness.records.evaluate import score_epoch, split_facts
 from harness.records.evidence import evidence_path
+from harness.records.runs import run_info
 from harness.records.schema import read_record
+from harness.spec.entries import parse_entry
 from harness.spec.provenance import code_version
+from harness.spec.recipes import resolve
 from harness.spec.registry import get_plugin
+from harness.splits.splits import read_split, write_split
 
 ROOT = Path(__file__).parents[2]
 CELL = Path("mnist5k-lt-if100/common")
@@ -248,6 +253,50 @@ def test_a_forgery_among_the_records_is_left_out(kind: str, campaign: Path) -> N
     collected = collect(campaign / "records")
     assert [left for left, _ in collected.left_out] == [path]
     assert len(collected.records) == 2
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"class_counts": [380, 380, 3, 3, 3, 3, 3, 3, 3, 3]}, "its split has class_counts [380, 380, 3, "),
+        ({"imbalance_factor": 10.0}, "its split has imbalance_factor 10, by its name mnist5k-lt-if100 it is 100"),
+        ({"profile": "step"}, "its split has profile step, by its name mnist5k-lt-if100 it is exponential"),
+        ({"subset_rule": "first_n"}, "its split has subset_rule first_n, by its name mnist5k-lt-if100 it is hash:0"),
+        ({"split_seed": 7}, "its split has split_seed 7, by its name mnist5k-lt-if100 it is 0"),
+        ({"dataset": "fashion-mnist"}, "its split has dataset fashion-mnist, by its name mnist5k-lt-if100 it is "),
+        ({"id": "fashion-mnist-lt-if100"}, "its split has dataset mnist5k, by its name fashion-mnist-lt-if100 it is "),
+        ({"id": "mnist5k"}, "'mnist5k' is not a split"),
+    ],
+)  # fmt: skip
+def test_a_split_that_contradicts_its_name_is_not_taken_over(
+    changes: Value, message: str, campaign: Path, figures: dict[str, str]
+) -> None:
+    """Record and evidence follow from it, and no split of that name is here to compare it with."""
+    figures["a split that is not what its name says"] = "refused"
+    ours = Path("results/splits/mnist5k-lt-if100.json")
+    split = read_split(ours)
+    sizes = changes.get("class_counts", split.class_counts)
+    images = [(of * 200)[:size] for of, size in zip(split.train, sizes, strict=True)]
+    split = dataclasses.replace(split, train=images, **changes)
+    split = dataclasses.replace(split, sha256=split.digest())
+    ours.unlink()
+    write_split(split, campaign / f"splits/{split.id}.json")
+    code = {"ce": read_record(seed_file(0, campaign)).code_version}
+    info = run_info(resolve(parse_entry("ce@common"), split.dataset), split, 0, "train", codes=code)
+
+    def follow(record: Value, arrays: Arrays) -> None:
+        names = ("recipe", "recipe_sha256", "stage1_key", "run_key")
+        record |= split_facts(split) | {name: getattr(info, name) for name in names}
+        record |= {"backbone": info.recipe["backbone"]}
+        record |= {"groups": group_sizes(split.class_counts, record["shot_policy"])}
+        arrays["run_key"] = np.array(info.run_key)
+        rescore(record, arrays)
+
+    path = forged(campaign, follow)
+    refused = {line.partition(": ")[0]: line for line in imported(campaign).refused}
+    assert message in refused[str(path)]
+    assert not ours.exists()
+    assert message in dict(collect(campaign / "records").left_out)[path]
 
 
 def test_a_record_without_evidence_is_not_imported_and_shown_as_unchecked(

@@ -124,10 +124,13 @@ def read_evidence(path: Path, record: Record) -> Evidence | None:
 
 
 def _check(evidence: Evidence) -> None:
-    if evidence.targets.ndim != 1 or not np.issubdtype(evidence.targets.dtype, np.integer):
-        raise ValueError("targets are not a list of classes")
-    if any(values.shape != evidence.targets.shape for values in evidence.predictions.values()):
-        raise ValueError("predictions and targets differ in shape")
+    for name, classes in [("targets", evidence.targets), *evidence.predictions.items()]:
+        if classes.shape != evidence.targets.shape:
+            raise ValueError("predictions and targets differ in shape")
+        whole = classes.ndim == 1 and np.issubdtype(classes.dtype, np.integer) and np.can_cast(classes.dtype, np.int64)
+        if not whole or classes.min(initial=0) < 0:
+            raise ValueError(f"{name}: not a list of classes")
     for name, values in [*evidence.curves.items(), *evidence.first.items(), *evidence.quantities.items()]:
-        if values.ndim != 1 or not np.issubdtype(values.dtype, np.number) or not np.isfinite(values).all():
+        real = np.issubdtype(values.dtype, np.number) and np.isrealobj(values)
+        if values.ndim != 1 or not real or not np.isfinite(values).all():
             raise ValueError(f"{name} is not a list of numbers")

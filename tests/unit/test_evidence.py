@@ -127,9 +127,30 @@ def test_predictions_that_are_not_the_record_s_are_refused(path: Path, record: R
         ("loss", np.array([1.0, np.nan, 0.5])),
         ("class/weight norm", np.array(["a", "b"])),
         ("class/weight norm", np.ones((2, 2))),
+        ("loss", np.array([1.0, 0.5, 0.25], complex)),
+        ("class/weight norm", np.array([True, False])),
     ],
 )
 def test_arrays_that_nothing_can_be_drawn_from_are_refused(path: Path, name: str, values: np.ndarray) -> None:
-    write_arrays(path, gather(HISTORY | {name: values}, {"last": 2, "best_test": 1}, TARGETS, np.array([1])))
+    write_arrays(path, gather(HISTORY, {"last": 2, "best_test": 1}, TARGETS, np.array([1])) | {name: values})
     with pytest.raises(UserError, match="is not a list of numbers"):
         read_evidence(path, RECORD)
+
+
+@pytest.mark.parametrize("name", ["targets", "predictions"])
+@pytest.mark.parametrize("kind", ["negative", "NaN", "fractions", "complex", "yes and no", "beyond int64", "words"])
+def test_classes_that_are_none_are_refused_in_one_line(path: Path, name: str, kind: str) -> None:
+    arrays = gather(HISTORY, {"last": 2, "best_test": 1}, TARGETS, np.array([1]))
+    odd: dict[str, Any] = {
+        "negative": np.where(arrays[name] == 0, -1, arrays[name].astype(np.int64)),
+        "NaN": np.where(arrays[name] == 0, np.nan, arrays[name]),
+        "fractions": arrays[name].astype(float),
+        "complex": arrays[name].astype(complex),
+        "yes and no": arrays[name].astype(bool),
+        "beyond int64": arrays[name].astype(np.uint64),
+        "words": arrays[name].astype(str),
+    }
+    write_arrays(path, arrays | {name: odd[kind]})
+    with pytest.raises(UserError, match=r"seed0.npz: damaged evidence \([a-z_]+: not a list of classes\)") as refused:
+        read_evidence(path, RECORD)
+    assert "\n" not in str(refused.value)

@@ -79,6 +79,17 @@ def test_broken_methods_fail_with_useful_messages_and_take_no_sound_one_along(tm
     assert "method 'ce' conforms" in last_asked
 
 
+def test_where_the_suite_cannot_be_collected_no_method_conforms(tmp_path: Path) -> None:
+    write_method(tmp_path, "asks_for_a_value", "@dataclass(frozen=True)\nclass Params:\n    kappa: float\n")
+    method = tmp_path / "methods/asks_for_a_value/method.py"
+    method.write_text("from dataclasses import dataclass\n" + method.read_text())
+    code, output = check(tmp_path, "asks_for_a_value", "ce")
+    assert code == 1
+    assert "missing 1 required positional argument: 'kappa'" in output
+    for name in ("asks_for_a_value", "ce"):
+        assert f"method '{name}' does not conform: see above\n" in output
+
+
 def test_a_scaffolded_method_passes(tmp_path: Path) -> None:
     files = scaffold("fresh_idea", tmp_path / "methods")
     assert [file.name for file in files] == ["method.py", "recipes.yaml"]

@@ -19,7 +19,7 @@ from harness.base.errors import UserError, lookup
 from harness.base.files import PACKAGE, shown
 
 if TYPE_CHECKING:
-    from harness.api import Method, Stage
+    from harness.api import Method
 
 ENTRY_POINTS = "ltbench.methods"
 NAME = re.compile(r"[a-z][a-z0-9_]*")
@@ -121,14 +121,6 @@ def get_method(name: str) -> type[Method]:
     )
 
 
-def own_stages(name: str) -> list[Stage]:
-    """The stages that the method itself runs, with its default params."""
-    method = get_method(name)
-    params = method.Params()
-    stages = method.stages_of(params)
-    return [stage for stage in stages if stage == "finetune" or not method.first_stage_of(params)]
-
-
 def _check_params(method: type[Method], plugin: Plugin) -> None:
     reason = "" if dataclasses.is_dataclass(method.Params) else "it lacks the decorator @dataclass(frozen=True)"
     try:
@@ -137,17 +129,6 @@ def _check_params(method: type[Method], plugin: Plugin) -> None:
         reason = str(error)
     if reason:
         raise UserError(f"{shown(plugin.folder / 'method.py')}: Params of '{method.name}' cannot be read: {reason}")
-
-
-def broken_methods() -> dict[str, str]:
-    """Methods that do not import, with the reason of each."""
-    reasons = {}
-    for name in available_methods():
-        try:
-            get_method(name)
-        except UserError as error:
-            reasons[name] = str(error)
-    return reasons
 
 
 def _place(plugin: Plugin, error: BaseException) -> str:

@@ -14,14 +14,14 @@ from torch import Tensor, nn
 
 from harness.api import Batch, Classifier, Method, Stage, StepContext, Task
 from harness.reading.profiles import exponential_class_counts
-from harness.spec.registry import available_methods, broken_methods, get_method, own_stages
+from harness.spec.registry import get_method
 from tests.bench.material import CrossEntropy
 from tests.bench.sizes import device, sizes
 from tests.bench.timing import SUBJECT, interleaved, ratio, timed
+from tests.conformance.suite import SOUND, STAGES
 
 MOST_IMAGES = {10: 5000, 100: 500, 1000: 1280}  # of a class, in CIFAR-10, CIFAR-100 and ImageNet-LT
 HOOKS = ("choose", "step_loss", "after_step")
-BROKEN = broken_methods()
 
 
 def is_head_and_loss(name: str) -> bool:
@@ -30,8 +30,8 @@ def is_head_and_loss(name: str) -> bool:
     return method.build is Method.build and (method.loss is not Method.loss or method.step_loss is Method.step_loss)
 
 
-MEASURED = [name for name in available_methods() if name not in BROKEN and is_head_and_loss(name)]
-CASES = [(name, stage) for name in MEASURED for stage in own_stages(name)]
+MEASURED = [name for name in SOUND if is_head_and_loss(name)]
+CASES = [(name, stage) for name, stage in STAGES if name in MEASURED]
 
 
 class Subject:

@@ -29,7 +29,7 @@ def pinned(value: str, backbone: str, where: str) -> str:
         return value
     path = _looked_up(value)
     if path is None:
-        raise UserError(f"{where}: pretrained: {value}: missing, here and in {_weights_folder()}")
+        raise UserError(f"{where}: pretrained: {value}: missing, here and in {weights_folder()}")
     found = f"{path.name} sha256:{sha256_file(path)}"
     _given[found] = path
     return found
@@ -46,7 +46,7 @@ def find(value: str) -> Path | None:
         return None
     path = _given.get(value) or _looked_up(parts["name"])
     if path is None:
-        raise UserError(f"pretrained: {parts['name']}: missing; put it into {_weights_folder()}")
+        raise UserError(f"pretrained: {parts['name']}: missing; put it into {weights_folder()}")
     if (found := sha256_file(path)) != parts["sha256"]:
         raise UserError(f"pretrained: {path}: another file: expected sha256 {parts['sha256']}, found {found}")
     return path
@@ -89,10 +89,17 @@ def timm_config(backbone: str, tag: str, where: str) -> dict[str, Any]:
 
 def _looked_up(name: str) -> Path | None:
     """A file by its path, or by its name in the folders of weights."""
-    mirror = store.default_mirror()
-    folders = [Path(), _weights_folder(), *((mirror, mirror / "weights", mirror.parent / "weights") if mirror else ())]
-    return next((folder / name for folder in folders if (folder / name).is_file()), None)
+    here = (folder / name for folder in (Path(), weights_folder()))
+    return next((path for path in here if path.is_file()), None) or in_mirror(name)
 
 
-def _weights_folder() -> Path:
+def weights_folder() -> Path:
+    """The folder for files of weights in the data root."""
     return store.data_root() / "weights"
+
+
+def in_mirror(name: str, mirror: Path | None = None) -> Path | None:
+    """A file of weights in a mirror (default `LTBENCH_MIRROR`), in a folder `weights` in it, or in one beside it."""
+    mirror = mirror or store.default_mirror()
+    folders = (mirror, mirror / "weights", mirror.parent / "weights") if mirror else ()
+    return next((folder / name for folder in folders if (folder / name).is_file()), None)

@@ -149,13 +149,13 @@ def _owner(cell: Cell, others: Iterable[Cell | None]) -> Entry:
     return (plain or same)[0].entry
 
 
-def grid(name: str = "default") -> dict[str, Any]:
-    """What `dvc.yaml` expands: the suite's splits, and one item for each stage of each cell.
+def grid() -> dict[str, Any]:
+    """What `dvc.yaml` expands: the default suite's splits, and one item for each stage of each cell.
 
     A second stage uses the folder of an equal first stage, wherever one is. A cell of one stage that shares its first
     one has a second DVC stage all the same: it takes the first one's results over.
     """
-    return _grid(name, resolve)[0]
+    return _grid("default", resolve)[0]
 
 
 def _grid(name: str, resolve: Resolve) -> tuple[dict[str, Any], list[str]]:

@@ -30,7 +30,7 @@ PINNED = Path("datasets")  # the default suite's raw data, pinned by datasets.dv
 def available_datasets() -> list[str]:
     """Names of all registered data sets: the modules of `harness.datasets`, those that only help them left out."""
     names = (module.name for module in pkgutil.iter_modules(harness.datasets.__path__))
-    return sorted(name.replace("_", "-") for name in names if name != "base" and not name.startswith("_"))
+    return sorted(name.replace("_", "-") for name in names if not name.startswith("_"))
 
 
 def module_name(dataset: str) -> str:

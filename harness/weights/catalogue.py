@@ -13,6 +13,7 @@ from harness.base.errors import UserError, lookup
 from harness.base.files import PACKAGE, read_yaml, sha256_file, shown
 from harness.metrics.selection import SELECTION_RULES
 from harness.reading import pins
+from harness.spec.pretrained import in_mirror, weights_folder
 from harness.splits import store
 
 FILE = PACKAGE / "weights.yaml"
@@ -126,8 +127,7 @@ def fetch(name: str, mirror: Path | None = None) -> Path:
     """Brings the file of published weights to `weights/` in the data root; a right one that is there is left alone.
 
     Args:
-        mirror: a folder that is looked at first (default `LTBENCH_MIRROR`), as are a folder `weights` in it and one
-            beside it.
+        mirror: a folder that is looked at first (`harness.spec.pretrained.in_mirror`).
 
     Raises:
         UserError: only part of its hash is known, the file has another hash, or there is no network.
@@ -138,18 +138,15 @@ def fetch(name: str, mirror: Path | None = None) -> Path:
             f"{name}: only the first {len(weights.sha256)} digits of its sha256 are known, so it is not fetched; "
             f"with a file that you have: ltbench weights score {name} --file FILE"
         )
-    path = store.data_root() / "weights" / weights.file
+    path = weights_folder() / weights.file
     if path.is_file():
         if fault := pins.wrong(path, weights.sha256):
             raise UserError(f"{path}: wrong content: {fault}; delete it, and it is fetched again")
         return path
-    mirror = mirror or store.default_mirror()
-    folders = (mirror, mirror / "weights", mirror.parent / "weights") if mirror else ()
-    origin = next((folder / weights.file for folder in folders if (folder / weights.file).is_file()), None)
     source = catalogue().source(weights)
     url = f"{SITE}/{source.repository}/{source.commit}/{weights.path}"
     advice = f"put the file at {path} yourself, or point --mirror at a folder that has it"
-    store.bring(path, weights.sha256, origin, url, advice)
+    store.bring(path, weights.sha256, in_mirror(weights.file, mirror), url, advice)
     return path
 
 

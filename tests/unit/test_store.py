@@ -164,7 +164,6 @@ def test_decoded_images_must_have_the_registered_shape(tmp_path: Path) -> None:
 
 def test_registry(toy: Dataset) -> None:
     assert {"mnist5k", "toy"} <= set(store.available_datasets())
-    assert "base" not in store.available_datasets()
     assert store.get_dataset("toy").name == "toy"
     with pytest.raises(UserError, match=r"--dataset: no data set is named 'mnist5' \(closest: mnist5k"):
         store.get_dataset("mnist5", where="--dataset")

@@ -26,6 +26,12 @@ def write_arrays(path: Path, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
     write_bytes(path, buffer.getvalue())
 
 
+def are_classes(values: npt.NDArray[Any]) -> bool:
+    """Whether these are numbers of classes, of a type that can be counted."""
+    whole = np.issubdtype(values.dtype, np.integer) and np.can_cast(values.dtype, np.int64)
+    return bool(whole and values.min(initial=0) >= 0)
+
+
 @contextlib.contextmanager
 def read_arrays(path: Path, what: str, remedy: str) -> Iterator[Arrays]:
     """The arrays of a file, every byte checked against the file's own checksums.

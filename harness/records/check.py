@@ -19,6 +19,7 @@ from harness.base.files import sha256_json
 from harness.datasets._forms import OWN
 from harness.metrics.shots import POLICIES, group_sizes
 from harness.reading.profiles import PROFILES
+from harness.records.arrays import Classes
 from harness.records.evaluate import score_epoch, spans, split_facts
 from harness.records.evidence import Evidence, evidence_path, read_evidence
 from harness.records.schema import HEADLINE, Record, Scores
@@ -49,16 +50,21 @@ def read_checked(path: Path, record: Record, split: Split | None = None) -> Evid
 
 def faults(record: Record, evidence: Evidence | None, split: Split | None = None) -> Iterator[str]:
     """What in a record contradicts its own numbers, its evidence, or the split."""
-    if record.shot_policy not in POLICIES:
-        yield f"shot policy '{record.shot_policy}' is unknown"
-    elif record.groups != group_sizes(record.class_counts, record.shot_policy):
-        yield f"groups {record.groups} are not those of its class_counts under {record.shot_policy}"
+    yield from group_faults(record.groups, record.class_counts, record.shot_policy)
     yield from _recipe_faults(record)
     if split is not None:
         yield from _split_faults(record, evidence, split)
     if evidence is not None:
         yield from _score_faults(record, evidence)
         yield from _curve_faults(record, evidence)
+
+
+def group_faults(groups: dict[str, int], class_counts: list[int], policy: str) -> Iterator[str]:
+    """Whether a record's groups are those of its class counts."""
+    if policy not in POLICIES:
+        yield f"shot policy '{policy}' is unknown"
+    elif groups != group_sizes(class_counts, policy):
+        yield f"groups {groups} are not those of its class_counts under {policy}"
 
 
 def _recipe_faults(record: Record) -> Iterator[str]:
@@ -113,19 +119,24 @@ def _score_faults(record: Record, evidence: Evidence) -> Iterator[str]:
     if set(scored) != set(evidence.predictions):
         yield f"it has scores for {sorted(scored)}, its evidence predictions for {sorted(evidence.predictions)}"
         return
-    classes = len(record.class_counts)
+    counts, classes = record.class_counts, len(record.class_counts)
     if max(part.max(initial=0) for part in (evidence.targets, *evidence.predictions.values())) >= classes:
         yield f"its evidence names a class beyond its {classes}"
         return
     for rule, scores in scored.items():
-        # What does not follow from predicted classes is taken over.
-        measured = {"epoch": scores.epoch, "ece": scores.ece, "top5": scores.top5}
-        predictions = evidence.predictions[rule]
-        anew = score_epoch(predictions, evidence.targets, record.class_counts, record.shot_policy, **measured)
-        for field in fields(Scores):
-            stated, found = getattr(scores, field.name), getattr(anew, field.name)
-            if not _same(stated, found):
-                yield f"{field.name} at {rule} is {_short(stated)}, its predictions give {_short(found)}"
+        yield from score_faults(rule, scores, evidence.predictions[rule], evidence.targets, counts, record.shot_policy)
+
+
+def score_faults(
+    name: str, scores: Scores, predictions: Classes, targets: Classes, class_counts: list[int], policy: str
+) -> Iterator[str]:
+    """Which scores, of those that follow from predicted classes, are not theirs."""
+    measured = {"epoch": scores.epoch, "ece": scores.ece, "top5": scores.top5}  # do not follow: taken over
+    anew = score_epoch(predictions, targets, class_counts, policy, **measured)
+    for field in fields(Scores):
+        stated, found = getattr(scores, field.name), getattr(anew, field.name)
+        if not _same(stated, found):
+            yield f"{field.name} at {name} is {_short(stated)}, its predictions give {_short(found)}"
 
 
 def _curve_faults(record: Record, evidence: Evidence) -> Iterator[str]:

@@ -23,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from harness.base.errors import UserError
-from harness.records.arrays import Arrays, Classes, read_arrays
+from harness.records.arrays import Arrays, Classes, are_classes, read_arrays
 from harness.records.history import CLASS
 from harness.records.schema import Record
 
@@ -127,8 +127,7 @@ def _check(evidence: Evidence) -> None:
     for name, classes in [("targets", evidence.targets), *evidence.predictions.items()]:
         if classes.shape != evidence.targets.shape:
             raise ValueError("predictions and targets differ in shape")
-        whole = classes.ndim == 1 and np.issubdtype(classes.dtype, np.integer) and np.can_cast(classes.dtype, np.int64)
-        if not whole or classes.min(initial=0) < 0:
+        if classes.ndim != 1 or not are_classes(classes):
             raise ValueError(f"{name}: not a list of classes")
     for name, values in [*evidence.curves.items(), *evidence.first.items(), *evidence.quantities.items()]:
         real = np.issubdtype(values.dtype, np.number) and np.isrealobj(values)

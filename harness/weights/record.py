@@ -21,8 +21,8 @@ import numpy as np
 from harness.base import config
 from harness.base.errors import UserError
 from harness.base.files import read_json, stamped, unstamped, write_json
-from harness.metrics.shots import GROUPS
-from harness.records.arrays import Classes, read_arrays, write_arrays
+from harness.records.arrays import Classes, are_classes, read_arrays, write_arrays
+from harness.records.check import group_faults, score_faults
 from harness.records.evidence import evidence_path
 from harness.records.history import class_dtype
 from harness.records.schema import Scores
@@ -63,8 +63,6 @@ class WeightsRecord:
     def __post_init__(self) -> None:
         if self.schema != SCHEMA:
             raise ValueError(f"schema must be {SCHEMA}, found {self.schema}")
-        if set(self.groups) != set(GROUPS):
-            raise ValueError(f"groups must be {', '.join(GROUPS)}, found {', '.join(self.groups)}")
         if not self.results:
             raise ValueError("results must hold the scores of the weights as published")
         for result in self.results:
@@ -103,13 +101,15 @@ def read_weights_record(path: Path) -> WeightsRecord:
     """A record from its file, held against its evidence.
 
     Raises:
-        UserError: damaged, of another schema, or its predictions do not give its scores.
+        UserError: damaged, of another schema, or scores or groups that do not follow from predictions and class counts.
     """
     value = read_json(path, "record of published weights")
     content = unstamped(value, path)
     record = config.build(WeightsRecord, content, str(path))
     if record.name != path.stem:
         raise UserError(f"{path}: this is the record of {record.name!r}; it lies under another name")
+    for fault in group_faults(record.groups, record.class_counts, record.shot_policy):
+        raise UserError(f"{path}: {fault}")
     _check_evidence(evidence_path(path), record)
     return record
 
@@ -121,6 +121,9 @@ def _check_evidence(path: Path, record: WeightsRecord) -> None:
             raise ValueError(f"of weights {found}")
         if targets.shape != (record.test_images,) or predictions.shape != (len(record.results), record.test_images):
             raise ValueError(f"predictions {predictions.shape} of {record.test_images} images")
+        counts, policy = record.class_counts, record.shot_policy
+        if not all(are_classes(values) and values.max(initial=0) < len(counts) for values in (targets, predictions)):
+            raise ValueError(f"it holds other things than its {len(counts)} classes")
         for result, predicted in zip(record.results, predictions, strict=True):
-            if abs(float((predicted == targets).mean()) - result.scores.all) > 1e-6:
-                raise ValueError(f"its predictions do not give the accuracy of {result.method}")
+            for fault in score_faults(result.method, result.scores, predicted, targets, counts, policy):
+                raise ValueError(fault)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import pickle
@@ -21,7 +22,7 @@ from torch import Tensor, nn
 from harness import cli
 from harness.api import Classifier
 from harness.base.errors import UserError
-from harness.base.files import sha256_bytes, sha256_file
+from harness.base.files import sha256_bytes, sha256_file, stamped, write_json
 from harness.engine.backbones import create_backbone
 from harness.engine.pretrained import match, read_tensors
 from harness.reading.identity import identities_by_class
@@ -31,7 +32,7 @@ from harness.spec.recipes import resolve
 from harness.splits import store
 from harness.weights import catalogue as module
 from harness.weights.catalogue import Weights, catalogue
-from harness.weights.record import read_weights_record
+from harness.weights.record import WeightsRecord, read_weights_record
 
 SHAPE, CLASSES, BACKBONE = (8, 8, 3), 4, "resnet8_cifar"
 Tensors = dict[str, Tensor]
@@ -413,7 +414,10 @@ def test_a_changed_record_or_evidence_is_refused(ltbench: Any, tmp_path: Path) -
     for change, message in (
         ({"file_sha256": np.array("x")}, "of weights x"),
         ({"predictions": 1 - np.eye(CLASSES, dtype=np.uint8)}, "predictions .* of 40 images"),
-        ({"predictions": (arrays["predictions"] + 1) % CLASSES}, "do not give the accuracy of ce"),
+        ({"predictions": (arrays["predictions"] + 1) % CLASSES}, "all at ce is .*, its predictions give "),
+        ({"predictions": arrays["predictions"].astype(np.int64) - 1}, "other things than its 4 classes"),
+        ({"predictions": arrays["predictions"].astype(float)}, "other things than its 4 classes"),
+        ({"targets": arrays["targets"] + CLASSES}, "other things than its 4 classes"),
     ):
         np.savez_compressed(evidence, **(arrays | change))
         with pytest.raises(UserError, match=f"damaged evidence .*{message}"):
@@ -421,3 +425,30 @@ def test_a_changed_record_or_evidence_is_refused(ltbench: Any, tmp_path: Path) -
     evidence.unlink()
     with pytest.raises(UserError, match="damaged evidence"):
         read_weights_record(path)
+
+
+def test_every_score_of_a_record_follows_from_its_predictions(ltbench: Any, tmp_path: Path) -> None:
+    """Whatever is changed, also where the hash is made anew."""
+    ltbench("score", "--file", saved(tmp_path / "a.th", as_module(network())), *OPTIONS, "--imbalance-factor", "10")
+    (path,) = Path("results/weights").glob("*.json")
+    record = read_weights_record(path)
+    of = record.results[1].method
+
+    def changed(**scores: Any) -> WeightsRecord:
+        results = [*record.results]
+        results[1] = dataclasses.replace(results[1], scores=dataclasses.replace(results[1].scores, **scores))
+        return dataclasses.replace(record, results=results)
+
+    forged = {f"{name} at {of} is 0.99, ": changed(**{name: 0.99}) for name in ("all", "macro", "medium", "macro_f1")}
+    forged |= {
+        f"per_class at {of} is ": changed(per_class=[0.99] * CLASSES),
+        f"few at {of} is None, ": changed(few=None),
+        r"groups \{.*\} are not those of its class_counts": dataclasses.replace(record, groups={"few": CLASSES}),
+        "shot policy 'mine' is unknown": dataclasses.replace(record, shot_policy="mine"),
+        "groups .* are not those of its class_counts under": dataclasses.replace(record, class_counts=[400] * CLASSES),
+    }
+    for message, one in forged.items():
+        write_json(path, stamped(dataclasses.asdict(one)))
+        with pytest.raises(UserError, match=message) as refused:
+            read_weights_record(path)
+        assert str(path.with_suffix("")) in str(refused.value)

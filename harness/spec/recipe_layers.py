@@ -96,8 +96,16 @@ def _check_dataset_names(own: dict[str, Any], shared: dict[str, Any], where: str
         raise UserError(f"{where}.{name}: expected the name of a data set; write {hint}")
     known = {*available_datasets(), *shared}
     for name in set(own) - known - {"*"}:  # a data set may be registered later; a typo never is
-        if difflib.get_close_matches(str(name), known, n=1, cutoff=0.85):
+        if _is_meant(str(name), known):
             raise unknown("data set", str(name), known, where=where)
+
+
+def _is_meant(name: str, known: set[str]) -> bool:
+    """Whether a known data set is meant: written in another way (`iNaturalist2018`), cut short, or mistyped."""
+    text, *plain = (re.sub(r"[\W_]", "", one.lower()) for one in (name, *known))
+    longer = (re.sub(r"(\d+)$", r"[a-z]*\1", one) for one in plain)
+    written = any(one.startswith(text) for one in plain) or any(re.fullmatch(one, text) for one in longer)
+    return written or bool(difflib.get_close_matches(text, plain, n=1, cutoff=0.85))
 
 
 def shared_layers(entry: Entry, dataset: str, first_stage: str) -> Layers:

@@ -151,6 +151,34 @@ def test_method_file_and_key_are_named(plugins: Path, text: str, message: str) -
     assert message in refused("broken@common")
 
 
+@pytest.mark.parametrize("track", ["common", "paper"])
+@pytest.mark.parametrize(
+    ("key", "near"),
+    [
+        ("imagenet", "imagenet-lt"), ("places", "places-lt"), ("CIFAR100", "cifar100"), ("cifar", "cifar10"),
+        ("mnist", "mnist5k"), ("inaturalist2018", "inat2018"), ("iNaturalist-2018", "inat2018"), ("inat", "inat2018"),
+        ("ImageNet_LT", "imagenet-lt"), ("imagnet-lt", "imagenet-lt"), ("tinyimagenet", "tiny-imagenet"),
+    ],
+)  # fmt: skip
+def test_a_known_data_set_written_otherwise_is_refused(plugins: Path, track: str, key: str, near: str) -> None:
+    text = {"title": "t", "tracks": {"common": {}, "paper": {"toy": COMMON}}}
+    text["tracks"][track][key] = {"lr": 1.0}  # type: ignore[index]
+    toys.write_plugin(plugins, "written", toys.plugin_code("written"), yaml.safe_dump(text))
+    message = refused(f"written@{track}")
+    assert f"recipes.yaml: tracks.{track}: no data set is named '{key}' (closest: " in message
+    assert near in message
+
+
+@pytest.mark.parametrize(
+    "key",
+    ["svhn", "imagenet100", "imagenet21k", "places365", "cifar10-noisy", "stl10", "herbarium-lt", "birds-lt", "emnist"],
+)
+def test_a_data_set_that_somebody_may_bring_is_no_mistake(plugins: Path, key: str) -> None:
+    text = yaml.safe_dump({"title": "t", "tracks": {"common": {key: {"lr": 1.0}}}})
+    toys.write_plugin(plugins, "brought", toys.plugin_code("brought"), text)
+    assert resolved("brought@common").recipe.train.lr == 0.1
+
+
 def test_a_method_without_recipes_file(plugins: Path) -> None:
     (toys.write_plugin(plugins, "bare") / "recipes.yaml").unlink()
     assert "recipes.yaml" in refused("bare@common")

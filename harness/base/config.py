@@ -8,12 +8,13 @@ import functools
 import re
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 from harness.base.errors import UserError
 
 T = TypeVar("T")
+Within = Callable[[type, Mapping[str, Any], str], Any]  # `build` or `check`: what becomes of a dataclass within
 LONGEST = 200  # characters of a value in a message
 
 
@@ -26,7 +27,7 @@ def build(cls: type[T], values: Mapping[str, Any], where: str) -> T:
     Raises:
         UserError: unknown key (with the nearest known one), missing key, wrong type, value out of its domain.
     """
-    arguments = check(cls, values, where)
+    arguments = _values(cls, values, where, build)
     for field in dataclasses.fields(cls):  # type: ignore[arg-type]
         required = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
         if required and field.name not in arguments:
@@ -38,11 +39,17 @@ def build(cls: type[T], values: Mapping[str, Any], where: str) -> T:
 
 
 def check(cls: type, values: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """The values, converted to the field types of `cls`; keys may be missing (one layer of several).
+    """The values of one layer of several, converted to the field types of `cls`.
+
+    Keys may be missing, also of a dataclass within, and whether values go together only all layers can tell.
 
     Raises:
         UserError: unknown key, or wrong type.
     """
+    return _values(cls, values, where, check)
+
+
+def _values(cls: type, values: Mapping[str, Any], where: str, within: Within) -> dict[str, Any]:
     if not isinstance(values, Mapping):
         raise UserError(f"{where}: expected keys and values, found {_text(values)}")
     hints = _hints(cls)
@@ -52,7 +59,7 @@ def check(cls: type, values: Mapping[str, Any], where: str) -> dict[str, Any]:
             near = difflib.get_close_matches(str(key), names, n=1)
             hint = f"closest is '{near[0]}'; " if near else ""
             raise UserError(f"{where}: unknown key {_text(key)} ({hint}known: {', '.join(names) or 'none'})")
-    return {key: _convert(hints[key], value, _at(where, key)) for key, value in values.items()}
+    return {key: _convert(hints[key], value, _at(where, key), within) for key, value in values.items()}
 
 
 @functools.cache
@@ -102,19 +109,19 @@ def merge(base: Mapping[str, Any], *updates: Mapping[str, Any]) -> dict[str, Any
     return result
 
 
-def _convert(hint: Any, value: Any, where: str) -> Any:
+def _convert(hint: Any, value: Any, where: str, within: Within) -> Any:
     origin = typing.get_origin(hint)
     if origin in (typing.Union, types.UnionType):
-        return _convert_union(hint, value, where)
+        return _convert_union(hint, value, where, within)
     if origin is typing.Literal:
         return _convert_literal(hint, value, where)
     if dataclasses.is_dataclass(hint) and isinstance(value, Mapping):
-        return build(typing.cast(type, hint), value, where)
+        return within(typing.cast(type, hint), value, where)
     if origin is dict and isinstance(value, Mapping):
-        return _convert_dict(hint, value, where)
+        return _convert_dict(hint, value, where, within)
     if origin in (tuple, list) and isinstance(value, (list, tuple)):
         item = typing.get_args(hint)[0]
-        return origin(_convert(item, element, f"{where}[{i}]") for i, element in enumerate(value))
+        return origin(_convert(item, element, f"{where}[{i}]", within) for i, element in enumerate(value))
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         try:
             return float(value)
@@ -125,25 +132,25 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
     raise UserError(f"{where}: expected {_type_name(hint)}, found {_text(value)}")
 
 
-def _convert_union(hint: Any, value: Any, where: str) -> Any:
+def _convert_union(hint: Any, value: Any, where: str, within: Within) -> Any:
     members = typing.get_args(hint)
     if value is None and type(None) in members:
         return None
     for member in members:
         try:
-            return _convert(member, value, where)
+            return _convert(member, value, where, within)
         except UserError:
             if dataclasses.is_dataclass(member) and isinstance(value, Mapping):
                 raise  # its own message names the key
     raise UserError(f"{where}: expected {_type_name(hint)}, found {_text(value)}")
 
 
-def _convert_dict(hint: Any, value: Mapping[Any, Any], where: str) -> dict[Any, Any]:
+def _convert_dict(hint: Any, value: Mapping[Any, Any], where: str, within: Within) -> dict[Any, Any]:
     key_type, item = typing.get_args(hint)
     for key in value:
         if type(key) is not key_type:
             raise UserError(f"{where}: expected {_type_name(key_type)} as keys, found {_text(key)}")
-    return {key: _convert(item, element, _at(where, _name(key))) for key, element in value.items()}
+    return {key: _convert(item, element, _at(where, _name(key)), within) for key, element in value.items()}
 
 
 def _convert_literal(hint: Any, value: Any, where: str) -> Any:

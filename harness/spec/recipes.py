@@ -199,17 +199,27 @@ def _check_smoothing(recipe: Recipe, method: type[Method], first_stage: type[Met
 
 
 def _shortened_warmup(own: Layers, given: Layers, shared: Layers) -> Layers:
-    """A warm-up that is longer than the epochs that somebody asks for becomes shorter, in proportion, and says so."""
-    before, asked = merged(with_bases([*shared, *own])), merged(given)
+    """A warm-up that is longer than the length that somebody asks for becomes shorter, in proportion, and says so."""
+    before, asked, found = merged(with_bases([*shared, *own])), merged(given), Layers()
     for section in ("", "finetune"):
-        old = config.merge(before, before.get("finetune", {})) if section else before
-        new = asked.get(section, {}) if section else asked
-        epochs, warmup = new.get("epochs"), old.get("warmup_epochs", 0)
-        if type(epochs) is int and "warmup_epochs" not in new and 0 < epochs < warmup and old.get("epochs"):
-            shorter = {"warmup_epochs": warmup * epochs // old["epochs"]}
-            _say_once(f"note: warm-up of {warmup} epochs becomes {shorter['warmup_epochs']}, as the run is shorter")
-            return [("shortened warm-up", {section: shorter} if section else shorter)]
-    return []
+        old, new = _stage(before, section), _stage(merged([("", before), *given, *found]), section)
+        typed = asked.get(section) if section else asked
+        for unit in ("epochs", "iterations"):
+            key = f"warmup_{unit}"
+            was, length, warmup = old.get(unit), new.get(unit), new.get(key)
+            if not (isinstance(was, int) and isinstance(length, int) and isinstance(warmup, int)):
+                continue  # not there, or a mistake that is named later
+            if 0 < length < min(was, warmup) and not (isinstance(typed, Mapping) and key in typed):
+                shorter = {key: warmup * length // was}
+                _say_once(f"note: warm-up of {warmup} {unit} becomes {shorter[key]}, as the run is shorter")
+                found.append(("shortened warm-up", {section: shorter} if section else shorter))
+    return found
+
+
+def _stage(values: Mapping[str, Any], section: str) -> dict[str, Any]:
+    """The keys of a stage, of which nothing is checked yet."""
+    own = values.get(section)
+    return config.merge(values, own) if isinstance(own, Mapping) else dict(values)
 
 
 @functools.cache

@@ -40,6 +40,14 @@ class Outer:
     either: int | str = 0
 
 
+@dataclass(frozen=True)
+class Nested:
+    inner: Inner = field(default_factory=Inner)
+    maybe: Inner | None = None
+    needy: Outer | str = ""
+    all: list[Outer] = field(default_factory=list)
+
+
 def refused(values: Any, cls: type = Outer) -> str:
     with pytest.raises(UserError) as caught:
         config.build(cls, values, "file.yaml: top")
@@ -123,6 +131,28 @@ def test_a_layer_may_leave_keys_out() -> None:
     assert config.check(Outer, {"count": 1}, "w") == {"count": 1}
     with pytest.raises(UserError, match=r"w\.count: expected int"):
         config.check(Outer, {"count": "1"}, "w")
+
+
+def test_a_layer_is_not_checked_as_if_it_were_complete() -> None:
+    """What a dataclass within needs may stand in another layer; keys and types are checked at every depth."""
+    for values in (
+        {"inner": {"size": -1}},
+        {"maybe": {"ratio": 2.0}},
+        {"needy": {"count": 1}},
+        {"all": [{"count": 1}]},
+    ):
+        assert config.check(Nested, values, "w") == values
+    mistakes: dict[str, Any] = {
+        r"w\.needy: unknown key 'cuont' \(closest is 'count'": {"needy": {"cuont": 1}},
+        r"w\.needy\.count: expected int, found '1'": {"needy": {"count": "1"}},
+        r"w\.maybe\.ratio: expected float, found 'x'": {"maybe": {"ratio": "x"}},
+        r"w\.all\[0\]\.count: expected int, found '1'": {"all": [{"count": "1"}]},
+    }
+    for message, mistake in mistakes.items():
+        with pytest.raises(UserError, match=message):
+            config.check(Nested, mistake, "w")
+    with pytest.raises(UserError, match=r"w\.needy: key 'name' is missing"):
+        config.build(Nested, {"needy": {"count": 1}}, "w")
 
 
 def test_merge_is_deep_and_leaves_its_arguments_alone() -> None:

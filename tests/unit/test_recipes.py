@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from harness.base.errors import UserError
 from harness.spec import recipe_layers
 from harness.spec.entries import parse_entry
 from harness.spec.recipe_layers import parse_override
-from harness.spec.recipes import Cell, resolve
+from harness.spec.recipes import Cell, Recipe, resolve
 from harness.spec.stage_recipe import Augment, StageRecipe
 from tests.unit import toys
 
@@ -249,6 +249,93 @@ def test_overrides_are_checked(item: str, message: str) -> None:
     found = refused("tvmf@common", [item])
     assert message in found
     assert f"--set {item}" in found
+
+
+@pytest.mark.parametrize(
+    ("item", "found"),
+    [
+        ("augment.hue=0.1", lambda recipe: recipe.train.augment.hue == 0.1),
+        ("schedule.milestones=0.7,0.85", lambda recipe: recipe.train.schedule.milestones == (0.7, 0.85)),
+        ("schedule.warmup_from=0.1", lambda recipe: recipe.train.schedule.warmup_from == 0.1),
+        ("strong_augment.hue=0.05", lambda recipe: recipe.train.strong_augment.hue == 0.05),
+    ],
+)
+@pytest.mark.parametrize("place", ["command line", "variant"])
+def test_a_layer_may_change_one_key_of_what_another_one_gives(
+    plugins: Path, place: str, item: str, found: Callable[[Recipe], bool]
+) -> None:
+    full = {
+        "augment": {"color_jitter": 0.4, "crop_padding": 2}, "strong_augment": {"color_jitter": 0.4, "crop_padding": 2},
+        "schedule": {"milestones": [0.5, 0.6], "factors": [0.1, 0.01]},
+    }  # fmt: skip
+    text: dict[str, Any] = {"title": "t", "tracks": {"common": {"*": full}}}
+    text["variants"] = {"other": parse_override(item)}
+    toys.write_plugin(plugins, "layered", None, yaml.safe_dump(text))
+    if place == "variant":
+        assert found(resolved("layered-other@common").recipe)
+    else:
+        assert found(resolved("layered@common", [item]).recipe)
+
+
+@pytest.mark.parametrize(
+    ("item", "message"),
+    [
+        ("augment.hue=0.1", "augment.hue does nothing without augment.color_jitter"),
+        ("augment.crop_padding=-1", "augment.crop_padding must be a number of at least 0, found -1"),
+        ("schedule.milestones=0.7,0.85", "schedule: key 'factors' is missing"),
+        ("schedule.warmup_from=0.1", "schedule: key 'milestones' is missing"),
+    ],
+)
+@pytest.mark.parametrize("place", ["command line", "variant"])
+def test_what_no_layer_completes_names_the_files_and_the_key(
+    plugins: Path, place: str, item: str, message: str
+) -> None:
+    text = {"title": "t", "tracks": {"common": {}}, "variants": {"other": parse_override(item)}}
+    toys.write_plugin(plugins, "layered", None, yaml.safe_dump(text))
+    found = refused("layered-other@common") if place == "variant" else refused("layered@common", [item])
+    assert message in found
+    assert (f"--set {item}" if place == "command line" else "methods/layered/recipes.yaml") in found
+
+
+@pytest.mark.parametrize("unit", ["epochs", "iterations"])
+@pytest.mark.parametrize(
+    ("typed", "warmups"),
+    [
+        (["{}=20"], (8, 5)),
+        (["{}=4"], (1, 5)),
+        (["finetune.{}=4"], (8, 2)),
+        (["{}=4", "finetune.{}=2"], (1, 1)),
+        (["{}=4", "finetune.{}=2", "warmup_{}=3", "finetune.warmup_{}=2"], (3, 2)),
+    ],
+)
+def test_each_stages_warmup_is_shortened(
+    plugins: Path, common_file: Path, unit: str, typed: list[str], warmups: tuple[int, int]
+) -> None:
+    lengths = {"epochs": 0, unit: 32, f"warmup_{unit}": 8}
+    common = {**COMMON, "warmup_epochs": 0, **lengths, "finetune": {unit: 10, f"warmup_{unit}": 5}}
+    common_file.write_text(yaml.safe_dump({"common": {"toy": common}}))
+    toys.write_plugin(plugins, "two", toys.plugin_code("two", **TWO_STAGES))
+    recipe = resolved("two@common", [item.format(unit) for item in typed]).recipe
+    assert recipe.finetune is not None
+    key = f"warmup_{unit}"
+    assert (getattr(recipe.train, key), getattr(recipe.finetune, key)) == warmups
+
+
+def test_a_second_stage_that_takes_over_the_first_ones_length_has_its_warmup_shortened(
+    plugins: Path, common_file: Path
+) -> None:
+    common = {**COMMON, "epochs": 40, "warmup_epochs": 4, "finetune": {"warmup_epochs": 20}}
+    common_file.write_text(yaml.safe_dump({"common": {"toy": common}}))
+    toys.write_plugin(plugins, "two", toys.plugin_code("two", **TWO_STAGES))
+    recipe = resolved("two@common", ["epochs=10"]).recipe
+    assert recipe.finetune is not None
+    assert (recipe.train.warmup_epochs, recipe.finetune.warmup_epochs) == (4, 5)
+
+
+@pytest.mark.parametrize("item", ["finetune=3", "finetune.epochs=x", "warmup_epochs=x", "epochs=x", "finetune=[1]"])
+def test_a_mistake_in_a_length_is_named_and_not_stumbled_over(plugins: Path, item: str) -> None:
+    toys.write_plugin(plugins, "two", toys.plugin_code("two", **TWO_STAGES))
+    assert f"--set {item}" in refused("two@common", [item])
 
 
 # ---- entries -------------------------------------------------------------------------------------------------------

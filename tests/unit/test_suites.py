@@ -11,6 +11,7 @@ from harness.spec import suites
 from harness.spec.recipe_layers import read_method_file
 from harness.spec.registry import available_methods, get_plugin
 from harness.spec.suites import Suite, entries_for, read_suites
+from harness.splits.split_names import parse_split_name
 
 
 def test_without_leaves_methods_out_of_the_star_alone() -> None:
@@ -47,3 +48,11 @@ def test_what_would_be_run_twice_or_not_at_all_is_refused_with_its_file_and_key(
     monkeypatch.setattr(suites, "SUITES_FILE", tmp_path / "suites.yaml")
     with pytest.raises(UserError, match=rf"suites\.yaml: one: {match}"):
         suites.get_suite("one")
+
+
+def test_what_needs_weights_of_others_is_in_no_suite_but_by_its_own_name() -> None:
+    for name, suite in read_suites().items():
+        named = {text.partition("@")[0].partition("-")[0] for group in suite.groups for text in group}
+        for split in suite.splits:
+            found = {entry.method for entry in entries_for(suite, parse_split_name(split).dataset)}
+            assert "lift" not in found - named, name

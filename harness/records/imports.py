@@ -61,6 +61,9 @@ def import_campaign(folder: Path, splits: Path, root: Path = IMPORTED) -> Import
 
 def _check(record: Record, path: Path, their_splits: Path, our_splits: Path) -> Entry:
     entry = parse_entry(record.entry, where=str(path))
+    if entry != Entry(record.method, record.variant, record.track):
+        called = f"method '{record.method}', variant '{record.variant}'"
+        raise UserError(f"{path}: {called}: entry {record.entry} is method '{entry.method}', variant '{entry.variant}'")
     if str(parse_split_name(record.split, where=str(path))) != record.split or record.seed < 0:
         raise UserError(f"{path}: '{record.split}', seed {record.seed}, is no name that a file could have here")
     cell = resolve(entry, record.dataset)
@@ -99,7 +102,8 @@ def _take(record: Record, path: Path, target: Path, found: Imported) -> None:
         return
     target.parent.mkdir(parents=True, exist_ok=True)
     for beside in (costs_path, evidence_path):
+        beside(target).unlink(missing_ok=True)  # of a run that failed
         if beside(path).is_file():
             shutil.copyfile(beside(path), beside(target))
-    write_record(target, record)  # anew, as one of an earlier version carries no hash over its content
+    write_record(target, record)  # last: it says that the others are there
     found.taken.append(target)

@@ -24,7 +24,7 @@ from harness.records.collect import collect
 from harness.records.evaluate import score_epoch, split_facts
 from harness.records.evidence import evidence_path
 from harness.records.runs import run_info
-from harness.records.schema import read_record
+from harness.records.schema import costs_path, read_record
 from harness.spec.entries import parse_entry
 from harness.spec.provenance import code_version
 from harness.spec.recipes import resolve
@@ -308,6 +308,47 @@ def test_a_record_without_evidence_is_not_imported_and_shown_as_unchecked(
     assert collect(campaign / "records").unchecked == [
         (seed_file(0, campaign), "its evidence is missing, so no score could be computed anew")
     ]
+
+
+def test_a_record_under_another_name_of_its_entry_is_not_imported(
+    campaign: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`balanced-softmax` is read as `balanced_softmax`; the record would keep its own name in every table."""
+    shutil.rmtree(campaign / "records" / CELL)
+    shutil.copytree(ROOT / "results/records" / CELL / "balanced_softmax", campaign / "records" / CELL / "other")
+    path = campaign / "records" / CELL / "other/seed0.json"
+    code = read_record(path).code_version
+    monkeypatch.setattr(imports, "versions_of", lambda *_: [code])
+    value = read_json(path, "record")
+    del value["sha256"]
+    write_json(path, stamped(value | {"method": "balanced", "variant": "softmax"}))
+    found = imported(campaign)
+    (line,) = found.refused
+    called, read = ("method 'balanced', variant 'softmax'", "method 'balanced_softmax', variant ''")
+    assert line == f"{path}: {called}: entry balanced-softmax@common is {read}"
+    assert len(found.taken) == 2
+
+
+def test_a_run_that_went_well_after_all_keeps_nothing_of_the_one_that_failed(campaign: Path) -> None:
+    path = seed_file(0, campaign)
+    good, sound = path.read_bytes(), evidence_path(path).read_bytes()
+    value = read_json(path, "record")
+    del value["sha256"]
+    failure = {"reason": "NaN loss", "epoch": 1, "step": 1}
+    failed = {"status": "failed", "failure": failure, "results": {}, "evaluated_epochs": ""}
+    write_json(path, stamped(value | failed))
+    evidence_path(path).unlink()
+    write_json(costs_path(path), stamped({"schema": 1, "stages": {}}))
+    target = Path("results/imported/campaign") / CELL / "ce/seed0.json"
+    assert target in imported(campaign).taken
+    assert costs_path(target).is_file()
+    path.write_bytes(good)
+    evidence_path(path).write_bytes(sound)
+    costs_path(path).unlink()
+    assert imported(campaign).taken == [target]
+    assert read_record(target).status == "ok"
+    assert evidence_path(target).is_file()
+    assert not costs_path(target).exists(), "the failed run's"
 
 
 def test_an_edited_record_without_its_hash_is_refused(campaign: Path, figures: dict[str, str]) -> None:

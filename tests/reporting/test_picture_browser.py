@@ -148,7 +148,7 @@ def test_the_cursor_follows_the_mouse_and_the_keys(visit: Pictures) -> None:
     assert visit.press("confusion", "Home", "ArrowDown", "ArrowRight").startswith(
         "class 1 (227 training images): 90 % right"
     )
-    assert visit.press("learning", "End", "ArrowLeft") == "ce, epoch 2: 50 %"
+    assert visit.press("learning", "End", "ArrowLeft") == "ce, epoch 2: 50.0 %"
 
 
 def test_a_point_is_drawn_as_a_line_and_no_longer(visit: Pictures) -> None:

@@ -19,7 +19,7 @@ import torch
 
 from harness.api import Method, Stage
 from harness.base.errors import RunFailed, UserError
-from harness.base.files import read_json, stamped, unstamped, write_json
+from harness.base.files import atomic_path, read_json, stamped, unstamped, write_json
 from harness.base.progress import Reporter
 from harness.engine.checkpoint import load_weights
 from harness.engine.compiling import COMPILE
@@ -126,6 +126,8 @@ def _run_cell(
         return place.ranks.told([])
     for info in infos:  # published together: an interrupted cell loses its `out`, never its finished seeds
         _publish(_scratch(place, info), out, info.seed)
+    for info in infos:
+        shutil.rmtree(_scratch(place, info), ignore_errors=True)
     return place.ranks.told([read_run_info(stage_files(out, info.seed)["run.json"]) for info in infos])
 
 
@@ -311,12 +313,11 @@ def _write_costs(folder: Path, run: StageRun, info: RunInfo, place: Workplace) -
 
 
 def _publish(folder: Path, out: Path, seed: int) -> None:
-    """Moves a finished run from scratch to its place. Called again after a kill, it goes on where it stopped."""
+    """Copies what a run that is over left in scratch to its place."""
     if not folder.is_dir():
         return
     for name, target in reversed(stage_files(out, seed).items()):
         target.parent.mkdir(parents=True, exist_ok=True)
         if (folder / name).is_file():
-            shutil.copyfile(folder / name, target.with_name(f".{target.name}.tmp"))
-            target.with_name(f".{target.name}.tmp").replace(target)
-    shutil.rmtree(folder)
+            with atomic_path(target) as temporary:
+                shutil.copyfile(folder / name, temporary)

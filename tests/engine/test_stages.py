@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -120,6 +121,31 @@ def test_an_interrupted_cell_keeps_its_finished_seeds(place: stages.Workplace, m
     assert {path.name for path in Path("runs/predictions").iterdir()} == {
         "seed0.json", "seed0.npz", "seed1.json", "seed1.npz",
     }  # fmt: skip
+
+
+@pytest.mark.parametrize("copies", [1, 5])
+def test_a_cell_interrupted_while_it_publishes_keeps_its_finished_seeds(
+    copies: int, place: stages.Workplace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the middle of its first or its second seed; the pipeline then deletes what is there."""
+    left, copy = iter(range(copies)), shutil.copyfile
+
+    def interrupted_in_time(*paths: Path) -> None:
+        if next(left, None) is None:
+            raise KeyboardInterrupt
+        copy(*paths)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "copyfile", interrupted_in_time)
+        with pytest.raises(KeyboardInterrupt):
+            stages.train(cell("plain@common"), SPLIT, [0, 1], Path("runs"), place)
+    assert not list(Path("runs").rglob(".*")), "nothing half written"
+    shutil.rmtree("runs")
+    monkeypatch.setattr(loop.StageRun, "run", lambda *_: pytest.fail("trained again"))
+    outcomes = stages.train(cell("plain@common"), SPLIT, [0, 1], Path("runs"), place)
+    assert [outcome.status for outcome in outcomes] == ["ok", "ok"]
+    assert len(list(Path("runs").rglob("seed*"))) == 8
+    assert not list(place.scratch.glob("*/run.json"))
 
 
 def test_second_stage_refuses_another_first_stage(place: stages.Workplace) -> None:

@@ -127,7 +127,7 @@ def _run_cell(
     for info in infos:  # published together: an interrupted cell loses its `out`, never its finished seeds
         _publish(_scratch(place, info), out, info.seed)
     for info in infos:
-        shutil.rmtree(_scratch(place, info), ignore_errors=True)
+        _clear(_scratch(place, info))
     return place.ranks.told([read_run_info(stage_files(out, info.seed)["run.json"]) for info in infos])
 
 
@@ -226,6 +226,8 @@ def _run_one(
             raise
         place.reporter.note(f"{info.title}: {failure.status}: {failure}")
         info = info.failed(failure.reason, failure.epoch, failure.step, failure.status)
+        if place.ranks.first:
+            (folder / "resume.pt").unlink(missing_ok=True)  # it would end the same way
     except UserError:
         raise
     except Exception as error:  # foreign code: a plugin's bug or a lack of memory fails this run, not the others
@@ -321,3 +323,12 @@ def _publish(folder: Path, out: Path, seed: int) -> None:
         if (folder / name).is_file():
             with atomic_path(target) as temporary:
                 shutil.copyfile(folder / name, temporary)
+
+
+def _clear(folder: Path) -> None:
+    """Removes a run's scratch folder, but not the state that it can go on from: if it was killed, or had no memory."""
+    over = folder / "run.json"
+    goes_on = (folder / "resume.pt").is_file() and over.is_file() and read_run_info(over).status != "ok"
+    over.unlink(missing_ok=True)  # first: what is left without it is never taken for the end of a run
+    if not goes_on:
+        shutil.rmtree(folder, ignore_errors=True)

@@ -8,6 +8,7 @@ import json
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from harness.base.progress import Reporter
 from harness.engine import loop
 from harness.engine.ranks import Ranks
 from harness.engine.shared_features import FOLDER
+from harness.engine.side_by_side import Task
 from harness.reading.dataset import Images
 from harness.records.evaluate import evaluate
 from harness.records.evidence import read_evidence
@@ -121,6 +123,64 @@ def test_an_interrupted_cell_keeps_its_finished_seeds(place: stages.Workplace, m
     assert {path.name for path in Path("runs/predictions").iterdir()} == {
         "seed0.json", "seed0.npz", "seed1.json", "seed1.npz",
     }  # fmt: skip
+
+
+def out_of_memory() -> None:
+    raise MemoryError("no memory for a batch")
+
+
+def not_a_number() -> None:
+    raise RunFailed("loss is nan", agreed=True)
+
+
+@pytest.mark.parametrize(
+    ("killed", "end", "kept"),
+    [(False, out_of_memory, True), (False, not_a_number, False), (True, out_of_memory, True)],
+)
+def test_a_run_that_did_not_fail_by_its_own_numbers_goes_on_where_it_was(
+    killed: bool,
+    end: Callable[[], None],
+    kept: bool,
+    place: stages.Workplace,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """An exception, or a death that only the parent sees; what NaN ended would end there again."""
+    monkeypatch.setenv("LTBENCH_CHECKPOINT_SECONDS", "0")
+    plain, alone = cell("plain@common"), dataclasses.replace(place, side_by_side=killed)
+    stages.train(plain, SPLIT, [0], Path("whole"), place)
+    train_epoch = loop.StageRun.train_epoch
+
+    def until_epoch_2(run: loop.StageRun, reporter: Reporter) -> None:
+        if run.epoch:
+            end()
+        train_epoch(run, reporter)
+
+    def all_die(tasks: Mapping[str, Task], _workers: int, reporter: Reporter) -> dict[str, str]:
+        for task in tasks.values():
+            with contextlib.suppress(KeyboardInterrupt):
+                task(reporter)
+        return dict.fromkeys(tasks, "its process was killed")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop.StageRun, "train_epoch", until_epoch_2)
+        if killed:
+            patch.setattr(stages, "workers_for", lambda _count: 2)
+            patch.setattr(stages, "run_side_by_side", all_die)
+            end = interrupted
+        (outcome,) = stages.train(plain, SPLIT, [0], Path("runs"), alone)
+    assert outcome.status == "failed"
+    assert bool(list(place.scratch.glob("*/resume.pt"))) == kept
+    (outcome,) = stages.train(plain, SPLIT, [0], Path("runs"), place)
+    assert outcome.status == "ok"
+    assert ("resumed at epoch 2" in capsys.readouterr().err) == kept
+    assert not list(place.scratch.glob("*/resume.pt"))
+    for name in ("checkpoint/seed0.safetensors", "predictions/seed0.npz", "predictions/seed0.json"):
+        assert Path("runs", name).read_bytes() == Path("whole", name).read_bytes()
+
+
+def interrupted() -> None:
+    raise KeyboardInterrupt
 
 
 @pytest.mark.parametrize("copies", [1, 5])

@@ -18,7 +18,7 @@ from pathlib import Path
 import torch
 
 from harness.api import Method, Stage
-from harness.base.errors import RunFailed, UserError
+from harness.base.errors import RunFailed, RunSkipped, UserError
 from harness.base.files import atomic_path, read_json, stamped, unstamped, write_json
 from harness.base.progress import Reporter
 from harness.engine.checkpoint import load_weights
@@ -246,15 +246,16 @@ def _run_one(
 
 def _told_weights(start: Path | None, info: RunInfo, ranks: Ranks) -> dict[str, torch.Tensor]:
     """The first stage's weights, or why there are none, as rank 0 finds them."""
-    weights, reason = {}, ""
+    weights: dict[str, torch.Tensor] = {}
+    failure: RunFailed | None = None
     if start and ranks.first:
         try:
             weights = _first_stage_weights(start, info)
         except RunFailed as error:
-            reason = error.reason
-    weights, reason = ranks.told((weights, reason))
-    if reason:
-        raise RunFailed(reason, agreed=True)
+            failure = error
+    weights, failure = ranks.told((weights, failure))
+    if failure:
+        raise failure
     return weights
 
 
@@ -275,7 +276,8 @@ def _first_stage_weights(folder: Path, info: RunInfo) -> dict[str, torch.Tensor]
     outcome = read_run_info(files["run.json"])
     _check_spread(outcome, info, files["run.json"])
     if outcome.run_key == info.stage1_key and outcome.status != "ok":
-        raise RunFailed(f"first stage {outcome.how_it_ended}")
+        kind = RunSkipped if outcome.status == "skipped" else RunFailed
+        raise kind(f"first stage {outcome.how_it_ended}", agreed=True)
     return load_weights(files["weights.safetensors"], info.stage1_key)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
+import pickle
 import shutil
 import subprocess
 import sys
@@ -16,7 +17,7 @@ import numpy as np
 import pytest
 import torch
 
-from harness.base.errors import RunFailed, UserError
+from harness.base.errors import RunFailed, RunSkipped, UserError
 from harness.base.files import stamped
 from harness.base.progress import Reporter
 from harness.engine import loop
@@ -291,13 +292,15 @@ def test_a_share_of_one_image_is_a_clear_error(place: stages.Workplace) -> None:
         stages.train(toy, SPLIT, [0], Path("first"), spread)
 
 
-def test_a_failed_first_stage_fails_the_second(place: stages.Workplace) -> None:
+@pytest.mark.parametrize("status", ["failed", "skipped"])
+def test_a_first_stage_that_failed_or_declined_ends_the_second_likewise(status: str, place: stages.Workplace) -> None:
     stages.train(cell("plain@common"), SPLIT, [0], Path("first"), place)
     info = Path("first/predictions/seed0.json")
-    rewrite_json(info, status="failed", failure={"reason": "loss is nan"})
+    rewrite_json(info, status=status, failure={"reason": "loss is nan"})
     (outcome,) = stages.finetune(cell("child@common"), SPLIT, [0], Path("first"), Path("second"), place)
     assert outcome.failure is not None
-    assert outcome.failure.reason == "first stage failed: loss is nan"
+    assert (outcome.status, outcome.failure.reason) == (status, f"first stage {status}: loss is nan")
+    assert pickle.loads(pickle.dumps(RunSkipped("no", agreed=True))).agreed, "other ranks are told"
 
 
 def test_a_method_that_no_longer_imports_becomes_a_failed_record(workspace: Path) -> None:

@@ -62,7 +62,6 @@ class TableRow:
     variant: str | None = None  # None: the default of a method, any of a card
     selection: str | None = None
     location: str = ""  # how the claim's starts
-    epochs: str | None = None
     note: str = ""  # a part of the claim's
     known: str | None = None  # why a difference is expected, instead of the table's
     measured_as: dict[str, str] = field(default_factory=dict)
@@ -82,7 +81,7 @@ class TableRow:
             variant_fits = claim.variant in (self.variant or "", self.variant_measured(claim))
         else:
             variant_fits = self.variant in (None, claim.variant)
-        return variant_fits and self.note in claim.note and _fits(self, claim, "selection", "epochs")
+        return variant_fits and self.note in claim.note and _fits(self, claim, "selection")
 
     def variant_measured(self, claim: Claim) -> str | None:
         """The variant that runs the recipe of a claim of this row; None: the claim's own."""

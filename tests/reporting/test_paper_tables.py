@@ -411,7 +411,7 @@ def test_two_claims_in_one_cell_are_refused() -> None:
 
 @pytest.mark.parametrize(
     "change",
-    [{"selection": "best_test"}, {"location": "Table 3"}, {"epochs": "200"}, {"variant": "x"}],
+    [{"selection": "best_test"}, {"location": "Table 3"}, {"variant": "x"}],
 )
 def test_a_row_tells_claims_apart(change: dict[str, Any]) -> None:
     claims = [CLAIM, replace(CLAIM, value=46.0, **change)]

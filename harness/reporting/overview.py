@@ -185,7 +185,8 @@ def _rare_classes(boards: Sequence[Board], everywhere: set[str], facts: _Facts) 
     leads = [(row, lead) for row in others if (lead := facts.effect(board, best, row, "few"))]
     if not leads:
         return None
-    untold = [row for row in others if row.key not in {one.key for one, _ in leads}]  # no two seeds in common
+    led = {row.key for row, _ in leads}
+    untold = [row for row in others if row.key not in led]  # no two seeds in common
     p = board.section.protocol
     text = (
         f"Rare classes: on {board.title} ({len(p.class_counts)} classes) {facts.name(best)} is best: "
@@ -197,11 +198,9 @@ def _rare_classes(boards: Sequence[Board], everywhere: set[str], facts: _Facts) 
         text += " (row Few of Compare)."
     else:
         second, lead = leads[0]
-        text += (
-            f"It leads {'each of the' if len(leads) > 1 else 'the'} other {len(leads)} that ran on this set, by the "
-        )
-        text += f"intervals of the paired differences in these classes (row Few of Compare): {facts.name(second)} by "
-        text += f"{_interval(lead)}."
+        each = "each of the" if len(leads) > 1 else "the"
+        text += f"It leads {each} other {len(leads)} that ran on this set, by the intervals of the paired differences "
+        text += f"in these classes (row Few of Compare): {facts.name(second)} by {_interval(lead)}."
     if untold:
         text += f" Too few seeds in common for an interval: {facts.names(untold)}."
     if elsewhere := len(everywhere - {row.first.method for row in board.section.rows}):

@@ -12,6 +12,7 @@ column of a published table (`harness/reporting/papers`).
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from itertools import combinations
@@ -151,7 +152,7 @@ def paper(filled: FilledTable, column: int) -> str:
     groups = [group for group in GROUPS if filled.table.columns[column].group == "all"]
     table: list[list[Cell]] = [["Method", "Paper", *CHOICES.values(), *map(str.capitalize, groups), "n", "Status"]]
     cells = [(line.row.label, found) for line in filled.rows if (found := line.cells[column])]
-    known = [[*filter(None, (found.reason.rstrip("."), *found.marks, found.weights))] for _, found in cells]
+    known = [[*filter(None, (found.reason, *found.marks, found.weights))] for _, found in cells]
     references, below = _numbered(known)
     for (label, found), reference in zip(cells, references, strict=True):
         table.append(
@@ -169,6 +170,7 @@ def paper(filled: FilledTable, column: int) -> str:
 
 def _numbered(known: Sequence[Sequence[str]]) -> tuple[list[str], str]:
     """What a reader must know of each line -> its ` (notes 1, 2)`, and the notes, each once."""
+    known = [[text.rstrip(".") for text in texts] for texts in known]
     notes = list(dict.fromkeys(text for texts in known for text in texts))
     references = []
     for texts in known:
@@ -179,15 +181,16 @@ def _numbered(known: Sequence[Sequence[str]]) -> tuple[list[str], str]:
 
 
 def _at(found: Comparison, rule: str, group: str) -> Value:
-    """Mean and 95 % interval over seeds; the mean alone with one seed."""
+    """Mean over seeds and its 95 % interval; of two seeds, whose interval says nothing, both values."""
     stat = found.best.row.stats[rule][group] if found.best else None
     if stat is None:
         return Value(tables.NONE)
     digits = tables.digits_beside(found.claim.value) if group == found.claim.group else DIGITS
-    reach, mean = interval_reach(stat), percent(stat.mean, digits)
-    low, high = max(stat.mean - reach, 0.0), min(stat.mean + reach, 1.0)
-    interval = f" ({percent(low, digits)} to {percent(high, digits)})" if reach else ""
-    return Value(f"{mean}{interval}", (rule, group) == (found.claim.rule, found.claim.group))
+    both = (stat.std or 0.0) / math.sqrt(2)  # how far each of two seeds is from their mean
+    reach, between = (interval_reach(stat), " to ") if stat.n >= ENOUGH else (both, ", ")
+    ends = (max(stat.mean - reach, 0.0), min(stat.mean + reach, 1.0))
+    spread = f" ({between.join(percent(end, digits) for end in ends)})" if reach else ""
+    return Value(f"{percent(stat.mean, digits)}{spread}", (rule, group) == (found.claim.rule, found.claim.group))
 
 
 def _table(pairs: Sequence[tuple[str, MeasuredContrast]], place: str = "", *, cost: bool = False) -> str:

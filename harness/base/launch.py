@@ -25,7 +25,7 @@ def world_size() -> int:
     Raises:
         UserError: the environment says no number.
     """
-    return _count("WORLD_SIZE")
+    return count_in("WORLD_SIZE")
 
 
 def ranks_here() -> int:
@@ -34,7 +34,7 @@ def ranks_here() -> int:
     Raises:
         UserError: the environment says no number.
     """
-    return _count("LOCAL_WORLD_SIZE") if is_rank() else 1
+    return count_in("LOCAL_WORLD_SIZE") if is_rank() else 1
 
 
 def is_rank() -> bool:
@@ -42,7 +42,12 @@ def is_rank() -> bool:
     return world_size() > 1
 
 
-def _count(variable: str) -> int:
+def count_in(variable: str) -> int:
+    """The count that an environment variable says; 1 where it is not set.
+
+    Raises:
+        UserError: it is not a whole number above 0.
+    """
     text = os.environ.get(variable) or "1"
     if not text.isdecimal() or int(text) < 1:
         raise UserError(f"{variable}={text}: expected a whole number above 0")

@@ -12,6 +12,8 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import Any, Literal, Self, cast
 
+from harness.base.errors import UserError, of_file
+
 LONGEST = 86_400.0  # seconds that are waited at once; the system cannot count many more
 
 
@@ -58,7 +60,11 @@ class Pool:
         return cast(Connection, ours)
 
     def heard(self, timeout: float = LONGEST) -> Iterator[tuple[Connection, Any]]:
-        """Waits for messages, a day at most, and gives each with its connection. The last of a process is `Exited`."""
+        """Waits for messages, a day at most, and gives each with its connection. The last of a process is `Exited`.
+
+        Raises:
+            UserError: a process raised it, or could not read or write a file.
+        """
         for connection in wait(list(self._processes), min(timeout, LONGEST)):
             assert isinstance(connection, Connection)
             try:
@@ -67,12 +73,19 @@ class Pool:
                 process = self._processes.pop(connection)
                 process.join()
                 message = Exited(process.exitcode or 0)
+            if isinstance(message, UserError):
+                raise message
             yield connection, message
 
 
-def _dependent(work: Callable[..., None], *arguments: Any) -> None:
+def _dependent(work: Callable[..., None], connection: Connection, *arguments: Any) -> None:
     become_dependent()
-    work(*arguments)
+    try:
+        work(connection, *arguments)
+    except UserError as error:
+        connection.send(error)
+    except OSError as error:
+        connection.send(of_file(error))
 
 
 def become_dependent() -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from harness.base.errors import UserError
+from harness.base.errors import UserError, reason
 from harness.reading.archives import read_members
 from harness.reading.dataset import Dataset, Images
 from harness.reading.decoding import decode_archive
@@ -122,5 +122,5 @@ def _unpickled(path: Path, name: str, data: bytes) -> dict[str, Any]:
     try:
         content: dict[str, Any] = _Unpickler(io.BytesIO(data), encoding="latin1").load()  # written by Python 2
     except Exception as error:  # damaged pickles raise nearly anything
-        raise UserError(f"{path}: '{name}' cannot be read: {' '.join(str(error).split())}") from None
+        raise UserError(f"{path}: '{name}' cannot be read: {reason(error)}") from None
     return content

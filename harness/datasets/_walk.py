@@ -32,6 +32,10 @@ class FaultsError(UserError):
             self.faults[0] + (f" (and {len(faults) - 1} more faults: ltbench doctor)" if faults[1:] else "")
         )
 
+    def __reduce__(self) -> tuple[type[FaultsError], tuple[list[str]]]:
+        """From one process to another: all faults, not the message."""
+        return FaultsError, (self.faults,)
+
 
 @dataclass
 class Found:

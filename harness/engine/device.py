@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from harness.base.errors import UserError
+from harness.base.launch import count_in
 
 DETERMINISTIC = "LTBENCH_DETERMINISTIC"
 TF32 = "LTBENCH_TF32"
@@ -87,10 +88,7 @@ def _set_threads() -> None:
     Raises:
         UserError: LTBENCH_THREADS is not a whole number above 0.
     """
-    text = os.environ.get("LTBENCH_THREADS") or "1"
-    if not text.isdecimal() or int(text) < 1:
-        raise UserError(f"LTBENCH_THREADS={text}: expected a whole number above 0")
-    torch.set_num_threads(int(text))
+    torch.set_num_threads(count_in("LTBENCH_THREADS"))
 
 
 def switched_on(variable: str) -> bool:

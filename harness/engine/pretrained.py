@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from harness.api import Classifier
-from harness.base.errors import UserError
+from harness.base.errors import UserError, reason
 from harness.engine.backbones import create_backbone
 from harness.spec.pretrained import find
 
@@ -38,7 +38,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     except SafetensorError as error:
         raise UserError(f"{path}: not a safetensors file, or damaged ({error})") from None
     except Exception as error:  # damaged files raise nearly anything
-        text = " ".join(str(error).split()) or type(error).__name__
+        text = reason(error)
         if asked := re.search(r"GLOBAL (\S+) was not an allowed", text):
             raise UserError(f"{path}: asks for {asked[1]}, which is code; only plain tensors are loaded") from None
         raise UserError(f"{path}: cannot be read as weights without executing code ({text[:150]})") from None

@@ -19,7 +19,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from harness.base.errors import RunFailed, UserError
+from harness.base.errors import RunFailed, UserError, reason
 from harness.base.launch import LOST, is_rank, ranks_here
 from harness.engine.device import check_one_each
 
@@ -176,6 +176,6 @@ def _join(device: torch.device) -> Ranks:
         control = dist.new_group(backend="gloo", timeout=TIMEOUT)
     except (RuntimeError, ValueError) as error:
         where = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
-        reason = " ".join(str(error).split())[:200]
-        raise UserError(f"the other processes of this run cannot be reached at {where}: {reason}") from None
+        why = reason(error)[:200]
+        raise UserError(f"the other processes of this run cannot be reached at {where}: {why}") from None
     return Ranks(dist.get_rank(), dist.get_world_size(), int(os.environ.get("LOCAL_RANK") or 0), control)

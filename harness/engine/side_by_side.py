@@ -11,7 +11,6 @@ import sys
 from collections.abc import Callable, Mapping
 from multiprocessing.connection import Connection
 
-from harness.base.errors import UserError
 from harness.base.processes import Exited, Pool
 from harness.base.progress import Reporter, Sender
 
@@ -35,7 +34,7 @@ def run_side_by_side(tasks: Mapping[str, Task], workers: int, reporter: Reporter
     `reporter`. When this process dies, they die with it; so nothing writes into the files of a later call.
 
     Raises:
-        UserError: a task raised it; the others are stopped.
+        UserError: a task raised it, or could not read or write a file; the others are stopped.
     """
     waiting, died = list(tasks), dict[str, str]()
     running: dict[Connection, str] = {}
@@ -45,8 +44,6 @@ def run_side_by_side(tasks: Mapping[str, Task], workers: int, reporter: Reporter
                 name = waiting.pop(0)
                 running[pool.start(_child, tasks[name])] = name
             for connection, message in pool.heard():
-                if isinstance(message, UserError):
-                    raise message
                 if isinstance(message, Exited):
                     name = running.pop(connection)
                     died |= {name: message.cause} if message.code else {}
@@ -56,7 +53,4 @@ def run_side_by_side(tasks: Mapping[str, Task], workers: int, reporter: Reporter
 
 
 def _child(connection: Connection, task: Task) -> None:
-    try:
-        task(Sender(connection))
-    except UserError as error:
-        connection.send(error)
+    task(Sender(connection))

@@ -19,7 +19,7 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from harness.base.errors import UserError
+from harness.base.errors import UserError, reason
 from harness.reading.dataset import PARTS
 
 MAX_MEMBER = 160 * 2**20  # bytes of one member; CIFAR-100's training batch has 155 million
@@ -67,7 +67,7 @@ def read_members(
                             raise
                         on_fault(f"member '{name}' is damaged: {error}")
     except DAMAGE as error:
-        raise UserError(f"{path}: damaged or truncated archive: {' '.join(str(error).split())}") from None
+        raise UserError(f"{path}: damaged or truncated archive: {reason(error)}") from None
 
 
 Member = tuple[PurePosixPath, int, Callable[[], bytes]]  # path, bytes, how to read it

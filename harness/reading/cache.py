@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from harness.base.errors import UserError
+from harness.base.errors import UserError, reason
 from harness.base.files import atomic_path, read_json, sha256_json, shown, write_json
 from harness.reading.dataset import PARTS, Encoded, Images
 
@@ -78,7 +78,7 @@ def _read(folder: Path, key: str) -> dict[str, Images]:
         parts = {part: _read_part(folder, part, manifest["parts"][part]) for part in names}
         found = _manifest(key, parts)
     except Exception as error:  # numpy raises nearly anything on a damaged header, tokenize.TokenError even
-        raise UserError(f"{shown(folder)}: damaged decoded images: {' '.join(str(error).split())}") from None
+        raise UserError(f"{shown(folder)}: damaged decoded images: {reason(error)}") from None
     if found != manifest:
         raise UserError(f"{shown(folder)}: damaged decoded images: they are not those of {MANIFEST}")
     return parts

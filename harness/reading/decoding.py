@@ -15,7 +15,7 @@ from typing import TypeVar
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from harness.base.errors import UserError
+from harness.base.errors import UserError, reason
 from harness.base.progress import counted
 from harness.reading.archives import EncodedImage, read_images
 from harness.reading.dataset import PARTS, Encoded, Images
@@ -132,7 +132,7 @@ def read_image(data: bytes | memoryview, convert: Callable[[Image.Image], T]) ->
     except UnidentifiedImageError:  # its own message shows the address of a Python object
         raise ValueError(_unidentified(bytes(data[:12]))) from None
     except Exception as error:  # Pillow raises nearly anything on a damaged file
-        raise ValueError(" ".join(str(error).split()) or type(error).__name__) from None
+        raise ValueError(reason(error)) from None
 
 
 def _unidentified(start: bytes) -> str:

@@ -16,7 +16,7 @@ from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-from harness.base.errors import UserError
+from harness.base.errors import DiskError, UserError, of_file
 from harness.base.files import locked
 from harness.base.processes import Exited, Pool
 from harness.base.progress import Reporter, Sender, reporter
@@ -36,8 +36,8 @@ def campaign(suite: str, budget: float, settings: Settings) -> Outcome:
         budget: seconds of wall time.
 
     Raises:
-        UserError: no such suite, no data set of it is here, nothing of it matches, no such device, or another command
-            at work in the folder.
+        UserError: no such suite, no data set of it is here, nothing of it matches, no such device, another command at
+            work in the folder, or a disk that is full.
     """
     until = time.monotonic() + budget
     with locked(settings.out), reporter() as progress, contextlib.ExitStack() as stack:
@@ -174,6 +174,9 @@ def work(connection: Connection, out: Path, device: str) -> None:
         with only_one(out.resolve(), run.folder):  # a job of a sweep whose head died may still be at it
             try:
                 outcome = do(run, out, place)
-            except UserError as error:  # an image that cannot be read, say: this run fails, the others go on
-                outcome = fail(run, out, str(error))
+            except (UserError, OSError) as error:
+                fault = of_file(error) if isinstance(error, OSError) else error
+                if isinstance(fault, DiskError):  # so would all that follow: the campaign ends, and can go on
+                    raise fault from None
+                outcome = fail(run, out, str(fault))  # an image that cannot be read, say: the others go on
         connection.send(outcome)

@@ -8,7 +8,6 @@ A cell's folder holds, for each seed, `checkpoint/seed<n>.safetensors` (final we
 from __future__ import annotations
 
 import dataclasses
-import errno
 import shutil
 import traceback
 from collections.abc import Callable, Mapping, Sequence
@@ -18,7 +17,7 @@ from pathlib import Path
 import torch
 
 from harness.api import Method, Stage
-from harness.base.errors import RunFailed, RunSkipped, UserError
+from harness.base.errors import DISK_FAULTS, RunFailed, RunSkipped, UserError, of_file
 from harness.base.files import atomic_path, read_json, stamped, unstamped, write_json
 from harness.base.progress import Reporter
 from harness.engine.checkpoint import load_weights
@@ -43,7 +42,6 @@ from harness.splits.split_names import parse_split_name
 from harness.splits.splits import Split, build_split, read_split, select
 
 SCRATCH = Path(".ltbench/scratch")
-DISK_FAULTS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO}
 
 
 @dataclass(frozen=True)
@@ -231,8 +229,9 @@ def _run_one(
     except UserError:
         raise
     except Exception as error:  # foreign code: a plugin's bug or a lack of memory fails this run, not the others
-        if isinstance(error, OSError) and error.errno in DISK_FAULTS:  # no result of the run, which can go on later
-            raise UserError(f"{error.filename or folder}: {error.strerror}") from None
+        if isinstance(error, OSError) and error.errno in DISK_FAULTS:
+            error.filename = error.filename or folder
+            raise of_file(error) from None
         if place.ranks.world > 1:  # the other ranks wait for this one: the job ends, and the same command resumes
             raise
         traceback.print_exc()

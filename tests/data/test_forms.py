@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import pickle
 import re
 import shutil
 import sys
@@ -342,6 +343,8 @@ def test_rows_without_an_image_or_a_class(here: Path, images: Rows, labels: list
         opened(f"hf:{here}")
     assert fault.replace("parquet", suffix) in str(caught.value)
     assert len(caught.value.faults) == (1 if "no image" in fault else 2)  # the only one of its class
+    told = pickle.loads(pickle.dumps(caught.value))
+    assert (str(told), told.faults) == (str(caught.value), caught.value.faults)
 
 
 def test_two_classes_of_one_name_are_refused(here: Path) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -50,16 +52,26 @@ def test_every_task_runs_and_is_heard(tmp_path: Path) -> None:
         assert ("epoch", name, 1, 2, "detail") in listener.heard
 
 
-def test_a_users_mistake_is_raised_here_and_stops_the_others(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (UserError("no such thing"), "no such thing"),
+        (OSError(errno.ENOSPC, "No space left on device", "a/costs.json"), "a/costs.json: No space left on device"),
+        (OSError("cut off"), "input/output: cut off"),
+    ],
+)
+def test_a_users_mistake_or_a_full_disk_is_raised_here_and_stops_the_others(
+    error: Exception, line: str, tmp_path: Path
+) -> None:
     def mistaken(reporter: Reporter) -> None:
-        raise UserError("no such thing")
+        raise error
 
     def endless(reporter: Reporter) -> None:
         time.sleep(60)
         (tmp_path / "ended").touch()
 
     began = time.monotonic()
-    with pytest.raises(UserError, match="no such thing"):
+    with pytest.raises(UserError, match=f"^{re.escape(line)}$"):
         run_side_by_side({"bad": mistaken, "long": endless}, 2, Listener())
     assert time.monotonic() - began < 30
     assert not (tmp_path / "ended").exists()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import time
@@ -22,6 +23,11 @@ def by_a_kill(connection: Connection, *_: object) -> None:
 def by_an_exit(connection: Connection, *_: object) -> None:
     connection.recv()
     os._exit(7)
+
+
+def of_a_full_disk(connection: Connection, *_: object) -> None:
+    connection.recv()
+    raise OSError(errno.ENOSPC, "No space left on device", "costs.json")
 
 
 def at_once(*_: object) -> None:

@@ -16,6 +16,7 @@ import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
+from multiprocessing.connection import Connection
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -23,7 +24,7 @@ from typing import Any, cast
 import pytest
 
 from harness.base import config
-from harness.base.errors import UserError
+from harness.base.errors import DiskError, UserError
 from harness.base.files import locked, sha256_json, write_json
 from harness.reading.profiles import exponential_class_counts
 from harness.records import runs, same_code
@@ -288,6 +289,52 @@ def test_a_worker_that_dies_is_recorded_with_what_killed_it(
         assert failure.reason == cause
 
 
+NO_SPACE = "costs.json: No space left on device"
+
+
+def test_a_full_disk_ends_a_campaign_and_fails_no_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(campaign, "work", dying.of_a_full_disk)
+    with pytest.raises(UserError, match=f"^{NO_SPACE}$"):
+        campaign.campaign("one", 120.0, Settings(tmp_path / "out", device="cpu", per_device=2))
+    assert not list(tmp_path.glob("out/records/**/*"))
+
+
+@pytest.mark.parametrize(
+    ("error", "ends"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device", "costs.json"), True),  # outside of training
+        (DiskError(NO_SPACE), True),  # within
+        (OSError(errno.ENOENT, "No such file or directory", "one.png"), False),
+        (UserError("one.png: not an image"), False),
+    ],
+)
+def test_a_worker_tells_a_full_disk_from_a_run_that_cannot_be_done(
+    error: Exception, ends: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def raising(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(campaign, "do", raising)
+    ours, theirs = multiprocessing.Pipe()
+    with ours:
+        ours.send(make_plan("one", Settings(tmp_path / "out")).take())
+        if ends:
+            with pytest.raises(DiskError, match=f"^{NO_SPACE}$"):
+                campaign.work(theirs, tmp_path / "out", "cpu")
+            return
+        worker = threading.Thread(target=_until_its_end, args=(theirs, tmp_path / "out"), daemon=True)
+        worker.start()
+        assert ours.poll(60.0)
+        assert ours.recv().failure.reason.startswith("one.png: ")
+    worker.join(60.0)
+
+
+def _until_its_end(connection: Connection, out: Path) -> None:
+    """A worker's life; the end of the campaign ends its process."""
+    with contextlib.suppress(EOFError):
+        campaign.work(connection, out, "cpu")
+
+
 def test_a_worker_that_dies_while_it_waits_costs_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(campaign, "work", dying.while_idle)
     settings = Settings(tmp_path / "out", device="cpu", per_device=2, only=("ce@*",))
@@ -348,11 +395,7 @@ def test_a_worker_waits_for_a_job_that_a_sweep_left_behind(tmp_path: Path, monke
     ours, theirs = multiprocessing.Pipe()
     monkeypatch.setattr(campaign, "do", lambda *_: "done")
 
-    def live() -> None:
-        with contextlib.suppress(EOFError):  # the end of the campaign, which ends a worker's process
-            campaign.work(theirs, tmp_path / "out", "cpu")
-
-    worker = threading.Thread(target=live, daemon=True)
+    worker = threading.Thread(target=_until_its_end, args=(theirs, tmp_path / "out"), daemon=True)
     worker.start()
     with only_one(tmp_path / "out", run.folder):
         ours.send(run)

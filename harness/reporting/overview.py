@@ -268,7 +268,7 @@ def _as_published(cells: Iterable[Comparison], facts: _Facts) -> str:
             group = "" if claim.group == "all" else f", {claim.group} classes"
             where = f"{claim.source}, {claim.location} ({split_title(row.first.split)}{group}, at {rule})"
             value = percent(stat.mean, digits_beside(claim.value))
-            what = f"{facts.name(row)} {value} (printed {published(claim.value)}; n = {stat.n})"
+            what = f"{facts.name(row)} {value} (printed {published(claim.value)}: {cell.status}; n = {stat.n})"
             first[row.key] = where, what
     tables: dict[str, list[str]] = {}
     for where, what in [*first.values()][:MOST_NAMED]:

@@ -160,10 +160,10 @@ def test_coverage_is_counted_and_said(tmp_path: Path) -> None:
     )
     fits = page(0.909)
     assert f"</strong> 1 of the 2 published numbers. {table}" in fits
-    assert ": Balanced Softmax 90.9 (printed 90.9; n = 3). " in fits
+    assert ": Balanced Softmax 90.9 (printed 90.9: reproduced; n = 3). " in fits
     differs = page(0.7)
     assert f"</strong> none of the 2 published numbers; 1 differs. {table}" in differs
-    assert ": Balanced Softmax 70.0 (printed 90.9; n = 3). " in differs
+    assert ": Balanced Softmax 70.0 (printed 90.9: differs; n = 3). " in differs
     assert ">CIFAR-10 at full length</a>" in differs
     assert "<strong>1</strong> nobody has measured it here yet" in differs
     aside = collected(make_record("balanced_softmax", 0, 0.7, **CIFAR, class_counts=NO_TAIL, track="short"))

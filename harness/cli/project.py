@@ -52,8 +52,8 @@ def tables(
     files: Annotated[
         list[Path],
         typer.Argument(
-            help="Markdown files with blocks <!-- table NAME RULE -->, <!-- study ID -->, <!-- findings --> or "
-            "<!-- paper ID COLUMN -->"
+            help="Markdown files with blocks <!-- table NAME RULE -->, <!-- study ID -->, <!-- findings -->, "
+            "<!-- tiers ID ID -->, <!-- paper ID COLUMN --> or <!-- published -->"
         ),
     ],
     records: Annotated[list[Path] | None, typer.Option(help="folders with records")] = None,

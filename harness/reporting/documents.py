@@ -6,8 +6,8 @@
 
 The name is that of a table on the page (`#<name>` in its address), then the selection rule; `costs` behind it adds what
 training took. Likewise `study ID`, for the picture, the contrasts and the findings of a study, `findings`, for all
-contrasts by size, `tiers ID ID`, for two studies of the same contrasts on two tracks, and `paper ID COLUMN`, for a
-column of a published table (`harness/reporting/papers`).
+contrasts by size, `tiers ID ID`, for two studies of the same contrasts on two tracks, `paper ID COLUMN`, for a
+column of a published table (`harness/reporting/papers`), and `published`, for how many of their numbers are reproduced.
 """
 
 from __future__ import annotations
@@ -27,14 +27,15 @@ from harness.records.schema import HEADLINE
 from harness.reporting import tables
 from harness.reporting.comparison import Comparison, interval_reach
 from harness.reporting.figures import pictures
-from harness.reporting.paper_tables import FilledTable
+from harness.reporting.overview import coverage_text
+from harness.reporting.paper_tables import FilledTable, counted
 from harness.reporting.significance import ENOUGH, Effect
 from harness.reporting.studies import SCORES, Contrast, MeasuredContrast, StudyResult, number, ranked
 from harness.reporting.summary import Section
 from harness.reporting.tables import Cell, Value, percent
 
 BLOCK = re.compile(
-    r"(?P<start><!-- (?P<block>(?P<kind>table|study|findings|tiers|paper)(?: \S+)*?) -->\n)"
+    r"(?P<start><!-- (?P<block>(?P<kind>table|study|findings|tiers|paper|published)(?: \S+)*?) -->\n)"
     r".*?(?P<end><!-- /(?P=kind) -->)",
     re.DOTALL,
 )
@@ -76,7 +77,9 @@ def refresh(
                 filled = lookup("paper table", name, {one.table.id: one for one in papers}, where=where)
                 columns = {column.title: at for at, column in enumerate(filled.table.columns)}
                 return paper(filled, lookup("column", " ".join(title), columns, where=where))
-        expected = "table NAME RULE [costs], study ID, findings, tiers ID ID or paper ID COLUMN"
+            case ["published"]:
+                return f"{coverage_text(counted(cell for filled in papers for cell in filled.cells))}\n"
+        expected = "table NAME RULE [costs], study ID, findings, tiers ID ID, paper ID COLUMN or published"
         raise UserError(f"{where}: expected {expected} in <!-- -->, found <!-- {block} -->")
 
     found, count = BLOCK.subn(lambda match: f"{match['start']}{inside(match['block'])}{match['end']}", text)

@@ -16,8 +16,8 @@ from harness.records.progress import Progress
 from harness.records.schema import HEADLINE
 from harness.reporting.boards import Board
 from harness.reporting.claims import TRACK
-from harness.reporting.comparison import STATUSES, Comparison, Status
-from harness.reporting.paper_tables import FilledTable
+from harness.reporting.comparison import Comparison, Status
+from harness.reporting.paper_tables import FilledTable, counted
 from harness.reporting.pictures import stage_epochs
 from harness.reporting.significance import Classes, Effect, RunsOfRow, effect
 from harness.reporting.summary import REFERENCE, Row
@@ -119,8 +119,7 @@ def overview(
     everywhere = {row.first.method for board in boards for row in board.section.rows}
     cells = [cell for filled in papers for cell in filled.cells]
     runnable = sum(bool(cell.status == "not run" and cell.todo and cell.todo.command) for cell in cells)
-    counts = Counter(cell.status for cell in cells)
-    coverage = {status: counts[status] for status in STATUSES}
+    coverage = counted(cells)
     facts = _Facts({**titles, REFERENCE: "cross-entropy"})
     why = f"{_why(boards)}{_under_way(campaigns, boards, facts)}"
     full_length = {f"{one.title} at full length": one.section.slug for one in boards if _as_papers_do(one)}
@@ -279,14 +278,18 @@ def _as_published(cells: Iterable[Comparison], facts: _Facts) -> str:
 
 def _published(coverage: Mapping[Status, int], measured: str, links: Mapping[str, str]) -> Finding | None:
     """How much of what papers print has been reproduced."""
-    total = sum(coverage.values())
-    if not total:
+    if not any(coverage.values()):
         return None
+    return Finding(f"{coverage_text(coverage)}{measured}", {"Why, and paper by paper": "published", **links})
+
+
+def coverage_text(coverage: Mapping[Status, int]) -> str:
+    """How many published numbers are reproduced and how many are not, of the counts by status; a sentence."""
     done, off, apart = (coverage[status] for status in ("reproduced", "differs", "not comparable"))
-    text = f"Reproduced so far: {f'{done:,}' if done else 'none'} of the {total:,} published numbers"
+    text = f"Reproduced so far: {f'{done:,}' if done else 'none'} of the {sum(coverage.values()):,} published numbers"
     text += f"; {off:,} {'differs' if off == 1 else 'differ'}" if off else ""
     text += f"; {apart:,} {'was' if apart == 1 else 'were'} measured under another protocol" if apart else ""
-    return Finding(f"{text}.{measured}", {"Why, and paper by paper": "published", **links})
+    return f"{text}."
 
 
 def _why(boards: Sequence[Board]) -> str:

@@ -146,9 +146,14 @@ class FilledTable:
 
     @property
     def counts(self) -> dict[Status, int]:
-        """Number of cells of each status, in the order of `STATUSES`; empty cells are not counted."""
-        found = Counter(cell.status for cell in self.cells)
-        return {status: found[status] for status in STATUSES}
+        """Number of cells of each status; empty cells are not counted."""
+        return counted(self.cells)
+
+
+def counted(cells: Iterable[Comparison]) -> dict[Status, int]:
+    """Number of cells of each status, in the order of `STATUSES`."""
+    found = Counter(cell.status for cell in cells)
+    return {status: found[status] for status in STATUSES}
 
 
 class Coverage(NamedTuple):

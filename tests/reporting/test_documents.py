@@ -96,6 +96,19 @@ def test_of_two_seeds_both_values_stand_there(seeds: tuple[int, ...], measured_v
     assert ".." not in text
 
 
+@pytest.mark.parametrize(
+    ("seeds", "sentence"),
+    [
+        ((), "Reproduced so far: none of the 2 published numbers."),
+        ((1, 2), "Reproduced so far: 1 of the 2 published numbers."),
+        ((2, 3), "Reproduced so far: none of the 2 published numbers; 1 differs."),
+    ],
+)
+def test_how_many_published_numbers_are_reproduced(seeds: tuple[int, ...], sentence: str) -> None:
+    text = refresh("<!-- published -->\nold\n<!-- /published -->", [], [], "doc.md", published_table(*seeds))
+    assert text == f"<!-- published -->\n{sentence}\n<!-- /published -->"
+
+
 def test_what_a_reader_must_know_of_rows_stands_below_a_table_and_once() -> None:
     rows = {"a": ("two_views",), "b": (), "c": ("one <b>", "two_views")}
     lines = tuple(

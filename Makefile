@@ -94,8 +94,9 @@ bits: install
 # the code never touches them.
 CAMPAIGNS ?= $(abspath ../campaigns)
 CAMPAIGN_COMMIT := a69eb540877c
-CAMPAIGN := $(CAMPAIGNS)/full-length
-KEPT := results/running/full-length
+AT_ONCE ?= 2
+CAMPAIGN := $(CAMPAIGNS)/full-length$(PART:%=-%)
+KEPT := results/running/full-length$(PART:%=-%)
 
 $(CAMPAIGNS)/code/.venv/installed:
 	test -d $(CAMPAIGNS)/code || git clone --quiet . $(CAMPAIGNS)/code
@@ -111,7 +112,7 @@ campaign: $(CAMPAIGNS)/code/.venv/installed
 	cd $(CAMPAIGNS)/code && .venv/bin/ltbench fetch cifar100
 	cd $(CAMPAIGNS)/code && LTBENCH_CHECKPOINT_SECONDS=60 \
 		setsid sh -c 'echo 19 > /proc/self/autogroup; exec nice -n 19 .venv/bin/ltbench campaign full-length \
-		--device cpu --per-device 2 --budget 100000 --out $(CAMPAIGN)' >> $(CAMPAIGN).log 2>&1 < /dev/null &
+		--device cpu --per-device $(AT_ONCE) $(ONLY:%=--only %) --budget 100000 --out $(CAMPAIGN)' >> $(CAMPAIGN).log 2>&1 < /dev/null &
 
 campaign-status: install
 	ltbench status full-length --out $(CAMPAIGN)

@@ -27,8 +27,7 @@ from harness.records.schema import HEADLINE
 from harness.reporting import tables
 from harness.reporting.comparison import Comparison, interval_reach
 from harness.reporting.figures import pictures
-from harness.reporting.overview import coverage_text
-from harness.reporting.paper_tables import FilledTable, counted
+from harness.reporting.paper_tables import FilledTable, count_by_status, published_sentence
 from harness.reporting.significance import ENOUGH, Effect
 from harness.reporting.studies import SCORES, Contrast, MeasuredContrast, StudyResult, number, ranked
 from harness.reporting.summary import Section
@@ -78,7 +77,7 @@ def refresh(
                 columns = {column.title: at for at, column in enumerate(filled.table.columns)}
                 return paper(filled, lookup("column", " ".join(title), columns, where=where))
             case ["published"]:
-                return f"{coverage_text(counted(cell for filled in papers for cell in filled.cells))}\n"
+                return f"{published_sentence(count_by_status(papers))}\n"
         expected = "table NAME RULE [costs], study ID, findings, tiers ID ID, paper ID COLUMN or published"
         raise UserError(f"{where}: expected {expected} in <!-- -->, found <!-- {block} -->")
 

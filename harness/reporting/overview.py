@@ -17,7 +17,7 @@ from harness.records.schema import HEADLINE
 from harness.reporting.boards import Board
 from harness.reporting.claims import TRACK
 from harness.reporting.comparison import Comparison, Status
-from harness.reporting.paper_tables import FilledTable, counted
+from harness.reporting.paper_tables import FilledTable, count_by_status, published_sentence
 from harness.reporting.pictures import stage_epochs
 from harness.reporting.significance import Classes, Effect, RunsOfRow, effect
 from harness.reporting.summary import REFERENCE, Row
@@ -105,7 +105,7 @@ class Overview:
 
 def overview(
     boards: Sequence[Board],
-    papers: Iterable[FilledTable],
+    papers: Sequence[FilledTable],
     titles: Mapping[str, str],
     campaigns: Iterable[Progress] = (),
 ) -> Overview:
@@ -119,7 +119,7 @@ def overview(
     everywhere = {row.first.method for board in boards for row in board.section.rows}
     cells = [cell for filled in papers for cell in filled.cells]
     runnable = sum(bool(cell.status == "not run" and cell.todo and cell.todo.command) for cell in cells)
-    coverage = counted(cells)
+    coverage = count_by_status(papers)
     facts = _Facts({**titles, REFERENCE: "cross-entropy"})
     why = f"{_why(boards)}{_under_way(campaigns, boards, facts)}"
     full_length = {f"{one.title} at full length": one.section.slug for one in boards if _as_papers_do(one)}
@@ -280,16 +280,7 @@ def _published(coverage: Mapping[Status, int], measured: str, links: Mapping[str
     """How much of what papers print has been reproduced."""
     if not any(coverage.values()):
         return None
-    return Finding(f"{coverage_text(coverage)}{measured}", {"Why, and paper by paper": "published", **links})
-
-
-def coverage_text(coverage: Mapping[Status, int]) -> str:
-    """How many published numbers are reproduced and how many are not, of the counts by status; a sentence."""
-    done, off, apart = (coverage[status] for status in ("reproduced", "differs", "not comparable"))
-    text = f"Reproduced so far: {f'{done:,}' if done else 'none'} of the {sum(coverage.values()):,} published numbers"
-    text += f"; {off:,} {'differs' if off == 1 else 'differ'}" if off else ""
-    text += f"; {apart:,} {'was' if apart == 1 else 'were'} measured under another protocol" if apart else ""
-    return f"{text}."
+    return Finding(f"{published_sentence(coverage)}{measured}", {"Why, and paper by paper": "published", **links})
 
 
 def _why(boards: Sequence[Board]) -> str:
@@ -310,20 +301,25 @@ def _under_way(campaigns: Iterable[Progress], boards: Iterable[Board], facts: _F
     """The runs with papers' own recipes that are being made, and have no record yet."""
     rows = [row for board in boards for row in board.section.rows]
     there = {(row.first.split, row.first.entry, run.record.seed) for row in rows for run in row.finished}
-    text = ""
+    splits: dict[str, list[str]] = {}
+    left: dict[str, int] = {}  # by suite: of a part of one that runs by itself, the whole's counts those, too
+    day = ""
     for one in campaigns:
         named = [(re.match(rf"(\S+) ((\w+)(?:-(\S+))?@{TRACK}) seed (\d+)", run.run), run) for run in one.running]
-        splits: dict[str, list[str]] = {}
         for found, run in named:
             if found and (found[1], found[2], int(found[5])) not in there:
                 variant = f" ({found[4]})" if found[4] else ""
                 what = f"{facts.title(found[3])}{variant} seed {found[5]} ({run.state})"
                 splits.setdefault(split_title(found[1]), []).append(what)
-        if splits:
-            runs = "; ".join(f"{', '.join(found)} on {split}" for split, found in splits.items())
-            left = f"{one.left:,} {'run' if one.left == 1 else 'runs'} left on {one.updated[:10]}"
-            text += f" Under way with the papers' own recipes: {runs}; {left}."
-    return text
+                left[one.suite] = max(left.get(one.suite, 0), one.left)
+                day = max(day, one.updated[:10])
+    if not splits:
+        return ""
+    runs = "; ".join(f"{', '.join(found)} on {split}" for split, found in splits.items())
+    count = sum(left.values())
+    return (
+        f" Under way with the papers' own recipes: {runs}; {count:,} {'run' if count == 1 else 'runs'} left on {day}."
+    )
 
 
 def split_title(name: str) -> str:

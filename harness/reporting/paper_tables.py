@@ -147,13 +147,22 @@ class FilledTable:
     @property
     def counts(self) -> dict[Status, int]:
         """Number of cells of each status; empty cells are not counted."""
-        return counted(self.cells)
+        return count_by_status([self])
 
 
-def counted(cells: Iterable[Comparison]) -> dict[Status, int]:
+def count_by_status(tables: Iterable[FilledTable]) -> dict[Status, int]:
     """Number of cells of each status, in the order of `STATUSES`."""
-    found = Counter(cell.status for cell in cells)
+    found = Counter(cell.status for filled in tables for cell in filled.cells)
     return {status: found[status] for status in STATUSES}
+
+
+def published_sentence(counts: Mapping[Status, int]) -> str:
+    """How many published numbers are reproduced and how many are not."""
+    done, off, apart = (counts[status] for status in ("reproduced", "differs", "not comparable"))
+    text = f"Reproduced so far: {f'{done:,}' if done else 'none'} of the {sum(counts.values()):,} published numbers"
+    text += f"; {off:,} {'differs' if off == 1 else 'differ'}" if off else ""
+    text += f"; {apart:,} {'was' if apart == 1 else 'were'} measured under another protocol" if apart else ""
+    return f"{text}."
 
 
 class Coverage(NamedTuple):

@@ -180,11 +180,14 @@ def test_papers_says_why_nothing_is_reproduced_and_what_is_under_way(tmp_path: P
     running = [{"run": f"cifar100-lt-if100 {entry} seed 0 train", "epoch": 153, "epochs": 200} for entry in RUNNING]
     running.append({"run": "cifar100-lt-if100 balanced_softmax@paper seed 1 train"})
     facts = {"suite": "full-length", "left": 21, "hours_left": 89.3, "updated": "2026-11-29T21:33:21", "new": 1}
-    (tmp_path / "progress.json").write_text(json.dumps(facts | {"running": running}))
+    (tmp_path / "progress.json").write_text(json.dumps(facts | {"running": running[:-1]}))
+    (tmp_path / "part").mkdir()  # of the same suite, by itself: the whole still counts its runs
+    part = facts | {"left": 3, "updated": "2026-11-28T09:00:00", "running": running[-1:]}
+    (tmp_path / "part/progress.json").write_text(json.dumps(part))
     short = {"backbone": "resnet20_cifar", "train": {"epochs": 20}, "params": {}}
     runs = [make_record("ce", seed, track="short", recipe=short, **CIFAR, class_counts=NO_TAIL) for seed in range(3)]
     made = sources(two_claims(), folders=method_folders(tmp_path))
-    made = replace(made, campaigns=[read_progress("", tmp_path)])
+    made = replace(made, campaigns=[read_progress("", tmp_path / place) for place in ("", "part")])
     page = build_report(collected(*runs), tmp_path / "out", made).read_text(encoding="utf-8")
     why = "Why so few: the 3 runs here have a recipe of this project, with a first stage of up to 20 epochs. They"
     under_way = (

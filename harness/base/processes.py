@@ -102,7 +102,7 @@ def _die_with_parent() -> None:
     os._exit(1)
 
 
-def die_with_stdin(first: Callable[[], None] = lambda: None) -> None:
+def die_with_stdin(first: Callable[[], None]) -> None:
     """Makes this process end when its standard input does, which is when the one that holds the other end dies.
 
     For a process that was started as a command. `first` is called before the end.

@@ -31,20 +31,22 @@ def read_lists(root: Path, *, parts_of_its_own: bool) -> Found:
         UserError: a list is missing, or is none with such columns. Faults of single rows are noted with file and
             line: no such image, a label that the training list has not, an image with two labels.
     """
-    check_parts(root, sorted(path.stem for path in root.glob("*.[cC][sS][vV]")))
-    if not parts_of_its_own and (root / "test.csv").exists():
-        raise UserError(f"{root / 'test.csv'}: there is a list of test images; leave out --holdout")
+    files = sorted(root.glob("*.[cC][sS][vV]"))
+    lists = {path.stem: path for path in files}  # of x.CSV and x.csv the latter
+    check_parts(root, lists)
+    if not parts_of_its_own and "test" in lists:
+        raise UserError(f"{lists['test']}: there is a list of test images; leave out --holdout")
     rows: dict[str, list[Row]] = {}
     found = Found([])
     for part in PARTS:
-        path = root / f"{part}.csv"
-        if path.exists() or path.is_symlink():
-            rows[part] = _checked(path, root, found.faults)
+        if part in lists:
+            rows[part] = _checked(lists[part], root, found.faults)
         elif part == "train" or (part == "test" and parts_of_its_own):
             hint = "list:DIR needs train.csv and test.csv with the columns path,label"
-            raise UserError(f"{path}: no such file; {hint}; without test.csv, --holdout 0.2 sets some images aside")
+            missing = f"{root / part}.csv: no such file; {hint}"
+            raise UserError(f"{missing}; without test.csv, --holdout 0.2 sets some images aside")
     classify(found, rows, root, train="train.csv")
-    others = [path.name for path in root.glob("*.csv") if path.stem not in PARTS]
+    others = [path.name for path in files if path.stem not in PARTS or path != lists[path.stem]]
     found.skipped |= {"lists beside train.csv, val.csv and test.csv": others} if others else {}
     return found
 

@@ -169,11 +169,10 @@ def _pointer(data_root: Path, name: str) -> Path:
 
 def _remembered(pointer: Path, name: str) -> Source:
     place = read_json(pointer, "place of a folder")
-    match place:
-        case {"path": str(path)} if place.get("kind", "folder") in KINDS and 0 <= place.get("holdout", 0.0) < 1:
-            return Source(
-                place.get("kind", "folder"), Path(path), place.get("holdout", 0.0), str(place.get("choice", ""))
-            )
+    match {"kind": "folder", "holdout": 0.0, "choice": ""} | place if isinstance(place, dict) else place:
+        case {"path": str(path), "kind": str(kind), "holdout": int() | float() as holdout, "choice": choice}:
+            if kind in KINDS and 0 <= holdout < 1:
+                return Source(kind, Path(path), holdout, str(choice))
     raise UserError(f"{pointer}: damaged; to make it anew: ltbench fetch {name.partition('-')[0]}:PATH")
 
 
@@ -222,9 +221,9 @@ def hold_out(files: Files, share: float) -> Files:
     for group in by_class.values():
         count = min(max(1, round(share * len(group))), len(group) - 1)
         aside.update([sha for sha in group if len(classes[sha]) == 1][:count])
-    parts = {"train": [file for file in files["train"] if file[2] not in aside]}
-    parts |= {part: files[part] for part in ("val",) if part in files}
-    return parts | {"test": [file for file in files["train"] if file[2] in aside]}
+    train = [file for file in files["train"] if file[2] not in aside]
+    test = [file for file in files["train"] if file[2] in aside]
+    return {**files, "train": train, "test": test}
 
 
 def _hashes(root: Path, found: Found, data_root: Path) -> dict[str, str]:

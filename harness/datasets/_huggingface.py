@@ -101,10 +101,8 @@ def _columns(schema: Any, asked: str, classes: dict[str, list[str]]) -> tuple[st
     def one(what: str, *choices: Sequence[str]) -> str:
         names = next(filter(None, choices), ())
         if len(names) != 1:
-            unclear = (
-                f"{len(names)} columns may hold {what} ({', '.join(names)})" if names else f"no column holds {what}"
-            )
-            raise ValueError(f"{unclear}; {has}; to name it: hf:PATH#COLUMN")
+            why = f"{len(names)} columns may hold {what} ({', '.join(names)})" if names else f"no column holds {what}"
+            raise ValueError(f"{why}; {has}; to name it: hf:PATH#COLUMN")
         return names[0]
 
     binary = (kinds.is_binary, kinds.is_large_binary)

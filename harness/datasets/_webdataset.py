@@ -61,14 +61,13 @@ def read_webdataset(root: Path, *, parts_of_its_own: bool, label: str = "") -> F
                 where = f"{root / file}: '{plain(key)}'"
                 if (other := seen.setdefault(key, file)) != file:
                     found.faults.append(f"{where} is also a key in {other}; a part needs each key once")
-                elif row := _row(root, file, key, sample, label, found):
+                elif row := _row(root, file, where, sample, label, found):
                     rows[part].append(row)
     return classify(found, rows, root)
 
 
-def _row(root: Path, file: str, key: str, sample: Sample, label: str, found: Found) -> Row | None:
+def _row(root: Path, file: str, where: str, sample: Sample, label: str, found: Found) -> Row | None:
     """An image with its label; a fault where there is not one of each."""
-    where = f"{root / file}: '{plain(key)}'"
     if len(sample.images) != 1:
         several = f"several images: {', '.join(map(plain, sample.images))}"
         found.faults.append(f"{where} has {several if sample.images else 'a label but no image'}")

@@ -9,7 +9,7 @@ from typing import Any
 from harness.base.errors import UserError
 from harness.datasets._forms import KINDS
 from harness.spec.entries import TRACKS, Entry
-from harness.spec.recipe_layers import has_recipe, read_method_file, variants
+from harness.spec.recipe_layers import family, has_recipe, read_method_file, variants
 from harness.spec.registry import available_methods, get_plugin
 from harness.spec.suites import SPLITS, read_suites
 from harness.splits.store import available_datasets
@@ -64,7 +64,7 @@ def _of_track(method: str, track: str, dataset: str) -> Iterator[Entry]:
     plugin, plain = get_plugin(method), Entry(method, "", track)
     file = read_method_file(plugin)
     if not dataset:
-        taken = track in file.tracks or (track == "short" and "common" in file.tracks)
+        taken = any(name in file.tracks for name in family(track))
         yield from (Entry(method, name, track) for name in ["", *file.variants] if taken)
         return
     if has := has_recipe(plain, dataset):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib.util
 import os
 import subprocess
 import sys
@@ -51,10 +52,8 @@ def check(names: Sequence[str]) -> int:
         get_method(name)
     if not SUITE.is_file():
         raise UserError(f"{SUITE}: no conformance suite here; run check-method in a clone of the repository")
-    try:
-        import pytest  # noqa: F401
-    except ImportError:
-        raise UserError("check-method needs pytest; install the extra 'dev'") from None
+    if not importlib.util.find_spec("pytest"):
+        raise UserError("check-method needs pytest; install the extra 'dev'")
     with tempfile.TemporaryDirectory() as folder:
         options = ["-q", "--no-header", "--tb=short", "--show-capture=no", "-o", f"cache_dir={folder}", str(SUITE)]
         environment = os.environ | {"LTBENCH_CHECK_METHOD": ",".join(names)}

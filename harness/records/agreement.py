@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 from scipy import special
 
-from harness.records.schema import HEADLINE, Record, Scores
+from harness.records.schema import HEADLINE, Record
 
 Verdict = Literal["same bits", "within seed spread", "outside", "unknown"]
 GROUPS = ("all", "macro", "many", "medium", "few")
@@ -63,8 +63,7 @@ def agreement(stated: Record, again: Record, seeds: Sequence[Record]) -> Agreeme
 
 def scores_of(record: Record) -> dict[str, dict[str, object] | None]:
     """All scores, to be compared as they are."""
-    results: dict[str, Scores | None] = record.results
-    return {rule: asdict(scores) if scores else None for rule, scores in results.items()}
+    return {rule: asdict(scores) if scores else None for rule, scores in record.results.items()}
 
 
 def prediction_interval(values: Sequence[float]) -> tuple[float, float] | None:

@@ -5,7 +5,6 @@ RELIABILITY.md lists what only a re-run can tell, for example that no network ma
 
 from __future__ import annotations
 
-import hashlib
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import fields
@@ -15,7 +14,7 @@ from typing import Literal
 import numpy as np
 
 from harness.base.errors import UserError
-from harness.base.files import sha256_json
+from harness.base.files import sha256_bytes, sha256_json
 from harness.datasets._forms import OWN
 from harness.metrics.shots import POLICIES, group_sizes
 from harness.reading.profiles import PROFILES
@@ -34,8 +33,8 @@ the same submission, measured again."""
 ROUNDING = 1e-6  # curves are float32
 
 
-def read_checked(path: Path, record: Record, split: Split | None = None) -> Evidence | None:
-    """The evidence of the record at `path`, once both agree with each other and with the split; None if it failed.
+def check_record(path: Path, record: Record, split: Split) -> None:
+    """Holds the record at `path` against its evidence and its split.
 
     Raises:
         UserError: a finished run without evidence, or the first thing that does not agree.
@@ -45,10 +44,9 @@ def read_checked(path: Path, record: Record, split: Split | None = None) -> Evid
         raise UserError(f"{path}: its evidence {evidence_path(path).name} is missing; nothing can be checked")
     for fault in faults(record, evidence, split):
         raise UserError(f"{path}: {fault}")
-    return evidence
 
 
-def faults(record: Record, evidence: Evidence | None, split: Split | None = None) -> Iterator[str]:
+def faults(record: Record, evidence: Evidence | None, split: Split | None) -> Iterator[str]:
     """What in a record contradicts its own numbers, its evidence, or the split."""
     yield from group_faults(record.groups, record.class_counts, record.shot_policy)
     yield from _recipe_faults(record)
@@ -177,7 +175,7 @@ def repeated(records: Iterable[tuple[Path, Record]]) -> list[str]:
             continue
         if scores is not None and scores.all == 1:
             found.append(f"{path}: its predictions are the labels")
-        digest = hashlib.sha256(evidence.predictions[HEADLINE].astype(np.int64).tobytes()).hexdigest()
+        digest = sha256_bytes(evidence.predictions[HEADLINE].astype(np.int64).tobytes())
         for other, earlier in seen[record.split, digest]:
             if earlier.stage1_key != record.stage1_key:
                 found.append(f"{path}: its predictions are those of {other}, another run")

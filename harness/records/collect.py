@@ -7,14 +7,13 @@ import sys
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 from harness.base.errors import UserError
 from harness.base.files import read_json, unstamped
 from harness.records.check import VERDICT, Tier, faults
 from harness.records.evidence import evidence_path, read_evidence
 from harness.records.imports import IMPORTED
-from harness.records.schema import Record, costs_path, read_record, record_paths
+from harness.records.schema import Record, read_record, record_paths
 from harness.spec.suites import RECORDS, SPLITS
 from harness.splits.splits import Split, read_split
 
@@ -42,14 +41,6 @@ class Collected:
             return "re-run" if tiers and tiers.get(read_json(path, "record")["sha256"]) == "re-run" else "recomputed"
         except (UserError, KeyError, TypeError):
             return "recomputed"
-
-    def costs(self, path: Path) -> dict[str, Any]:
-        """What the run cost, from the file beside its record; empty when there is none or it is damaged."""
-        try:
-            value = read_json(costs_path(path), "cost file")
-            return unstamped(value, costs_path(path)) if isinstance(value, dict) else {}
-        except UserError:
-            return {}
 
 
 @cache

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from harness.base.errors import UserError
 from harness.base.files import read_json, stamped, unstamped, write_json
@@ -20,10 +20,6 @@ from harness.spec.entries import Entry
 from harness.spec.suites import RECORDS, lies_in, recipe_file
 from harness.splits.splits import Split, read_split
 
-if TYPE_CHECKING:
-    from harness.api import Stage
-
-STAGES: tuple[Stage, ...] = ("train", "finetune")
 SUMMED = ("wall_seconds", "train_seconds", "eval_seconds", "peak_memory_mb")
 
 
@@ -107,7 +103,7 @@ def _first_stage(split: Split, run: Path, info: RunInfo) -> tuple[Arrays, tuple[
 def _frozen_stages(info: RunInfo) -> dict[str, bool]:
     """Whether the frozen recipe of a run's cell has a second stage; nothing where none is frozen."""
     entry = Entry(info.method, info.variant, info.track)
-    first, second = (recipe_file(info.split, entry, stage) for stage in STAGES)
+    first, second = recipe_file(info.split, entry, "train"), recipe_file(info.split, entry, "finetune")
     if second.is_file():  # also of a cell of one stage that takes the first one's results over
         frozen = unstamped(read_json(second, "recipe"), second)
         return {str(second): frozen["recipe"].get("finetune") is not None} if "recipe" in frozen else {}

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from harness.base.errors import UserError
 from harness.base.files import sha256_json
-from harness.records.check import VERDICT, read_checked
+from harness.records.check import VERDICT, check_record
 from harness.records.evidence import evidence_path
 from harness.records.runs import run_info
 from harness.records.same_code import read_same_code, versions_of
@@ -44,7 +44,8 @@ def import_campaign(folder: Path, splits: Path, root: Path = IMPORTED) -> Import
     paths = list(record_paths(folder / "records"))
     if not paths:
         raise UserError(f"{folder / 'records'}: no records; --import takes the folder that a campaign wrote (--out)")
-    found, beside = Imported(), [VERDICT] + [SENDER] * (read_sender(folder) is not None)
+    read_sender(folder)  # before anything is taken over
+    found = Imported()
     for path in paths:
         try:
             record = read_record(path)
@@ -53,7 +54,7 @@ def import_campaign(folder: Path, splits: Path, root: Path = IMPORTED) -> Import
             found.refused.append(str(error) if str(path.with_suffix("")) in str(error) else f"{path}: {error}")
             continue
         _take(record, path, root / folder.resolve().name / record.split / entry.path / f"seed{record.seed}.json", found)
-    for name in beside:
+    for name in (VERDICT, SENDER):
         if found.taken and (folder / name).is_file():
             shutil.copyfile(folder / name, root / folder.resolve().name / name)
     return found
@@ -86,7 +87,7 @@ def _check(record: Record, path: Path, their_splits: Path, our_splits: Path) -> 
             break
     else:
         raise UserError(f"{path}: another run key than this checkout's: its first stage was trained with other code")
-    read_checked(path, record, split)
+    check_record(path, record, split)
     if not ours.is_file():
         write_split(split, ours)
     return entry

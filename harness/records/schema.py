@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from harness.base import config
 from harness.base.errors import UserError
@@ -113,3 +114,12 @@ def record_paths(*roots: Path) -> Iterator[Path]:
 def costs_path(record: Path) -> Path:
     """The file beside a record that holds what varies between runs of the same thing: time, memory, machine."""
     return record.with_name(record.name.removesuffix(".json") + COSTS_SUFFIX)
+
+
+def read_costs(record: Path) -> dict[str, Any]:
+    """What a run cost, from the file beside its record; empty when there is none or it is damaged."""
+    path = costs_path(record)
+    try:
+        return unstamped(read_json(path, "cost file"), path)
+    except UserError:
+        return {}

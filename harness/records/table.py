@@ -13,7 +13,7 @@ from harness.base.errors import UserError
 from harness.base.files import write_text
 from harness.metrics.selection import SELECTION_RULES
 from harness.records.collect import ROOTS, Collected, collect
-from harness.records.schema import Record
+from harness.records.schema import Record, read_costs
 
 COLUMNS = (
     "dataset", "split", "imbalance_factor", "track", "method", "variant", "backbone", "seed", "selection", "status",
@@ -73,7 +73,7 @@ def load_results(path: Path | str | None = None) -> pd.DataFrame:
     for file, record in collected.records:
         once.setdefault(file.read_bytes(), (file, record))  # equal records have equal bytes
     collected = replace(collected, records=list(once.values()))
-    costs = {file.as_posix(): collected.costs(file) for file, _ in collected.records}
+    costs = {file.as_posix(): read_costs(file) for file, _ in collected.records}
     table = [row | {name: costs[row["record"]].get(name) for name in COSTS} for row in rows(collected)]
     frame = pd.DataFrame(table, columns=[*COLUMNS, *COSTS])
     return frame.assign(**{name: frame[name].map(_number).astype(float) for name in NUMBERS})

@@ -170,8 +170,8 @@ class Board:
     @property
     def no_news(self) -> list[str]:
         """The signs that rows of Findings go without: every row would have them, or most, and they warn of nothing."""
-        mild = [sign for sign, rows, _ in self.footnotes if sign == MILD and 2 * rows > len(self.section.rows)]
-        return [*self.on_all, *(sign for sign in mild if sign not in self.on_all)]
+        most = len(self.section.rows) / 2
+        return [sign for sign, rows, _ in self.footnotes if sign in self.on_all or (sign == MILD and rows > most)]
 
     @property
     def families(self) -> Iterator[tuple[int, Row, list[tuple[int, Row]]]]:

@@ -137,18 +137,20 @@ class MeasuredRows:
         identity = dataset_identity(claim.dataset), claim.imbalance_factor, claim.method, variant
         candidates = sorted(self._by_identity.get(identity, ()), key=attrgetter("preference"))
         found = sorted(((one.row, one.differences(claim)) for one in candidates), key=lambda pair: len(pair[1]))
-        stats = ((row, row.stats[claim.rule][claim.group]) for row, differences in found if not differences)
-        if measured := [Beside(row, stat, stat.mean - claim.value / 100) for row, stat in stats if stat]:
+        if measured := [one for row, differences in found if not differences and (one := _value(claim, row))]:
             return _measured(claim, measured, known)
         for row, differences in found:
             if row.ok_runs:
                 reason = "; ".join(differences) or _no_value(claim, row)
-                stat = row.stats[claim.rule][claim.group]
-                aside = Beside(row, stat, stat.mean - claim.value / 100) if stat else None
-                return Comparison(claim, "not comparable", reason, row_key=row.key, aside=aside)
+                return Comparison(claim, "not comparable", reason, row_key=row.key, aside=_value(claim, row))
             if row.status == "failed" and not differences:
                 return Comparison(claim, "failed", "; ".join(row.failures), row_key=row.key)
         return Comparison(claim, "not run")
+
+
+def _value(claim: Claim, row: Row) -> Beside | None:
+    stat = row.stats[claim.rule][claim.group]
+    return Beside(row, stat, stat.mean - claim.value / 100) if stat else None
 
 
 def _measured(claim: Claim, measured: Sequence[Beside], known: str | None) -> Comparison:

@@ -9,12 +9,13 @@ import math
 from collections.abc import Iterable, Mapping
 from statistics import median
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Final
 
 from harness.reporting.speed import SpeedReport
 from harness.reporting.summary import Row
 
 StepTimes = Mapping[tuple[str, str], float]  # method and stage -> time for a training image, over cross-entropy's
+NO_TIMES: Final[StepTimes] = MappingProxyType({})
 
 
 def step_times(speed: Iterable[SpeedReport]) -> dict[tuple[str, str], float]:
@@ -22,7 +23,7 @@ def step_times(speed: Iterable[SpeedReport]) -> dict[tuple[str, str], float]:
     return next((report.steps for report in speed if report.steps), {})
 
 
-def cost(row: Row, reference: Row | None, times: StepTimes = MappingProxyType({})) -> dict[str, Any]:
+def cost(row: Row, reference: Row | None, times: StepTimes = NO_TIMES) -> dict[str, Any]:
     """What training a row costs, all stages.
 
     `seconds`: the median over seeds, and the least and the most of them; `times`: the median over the reference's, None

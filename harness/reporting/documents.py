@@ -17,7 +17,6 @@ import re
 from collections.abc import Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
-from types import MappingProxyType
 
 from harness.base.errors import UserError, lookup
 from harness.base.files import write_text
@@ -87,7 +86,7 @@ def refresh(
     return found
 
 
-def brief(section: Section, rule: str, costs: Mapping[str, str] = MappingProxyType({})) -> str:
+def brief(section: Section, rule: str, costs: Mapping[str, str]) -> str:
     """Rank, method, accuracy by group, costs and n, as Markdown."""
     metrics = [metric for metric in section.metrics if metric.key in (*SCORES, "macro", "top5")]
     titles = [tables.header(section, metric) for metric in metrics]

@@ -61,13 +61,13 @@ def differing(*recipes: RecipeValues) -> list[list[str]]:
 
 
 def _text(value: Any) -> str:
-    if value is None:
+    if value is None or isinstance(value, Mapping):
         return "none"
     if isinstance(value, float):
         return f"{value:.6g}"
     if isinstance(value, list):
         return ", ".join(map(_text, value)) or "none"
-    return str(value) if not isinstance(value, Mapping) else "none"
+    return str(value)
 
 
 def facts(row: Row) -> tuple[list[tuple[str, str]], list[str], list[list[str]]]:

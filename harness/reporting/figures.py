@@ -86,7 +86,7 @@ def differences(result: StudyResult) -> str:
     alone = "; a dot alone: one seed" if inferred and any(one.n == 1 for one in shown) else ""
     what = f"difference in points, {'95 % interval' if inferred else seeds}{alone}"
     axis = _text(WIDTH / 2, bottom + 30, what, "middle")
-    return _svg(result.study.title, WIDTH, bottom + AXIS + 4, grid + legend + lines + axis)
+    return _svg(result.study.title, bottom + AXIS + 4, grid + legend + lines + axis)
 
 
 def _contrast(one: MeasuredContrast, scores: Sequence[str], x: Scale, top: float) -> str:
@@ -125,7 +125,7 @@ def by_class(quantities: Mapping[str, Sequence[float]], counts: Sequence[int], t
         legend += _line(f"M{left} {32 + down}h16", COLOURS[i], 2) + _text(left + 22, 36 + down, name)
     what = "training images of the class, most frequent first"
     axis = _text((LEFT + WIDTH - RIGHT) / 2, HEIGHT - 4, what, "middle")
-    return _svg(title, WIDTH, HEIGHT, grid + marks + legend + lines + axis)
+    return _svg(title, HEIGHT, grid + marks + legend + lines + axis)
 
 
 def _spaced(counts: Sequence[int], x: Scale) -> Iterator[int]:
@@ -146,10 +146,10 @@ def _text(x: float, y: float, text: str, anchor: str = "") -> str:
     return f'<text x="{x}" y="{y}"' + (f' text-anchor="{anchor}">' if anchor else ">") + f"{escape(text)}</text>"
 
 
-def _svg(title: str, width: int, height: float, body: str) -> str:
+def _svg(title: str, height: float, body: str) -> str:
     return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height:g}" font-family="sans-serif" '
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height:g}" font-family="sans-serif" '
         f'font-size="11" fill="{INK}" role="img"><title>{escape(title)}</title>'
-        f'<rect class="paper" width="{width}" height="{height:g}" fill="#fff"/>'
+        f'<rect class="paper" width="{WIDTH}" height="{height:g}" fill="#fff"/>'
         f'<text x="{SIDE}" y="16" font-weight="bold">{escape(title)}</text>{body}</svg>\n'
     )

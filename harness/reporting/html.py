@@ -22,7 +22,7 @@ from harness.reporting.boards import TRACKS, Board, display_name, interval, shor
 from harness.reporting.costs import StepTimes
 from harness.reporting.costs import cost as training
 from harness.reporting.figures import pictures
-from harness.reporting.methods import MethodView, commands
+from harness.reporting.methods import MethodView
 from harness.reporting.overview import MEANING, split_title
 from harness.reporting.paper_tables import FilledTable, coverage
 from harness.reporting.pictures import board
@@ -93,8 +93,9 @@ def render(
             **_naming(methods),
             boards=boards,
             board_of={row.key: board for board in boards for row in board.section.rows},
-            heads={(row.first.method, board.section.slug): row for board in boards for _, row, _ in board.families},
+            heads={(row.first.method, board.section.slug): row for board in boards for row in board.section.heads},
             methods=methods,
+            again={entry.row.key: entry.commands for one in methods for entry in one.entries},
             papers=papers,
             matrix=coverage(papers),
             studies=studies,
@@ -147,11 +148,10 @@ def _environment() -> Environment:
         "cost": _cost,
         "costs_of": _costs_of,
         "training": training,
-        "cost_units": {"wall_seconds": "\N{MULTIPLICATION SIGN} cross-entropy"},
     }
     of_rows = (drawer.flat, drawer.facts, drawer.first_facts, tables.header, tables.published, tables.seeds, interval)
     of_marks = (split_marks, short_mark, warns, common_marks)
-    others = (pictures, usual_study, commands, record_folders, split_title)
+    others = (pictures, usual_study, record_folders, split_title)
     environment.globals |= {function.__name__: function for function in (*of_rows, *of_marks, *others)}
     environment.filters["minus"] = _minus
     return environment
@@ -194,7 +194,7 @@ def _cell(stat: Stat | None, *, signed: bool = False, digits: int = DIGITS) -> t
 
 
 def _percent(value: float, *, signed: bool = False, digits: int = DIGITS) -> str:
-    return tables.percent(value, digits, signed=signed).replace("-", "\N{MINUS SIGN}")
+    return _minus(tables.percent(value, digits, signed=signed))
 
 
 def _minus(text: str) -> str:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+import shlex
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +16,8 @@ from harness.reporting.drawer import RecipeValues, ResolveRecipe, differing
 from harness.reporting.summary import Row, Section
 from harness.spec.entries import Entry
 from harness.spec.recipe_layers import MethodFile
+from harness.spec.recipes import migrated, overrides_between
+from harness.spec.spread import KEY as SPREAD
 
 JOURNALS = ("TPAMI", "IJCV", "TIP", "JMLR", "TMLR")
 OTHERS = ("common", "paper")  # tracks whose recipes stand beside a row's
@@ -27,7 +30,13 @@ class EntryView:
     row: Row
     others: list[str]  # entries whose recipes stand beside this row's
     differences: list[list[str]]  # key, this row's value, the others' values
-    outdated: bool  # its recipe is no longer what the commands would run
+    outdated: bool  # its recipe is not this checkout's of its entry
+    changes: list[str]  # what `--set` asks for, so that it is
+
+    @property
+    def commands(self) -> tuple[str, ...]:
+        """What runs the row again, from an empty folder on."""
+        return commands(self.row, self.changes)
 
 
 @dataclass(frozen=True)
@@ -48,17 +57,17 @@ class MethodView:
 def method_views(
     sections: list[Section],
     comparisons: list[Comparison],
-    folders: Mapping[str, Path],
+    abouts: Mapping[str, MethodFile],
     resolve: ResolveRecipe | None,
 ) -> list[MethodView]:
     """A view for each method that has a row or a published number, by name."""
     rows = [row for section in sections for row in section.rows]
     views = []
-    for name in sorted({*folders, *(row.first.method for row in rows)}):
+    for name in sorted({*abouts, *(row.first.method for row in rows)}):
         entries = [_entry(row, resolve) for row in rows if row.first.method == name]
         claims = [comparison for comparison in comparisons if comparison.claim.method == name]
         if entries or claims:
-            views.append(MethodView(name, about(name, folders), entries, claims))
+            views.append(MethodView(name, abouts.get(name, MethodFile(name)), entries, claims))
     return views
 
 
@@ -80,36 +89,39 @@ def bibtex(paper: str, link: str = "") -> str:
     return "\n".join([f"@{kind}{{{key},", *lines, "}"])
 
 
-def about(name: str, folders: Mapping[str, Path]) -> MethodFile:
-    """What a method's recipes.yaml says of it; only its name where the file is broken, or not here."""
+def about(name: str, folder: Path) -> MethodFile:
+    """What a method's recipes.yaml says of it; only its name where the file is broken, or not there."""
+    path = folder / "recipes.yaml"
     try:
-        path = folders[name] / "recipes.yaml"
         return config.build(MethodFile, read_yaml(path), shown(path))
-    except (KeyError, UserError):
+    except UserError:
         return MethodFile(name)
 
 
 def _entry(row: Row, resolve: ResolveRecipe | None) -> EntryView:
     first, others = row.first, dict[str, RecipeValues]()
     if resolve is None:
-        return EntryView(row, [], [], False)
+        return EntryView(row, [], [], False, [])
     for track in OTHERS:
         name = str(Entry(first.method, first.variant if track == first.track else "", track))
         recipe = resolve(name, first.dataset)
         if recipe is not None and name != first.entry:
             others[name] = recipe
     own = resolve(first.entry, first.dataset)
-    outdated = own != first.recipe
+    recorded = {key: value for key, value in migrated(first.recipe).items() if key != SPREAD}
+    outdated = own != recorded
     if own is not None and outdated:
         others[f"{first.entry}, as it is now"] = own
     differences = differing(first.recipe, *others.values())
-    return EntryView(row, list(others), differences, outdated)
+    return EntryView(row, list(others), differences, outdated, overrides_between(own, recorded) if own else [])
 
 
-def commands(row: Row) -> tuple[str, ...]:
-    """What runs the row again, from an empty folder on."""
+def commands(row: Row, changes: Sequence[str] = ()) -> tuple[str, ...]:
+    """What runs a row again, from an empty folder on, with these `--set` items."""
     first = row.first
-    seeds = ",".join(str(run.record.seed) for run in row.runs)
+    seeds = " ".join(
+        [",".join(str(run.record.seed) for run in row.runs), *(f"--set {shlex.quote(one)}" for one in changes)]
+    )
     usual = f"{first.dataset}-lt-if{first.imbalance_factor:g}"
     if first.split in (usual, first.dataset):
         factor = f" --imbalance-factor {first.imbalance_factor:g}" if first.split == usual else ""

@@ -20,7 +20,7 @@ from harness.reporting.comparison import Comparison, Status
 from harness.reporting.paper_tables import FilledTable, count_by_status, published_sentence
 from harness.reporting.pictures import stage_epochs
 from harness.reporting.significance import Classes, Effect, RunsOfRow, effect
-from harness.reporting.summary import REFERENCE, Row
+from harness.reporting.summary import REFERENCE, Row, in_all
 from harness.reporting.tables import digits_beside, percent, points, published
 from harness.reporting.views import correct_of
 from harness.splits.split_names import parse_split_name
@@ -130,8 +130,7 @@ def overview(
 
 
 def _apart(cells: Iterable[Comparison]) -> str:
-    first, *others = [cell.reason.split("; ") for cell in cells if cell.status == "not comparable"] or [[]]
-    return "; ".join(part for part in first if all(part in other for other in others))
+    return "; ".join(in_all([cell.reason.split("; ") for cell in cells if cell.status == "not comparable"]))
 
 
 def _wide(boards: Sequence[Board]) -> Sequence[Board]:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from statistics import fmean
-from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -17,7 +16,7 @@ from harness.metrics.selection import SELECTION_RULES
 from harness.metrics.shots import GROUPS as SHOTS
 from harness.records.evidence import Evidence
 from harness.records.schema import HEADLINE, Record
-from harness.reporting.costs import StepTimes, cost
+from harness.reporting.costs import NO_TIMES, StepTimes, cost
 from harness.reporting.summary import METRICS, Confusion, Curve, Row, Section, Stat
 from harness.reporting.tables import mean_and_std
 
@@ -81,7 +80,7 @@ def _shares(hits: Floats) -> Floats:
     return shares
 
 
-def board(section: Section, names: Sequence[str] = (), times: StepTimes = MappingProxyType({})) -> dict[str, Any]:
+def board(section: Section, names: Sequence[str] = (), times: StepTimes = NO_TIMES) -> dict[str, Any]:
     """What the page draws a board's pictures from, and compares its rows by; classes by falling frequency.
 
     Args:
@@ -101,7 +100,7 @@ def board(section: Section, names: Sequence[str] = (), times: StepTimes = Mappin
         "starts": np.cumsum([0, *map(len, bins)]).tolist(),
         "counts": [round(fmean(counts[c] for c in some)) for some in bins],
         "groups": [section.groups[some[0]] for some in bins],
-        "sizes": [section.protocol.groups.get(group, 0) for group in ("many", "medium", "few")],
+        "sizes": [section.protocol.groups.get(group, 0) for group in SHOTS],
         "heat": [_group(some, called, counts) for some in groups_of(order, MOST_NAMED, GROUPS)],
         "confused": {
             c: called[c] for row in section.rows if row.confusion for pair in row.confusion.pairs for c in pair[:2]
@@ -172,9 +171,11 @@ def _score(stat: Stat | None) -> tuple[str, str] | None:
 def _curves(curves: dict[str, Curve]) -> dict[str, list[list[float]]]:
     """Epochs, mean and deviation; accuracies in percent."""
     return {
-        name: [[*curve.epochs], *([_short(v * (1 if name == "loss" else 100), 3) for v in of] for of in parts)]
+        name: [
+            [*curve.epochs],
+            *([_short(v * (1 if name == "loss" else 100), 3) for v in of] for of in (curve.mean, curve.std)),
+        ]
         for name, curve in curves.items()
-        for parts in [(curve.mean, curve.std)]
     }
 
 

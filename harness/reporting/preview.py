@@ -125,7 +125,14 @@ def _moves(before: list[Section], after: list[Section], sent: set[tuple[str, str
     if lines or made_room:
         yield "### Other rows\n"
         yield from _listed(
-            [*lines, *([f"{made_room} rows only make room for new ones above them"] if made_room else [])]
+            [
+                *lines,
+                *(
+                    [f"{made_room} {'row only makes' if made_room == 1 else 'rows only make'} room for new ones above"]
+                    if made_room
+                    else []
+                ),
+            ]
         )
         yield ""
 

@@ -14,12 +14,12 @@ from harness.base.files import sha256_json, write_text
 from harness.records.collect import Collected, find_split
 from harness.records.progress import KEPT, PROGRESS, Progress, read_progress
 from harness.records.same_code import measured_the_same, read_same_code
-from harness.records.schema import HEADLINE, Record
+from harness.records.schema import HEADLINE, Record, read_costs
 from harness.reporting import figures, html, paper_tables, tables
-from harness.reporting.boards import boards_of
+from harness.reporting.boards import TUNED, boards_of
 from harness.reporting.claims import TRACK, Card, Claim, load_cards, load_claims, load_shipped_cards
 from harness.reporting.comparison import Comparison, MeasuredRows, in_order
-from harness.reporting.costs import step_times
+from harness.reporting.costs import StepTimes, step_times
 from harness.reporting.drawer import RecipeValues, ResolveRecipe
 from harness.reporting.inputs import readable
 from harness.reporting.methods import about, method_views
@@ -58,7 +58,7 @@ class Sources:
         benches: files that `ltbench bench --json` wrote.
         weights: records that `ltbench weights score` wrote.
         campaigns: what is under way.
-        splits: those whose studies are shown; None: all.
+        splits: those whose studies are shown, without the speed of this software; None: all.
         site: what `site.yaml` says of who publishes the page.
     """
 
@@ -77,12 +77,12 @@ class Sources:
     @cached_property
     def abouts(self) -> dict[str, MethodFile]:
         """What the methods' `recipes.yaml` say of them."""
-        return {name: about(name, self.folders) for name in self.folders}
+        return {name: about(name, folder) for name, folder in self.folders.items()}
 
-    @property
-    def tuned(self) -> dict[str, Mapping[str, str]]:
-        """Method -> data set -> which value of its recipe was chosen after that test part was seen."""
-        return {name: one.tuned_on_test for name, one in self.abouts.items()}
+    @cached_property
+    def step_times(self) -> StepTimes:
+        """What a training image costs each method, over cross-entropy's."""
+        return step_times(readable(self.benches, read_speed)[0])
 
 
 def sources() -> Sources:
@@ -115,23 +115,22 @@ def build_report(collected: Collected, out: Path, sources: Sources) -> Path:
     label = _labels(collected)
     ranked = ranked_sections(collected, sources)
     sections, studies = ranked.sections, study_results(ranked, sources)
-    studies = [one for one in studies if sources.splits is None or one.study.split in sources.splits]
     published = fill_tables(sections, sources)
-    papers, speed, comparisons = published.tables, published.speed, published.comparisons(sources.claims)
+    papers, comparisons = published.tables, published.comparisons(sources.claims)
     left_out = sorted([*ranked.left_out, *((label(path), label(why)) for path, why in published.left_out)])
     boards = boards_of(sections)
-    methods = method_views([one.section for one in boards], comparisons, sources.folders, sources.resolve)
+    methods = method_views([one.section for one in boards], comparisons, sources.abouts, sources.resolve)
     titles = {name: one.title for name, one in sources.abouts.items()}
     first = overview(boards, papers, titles, sources.campaigns)
-    others = {"overview": first, "speed": speed, "weights": published.weights, "left_out": left_out}
-    steps = step_times(speed)
-    others |= {"across": _across(sections), "class_names": _class_names(sections), "step_times": steps}
+    others = {"overview": first, "weights": published.weights, "left_out": left_out, "step_times": sources.step_times}
+    others |= {"speed": published.speed if sources.splits is None else []}
+    others |= {"across": _across(sections), "class_names": _class_names(sections)}
     others |= {"site": sources.site, "records": _version(collected)}
     page = html.render(boards, papers, studies, methods, **others)
-    for name, text in tables.all_files(sections, comparisons, papers, steps).items():
-        _write(out / "tables" / name, text)
+    for name, text in tables.all_files(sections, comparisons, papers, sources.step_times).items():
+        write_any_text(out / "tables" / name, text)
     figures.write_figures(studies, out / "figures")
-    _write(out / "leaderboard.html", page)
+    write_any_text(out / "leaderboard.html", page)
     return out / "leaderboard.html"
 
 
@@ -172,10 +171,10 @@ class Ranked(NamedTuple):
 
 
 def study_results(tables: Ranked, sources: Sources) -> list[StudyResult]:
-    """The studies that are described, with what the records say."""
-    times = step_times(readable(sources.benches, read_speed)[0])
+    """The studies that are described, of the sources' splits, with what the records say."""
     titles = {name: one.title for name, one in sources.abouts.items()}
-    return [carry_out(one, tables.sections, times, titles) for one in load_studies(sources.folders)]
+    shown = [one for one in load_studies(sources.folders) if sources.splits is None or one.split in sources.splits]
+    return [carry_out(one, tables.sections, sources.step_times, titles) for one in shown]
 
 
 def ranked_sections(collected: Collected, sources: Sources | None = None) -> Ranked:
@@ -188,8 +187,8 @@ def ranked_sections(collected: Collected, sources: Sources | None = None) -> Ran
     runs = []
     for path, record in collected.records:
         note = "; ".join(filter(None, (lacking.get(path), _note(record, sources.current, same))))
-        seen = f"tuned on the test part: {why}" if (why := _tuned(record, sources.tuned)) else ""
-        runs.append(RunResult(label(path), record, collected.costs(path), note, collected.tier(path), seen, path))
+        seen = f"{TUNED}: {why}" if (why := _tuned(record, sources.abouts)) else ""
+        runs.append(RunResult(label(path), record, read_costs(path), note, collected.tier(path), seen, path))
     return Ranked([with_evidence(section) for section in summarize(runs)], left_out)
 
 
@@ -216,9 +215,11 @@ def _across(sections: list[Section]) -> tuple[str, CriticalDifference] | None:
     return (track, found) if found else None
 
 
-def _tuned(record: Record, tuned: Mapping[str, Mapping[str, str]]) -> str:
+def _tuned(record: Record, abouts: Mapping[str, MethodFile]) -> str:
     """Why a record's recipe has seen its test part; a paper's own recipe has not."""
-    return "" if record.track == TRACK else tuned.get(record.method, {}).get(record.dataset, "")
+    if record.track == TRACK or record.method not in abouts:
+        return ""
+    return abouts[record.method].tuned_on_test.get(record.dataset, "")
 
 
 def _note(record: Record, current: Mapping[str, str] | None, same: dict[str, dict[str, str]]) -> str:
@@ -238,7 +239,7 @@ def _version(collected: Collected) -> str:
     return sha256_json(sorted(sha256_json(asdict(record)) for _, record in collected.records))[:8]
 
 
-def _write(path: Path, text: str) -> None:
+def write_any_text(path: Path, text: str) -> None:
     """Records may hold half a character (a lone surrogate in JSON), which no file can: it becomes a question mark."""
     write_text(path, text.encode(errors="replace").decode())
 

@@ -278,7 +278,7 @@ class CriticalDifference:
 
     average_ranks: each method's mean rank over the blocks, best first; 1 is best, ties share their mean rank.
     p: of Friedman's chi-square test that all methods are equal.
-    difference: average ranks that differ by at least this are significantly different; only of use where p <= alpha.
+    difference: average ranks that differ by at least this are significantly different; only of use where p <= 0.05.
     """
 
     average_ranks: list[tuple[str, float]]
@@ -287,7 +287,7 @@ class CriticalDifference:
     blocks: int
 
 
-def critical_difference(blocks: Sequence[Mapping[str, float]], alpha: float = 0.05) -> CriticalDifference | None:
+def critical_difference(blocks: Sequence[Mapping[str, float]]) -> CriticalDifference | None:
     """Comparison of the methods that all data sets have; None with too few data sets or methods for one.
 
     Demšar, Statistical Comparisons of Classifiers over Multiple Data Sets, JMLR 7 (2006), section 3.2.2:
@@ -307,7 +307,7 @@ def critical_difference(blocks: Sequence[Mapping[str, float]], alpha: float = 0.
     ranks = zip(names, stats.rankdata(-accuracies, axis=1).mean(axis=0).tolist(), strict=True)
     alike = (accuracies == accuracies[:, :1]).all()  # the chi-square is 0 / 0 where every block is one tie
     p = 1.0 if alike else float(stats.friedmanchisquare(*accuracies.T).pvalue)
-    quantile = float(stats.studentized_range.ppf(1 - alpha, methods, np.inf)) / np.sqrt(2)
+    quantile = float(stats.studentized_range.ppf(CONFIDENCE, methods, np.inf)) / np.sqrt(2)
     difference = float(quantile * np.sqrt(methods * (methods + 1) / (6 * len(blocks))))
     return CriticalDifference(sorted(ranks, key=lambda pair: pair[1]), p, difference, len(blocks))
 

@@ -22,7 +22,7 @@ from harness.base.errors import unknown
 from harness.metrics.selection import SELECTION_RULES
 from harness.metrics.shots import GROUPS
 from harness.records.schema import HEADLINE
-from harness.reporting.costs import StepTimes, relative_cost
+from harness.reporting.costs import NO_TIMES, StepTimes, relative_cost
 from harness.reporting.drawer import differing
 from harness.reporting.inputs import Named, read_lists
 from harness.reporting.significance import ENOUGH, Classes, Effect, RunsOfRow, Verdict, effect
@@ -224,7 +224,7 @@ def number(found: Effect | None) -> str:
 def carry_out(
     study: Study,
     sections: Sequence[Section],
-    times: StepTimes = MappingProxyType({}),
+    times: StepTimes = NO_TIMES,
     titles: Mapping[str, str] = MappingProxyType({}),
 ) -> StudyResult:
     """A study with what the records say; `titles` are of methods, by name."""
@@ -250,7 +250,7 @@ def carry_out(
 def _others(study: Study, section: Section, titles: Mapping[str, str]) -> Iterator[Contrast]:
     """The methods of a table that no contrast holds against the row of `every`, as the table has them."""
     listed = {one.row for one in study.contrasts if one.against == study.every} | {study.every}
-    for row in (section.rows[head] for head in section.families) if study.every else ():
+    for row in section.heads if study.every else ():
         if row.name not in listed and row.ok_runs:
             yield Contrast(titles.get(row.first.method, row.name), row.name, study.every, name=f"every {row.name}")
 
@@ -269,10 +269,8 @@ def _measure(contrast: Contrast, rows: Sequence[Row], section: Section, times: S
             raise MissingError("not comparable: the test images are others")
     except MissingError as reason:
         return MeasuredContrast(contrast, missing=str(reason))
-    effects = {}
     infer = not contrast.of_one_row and len(bits.keys() & other_bits.keys()) > 1
-    for score in SCORES:
-        effects[score] = effect(bits, other_bits, targets, section.classes(score), infer=infer)
+    effects = {score: effect(bits, other_bits, targets, section.classes(score), infer=infer) for score in SCORES}
     marks = tuple(dict.fromkeys([*row.marks, *against.marks]))
     missing = "" if effects["all"] else "no seed in common, or a class with one test image"
     complete = row.status == against.status == "ok"

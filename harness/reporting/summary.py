@@ -45,7 +45,7 @@ class Cost(NamedTuple):
 
     key: str
     title: str
-    unit: str
+    unit: str  # of what the page shows: for the time, a multiple
 
 
 class Stat(NamedTuple):
@@ -164,8 +164,7 @@ class Row:
     @property
     def failures(self) -> list[str]:
         """Why runs failed or were skipped: each reason once, on one line."""
-        found = [run.record.failure.reason for run in self.runs if run.record.failure]
-        return list(dict.fromkeys(" ".join(reason.split()) for reason in found))
+        return list(dict.fromkeys(_reason(run.record) for run in self.runs if run.record.failure))
 
     def mean(self, rule: str) -> float | None:
         """Accuracy over all images."""
@@ -316,7 +315,7 @@ def _value(record: Record, rule: str, metric: Metric) -> float | None:
 
 
 COSTS = (
-    Cost("wall_seconds", "Time", "s"),
+    Cost("wall_seconds", "Time", "\N{MULTIPLICATION SIGN} cross-entropy"),
     Cost("images_per_second", "Speed", "images/s"),
     Cost("peak_memory_mb", "Memory", "MB"),
     Cost("trained_parameters", "Trained", "parameters"),

@@ -6,13 +6,12 @@ import csv
 import io
 import re
 from collections.abc import Iterable, Sequence
-from types import MappingProxyType
 from typing import NamedTuple, TypeAlias
 
 from harness.metrics.shots import GROUPS
 from harness.records.schema import HEADLINE
 from harness.reporting.comparison import Beside, Comparison
-from harness.reporting.costs import StepTimes, cost
+from harness.reporting.costs import NO_TIMES, StepTimes, cost
 from harness.reporting.paper_tables import FilledTable
 from harness.reporting.significance import Effect
 from harness.reporting.summary import METRICS, Metric, Row, Section, Stat
@@ -178,9 +177,7 @@ def _latex_cell(one: Cell) -> str:
     return rf"\textbf{{{text}}}" if one.best else text
 
 
-def leaderboard_csv(
-    sections: list[Section], only_rule: str | None = None, times: StepTimes = MappingProxyType({})
-) -> str:
+def leaderboard_csv(sections: list[Section], only_rule: str | None = None, times: StepTimes = NO_TIMES) -> str:
     """Every section and selection rule (or only one rule) as one long table, numbers in percent.
 
     Args:
@@ -211,7 +208,7 @@ def all_files(
     sections: list[Section],
     comparisons: list[Comparison],
     papers: Sequence[FilledTable],
-    times: StepTimes = MappingProxyType({}),
+    times: StepTimes = NO_TIMES,
 ) -> dict[str, str]:
     """Every table as a file, by name."""
     files = {"leaderboard.csv": leaderboard_csv(sections, times=times), "published.csv": claims_csv(comparisons)}

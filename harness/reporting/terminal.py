@@ -33,12 +33,13 @@ def show(collected: Collected, suite: str, selection: str, form: str) -> None:
         raise unknown("format", form, FORMATS, where="--format")
     inside = members(suite) if suite else lambda *_: True
     chosen = [(path, r) for path, r in collected.records if inside(r.split, r.dataset, r.entry)]
-    sections = ranked_sections(replace(collected, records=chosen), sources()).sections
+    found = sources()
+    sections = ranked_sections(replace(collected, records=chosen), found).sections
     if not sections:
         how = f"`ltbench campaign {suite}` makes some" if suite not in ("", "default") else "`make repro` makes some"
         raise UserError(f"no record{f' of suite {suite!r}' if suite else ''} to show; {how}")
     if form == "csv":
-        print(tables.leaderboard_csv(sections, selection), end="")
+        print(tables.leaderboard_csv(sections, selection, found.step_times), end="")
         return
     if form == "json":
         print(json.dumps([_data(section, selection) for section in sections], indent=1))

@@ -16,6 +16,7 @@ from harness.records.evidence import Evidence, evidence_path, read_evidence
 from harness.records.schema import HEADLINE
 from harness.reporting.pictures import confusion
 from harness.reporting.significance import (
+    Bits,
     Classes,
     Effect,
     RunsOfRow,
@@ -63,13 +64,13 @@ def with_evidence(section: Section) -> Section:
         rows.append(seen)
     if len(bits) > MOST_PAIRS:
         return replace(section, rows=tuple(rows))
-    return replace(section, rows=tuple(rows), pairs=_pairs(bits), differences=_differences(section, found, bits))
+    pairs = [[None if np.isnan(p) else float(f"{p:.2g}") for p in line] for line in pair_matrix(bits)]
+    return replace(section, rows=tuple(rows), pairs=pairs, differences=_differences(section, found, bits))
 
 
 def evidence_of(row: Row) -> dict[int, Evidence]:
     """By seed."""
-    found = {run.record.seed: read_evidence(evidence_path(run.file), run.record) for run in row.finished}
-    return {seed: evidence for seed, evidence in found.items() if evidence is not None}
+    return {run.record.seed: one for run in row.finished if (one := read_evidence(evidence_path(run.file), run.record))}
 
 
 def _first_stages(row: Row, evidence: Mapping[int, Evidence], by_run: Mapping[str, Evidence]) -> list[Curves]:
@@ -84,10 +85,9 @@ def _first_stages(row: Row, evidence: Mapping[int, Evidence], by_run: Mapping[st
     return found if all(found) else []
 
 
-def correct_at(rule: str, evidence: Mapping[int, Evidence]) -> dict[int, npt.NDArray[np.bool_]]:
+def correct_at(rule: str, evidence: Mapping[int, Evidence]) -> dict[int, Bits]:
     """Which test images are right, by seed; without the runs that the rule does not apply to."""
-    bits = {seed: one.correct(rule) for seed, one in evidence.items()}
-    return {seed: correct for seed, correct in bits.items() if correct is not None}
+    return {seed: bits for seed, one in evidence.items() if (bits := one.correct(rule)) is not None}
 
 
 def correct_of(row: Row, rule: str) -> tuple[RunsOfRow, Classes] | None:
@@ -115,10 +115,6 @@ def _tested(
             if not math.isnan(ties.p[at]):
                 p[i][rule] = float(ties.p[at])
     return ranks, p
-
-
-def _pairs(bits: list[dict[int, npt.NDArray[np.bool_]]]) -> list[list[float | None]]:
-    return [[None if np.isnan(p) else float(f"{p:.2g}") for p in row] for row in pair_matrix(bits)]
 
 
 def _differences(

@@ -322,8 +322,7 @@ def print_table(records: Sequence[Record]) -> None:
         if record.status != "ok":
             rows.append([str(record.seed), record.status, *["-"] * (1 + len(scored) + len(GROUPS))])
         for rule in SELECTION_RULES:
-            scores = record.results.get(rule)
-            if scores:
+            if scores := record.results.get(rule):
                 values = [getattr(scores, name) for name in (*scored, *GROUPS)]
                 cells = ["-" if value is None else f"{100 * value:.2f}" for value in values]
                 rows.append([str(record.seed), rule, str(scores.epoch), *cells])

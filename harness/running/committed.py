@@ -8,10 +8,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from harness.base.errors import UserError
-from harness.base.files import read_json
 from harness.base.git import git, unpack
 from harness.records.agreement import Agreement, agreement
-from harness.records.schema import Record, costs_path, read_record, record_paths
+from harness.records.schema import Record, read_costs, read_record, record_paths
 from harness.spec.suites import RECORDS
 
 RESTORED = ("results", "reports", "dvc.lock")
@@ -59,8 +58,7 @@ def _runs(root: Path) -> dict[Path, Record]:
 
 
 def _processors(root: Path) -> str:
-    files = [costs_path(path) for path in record_paths(root)]
-    names = {str(read_json(path, "cost file").get("processor", "unknown")) for path in files if path.is_file()}
+    names = {str(costs.get("processor", "unknown")) for path in record_paths(root) if (costs := read_costs(path))}
     return " and ".join(sorted(names)) or "unknown"
 
 

@@ -15,7 +15,7 @@ from harness.base.screen import console, table
 from harness.reading.dataset import Dataset
 from harness.records.collect import ROOTS, collect
 from harness.records.runs import stage_files
-from harness.records.schema import Record
+from harness.records.schema import Record, read_costs
 from harness.running import cells
 from harness.running.doctor import duration
 from harness.running.plans import Plan, Run, Settings, make_plan, plan_cell, slots
@@ -62,7 +62,7 @@ class Costs:
             cost
             for path, record in collected.records
             if record.status == "ok"
-            for cost in _costs(record, collected.costs(path), device)
+            for cost in _costs(record, read_costs(path), device)
         ]
 
     def of(self, cell: Cell, run: Run, images: int, side: int) -> Estimate:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import sys
 from collections import Counter, defaultdict
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -62,8 +63,14 @@ def look(campaigns: Path) -> Overview:
     wanted = read_grid("default")["evaluate"].values() if GRID_FILE.is_file() else []
     not_run = [f"{it['split']} {it['entry']}" for it in wanted if (it["split"], it["entry"]) not in by_cell]
     files = sorted([*campaigns.glob(f"*/{PROGRESS}"), *KEPT.glob(f"*/{PROGRESS}")])
-    found = [(path.parent, read_progress("", path.parent)) for path in files]
-    return Overview(cells, not_run, [reason for _, reason in collected.left_out], found)
+    left_out, found = [reason for _, reason in collected.left_out], list[tuple[Path, Progress]]()
+    for folder in (path.parent for path in files):
+        try:
+            found.append((folder, read_progress("", folder)))
+        except UserError as error:
+            left_out.append(str(error))
+            print(f"left out: {error}", file=sys.stderr)
+    return Overview(cells, not_run, left_out, found)
 
 
 class _Checkout:

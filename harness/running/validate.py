@@ -12,9 +12,9 @@ from typing import Literal
 from harness.base.errors import RunFailed, UserError
 from harness.base.files import read_json, stamped, write_json
 from harness.records.agreement import agreement
-from harness.records.check import VERDICT, Tier, read_checked, repeated
+from harness.records.check import VERDICT, Tier, check_record, repeated
 from harness.records.collect import find_split
-from harness.records.schema import Record, costs_path, read_record, record_paths
+from harness.records.schema import Record, read_costs, read_record, record_paths
 from harness.records.sender import read_sender
 from harness.running import cells
 from harness.spec.provenance import processor
@@ -70,7 +70,7 @@ def validate(folder: Path, rerun: int, device: str, scratch: Path) -> Validation
     for path in paths:
         try:
             record = read_record(path)
-            read_checked(path, record, _split(record, path))
+            check_record(path, record, _split(record, path))
         except UserError as error:
             found.refused.append(str(error))
             continue
@@ -127,7 +127,7 @@ def _measure_again(
             one.remark = f"could not be measured again: {error}"
             continue
         verdict = agreement(record, again, rows[record.split, record.entry])
-        there = read_json(costs_path(path), "cost file").get("processor") if costs_path(path).is_file() else None
+        there = read_costs(path).get("processor")
         remark = str(verdict.verdict)
         if remark != "same bits":
             remark += f": {verdict.score} {100 * verdict.difference:+.2f} points; processor there {there}"

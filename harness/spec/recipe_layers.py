@@ -75,7 +75,7 @@ def has_recipe(entry: Entry, dataset: str) -> bool:
     for name in file.tracks:
         if name not in TRACKS:
             raise unknown("track", name, TRACKS, where=f"{path}: tracks")
-    taken = [track for track in _family(entry.track) if track in file.tracks]
+    taken = [track for track in family(entry.track) if track in file.tracks]
     if entry.variant in file.variants:
         if entry.variant not in variants(plugin, entry.track, dataset):
             return False
@@ -110,7 +110,7 @@ def _is_meant(name: str, known: set[str]) -> bool:
 
 def shared_layers(entry: Entry, dataset: str, first_stage: str) -> Layers:
     """The recipe that all methods share, and what a first stage that the method takes over brings along."""
-    layers = [(f"{shown(COMMON_FILE)}: {t}.{dataset}", _section(t).get(dataset)) for t in _family(entry.track)]
+    layers = [(f"{shown(COMMON_FILE)}: {t}.{dataset}", _section(t).get(dataset)) for t in family(entry.track)]
     if first_stage != entry.method:
         for where, layer in method_layers(first_stage, entry.track, dataset):
             if kept := {key: layer[key] for key in layer if key not in ("params", "finetune")}:
@@ -154,7 +154,7 @@ def method_layers(method: str, track: str, dataset: str) -> Layers:
     plugin = get_plugin(method)
     file, path = read_method_file(plugin), shown(plugin.folder / "recipes.yaml")
     layers: Layers = [(f"{path}: params", {"params": file.params})]
-    for name in _family(track):
+    for name in family(track):
         own = _mapping(file.tracks.get(name), f"{path}: tracks.{name}")
         layers += [(f"{path}: tracks.{name}.{key}", own[key]) for key in ("*", dataset) if key in own]
     return [(where, _mapping(layer, where)) for where, layer in layers]
@@ -187,7 +187,8 @@ def parse_override(item: str) -> dict[str, Any]:
     return value  # type: ignore[no-any-return]
 
 
-def _family(track: str) -> list[str]:
+def family(track: str) -> list[str]:
+    """The tracks whose layers make up a track's recipes, its own last."""
     return [SHORTENED[track], track] if track in SHORTENED else [track]
 
 

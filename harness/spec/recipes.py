@@ -104,11 +104,7 @@ def overrides_between(here: Mapping[str, Any], wanted: Mapping[str, Any]) -> lis
     ]
 
 
-SECTIONS = (
-    ("", "train"),
-    ("finetune.", "finetune"),
-    ("params.", "params"),
-)  # of keys on the command line, and in recipes
+SECTIONS = (("", "train"), ("finetune.", "finetune"), ("params.", "params"))  # of keys: as typed, and in recipes
 
 
 @dataclass(frozen=True)
@@ -285,12 +281,9 @@ def _build(params: Any, stages: tuple[Stage, ...], values: dict[str, Any], where
     size = values.get("image_size", 0)
     if size < 0:
         raise UserError(f"{where}: image_size must be at least 0, found {size}")
-    found = _start(values, where)
-    values = {**values, "image_size": size, **found}
-    start = {key: found[key] for key in START if key in found}
-    return Recipe(
-        values["backbone"], values["image_size"], values.get("precision", "float32"), params, train, finetune, **start
-    )
+    start = _start(values, where)
+    size = start.pop("image_size", size)
+    return Recipe(values["backbone"], size, values.get("precision", "float32"), params, train, finetune, **start)
 
 
 def _start(values: Mapping[str, Any], where: str) -> dict[str, Any]:

@@ -19,7 +19,6 @@ from harness.splits import store
 FILE = PACKAGE / "weights.yaml"
 SITE = "https://raw.githubusercontent.com"
 NOT_STATED = "not stated"  # as claims say it
-WHOLE = 64  # digits of a sha256
 
 
 @dataclass(frozen=True)
@@ -82,7 +81,7 @@ class Weights:
     @property
     def pinned(self) -> bool:
         """Whether the full hash is known, so that it may be fetched."""
-        return len(self.sha256) == WHOLE
+        return len(self.sha256) == 64
 
 
 @dataclass(frozen=True)
@@ -156,7 +155,7 @@ def check_file(path: Path, name: str) -> None:
     Raises:
         UserError: it has another hash.
     """
-    wanted, found = get_weights(name).sha256, sha256_file(path)
-    if not found.startswith(wanted):
-        begins = "" if len(wanted) == WHOLE else " that begins with"
-        raise UserError(f"{path}: expected sha256{begins} {wanted} of '{name}', found {found}; it is another file")
+    weights, found = get_weights(name), sha256_file(path)
+    if not found.startswith(weights.sha256):
+        wanted = f"{'' if weights.pinned else 'that begins with '}{weights.sha256}"
+        raise UserError(f"{path}: expected sha256 {wanted} of '{name}', found {found}; it is another file")

@@ -65,7 +65,7 @@ def _data(one: Weights) -> str:
     return one.dataset if one.imbalance_factor == 1 else f"{one.dataset}, imbalance factor {one.imbalance_factor:g}"
 
 
-def score(name: str, file: Path | None, facts: Mapping[str, Any], mirror: Path | None, device: str, out: Path) -> Path:
+def score(name: str, file: Path | None, facts: Mapping[str, Any], mirror: Path | None, device: str, out: Path) -> None:
     """Scores published weights, prints them beside the published number, and writes the record.
 
     Args: the first four as `requested` takes them.
@@ -80,7 +80,6 @@ def score(name: str, file: Path | None, facts: Mapping[str, Any], mirror: Path |
     path = write_weights_record(out, record, targets, predictions)
     console().print(_table(record))
     print(path)
-    return path
 
 
 def printed(numbers: list[Printed]) -> str:

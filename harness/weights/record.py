@@ -103,8 +103,7 @@ def read_weights_record(path: Path) -> WeightsRecord:
     Raises:
         UserError: damaged, of another schema, or scores or groups that do not follow from predictions and class counts.
     """
-    value = read_json(path, "record of published weights")
-    content = unstamped(value, path)
+    content = unstamped(read_json(path, "record of published weights"), path)
     record = config.build(WeightsRecord, content, str(path))
     if record.name != path.stem:
         raise UserError(f"{path}: this is the record of {record.name!r}; it lies under another name")

@@ -575,6 +575,24 @@ def test_case_s_a_list_without_a_test_part_is_held_out(here: Path) -> None:
     assert drawn(opened(f"list:{root}", 0.25)).test.class_counts == [1, 1]
 
 
+def test_case_s_a_suffix_in_capitals_is_one_too(here: Path) -> None:
+    root = pictures(here / "mine")
+    rows = [f"path,label\nmy pics/x {i}.png,a\nmy pics/x {i + 1}.png,b\n" for i in (0, 2, 4)]
+    listed(root, train=rows[0], test=rows[1], val=rows[2])
+    expected = drawn(opened(f"list:{root}"))
+    for part in ("val", "test", "train"):
+        (root / f"{part}.csv").rename(root / f"{part}.CSV")
+        _folder._scan.cache_clear()
+        assert drawn(opened(f"list:{root}")) == expected
+    with pytest.raises(UserError, match=r"test.CSV: there is a list of test images; leave out --holdout"):
+        opened(f"list:{root}", 0.25)
+    listed(root, train=rows[0])
+    _folder._scan.cache_clear()
+    assert opened(f"list:{root}").passed_over == (
+        "passed over: 1 x lists beside train.csv, val.csv and test.csv (train.CSV)",
+    )
+
+
 def test_case_s_other_lists_are_named_and_one_that_cannot_be_read_is_an_error(here: Path) -> None:
     root = pictures(here / "mine")
     rows = "path,label\nmy pics/x 0.png,a\nmy pics/x 1.png,b\n"

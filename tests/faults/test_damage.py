@@ -25,7 +25,7 @@ from harness.records.collect import collect
 from harness.records.evaluate import SUMMED, evaluate
 from harness.records.evidence import evidence_path, read_evidence
 from harness.records.runs import run_info
-from harness.records.schema import costs_path, read_record
+from harness.records.schema import costs_path, read_costs, read_record
 from harness.records.table import rows
 from harness.running import stages
 from harness.spec import recipe_layers
@@ -167,7 +167,7 @@ def test_costs_beside_a_record() -> None:
     known = [key for key in json.loads(costs_path(record).read_text()) if key != "sha256"]
 
     def read() -> dict[str, Any]:
-        costs = collect(RECORDS).costs(record)
+        costs = read_costs(record)
         if not costs:
             raise UserError("no costs are shown")
         return {key: costs.get(key) for key in known}

@@ -72,7 +72,8 @@ def test_a_users_folder_is_known_by_its_own_name_alone(tmp_path: Path, monkeypat
     (tmp_path / "outside.json").write_text(json.dumps({"path": "/"}))
     with pytest.raises(UserError, match="no folder is known as"):
         store.get_dataset("folder-x/../../../outside")
-    for content in ("[]", '{"path": 3}'):
+    damaged = ["[]", '{"path": 3}', '{"path": "/", "holdout": "0.2"}', '{"path": "/", "holdout": 1}']
+    for content in [*damaged, '{"path": "/", "holdout": null}', '{"path": "/", "kind": []}']:
         (tmp_path / "data" / ".folders" / "folder-x-01234567.json").write_text(content)
         with pytest.raises(UserError, match="damaged; to make it anew"):
             store.get_dataset("folder-x-01234567")

@@ -22,6 +22,7 @@ from harness.reporting.report import Sources
 from harness.reporting.site.config import Board, Site
 from harness.reporting.site.publish import publish_site
 from harness.reporting.terminal import show
+from harness.spec.recipe_layers import MethodFile
 from harness.splits.splits import Split, write_split
 from tests.factories import collected, make_record, sources
 from tests.reporting.conftest import HOSTILE
@@ -57,7 +58,8 @@ def test_a_recipe_that_has_seen_the_test_part_says_so_everywhere(
 ) -> None:
     """In exports, in the terminal and on the runs' pages, as on the page."""
     made = collected(*(make_record("ce", seed, track="common") for seed in range(3)))
-    monkeypatch.setattr(Sources, "tuned", {"ce": {"mnist5k": "its rate was seen"}})
+    seen = MethodFile("CE", tuned_on_test={"mnist5k": "its rate was seen"})
+    monkeypatch.setattr(Sources, "abouts", {"ce": seen})
     for form in ("every-eval-ever", "hub"):
         texts = [path.read_text() for path in exported(form, tmp_path / form, made)]
         assert sum("tuned on the test part: its rate was seen" in text for text in texts) == 1, form

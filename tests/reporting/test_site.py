@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import re
@@ -20,16 +21,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.base.errors import UserError
+from harness.base.files import write_json
 from harness.records.collect import Collected, collect
+from harness.records.schema import costs_path
+from harness.reporting import terminal
 from harness.reporting.claims import Card, Claim
-from harness.reporting.report import Sources
+from harness.reporting.report import Sources, build_report
 from harness.reporting.site import publish
 from harness.reporting.site.config import Board, Site, read_site
 from harness.reporting.site.publish import publish_site
 from harness.reporting.site.versions import MANIFEST, RowFacts, moved
+from harness.reporting.terminal import show
 from tests.factories import sources
 from tests.reporting.conftest import HOSTILE, store
 from tests.reporting.test_browser import CHROMIUM, browser  # noqa: F401 - a fixture
+from tests.reporting.test_speed import FIGURES, written
 
 SITE = Site("Boards of a lab", "One sentence.", [Board("digits", "Digits", dataset="mnist5k")], licence="CC-BY-4.0")
 ATOM = "{http://www.w3.org/2005/Atom}"
@@ -115,6 +121,34 @@ def test_a_site_has_a_page_for_everything_and_no_dead_link(checkout: Path) -> No
     assert b"<h1>Digits</h1>" in files["boards/digits/index.html"]
     assert len(json.loads(files["downloads/results.json"])["results"]) == 10
     assert not any(b"<script" in text for name, text in files.items() if name.endswith("html") and "runs/" in name)
+
+
+def test_a_training_time_is_the_same_on_every_page_and_in_the_terminal(
+    checkout: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """From timed steps, where there are some; the seconds of these runs say 6."""
+    for path, _ in found().records:
+        spent = 60.0 if "crt" in path.parts else 10.0
+        stages = {"train": {"images_per_second": 100.0, "train_seconds": 10.0}}
+        write_json(costs_path(path), {"device": "CPU", "train_seconds": spent, "stages": stages})
+    steps = [
+        {"method": name, "stage": "train", "shared_by": [], "ratio": {"median": ratio}}
+        for name, ratio in (("ce", 1.0), ("crt", 1.5))
+    ]
+    origin = sources(benches=[written(checkout, parts=FIGURES["parts"] | {"steps": steps})])
+    published(origin=origin)
+    build_report(found(), Path("report"), origin)
+    monkeypatch.setattr(terminal, "sources", lambda: origin)
+    show(found(), "", "last", "csv")
+    csvs = [Path(folder, "tables/leaderboard.csv").read_text() for folder in ("report", "site/boards/digits")]
+    for text in [*csvs, capsys.readouterr().out]:
+        lines = [line for line in csv.DictReader(text.splitlines()) if line["selection"] == "last"]
+        assert {line["method"]: line["time_over_ce"] for line in lines if line["method"] in ("ce", "crt")} == {
+            "ce": "1.00",
+            "crt": "1.50",
+        }
+    assert '<section id="speed"' in Path("report/leaderboard.html").read_text()
+    assert '<section id="speed"' not in Path("site/boards/digits/index.html").read_text()
 
 
 def test_the_same_records_give_the_same_bytes_and_no_second_version(checkout: Path) -> None:

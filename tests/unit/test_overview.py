@@ -78,14 +78,19 @@ def test_cells_done_failed_stale_and_not_run(capsys: pytest.CaptureFixture[str])
 def test_campaigns_are_found_and_shown(capsys: pytest.CaptureFixture[str]) -> None:
     progress = Progress("cifar10", made=3, left=9, running=[Running("cifar10-lt-if100 ce@short seed 1 train", 4, 20)])
     write_json(CAMPAIGNS / "cifar10/progress.json", config.as_dict(progress))
+    (CAMPAIGNS / "broken").mkdir()
+    (CAMPAIGNS / "broken/progress.json").write_text("{")
     app(["status"], standalone_mode=False)
-    out = capsys.readouterr().out
+    out, err = capsys.readouterr()
+    assert err.startswith("left out: ")
+    assert "broken/progress.json" in err
     assert out.startswith("no records yet; e.g. ltbench run mnist5k ce")
     assert "campaign cifar10: 3 of 12 records made; 9 left (runs/campaigns/cifar10)\n" in out
     assert "  cifar10-lt-if100 ce@short seed 1 train: epoch 4 of 20\n" in out
     app(["status", "--json"], standalone_mode=False)
     data = json.loads(capsys.readouterr().out)
     assert data["cells"] == []
+    assert len(data["left_out"]) == 1
     assert [(one["folder"], one["left"], one["at_work"]) for one in data["campaigns"]] == [
         ("runs/campaigns/cifar10", 9, False)
     ]

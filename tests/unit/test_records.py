@@ -19,7 +19,7 @@ from harness.records.collect import collect
 from harness.records.evaluate import evaluate, spans
 from harness.records.evidence import read_evidence
 from harness.records.runs import write_run_info
-from harness.records.schema import SCHEMA, Record, costs_path, read_record, record_paths, write_record
+from harness.records.schema import SCHEMA, Record, costs_path, read_costs, read_record, record_paths, write_record
 from harness.records.table import COLUMNS, rows, write_table
 from harness.splits.splits import Split, write_split
 from tests.factories import make_record
@@ -106,7 +106,7 @@ def test_cost_files_and_temporary_ones_are_passed_over(tmp_path: Path) -> None:
     (tmp_path / ".seed1.json.abc.tmp").write_text("half")
     assert list(record_paths(tmp_path)) == [path]
     found = collect(tmp_path)
-    assert found.costs(path) == {"wall_seconds": 3}
+    assert read_costs(path) == {"wall_seconds": 3}
     assert found.left_out == []
 
 
@@ -114,9 +114,9 @@ def test_cost_files_and_temporary_ones_are_passed_over(tmp_path: Path) -> None:
 def test_damaged_costs_are_no_costs(tmp_path: Path, content: str) -> None:
     path = tmp_path / "seed0.json"
     write_record(path, make_record())
-    assert collect(tmp_path).costs(path) == {}
+    assert read_costs(path) == {}
     costs_path(path).write_text(content)
-    assert collect(tmp_path).costs(path) == {}
+    assert read_costs(path) == {}
 
 
 def table(tmp_path: Path, *records: Record) -> list[dict[str, str]]:

@@ -6,10 +6,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from harness.base.errors import lookup
-from harness.base.files import write_text
 from harness.records.collect import Collected
 from harness.reporting.exports import croissant, every_eval
-from harness.reporting.report import sources
+from harness.reporting.report import sources, write_any_text
 from harness.reporting.site.config import Site
 from harness.reporting.site.content import build_content
 from harness.spec.suites import SPLITS
@@ -29,7 +28,7 @@ def export(form: str, out: Path, records: Callable[[], Collected], site: Site) -
     make = lookup("format", form, FORMATS, where="--format")
     paths = []
     for name, text in make(records, site):
-        write_text(out / name, text.encode(errors="replace").decode())
+        write_any_text(out / name, text)
         paths.append(out / name)
     return paths
 

@@ -47,11 +47,6 @@ class FilledBoard:
     sources: Sources
     ranked: Ranked
 
-    @property
-    def rows(self) -> list[tuple[Section, Row]]:
-        """Every row, table by table, by rank."""
-        return [(section, row) for section in self.ranked.sections for row in section.rows]
-
     def leaders(self, section: Section) -> list[tuple[str, Row, Stat]]:
         """The row with the largest mean over all images, and the one over the rarest group that has classes."""
         found = []
@@ -129,7 +124,8 @@ class Content:
 
     def rows_of(self, method: str) -> list[tuple[FilledBoard, Section, Row]]:
         """The rows of a method, board by board."""
-        return [(b, section, row) for b in self.boards for section, row in b.rows if row.first.method == method]
+        tables = [(board, one) for board in self.boards for one in board.ranked.sections]
+        return [(board, one, row) for board, one in tables for row in one.rows if row.first.method == method]
 
 
 def build_content(collected: Collected, sources: Sources, site: Site) -> Content:
@@ -150,7 +146,7 @@ def build_content(collected: Collected, sources: Sources, site: Site) -> Content
         ranked,
         [_fill_board(board, collected, sources, published.cards) for board in site.boards_for(collected)],
         _runs(collected, ranked),
-        method_views(ranked.sections, comparisons, sources.folders, sources.resolve),
+        method_views(ranked.sections, comparisons, sources.abouts, sources.resolve),
         published.tables,
         [(card, left) for card in published.cards if (left := [claim for claim in card.claims if claim not in shown])],
     )
@@ -166,7 +162,6 @@ def _fill_board(board: Board, collected: Collected, sources: Sources, cards: Seq
         claims=[claim for claim in sources.claims if dataset_identity(claim.dataset) in datasets],
         cards=[kept for card in cards if (kept := _card_of(card, datasets)).claims],
         reported=NO_FOLDER,
-        benches=(),
         weights=[path for path, record in weights if dataset_identity(record.weights.dataset) in datasets],
         splits=splits,
     )

@@ -20,7 +20,7 @@ from harness.reporting import tables
 from harness.reporting.comparison import STATUSES
 from harness.reporting.drawer import BADGES, TIERS, flat, run_facts
 from harness.reporting.html import csp_hash, templates_in
-from harness.reporting.methods import MethodView, commands
+from harness.reporting.methods import MethodView
 from harness.reporting.pictures import by_frequency
 from harness.reporting.site.content import Content, FilledBoard, RunPage, address
 from harness.reporting.site.feed import news
@@ -55,7 +55,6 @@ class Pages:
             "hash": csp_hash(self._style),
             "address": address,
             "cell": tables.cell,
-            "commands": commands,
             "day": day,
             "pages_of": content.pages_of,
             "percent": tables.percent,
@@ -106,22 +105,19 @@ class Pages:
 
     def _method(self, one: MethodView) -> str:
         rows = self.content.rows_of(one.name)
-        grouped = [(board, [*group]) for board, group in groupby(rows, key=lambda found: found[0])]
-        by_board = [(board, [(section, row) for _, section, row in group]) for board, group in grouped]
-        own = {row.key: (section, row) for _, section, row in rows}  # a row may stand on several boards
+        by_board = [(board, [found[1:] for found in group]) for board, group in groupby(rows, key=lambda row: row[0])]
         claims = [(status.capitalize(), [c for c in one.claims if c.status == status]) for status in STATUSES]
-        return self._render("method.html.j2", "../../", one=one, tables=by_board, own=[*own.values()], claims=claims)
+        return self._render("method.html.j2", "../../", one=one, tables=by_board, claims=claims)
 
     def _run(self, page: RunPage) -> str:
         record = page.record
-        scores = [(rule, found) for rule in SELECTION_RULES if (found := record.results.get(rule))]
         file = evidence_path(page.run.file)
         data = file.read_bytes() if file.is_file() else None
         return self._render(
             "run.html.j2",
             "../../",
             page=page,
-            scores=[(rule, vars(found)) for rule, found in scores],
+            scores=[(rule, vars(found)) for rule in SELECTION_RULES if (found := record.results.get(rule))],
             evidence=(len(data), sha256_bytes(data)) if data is not None else None,
             provenance=run_facts(page.run),
             recipe=[*flat(record.recipe)],

@@ -26,6 +26,11 @@ from harness.reporting.site.versions import MANIFEST, Manifest, read_manifest
 ARCHIVE = "archive"
 NEW = ".new"  # where a version lies until it is complete
 OURS = "ours.json"  # there: the files that calls which were stopped wrote or were about to; without it, it is not ours
+SIGNPOST = (  # where an earlier version has its list of versions, which is one for all
+    '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+    '<meta name="viewport" content="width=device-width, initial-scale=1"><title>Versions</title></head>\n'
+    '<body><main><h1>Versions</h1><p><a href="../../index.html">All versions</a></p></main></body></html>\n'
+)
 
 
 class Published(NamedTuple):
@@ -60,7 +65,7 @@ def publish_site(
     shutil.rmtree(new, ignore_errors=True)
     write_json(out / NEW / OURS, written)
     _write(content, Pages(content, earlier), new, logos)
-    files = sorted([*_files(new), MANIFEST])
+    files = sorted([*(path.relative_to(new).as_posix() for path in new.rglob("*") if path.is_file()), MANIFEST])
     write_json(new / MANIFEST, config.as_dict(replace(content.manifest, files=files)))
     _check_place(out, new, files, [*written, *(old.files if old else ())])
     write_json(out / NEW / OURS, sorted({*written, *files}))
@@ -156,10 +161,6 @@ def _downloads(content: Content, to: Path) -> None:
     _put(to / "results.json", json_text({**facts, "results": rows}))
 
 
-def _files(folder: Path) -> list[str]:
-    return [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
-
-
 def _retire(out: Path, old: Manifest, to: str) -> None:
     """Moves what a version wrote to a folder in the archive, or removes it; its manifest last."""
     for name in [one for one in old.files if one != MANIFEST] + [MANIFEST]:
@@ -175,19 +176,10 @@ def _retire(out: Path, old: Manifest, to: str) -> None:
             else:
                 _move(file, target)
     if to:
-        write_text(out / to / ARCHIVE / "index.html", _signpost())
+        write_text(out / to / ARCHIVE / "index.html", SIGNPOST)
     for name in sorted({str(parent) for one in old.files for parent in PurePosixPath(one).parents}, reverse=True):
         if name not in (".", ARCHIVE) and (out / name).is_dir() and not any((out / name).iterdir()):
             (out / name).rmdir()
-
-
-def _signpost() -> str:
-    """Where an earlier version has its list of versions, which is one for all."""
-    return (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1"><title>Versions</title></head>\n'
-        '<body><main><h1>Versions</h1><p><a href="../../index.html">All versions</a></p></main></body></html>\n'
-    )
 
 
 def _inside(out: Path, name: str) -> Path:

@@ -126,8 +126,8 @@ def histories(files: Iterable[Path]) -> dict[Path, History]:
         if item.isdigit():
             time = int(item)
         else:
-            earlier = found.get(Path(item))
-            found[Path(item)] = History(earlier.time if earlier else time, 1 + (earlier.commits if earlier else 0))
+            known = found.get(Path(item), History(time, 0))
+            found[Path(item)] = History(known.time, known.commits + 1)
     return {path: one for path, one in found.items() if str(path) not in edited}
 
 
@@ -160,19 +160,15 @@ def moved(older: Iterable[RowFacts], newer: Iterable[RowFacts]) -> tuple[list[Mo
     old, new = ({(one.board, one.table, one.row): one for one in rows} for rows in (older, newer))
     every = [Move(old.get(key), new.get(key)) for key in sorted({*old, *new})]
     comings = [move for move in every if move.before is None or move.after is None]
-    moves, made_room = [], 0
-    for move in every:
-        before, after = move.before, move.after
-        if before and after and before.rank != after.rank and _makes_room(before, after, comings):
-            made_room += 1
-        elif before is None or after is None or before.rank != after.rank:
-            moves.append(move)
-    return moves, made_room
+    changed = [one for one in every if one.before is None or one.after is None or one.before.rank != one.after.rank]
+    moves = [move for move in changed if not _makes_room(move, comings)]
+    return moves, len(changed) - len(moves)
 
 
-def _makes_room(before: RowFacts, after: RowFacts, comings: Iterable[Move]) -> bool:
+def _makes_room(move: Move, comings: Iterable[Move]) -> bool:
     """Whether a row's rank changed by just the rows that came above it, less those that went."""
-    if before.rank is None or after.rank is None:
+    before, after = move.before, move.after
+    if before is None or after is None or before.rank is None or after.rank is None:
         return False
     same_table = [one for one in comings if (one.row.board, one.row.table) == (after.board, after.table)]
     came = sum(one.after is not None and (one.after.rank or math.inf) < after.rank for one in same_table)

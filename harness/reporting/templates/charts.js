@@ -37,7 +37,6 @@ const round = (value) => { // to a tenth; a tie goes to the even digit, as in al
   const tie = Number.isInteger(value * 4) && !Number.isInteger(value * 2), below = Math.floor(value * 10);
   return (tie ? below + (below & 1) : Math.round(value * 10)) / 10;
 };
-const images = (count) => `${count.toLocaleString("en")} training image${count === 1 ? "" : "s"}`;
 
 // Slug -> {data}: what a board's pictures, comparison and methods are drawn from.
 const charts = new Map([...document.querySelectorAll("script[data-board]")].map((node) => [node.dataset.board, { data: JSON.parse(node.textContent) }]));

@@ -27,9 +27,11 @@ def unpack(revision: str, folder: Path, *paths: str, where: Path | None = None) 
     """Writes these paths of a revision below `folder`, which is made; a revision never passes for an option.
 
     Raises:
-        UserError: as `git`.
+        UserError: as `git`, or it cannot be written.
     """
     name = git("rev-parse", "--verify", "--end-of-options", f"{revision}^{{commit}}", where=where).decode().strip()
     archive = git("archive", "--format=tar", name, "--", *paths, where=where)
     folder.mkdir(exist_ok=True)
-    subprocess.run(["tar", "-x", "-C", str(folder)], input=archive, check=True)  # noqa: S603, S607
+    done = subprocess.run(["tar", "-x", "-C", str(folder)], input=archive, capture_output=True, check=False)  # noqa: S603, S607
+    if done.returncode:
+        raise UserError(f"{folder}: tar: {' '.join(done.stderr.decode(errors='replace').split())[-300:]}")

@@ -35,7 +35,7 @@ class Collected:
         """How far a record was checked; `validation.json` above it may say that its run was measured again."""
         if any(path == other for other, _ in self.unchecked):
             return "reported"
-        verdict = next((folder / VERDICT for folder in path.parents[:4] if (folder / VERDICT).is_file()), None)
+        verdict = next((folder / VERDICT for folder in path.parents[:5] if (folder / VERDICT).is_file()), None)
         try:
             tiers = _tiers(verdict, verdict.stat().st_mtime_ns) if verdict else {}
             return "re-run" if tiers and tiers.get(read_json(path, "record")["sha256"]) == "re-run" else "recomputed"

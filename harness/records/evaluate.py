@@ -41,10 +41,12 @@ def evaluate(
         stem = runs[-1] / "predictions" / f"seed{seed}"
         info = read_run_info(stem.with_suffix(".json"))
         _check_stages(info, stem.with_suffix(".json"), in_pipeline=lies_in(out, RECORDS))
+        if len(runs) < len(info.stages) and info.status == "ok":
+            raise UserError(f"{runs[-1]}: its second stage; name the folder of the first one before it, as --run")
         first, remarks = _first_stage(split, runs[0], info)
         info = dataclasses.replace(info, notes=(*_notes(runs, info), *remarks))
         record, evidence = _score(split, info, stem, seed, policy)
-        costs = _costs(runs, seed)
+        costs = _costs(runs, info)
         path = out / f"seed{seed}.json"
         for old in (path, evidence_path(path)):  # of a run that was here before
             old.unlink(missing_ok=True)
@@ -201,16 +203,16 @@ def score_epoch(
     )
 
 
-def _costs(runs: Sequence[Path], seed: int) -> dict[str, Any]:
+def _costs(runs: Sequence[Path], info: RunInfo) -> dict[str, Any]:
     """The costs of each stage, and their sum; a shared first stage is counted in full."""
     stages: dict[str, Any] = {}
-    for run in runs:
-        path = run / "costs" / f"seed{seed}.json"
+    for stage, run in zip([*("train" for _ in runs[1:]), info.stages[-1]], runs, strict=True):
+        path = run / "costs" / f"seed{info.seed}.json"
         if path.is_file():
             costs = read_json(path, "costs")
             if not isinstance(costs, dict) or not all(isinstance(costs.get(key), (int, float)) for key in SUMMED):
                 raise UserError(f"{path}: not a cost file; run its stage again")
-            stages[run.name] = unstamped(costs, path)
+            stages[stage] = unstamped(costs, path)
     if not stages:
         return {"schema": SCHEMA, "stages": {}}
     last = list(stages.values())[-1]

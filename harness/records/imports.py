@@ -53,7 +53,11 @@ def import_campaign(folder: Path, splits: Path, root: Path = IMPORTED) -> Import
         except UserError as error:
             found.refused.append(str(error) if str(path.with_suffix("")) in str(error) else f"{path}: {error}")
             continue
-        _take(record, path, root / folder.resolve().name / record.split / entry.path / f"seed{record.seed}.json", found)
+        place = Path(record.split) / entry.path / f"seed{record.seed}.json"
+        if other := next((one for one in sorted(root.glob(f"*/{place}")) if _holds(one, record)), None):
+            found.known.append(other)  # also of a part of this campaign, which was imported by itself
+        else:
+            _take(record, path, root / folder.resolve().name / place, found)
     for name in (VERDICT, SENDER):
         if found.taken and (folder / name).is_file():
             shutil.copyfile(folder / name, root / folder.resolve().name / name)
@@ -93,11 +97,15 @@ def _check(record: Record, path: Path, their_splits: Path, our_splits: Path) -> 
     return entry
 
 
+def _holds(path: Path, record: Record) -> bool:
+    try:
+        return read_record(path) == record
+    except UserError:  # damaged: whoever reads the results is told
+        return False
+
+
 def _take(record: Record, path: Path, target: Path, found: Imported) -> None:
     there = read_record(target) if target.is_file() else None
-    if there == record:
-        found.known.append(target)
-        return
     if there and (there.status == "ok" or record.status != "ok"):  # one that failed, then went well, may be replaced
         found.refused.append(f"{path}: {target} holds another measurement of this run; remove it to take this one")
         return

@@ -8,6 +8,7 @@ from pathlib import Path
 from harness.base import config
 from harness.base.errors import UserError
 from harness.base.files import read_json, shown
+from harness.spec.suites import get_suite
 
 PROGRESS = "progress.json"
 KEPT = Path("results/running")  # what `ltbench status --save` keeps of campaigns, a folder each
@@ -55,11 +56,14 @@ def read_progress(suite: str, out: Path) -> Progress:
     """What a campaign last wrote; of any suite if none is named.
 
     Raises:
-        UserError: nothing there, damaged, or of another suite.
+        UserError: no such suite, nothing there, damaged, or of another suite.
     """
     path = out / PROGRESS
     if not path.is_file():
-        raise UserError(f"{shown(path)}: missing; `ltbench campaign {suite or 'SUITE'} --out {shown(out)}` writes it")
+        if suite:
+            get_suite(suite)
+        makes = f"ltbench campaign {suite or 'SUITE'} --budget SECONDS --out {shown(out)}"
+        raise UserError(f"{shown(path)}: missing; `{makes}` writes it")
     value = read_json(path, "progress file")
     if isinstance(value, dict):  # a later version may say more
         value = {key: item for key, item in value.items() if key in Progress.__dataclass_fields__}

@@ -95,7 +95,7 @@ def render(
             board_of={row.key: board for board in boards for row in board.section.rows},
             heads={(row.first.method, board.section.slug): row for board in boards for row in board.section.heads},
             methods=methods,
-            again={entry.row.key: entry.commands for one in methods for entry in one.entries},
+            again={entry.row.key: entry.command for one in methods for entry in one.entries},
             papers=papers,
             matrix=coverage(papers),
             studies=studies,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,9 +34,11 @@ class EntryView:
     changes: list[str]  # what `--set` asks for, so that it is
 
     @property
-    def commands(self) -> tuple[str, ...]:
+    def command(self) -> str:
         """What runs the row again, from an empty folder on."""
-        return commands(self.row, self.changes)
+        first, seeds = self.row.first, ",".join(str(run.record.seed) for run in self.row.runs)
+        changes = (word for item in self.changes for word in ("--set", item))
+        return shlex.join(["ltbench", "run", first.split, first.entry, "--seeds", seeds, *changes])
 
 
 @dataclass(frozen=True)
@@ -112,27 +114,5 @@ def _entry(row: Row, resolve: ResolveRecipe | None) -> EntryView:
     outdated = own != recorded
     if own is not None and outdated:
         others[f"{first.entry}, as it is now"] = own
-    differences = differing(first.recipe, *others.values())
+    differences = differing(migrated(first.recipe), *others.values())
     return EntryView(row, list(others), differences, outdated, overrides_between(own, recorded) if own else [])
-
-
-def commands(row: Row, changes: Sequence[str] = ()) -> tuple[str, ...]:
-    """What runs a row again, from an empty folder on, with these `--set` items."""
-    first = row.first
-    seeds = " ".join(
-        [",".join(str(run.record.seed) for run in row.runs), *(f"--set {shlex.quote(one)}" for one in changes)]
-    )
-    usual = f"{first.dataset}-lt-if{first.imbalance_factor:g}"
-    if first.split in (usual, first.dataset):
-        factor = f" --imbalance-factor {first.imbalance_factor:g}" if first.split == usual else ""
-        variant = f" --variant {first.variant}" if first.variant else ""
-        what = f"--dataset {first.dataset}{factor} --method {first.method}{variant} --track {first.track}"
-        return (f"ltbench run {what} --seeds {seeds}",)
-    folder = f"runs/{first.split}/{first.entry.partition('@')[0]}"
-    what = f"{first.split} {first.entry} --seeds {seeds}"
-    stages = [f"ltbench train {what} --out {folder}/train"]
-    if "finetune" in first.stages:
-        stages.append(f"ltbench finetune {what} --first {folder}/train --out {folder}/finetune")
-    runs = " ".join(f"--run {folder}/{stage}" for stage in first.stages)
-    score = f"ltbench evaluate {first.split} --seeds {seeds} {runs} --out {folder}/records"
-    return (f"ltbench split {first.split}", *stages, score)

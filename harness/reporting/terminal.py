@@ -36,7 +36,11 @@ def show(collected: Collected, suite: str, selection: str, form: str) -> None:
     found = sources()
     sections = ranked_sections(replace(collected, records=chosen), found).sections
     if not sections:
-        how = f"`ltbench campaign {suite}` makes some" if suite not in ("", "default") else "`make repro` makes some"
+        how = (
+            f"`ltbench campaign {suite} --budget SECONDS` makes some"
+            if suite not in ("", "default")
+            else "`make repro` makes some"
+        )
         raise UserError(f"no record{f' of suite {suite!r}' if suite else ''} to show; {how}")
     if form == "csv":
         print(tables.leaderboard_csv(sections, selection, found.step_times), end="")

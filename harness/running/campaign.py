@@ -23,7 +23,7 @@ from harness.base.progress import Reporter, Sender, reporter
 from harness.records.runs import RunInfo
 from harness.running.cells import forget_features
 from harness.running.packing import Asked, Load, Memory, Packing, shared_cards
-from harness.running.plans import Outcome, Plan, Run, Settings, do, fail, make_plan, slots, workplace
+from harness.running.plans import OtherRunError, Outcome, Plan, Run, Settings, do, fail, make_plan, slots, workplace
 from harness.running.status import Tracker
 from harness.running.sweep.contract import only_one
 
@@ -176,7 +176,7 @@ def work(connection: Connection, out: Path, device: str) -> None:
                 outcome = do(run, out, place)
             except (UserError, OSError) as error:
                 fault = of_file(error) if isinstance(error, OSError) else error
-                if isinstance(fault, DiskError):  # so would all that follow: the campaign ends, and can go on
+                if isinstance(fault, DiskError | OtherRunError):  # so would all that follow: it ends, and can go on
                     raise fault from None
                 outcome = fail(run, out, str(fault))  # an image that cannot be read, say: the others go on
         connection.send(outcome)

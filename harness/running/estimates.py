@@ -14,11 +14,10 @@ from harness.base.errors import UserError
 from harness.base.screen import console, table
 from harness.reading.dataset import Dataset
 from harness.records.collect import ROOTS, collect
-from harness.records.runs import stage_files
 from harness.records.schema import Record, read_costs
 from harness.running import cells
 from harness.running.doctor import duration
-from harness.running.plans import Plan, Run, Settings, make_plan, plan_cell, slots
+from harness.running.plans import Plan, Run, Settings, first_stage_of, make_plan, plan_cell, slots
 from harness.spec.recipes import Cell, migrated
 from harness.splits import store
 from harness.splits.notes import counted
@@ -162,7 +161,7 @@ def _useful(devices: Sequence[str]) -> int:
 
 
 def _estimate(run: Run, plan: Plan, costs: Costs) -> Estimate:
-    if run.stage == "train" and stage_files(plan.folders[run].first, run.seed)["run.json"].is_file():
+    if run.stage == "train" and first_stage_of(run, plan.folders[run]):
         return Estimate(0.0, "done")
     split, cell = plan.splits[run.split], plan.resolved[run]
     return costs.of(cell, run, sum(split.class_counts), cell.recipe.image_size or split.image_shape[0])
@@ -184,6 +183,7 @@ def _show(plan: Plan, costs: Costs, at_once: int) -> None:
     head = ["Split", "Entry", "Stage", "Runs", "Device time", "From the costs of"]
     console().print(table(title, head, rows, words=("Split", "Entry", "Stage", "From the costs of")))
     known = [estimate for estimate in found.values() if estimate.seconds is not None]
+    at_once = max(1, min(at_once, plan.left))  # no more than there are runs
     if total := sum(estimate.seconds or 0.0 for estimate in known):
         where = ", ".join(sorted({name for estimate in known for name in estimate.processors}))
         print(f"in all {duration(total / at_once)} with {at_once} at once, as measured on {where}")

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 from harness.base.errors import RunFailed, UserError
 from harness.base.progress import Reporter
 from harness.records.evaluate import evaluate
-from harness.records.runs import RunInfo, run_info
+from harness.records.runs import RunInfo, read_run_info, run_info, stage_files
 from harness.records.schema import Record, read_record
 from harness.running import cells
 from harness.spec.entries import parse_entry
@@ -321,12 +321,26 @@ def _check_key(run: Run, cell: Cell, split: Split) -> None:
         )
 
 
+def first_stage_of(run: Run, folders: cells.Folders) -> RunInfo | None:
+    """What is noted of the first stage that a run is, or has, if that went well."""
+    try:
+        found = read_run_info(stage_files(folders.first, run.seed)["run.json"])
+    except UserError:
+        return None
+    return found if (found.run_key, found.status) == (run.first_key, "ok") else None
+
+
 def fail(run: Run, out: Path, reason: str) -> RunInfo:
-    """Writes the failure down: of a first stage for those that wait for it, else as the run's record."""
+    """Writes the failure down: of a first stage for those that wait for it, else as the run's record.
+
+    A first stage that went well before was only looked at, and stays what it is.
+    """
     from harness.running import stages
 
     cell, file, folders = _where(run, out)
     if run.stage == "train":
+        if there := first_stage_of(run, folders):
+            return there
         return stages.record_failure(cell, file, run.seed, "train", folders.first, reason)
     outcome = stages.record_failure(cell, file, run.seed, cell.stages[-1], folders.last, reason)
     evaluate(file, [folders.first, folders.last], [run.seed], folders.records)

@@ -86,7 +86,8 @@ def _is_ahead(kept: Progress, now: Progress) -> bool:
     """
     epochs = {run.run: run.epoch for run in now.running}
     more = any(run.epoch > epochs.get(run.run, run.epoch) for run in kept.running)
-    return (kept.made, len(kept.needed)) > (now.made, len(now.needed)) or (kept.made == now.made and more)
+    there, here = kept.made - kept.failed, now.made - now.failed  # the next call makes those that failed again
+    return (there, len(kept.needed)) > (here, len(now.needed)) or (there == here and more)
 
 
 def _copied(out: Path, to: Path, paths: Iterable[Path]) -> list[Path]:
@@ -157,12 +158,16 @@ class Tracker:
             updated=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
             made=self._plan.done + self.made,
             failed=self.failed,
-            left=self._plan.left + sum(run.stage != "train" for run in self._running),
+            left=self._left,
             running=list(self._running.values()),
             hours_left=self._hours_left(),
             needed=self._needed(),
         )
         write_json(self._out / PROGRESS, config.as_dict(made))
+
+    @property
+    def _left(self) -> int:
+        return self._plan.left + sum(run.stage != "train" for run in self._running)
 
     def _hours_left(self) -> float | None:
         if not self._progress.seconds_per_pass:
@@ -170,7 +175,8 @@ class Tracker:
         passes = sum(run.passes for run in self._plan.waiting)
         for run, state in self._running.items():
             passes += run.passes * (1 - state.epoch / state.epochs if state.epochs else 1)
-        return round(passes * self._progress.seconds_per_pass / self._progress.workers / 3600, 2)
+        at_once = max(1, min(self._progress.workers, self._left))  # no more than there are runs
+        return round(passes * self._progress.seconds_per_pass / at_once / 3600, 2)
 
     def _needed(self) -> list[str]:
         """Resume states of what is not over; files of finished first stages that others still wait for."""

@@ -123,7 +123,11 @@ def _measure_again(
         record, one = finished[path], entries[str(path.relative_to(folder))]
         try:
             again = read_record(cells.measure_again(path, scratch / one.sha256[:16], device))
-        except (UserError, RunFailed) as error:
+        except RunFailed as error:
+            one.remark = f"measured again, its run failed: {error}"
+            found.named.append(f"{path}: {one.remark}")
+            continue
+        except UserError as error:
             one.remark = f"could not be measured again: {error}"
             continue
         verdict = agreement(record, again, rows[record.split, record.entry])

@@ -298,14 +298,16 @@ def read_grid(name: str) -> dict[str, Any]:
     """The committed grid.
 
     Raises:
-        UserError: missing, or of another suite.
+        UserError: missing, no such suite, or of another one.
     """
     if not GRID_FILE.is_file():
         raise UserError(f"{shown(GRID_FILE)}: missing; to make it: ltbench grid")
     value = read_yaml(GRID_FILE)
     if value.get("suite") != name:
+        get_suite(name)
+        again = f"`ltbench campaign {name} --budget SECONDS` tries what failed there again"
         raise UserError(
-            f"{shown(GRID_FILE)}: made for suite '{value.get('suite')}', not '{name}'; to make it anew: ltbench grid"
+            f"{shown(GRID_FILE)}: the pipeline is of suite '{value.get('suite')}', not of '{name}'; {again}"
         )
     if not all(isinstance(value.get(part), dict) for part in PARTS):
         raise UserError(f"{shown(GRID_FILE)}: {', '.join(PARTS)} expected; to make it anew: ltbench grid")
@@ -323,9 +325,15 @@ def parse_seeds(text: str) -> list[int]:
     """
     seeds: list[int] = []
     parts = [re.fullmatch(r"\s*(\d{1,9})(?:-(\d{1,9}))?\s*", part, re.ASCII) for part in text.split(",")]
-    for part in filter(None, parts):
-        seeds += range(int(part[1]), min(int(part[2] or part[1]), int(part[1]) + MOST_SEEDS) + 1)
-    if not all(parts) or not seeds or len(set(seeds)) < len(seeds) or len(seeds) > MOST_SEEDS:
+    spans = [(int(part[1]), int(part[2] or part[1])) for part in parts if part]
+    for first, last in spans:
+        seeds += range(first, min(last, first + MOST_SEEDS) + 1)
+    if (
+        not all(parts)
+        or any(first > last for first, last in spans)
+        or len(set(seeds)) < len(seeds)
+        or len(seeds) > MOST_SEEDS
+    ):
         raise UserError(f"--seeds {text}: expected different whole numbers, e.g. 0,1,2 or 0-2 (at most {MOST_SEEDS})")
     return seeds
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from harness.base.errors import UserError
+from harness.base.errors import RunFailed, UserError
 from harness.base.files import read_json
 from harness.base.progress import Reporter
 from harness.records.agreement import Agreement
@@ -142,6 +142,18 @@ def test_a_run_that_cannot_be_measured_again_stays_recomputed(submission: Path) 
     assert any(one.remark.startswith("could not be measured again: ") for one in found.records)
 
 
+def test_a_run_that_fails_when_it_is_measured_again_is_looked_at(
+    submission: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def failing(*_: object) -> None:
+        raise RunFailed("loss is NaN")
+
+    monkeypatch.setattr(cells, "measure_again", failing)
+    found = validate(submission, 1, "cpu", SCRATCH)
+    assert found.tier == "recomputed"
+    assert [line.partition(": ")[2] for line in found.named] == ["measured again, its run failed: loss is NaN"]
+
+
 def test_a_folder_without_records_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no records; validate takes a folder"):
         validate(tmp_path, 0, "cpu", SCRATCH)
@@ -150,6 +162,8 @@ def test_a_folder_without_records_is_one_line(tmp_path: Path) -> None:
 def test_the_verdict_goes_with_the_records_that_are_imported(submission: Path) -> None:
     """For exactly the records that it was given for."""
     found = validate(submission, 1, "cpu", SCRATCH)
+    sent = collect(submission)
+    assert sorted(sent.tier(path) for path, _ in sent.records) == ["re-run", "recomputed"]
     taken = import_campaign(submission, Path("results/splits"), Path("results/imported")).taken
     collected = collect(Path("results/imported"))
     expected = {one.sha256: one.tier for one in found.records}

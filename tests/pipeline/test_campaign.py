@@ -212,6 +212,9 @@ def test_a_campaign_goes_on_where_its_budget_ended_and_is_imported(
     assert (splits / "mnist5k-lt-if100.json").is_file(), "the split came along"
     again = import_campaign(out, splits, tmp_path / "results" / "imported")
     assert (len(again.taken), len(again.known)) == (0, 2)
+    part = shutil.copytree(out, tmp_path / "part")  # whose records the campaign has taken over since
+    elsewhere = import_campaign(part, splits, tmp_path / "results" / "imported")
+    assert (elsewhere.taken, sorted(elsewhere.known)) == ([], sorted(found.taken))
     recipe = read_record(records[0]).recipe
     other = recipe | {"train": recipe["train"] | {"lr": 0.7}}
     for change, reason in (
@@ -289,6 +292,19 @@ def test_a_worker_that_dies_is_recorded_with_what_killed_it(
         assert failure.reason == cause
 
 
+def test_a_finished_first_stage_that_a_worker_dies_of_stays_finished(tmp_path: Path) -> None:
+    """A call that goes on gives it out again, to be looked at; hours of training are not lost with that process."""
+    out = tmp_path / "out"
+    run = make_plan("one", Settings(out, only=("crt@*",))).take()
+    cell, file, folders = plans._where(run, out)
+    info = run_info(cell, read_split(file), run.seed, "train")
+    well, badly = dataclasses.replace(info, status="ok"), info.failed("before")
+    for there, expected in ((well, "ok"), (dataclasses.replace(well, run_key="0" * 16), "failed"), (badly, "failed")):
+        runs.write_run_info(stage_files(folders.first, run.seed)["run.json"], there)
+        assert plans.fail(run, out, "killed").status == expected
+        assert runs.read_run_info(stage_files(folders.first, run.seed)["run.json"]).status == expected
+
+
 NO_SPACE = "costs.json: No space left on device"
 
 
@@ -306,6 +322,7 @@ def test_a_full_disk_ends_a_campaign_and_fails_no_run(tmp_path: Path, monkeypatc
         (DiskError(NO_SPACE), True),  # within
         (OSError(errno.ENOENT, "No such file or directory", "one.png"), False),
         (UserError("one.png: not an image"), False),
+        (plans.OtherRunError(NO_SPACE), True),  # the checkout was edited: all that follow would be other runs, too
     ],
 )
 def test_a_worker_tells_a_full_disk_from_a_run_that_cannot_be_done(
@@ -319,7 +336,7 @@ def test_a_worker_tells_a_full_disk_from_a_run_that_cannot_be_done(
     with ours:
         ours.send(make_plan("one", Settings(tmp_path / "out")).take())
         if ends:
-            with pytest.raises(DiskError, match=f"^{NO_SPACE}$"):
+            with pytest.raises((DiskError, plans.OtherRunError), match=f"^{NO_SPACE}$"):
                 campaign.work(theirs, tmp_path / "out", "cpu")
             return
         worker = threading.Thread(target=_until_its_end, args=(theirs, tmp_path / "out"), daemon=True)
@@ -501,6 +518,16 @@ def test_what_is_kept_is_replaced_only_by_what_is_further_on(tmp_path: Path) -> 
     write_json(out / PROGRESS, config.as_dict(Progress("one", made=2)))
     with pytest.raises(UserError, match="is further on"):
         saved(out, kept)
+
+
+def test_a_failed_run_that_is_made_again_is_no_step_back(tmp_path: Path) -> None:
+    """Among the records made it counts in the call in which it failed, and not in the next."""
+    out, kept = made_campaign(tmp_path / "out", 3, made=2), tmp_path / "kept"
+    write_json(out / PROGRESS, config.as_dict(Progress("one", made=2, failed=1)))
+    saved(out, kept)
+    write_json(out / PROGRESS, config.as_dict(Progress("one", made=1)))
+    saved(out, kept)
+    assert files(kept) == files(out)
 
 
 def test_a_first_stage_that_ends_is_progress(tmp_path: Path) -> None:

@@ -975,7 +975,7 @@ def test_a_number_leads_to_its_runs_and_the_first_screen_to_all_costs(rich: Visi
     page = rich.page
     page.locator(f"{BOARD} tbody tr:visible td[data-col=few]").nth(1).click()
     drawer = page.locator(".drawer[open]")
-    assert "To run it again: ltbench run --dataset mnist5k" in drawer.inner_text()
+    assert "To run it again: ltbench run mnist5k-lt-if100" in drawer.inner_text()
     facts = {
         line.locator("dt").inner_text(): line.locator("dd").inner_text()
         for line in drawer.locator(".pairs div:visible").all()
@@ -1007,7 +1007,7 @@ def test_a_method_view_draws_its_runs_and_says_how_to_cite_it(rich: Visit) -> No
     ]
     assert view.locator(".equation").inner_text() == "L = 1"
     assert view.locator("a[href='https://arxiv.org/abs/2007.10740']").count() == 1
-    assert "ltbench run --dataset mnist5k --imbalance-factor 100" in view.locator(".command:visible").first.inner_text()
+    assert "ltbench run mnist5k-lt-if100 " in view.locator(".command:visible").first.inner_text()
     view.locator(".cite summary").click()
     assert "@inproceedings{ren2020balanced" in view.locator(".cite code").inner_text()
     assert "NaN" not in view.inner_html()

@@ -196,7 +196,7 @@ def test_the_drawer_begins_with_what_runs_a_row_again(tmp_path: Path) -> None:
     drawer = page.partition('<details class="drawer"')[2].partition('<details class="fold">')[0]
     text = Outline(drawer).text
     assert 'href="#mnist5k-lt-if100-common">Back to the board' in drawer
-    command = "ltbench run --dataset mnist5k --imbalance-factor 100 --method ce --track common --seeds 0,1"
+    command = "ltbench run mnist5k-lt-if100 ce@common --seeds 0,1"
     places = [text.index(one) for one in (command, "Seeds0, 1", "DeviceCPU, 1 thread", "Commitabc0+; abc1+")]
     assert places == sorted(places)
     assert "Recipe, as resolved" not in text

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,9 @@ from harness.base.errors import UserError
 from harness.base.files import sha256_json, stamped, write_json
 from harness.cli import app
 from harness.engine.device import pick_device
-from harness.records.runs import run_info
+from harness.records.runs import run_info, stage_files, write_run_info
 from harness.records.schema import costs_path, write_record
-from harness.running import estimates
+from harness.running import cells, estimates
 from harness.spec import suites
 from harness.spec.entries import parse_entry
 from harness.spec.recipes import resolve
@@ -133,6 +134,28 @@ def test_a_suite_shares_first_stages_and_skips_what_is_there(split: Split, ltben
     assert "5 records to be made, 1 there; nothing is run" in out
     assert "in all about 55 s with 2 at once" in out
     assert ltbench("sweep", "one", "--out", "out") == out
+
+
+def test_a_first_stage_of_other_code_is_not_done(split: Split, ltbench: Call) -> None:
+    """Its folder is named by the recipe alone; nor is one that failed."""
+    measured(split, "crt@common", train=stage(50.0), finetune=stage(10.0))
+    cell = resolve(parse_entry("crt@common"), "mnist5k")
+    info = run_info(cell, split, 0, "train")
+    file = stage_files(cells.folders(cell, SPLIT, Path("runs")).first, 0)["run.json"]
+    told = [(replace(info, run_key="0" * 16, status="ok"), "this recipe"), (info.failed("killed"), "this recipe")]
+    for there, basis in [*told, (replace(info, status="ok"), "done")]:
+        write_run_info(file, there)
+        assert row(ltbench("run", SPLIT, "crt", "--seeds", "0"), "crt@common", "train")[2] == basis
+
+
+def test_more_workers_than_runs_are_no_faster(split: Split, ltbench: Call) -> None:
+    measured(split, "ce@common", train=stage(60.0))
+    cell = resolve(parse_entry("ce@common"), "mnist5k")
+    measured(split, "ce@common", 0, "there", train=stage(60.0))
+    target = cells.folders(cell, SPLIT, Path("runs")).records
+    target.parent.mkdir(parents=True)
+    next(Path("there").rglob("seed0.json")).parent.rename(target)
+    assert "in all about 60 s with 1 at once" in ltbench("run", SPLIT, "ce", "--seeds", "0,1")
 
 
 def test_nothing_left(split: Split, ltbench: Call) -> None:

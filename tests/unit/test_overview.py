@@ -102,5 +102,5 @@ def test_a_campaign_elsewhere_needs_no_suite(capsys: pytest.CaptureFixture[str])
     assert capsys.readouterr().out.startswith("cifar10: 3 of 12 records made")
     with pytest.raises(UserError, match="--save: of a campaign; name its suite"):
         app(["status", "--save", "x"], standalone_mode=False)
-    with pytest.raises(UserError, match="ltbench campaign SUITE --out gone"):
+    with pytest.raises(UserError, match="ltbench campaign SUITE --budget SECONDS --out gone"):
         read_progress("", Path("gone"))

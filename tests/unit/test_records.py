@@ -273,15 +273,17 @@ def test_without_a_validation_part(toy: Dataset, tmp_path: Path) -> None:
     assert record.results["last"] is not None
 
 
-def test_the_last_stage_is_scored_and_costs_add_up(split: Split, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("train", "finetune"), [("train", "finetune"), ("1/crt", "2/crt"), ("1", "2")])
+def test_the_last_stage_is_scored_and_costs_add_up(split: Split, tmp_path: Path, train: str, finetune: str) -> None:
+    """Whatever the folders of the stages are called."""
     costs = {"wall_seconds": 1.5, "train_seconds": 1.0, "eval_seconds": 0.25, "peak_memory_mb": 10.0, "device": "CPU"}
-    toys.save_run(tmp_path / "train", toys.make_run_info(split), [[0] * 12], [VAL_WORST])
+    toys.save_run(tmp_path / train, toys.make_run_info(split), [[0] * 12], [VAL_WORST])
     recipe = {"backbone": "resnet8_cifar", "finetune": {"epochs": 1}}
     second = toys.make_run_info(split, stages=["train", "finetune"], recipe=recipe, run_key="2" * 16)
-    toys.save_run(tmp_path / "finetune", second, [PERFECT], [VAL_WORST])
-    write_json(tmp_path / "train" / "costs" / "seed0.json", costs | {"peak_memory_mb": 30.0})
-    write_json(tmp_path / "finetune" / "costs" / "seed0.json", costs)
-    record = scored(tmp_path, "train", "finetune")
+    toys.save_run(tmp_path / finetune, second, [PERFECT], [VAL_WORST])
+    write_json(tmp_path / train / "costs" / "seed0.json", costs | {"peak_memory_mb": 30.0})
+    write_json(tmp_path / finetune / "costs" / "seed0.json", costs)
+    record = scored(tmp_path, train, finetune)
     last = record.results["last"]
     assert last is not None
     assert last.all == 1.0
@@ -290,6 +292,8 @@ def test_the_last_stage_is_scored_and_costs_add_up(split: Split, tmp_path: Path)
     assert (summed["wall_seconds"], summed["train_seconds"], summed["eval_seconds"]) == (3.0, 2.0, 0.5)
     assert summed["peak_memory_mb"] == 30.0
     assert summed["stages"].keys() == {"train", "finetune"}
+    with pytest.raises(UserError, match="its second stage; name the folder of the first one before it, as --run"):
+        scored(tmp_path, finetune)
 
 
 @pytest.mark.parametrize("damage", ["gone", "bytes", "images"])

@@ -192,7 +192,7 @@ class Board:
         """What a selection rule does to ranks and means at the last epoch; empty where no method has both."""
         found = [(row, row.places.get(HEADLINE) or 0, row.places[rule] or 0) for row in self.heads(rule)]
         ranks = [(abs(after - before), before, after, row) for row, before, after in found if before]
-        means = [(row.mean(HEADLINE), row.mean(rule)) for *_, row in ranks]
+        means = [(row.mean(HEADLINE), row.mean(rule)) for *_, row in ranks if row.trains]
         gains = [after - before for before, after in means if before is not None and after is not None]
         if not gains:
             return ""

@@ -15,6 +15,7 @@ from harness.reporting.claims import NOT_STATED, TRACK, Claim
 from harness.reporting.drawer import ResolveRecipe, differing
 from harness.reporting.significance import ENOUGH, t_quantile
 from harness.reporting.summary import EPOCHS, Row, Section, Stat
+from harness.spec.recipes import migrated
 
 # Backbones whose printed name differs from the one that builds them; both without punctuation.
 BACKBONES: Final = {
@@ -66,8 +67,8 @@ class Candidate(NamedTuple):
         cut_here = dataset_identity(claim.dataset) in PROFILED
         if first.profile not in PROFILES or (first.profile == "given" and cut_here):
             found.append(f"profile {first.profile}")
-        if claim.group != "all" and claim.shot_policy not in (None, first.shot_policy):
-            found.append(f"shot policy {first.shot_policy}, paper {claim.shot_policy}")
+        if claim.group != "all" and claim.shot_policy != first.shot_policy:
+            found.append(f"shot policy {first.shot_policy}, paper {claim.shot_policy or 'does not say'}")
         return found
 
 
@@ -159,7 +160,8 @@ def _measured(claim: Claim, measured: Sequence[Beside], known: str | None) -> Co
     # holds nearly everything: it reaches six times as far as they lie apart.
     reach = interval_reach(stat) if stat.n >= ENOUGH else 0.0
     agrees = abs(delta) <= max(TOLERANCE, min(reach, FARTHEST)) + ROUNDING
-    marks = [f"measured at {EPOCHS[claim.rule]}", *_marks(claim, row)]
+    at = f"measured at {EPOCHS[claim.rule]}" if row.trains else "nothing is trained, so there is no epoch to choose"
+    marks = [at, *_marks(claim, row)]
     if len(measured) > 1:
         marks.append(f"one of {len(measured)} comparable rows")
     marks += row.marks
@@ -203,7 +205,7 @@ def _changed(row: Row, resolve: ResolveRecipe) -> str:
     if entry is None:
         return f"{row.first.entry} has none here"
     # How a run was spread over devices is no part of a recipe, and papers seldom say it; the row has a mark instead.
-    lines = [line for line in differing(row.first.recipe, entry) if not line[0].startswith("parallel.")]
+    lines = [line for line in differing(migrated(row.first.recipe), entry) if not line[0].startswith("parallel.")]
     shown = [f"{key} {own} instead of {expected}" for key, own, expected in lines[:3]]
     return ", ".join([*shown, f"{len(lines) - 3} more"] if lines[3:] else shown)
 

@@ -217,10 +217,11 @@ def _table(pairs: Sequence[tuple[str, MeasuredContrast]], place: str = "", *, co
 
 
 def _costs(one: MeasuredContrast) -> tuple[str, str]:
-    """Training time over the other row's, and points for each such time."""
+    """Training time over the other row's, and points gained for each such time; a loss has no price."""
     if one.cost is None or one.over_all is None:
         return "-", "-"
-    return f"{one.cost:.2f}x", percent(one.over_all.mean / one.cost, DIGITS, signed=True)
+    gain = one.over_all.mean
+    return f"{one.cost:.2f}x", percent(gain / one.cost, DIGITS, signed=True) if gain > 0 else "-"
 
 
 def _rows(contrast: Contrast) -> str:

@@ -204,7 +204,7 @@ def effect(
         return Effect(mean, float(by_seed.min()), float(by_seed.max()), len(seeds), differ, inferred=False)
     of_images = sum(weights[c] ** 2 * float(part.mean(0).var(ddof=1)) / part.shape[1] for c, part in by_class.items())
     half = float(_half_width(by_seed, np.asarray(of_images)))
-    return Effect(mean, mean - half, mean + half, len(seeds), differ)
+    return Effect(mean, max(mean - half, -1.0), min(mean + half, 1.0), len(seeds), differ)
 
 
 def pair_effects(

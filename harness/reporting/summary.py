@@ -152,6 +152,11 @@ class Row:
         return tuple(run for run in self.runs if run.record.status == "ok")
 
     @property
+    def trains(self) -> bool:
+        """Whether its last stage has epochs; a post-hoc method's has none."""
+        return any(last.epoch for run in self.finished if (last := run.record.results.get(HEADLINE)))
+
+    @property
     def ok_runs(self) -> int:
         """Number of runs with a result."""
         return len(self.finished)
@@ -305,11 +310,11 @@ def _value(record: Record, rule: str, metric: Metric) -> float | None:
     """What a run has in a column.
 
     Its optimism is the same at any rule: how much choosing on the test set flatters, in the class-mean accuracy by
-    which the epoch is chosen.
+    which the epoch is chosen. None where nothing is trained, so that there is none to choose.
     """
     if metric.key == "optimism":
         oracle, last = record.results.get("best_test"), record.results.get("last")
-        return oracle.macro - last.macro if oracle and last else None
+        return oracle.macro - last.macro if oracle and last and last.epoch else None
     scores = record.results.get(rule)
     return getattr(scores, metric.key) if scores else None
 
@@ -318,7 +323,7 @@ COSTS = (
     Cost("wall_seconds", "Time", "\N{MULTIPLICATION SIGN} cross-entropy"),
     Cost("images_per_second", "Speed", "images/s"),
     Cost("peak_memory_mb", "Memory", "MB"),
-    Cost("trained_parameters", "Trained", "parameters"),
+    Cost("trained_parameters", "Trained", "parameters, last stage"),
 )
 
 

@@ -55,7 +55,8 @@ def with_evidence(section: Section) -> Section:
             p=p[i],
             places=row.places | places[i],
             place_p=place_p[i],
-            interval=interval(bits[i], evidence[0].targets) if evidence else None,
+            # The mean is of all its runs.
+            interval=interval(bits[i], evidence[0].targets) if evidence and len(bits[i]) == row.ok_runs else None,
             curves=_curves([one.curves for one in evidence]),
             first_curves=_curves(_first_stages(row, found[i], by_run)),
             quantities=_quantities(evidence, len(section.protocol.class_counts)),
@@ -141,7 +142,7 @@ def _differences(
 
 def _rounded_effect(mean: float, half: float) -> tuple[float, ...] | None:
     """As every part of the page prints it."""
-    found = Effect(mean, mean - half, mean + half, 0)
+    found = Effect(mean, max(mean - half, -1.0), min(mean + half, 1.0), 0)
     return None if math.isnan(half) else tuple(float(text) for text in points(found))
 
 

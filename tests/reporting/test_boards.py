@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -92,6 +93,11 @@ def test_what_another_epoch_does_to_the_ranks_is_one_sentence() -> None:
     assert found.moves("best_test", str.upper) == (
         "2 of 3 ranks move, the furthest by 1: CE from 1 to 2, and 1 other as far. All rises by 2.0 points on average."
     )
+    posthoc = make_record("tau_norm", accuracy=0.7, optimism=0.0)
+    posthoc = replace(posthoc, results={rule: replace(one, epoch=0) for rule, one in posthoc.results.items() if one})
+    two = board(make_record("ce", accuracy=0.8, optimism=0.02), posthoc)
+    assert two.moves("best_test", str).endswith("All rises by 2.0 points on average."), "it has no epoch to choose"
+    assert [row.stats["last"]["optimism"] is None for row in two.section.rows] == [False, True]
     alike = board(make_record("ce", accuracy=0.8, optimism=-0.02), make_record("crt", accuracy=0.7, optimism=-0.02))
     assert alike.moves("best_test", str) == "none of 2 ranks moves. All falls by 2.0 points on average."
     hardly = board(make_record("ce", accuracy=0.8, optimism=0.0002))

@@ -656,7 +656,7 @@ def test_a_method_name_opens_its_drawer_and_keeps_the_state(visit: Visit, browse
     assert re.fullmatch(r"#open=row-[0-9a-f]{8}&selection=best_test", visit.hash())
     again = Visit(browser, Path(visit.url.removeprefix("file://")), visit.hash())
     assert again.page.locator("details.drawer[open] > summary").inner_text().startswith("balanced_softmax")
-    assert "--method balanced_softmax" in again.page.locator("details.drawer[open] .command").inner_text()
+    assert "mnist5k-lt-if100 balanced_softmax@paper" in again.page.locator("details.drawer[open] .command").inner_text()
     assert not again.page.locator("details.drawer[open] .recipe").is_visible()
     again.page.locator("details.drawer[open] a", has_text="Back to the board").click()
     assert again.hash() == f"#open={BOARD_ID}&selection=best_test"

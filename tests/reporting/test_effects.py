@@ -31,14 +31,17 @@ def lucky_runs(
 def test_difference_by_hand() -> None:
     """Class 0 is all wrong in one row, class 1 in one seed of the other."""
     everything = np.ones(len(TARGETS), bool)
-    row = dict.fromkeys((0, 1), TARGETS != 0)
-    against = {0: everything, 1: TARGETS != 1, 7: everything}
+    row = dict.fromkeys(range(5), TARGETS != 0)
+    against = dict.fromkeys(range(8), everything) | {1: TARGETS != 1}
     over_all, few = effect(row, against, TARGETS), effect(row, against, TARGETS, [0, 1])
     assert over_all is not None
     assert few is not None
-    assert (over_all.mean, over_all.n) == (pytest.approx(-0.125), 2)  # seed 7 is in one row only
-    assert few.mean == pytest.approx(-0.25)
-    assert few.high - few.mean == pytest.approx(12.7062 * 0.25)  # images vary nowhere; t with one degree, s / sqrt(2)
+    assert (over_all.mean, over_all.n) == (pytest.approx(-0.2), 5)  # the others are in one row only
+    assert few.mean == pytest.approx(-0.4)
+    assert few.high - few.mean == pytest.approx(2.776445 * 0.1)  # images vary nowhere; t with four degrees, s / sqrt(5)
+    two = effect({0: row[0], 1: row[1]}, against, TARGETS, [0, 1])
+    assert two is not None
+    assert (two.mean, two.low, two.high) == (pytest.approx(-0.25), -1, 1)  # 12.7 * 0.25 to either side is impossible
 
 
 @settings(max_examples=50, deadline=None)

@@ -143,7 +143,7 @@ def test_methods_of_other_starts_are_counted_as_the_page_counts_them(tmp_path: P
         store(tmp_path, "crt", seed, [0.8] * 10)
     store(tmp_path / "other", "lift", 0, [0.9] * 10, recipe=tuned)
     page = build_report(collect(tmp_path), tmp_path / "out", sources()).read_text(encoding="utf-8")
-    assert "3 methods, each trained" in page
+    assert "3 methods under stated rules" in page
     assert "1 of 3 methods has not run there." in page
 
 

@@ -230,10 +230,12 @@ def test_a_group_needs_the_same_shot_policy() -> None:
     assert cell(claim, *records).reason == "shot policy thirds, paper strict_100_20"
     assert cell(replace(claim, group="all"), *records).status == "reproduced"
     assert cell(claim, *runs(0.45)).status == "reproduced"
+    silent = cell(replace(claim, shot_policy=None), *runs(0.45))
+    assert (silent.status, silent.reason) == ("not comparable", "shot policy strict_100_20, paper does not say")
 
 
 def test_an_empty_group_is_not_comparable() -> None:
-    found = cell(replace(CLAIM, group="few"), *runs(0.45, class_counts=NO_TAIL))
+    found = cell(replace(CLAIM, group="few", shot_policy="strict_100_20"), *runs(0.45, class_counts=NO_TAIL))
     assert (found.status, found.reason) == ("not comparable", "no class is few-shot in the measured data set")
 
 
@@ -447,7 +449,7 @@ def test_group_scores_are_those_of_the_group() -> None:
     (record,) = runs(0.45)
     scores = make_scores(0.45, class_counts=CLASS_COUNTS, few=0.2)
     record = replace(record, results={"last": scores})
-    found = cell(replace(CLAIM, group="few", value=21.0), record)
+    found = cell(replace(CLAIM, group="few", shot_policy="strict_100_20", value=21.0), record)
     assert (found.status, best(found).delta) == ("differs", pytest.approx(-0.01))
 
 

@@ -89,6 +89,15 @@ def test_a_row_without_evidence_has_no_rank_beside_rows_with_it(measured: Collec
     assert {row.name: row.ranks["last"] for row in section.rows}["crt"] is None
 
 
+def test_an_interval_is_of_the_runs_that_the_mean_is_of(measured: Collected, tmp_path: Path) -> None:
+    evidence_path(tmp_path / "records/ce/seed0.json").unlink()
+    rows = {
+        row.name: row for row in ranked_sections(replace(collect(tmp_path / "records"), unchecked=[])).sections[0].rows
+    }
+    assert rows["ce"].interval is None
+    assert rows["crt"].interval is not None
+
+
 def test_damaged_evidence_is_named_and_stops_nothing(measured: Collected, tmp_path: Path) -> None:
     evidence_path(tmp_path / "records" / "ce" / "seed1.json").write_bytes(b"nothing")
     (section,), left_out = ranked_sections(collect(tmp_path / "records"))

@@ -58,6 +58,7 @@ class Claim:
     shot_policy: str | None = None
     epochs: str | None = None
     note: str = ""
+    again: bool = False  # its source prints the same number in another table, too, and there it counts
     original: str | None = None  # what is printed, where that is not this value ("error 57.30")
     track: Literal["paper"] = TRACK
 
@@ -154,6 +155,7 @@ class Name:
     variant: str = ""
     left_out: str | None = None
     note: str = ""
+    again: bool = False  # as a claim's
     quoted: bool = False  # the source prints it from elsewhere, so its own protocol does not apply
     selection: str | None = None  # instead of the source's
     epochs: dict[str, str] = field(default_factory=dict)  # instead of the source's, by data set as there
@@ -324,6 +326,7 @@ def _claim(row: dict[str, str], name: Name, names: NameMapping, where: str) -> C
         "shot_policy": source.shot_policy,
         "epochs": _of(name.epochs, dataset) or _of(epochs, dataset),
         "note": "; ".join(filter(None, notes)),
+        "again": name.again,
         "original": _original(source.original, row["source_location"], where),
     }
     return config.build(Claim, values, where)

@@ -147,12 +147,17 @@ class FilledTable:
     @property
     def counts(self) -> dict[Status, int]:
         """Number of cells of each status; empty cells are not counted."""
-        return count_by_status([self])
+        return _count(self.cells)
 
 
 def count_by_status(tables: Iterable[FilledTable]) -> dict[Status, int]:
-    """Number of cells of each status, in the order of `STATUSES`."""
-    found = Counter(cell.status for filled in tables for cell in filled.cells)
+    """How many published numbers have each status; one that its source prints again counts once."""
+    return _count(cell for filled in tables for cell in filled.cells if not cell.claim.again)
+
+
+def _count(cells: Iterable[Comparison]) -> dict[Status, int]:
+    """In the order of `STATUSES`."""
+    found = Counter(cell.status for cell in cells)
     return {status: found[status] for status in STATUSES}
 
 
@@ -177,7 +182,7 @@ def coverage(tables: Iterable[FilledTable]) -> Coverage:
     found: dict[str, dict[str, Counter[Status]]] = defaultdict(lambda: defaultdict(Counter))
     for filled in tables:
         for cell in filled.cells:
-            found[filled.table.source][cell.claim.dataset][cell.status] += 1
+            found[filled.table.source][cell.claim.dataset][cell.status] += not cell.claim.again
     datasets = sorted({dataset for by_dataset in found.values() for dataset in by_dataset})
 
     def counts(one: Counter[Status] | None) -> dict[Status, int] | None:

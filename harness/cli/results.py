@@ -69,7 +69,8 @@ def _imported(folder: Path) -> list[str]:
     from harness.spec.suites import SPLITS
 
     found = import_campaign(folder, SPLITS)
-    print(f"{IMPORTED / folder.resolve().name}: {len(found.taken)} records imported, {len(found.known)} were there")
+    there = f"{len(found.known)} were there already"
+    print(f"{IMPORTED / folder.resolve().name}: {len(found.taken)} records imported, {there}")
     for reason in found.refused:
         print(f"refused: {reason}", file=sys.stderr)
     return found.refused

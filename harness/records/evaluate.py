@@ -42,7 +42,8 @@ def evaluate(
         info = read_run_info(stem.with_suffix(".json"))
         _check_stages(info, stem.with_suffix(".json"), in_pipeline=lies_in(out, RECORDS))
         if len(runs) < len(info.stages) and info.status == "ok":
-            raise UserError(f"{runs[-1]}: its second stage; name the folder of the first one before it, as --run")
+            both = f"--run FIRST --run {runs[-1]}"
+            raise UserError(f"{runs[-1]}: holds a second stage; name the folder of the first one before it: {both}")
         first, remarks = _first_stage(split, runs[0], info)
         info = dataclasses.replace(info, notes=(*_notes(runs, info), *remarks))
         record, evidence = _score(split, info, stem, seed, policy)

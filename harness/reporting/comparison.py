@@ -160,7 +160,11 @@ def _measured(claim: Claim, measured: Sequence[Beside], known: str | None) -> Co
     # holds nearly everything: it reaches six times as far as they lie apart.
     reach = interval_reach(stat) if stat.n >= ENOUGH else 0.0
     agrees = abs(delta) <= max(TOLERANCE, min(reach, FARTHEST)) + ROUNDING
-    at = f"measured at {EPOCHS[claim.rule]}" if row.trains else "nothing is trained, so there is no epoch to choose"
+    at = (
+        f"measured at {EPOCHS[claim.rule]}"
+        if row.trains
+        else "its last stage trains nothing, so there is no epoch to choose"
+    )
     marks = [at, *_marks(claim, row)]
     if len(measured) > 1:
         marks.append(f"one of {len(measured)} comparable rows")

@@ -217,7 +217,7 @@ def _table(pairs: Sequence[tuple[str, MeasuredContrast]], place: str = "", *, co
 
 
 def _costs(one: MeasuredContrast) -> tuple[str, str]:
-    """Training time over the other row's, and points gained for each such time; a loss has no price."""
+    """Training time over the other row's, and points gained for each such time, where any are."""
     if one.cost is None or one.over_all is None:
         return "-", "-"
     gain = one.over_all.mean

@@ -12,12 +12,11 @@ from harness.base import config
 from harness.base.errors import UserError
 from harness.base.files import read_yaml, shown
 from harness.reporting.comparison import Comparison
-from harness.reporting.drawer import RecipeValues, ResolveRecipe, differing
+from harness.reporting.drawer import RecipeValues, ResolveRecipe, differing, flat
 from harness.reporting.summary import Row, Section
 from harness.spec.entries import Entry
 from harness.spec.recipe_layers import MethodFile
 from harness.spec.recipes import migrated, overrides_between
-from harness.spec.spread import KEY as SPREAD
 
 JOURNALS = ("TPAMI", "IJCV", "TIP", "JMLR", "TMLR")
 OTHERS = ("common", "paper")  # tracks whose recipes stand beside a row's
@@ -31,7 +30,7 @@ class EntryView:
     others: list[str]  # entries whose recipes stand beside this row's
     differences: list[list[str]]  # key, this row's value, the others' values
     outdated: bool  # its recipe is not this checkout's of its entry
-    changes: list[str]  # what `--set` asks for, so that it is
+    changes: list[str]  # what `--set` asks for, so that it is; nothing where that cannot make it
 
     @property
     def command(self) -> str:
@@ -110,9 +109,12 @@ def _entry(row: Row, resolve: ResolveRecipe | None) -> EntryView:
         if recipe is not None and name != first.entry:
             others[name] = recipe
     own = resolve(first.entry, first.dataset)
-    recorded = {key: value for key, value in migrated(first.recipe).items() if key != SPREAD}
-    outdated = own != recorded
+    recorded = migrated(first.recipe)
+    outdated, changes = own != recorded, list[str]()
     if own is not None and outdated:
         others[f"{first.entry}, as it is now"] = own
-    differences = differing(migrated(first.recipe), *others.values())
-    return EntryView(row, list(others), differences, outdated, overrides_between(own, recorded) if own else [])
+        if (
+            dict(flat(own)).keys() == dict(flat(recorded)).keys()
+        ):  # `--set` takes no key away, and adds none from elsewhere
+            changes = overrides_between(own, recorded)
+    return EntryView(row, list(others), differing(recorded, *others.values()), outdated, changes)

@@ -117,7 +117,7 @@ def overview(
         campaigns: what is under way.
     """
     everywhere = {row.first.method for board in boards for row in board.section.rows}
-    cells = [cell for filled in papers for cell in filled.cells]
+    cells = [cell for filled in papers for cell in filled.cells if not cell.claim.again]
     runnable = sum(bool(cell.status == "not run" and cell.todo and cell.todo.command) for cell in cells)
     coverage = count_by_status(papers)
     facts = _Facts({**titles, REFERENCE: "cross-entropy"})

@@ -122,18 +122,11 @@ def _moves(before: list[Section], after: list[Section], sent: set[tuple[str, str
         for was, now in ((one.before, one.after) for one in moves)
         if was and now and (now.table, now.row) not in sent
     ]
-    if lines or made_room:
+    if made_room:
+        lines.append(f"{made_room} {'row only makes' if made_room == 1 else 'rows only make'} room for new ones above")
+    if lines:
         yield "### Other rows\n"
-        yield from _listed(
-            [
-                *lines,
-                *(
-                    [f"{made_room} {'row only makes' if made_room == 1 else 'rows only make'} room for new ones above"]
-                    if made_room
-                    else []
-                ),
-            ]
-        )
+        yield from _listed(lines)
         yield ""
 
 

@@ -58,7 +58,7 @@ class Sources:
         benches: files that `ltbench bench --json` wrote.
         weights: records that `ltbench weights score` wrote.
         campaigns: what is under way.
-        splits: those whose studies are shown, without the speed of this software; None: all.
+        splits: those of one board, whose studies are shown; the speed of this software stands on no board. None: all.
         site: what `site.yaml` says of who publishes the page.
     """
 

@@ -251,7 +251,7 @@ def interval(row: RunsOfRow, targets: Classes) -> tuple[float, float] | None:
     None where `effect` is: it takes two seeds to know how much they differ.
     """
     found = effect(row, {seed: np.zeros_like(bits) for seed, bits in row.items()}, targets)
-    return (max(found.low, 0.0), min(found.high, 1.0)) if found else None
+    return (max(found.low, 0.0), found.high) if found else None
 
 
 def t_quantile(seeds: int) -> float:

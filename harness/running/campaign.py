@@ -37,7 +37,7 @@ def campaign(suite: str, budget: float, settings: Settings) -> Outcome:
 
     Raises:
         UserError: no such suite, no data set of it is here, nothing of it matches, no such device, another command at
-            work in the folder, or a disk that is full.
+            work in the folder, a disk that is full, or a checkout that was edited meanwhile.
     """
     until = time.monotonic() + budget
     with locked(settings.out), reporter() as progress, contextlib.ExitStack() as stack:

@@ -322,7 +322,7 @@ def _check_key(run: Run, cell: Cell, split: Split) -> None:
 
 
 def first_stage_of(run: Run, folders: cells.Folders) -> RunInfo | None:
-    """What is noted of the first stage that a run is, or has, if that went well."""
+    """The first stage of a run, as it was noted, if it went well."""
     try:
         found = read_run_info(stage_files(folders.first, run.seed)["run.json"])
     except UserError:

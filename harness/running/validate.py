@@ -22,6 +22,7 @@ from harness.spec.suites import SPLITS
 from harness.splits.splits import Split
 
 SCHEMA = 1
+FAILED = "measured again, its run failed"  # how a remark begins
 
 
 @dataclass
@@ -46,10 +47,11 @@ class Validation:
 
     @property
     def tier(self) -> Literal["refused"] | Tier:
-        """The whole folder's: re-run only if some runs were measured again and none of them disagreed."""
+        """The whole folder's: re-run only if some runs were measured again, and none of them disagreed or failed."""
         if self.refused or not self.records:
             return "refused"
-        return "re-run" if any(one.tier == "re-run" for one in self.records) else "recomputed"
+        some = any(one.tier == "re-run" for one in self.records)
+        return "re-run" if some and not any(one.remark.startswith(FAILED) for one in self.records) else "recomputed"
 
 
 def validate(folder: Path, rerun: int, device: str, scratch: Path) -> Validation:
@@ -124,7 +126,7 @@ def _measure_again(
         try:
             again = read_record(cells.measure_again(path, scratch / one.sha256[:16], device))
         except RunFailed as error:
-            one.remark = f"measured again, its run failed: {error}"
+            one.remark = f"{FAILED}: {error}"
             found.named.append(f"{path}: {one.remark}")
             continue
         except UserError as error:

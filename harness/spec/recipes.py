@@ -91,7 +91,7 @@ def overrides_between(here: Mapping[str, Any], wanted: Mapping[str, Any]) -> lis
     """The `key=value` items of `--set` that make one recipe, as `Recipe.as_dict` gives it, the other."""
     top = {key for key in wanted if key not in ("train", "finetune", "params")}
     found = [("", {key: here.get(key) for key in top}, {key: wanted[key] for key in top})]
-    found += [(prefix, here.get(key) or {}, wanted.get(key) or {}) for prefix, key in SECTIONS]
+    found += [(prefix, _values(here, key), _values(wanted, key)) for prefix, key in SECTIONS]
     changed = {key for _, one, other in found[:2] for key in other if one.get(key) != other[key]}
     # What would follow another key: of a second stage the first one's, and what timm says of other weights.
     other_start = wanted.get("pretrained") and changed & {"pretrained", "backbone"}
@@ -102,6 +102,11 @@ def overrides_between(here: Mapping[str, Any], wanted: Mapping[str, Any]) -> lis
         for key, value in sorted(other.items())
         if one.get(key) != value or key in follows.get(prefix, ())
     ]
+
+
+def _values(recipe: Mapping[str, Any], key: str) -> dict[str, Any]:
+    """Empty where there is none, or where a record that came from elsewhere has something else."""
+    return dict(value) if isinstance(value := recipe.get(key), Mapping) else {}
 
 
 SECTIONS = (("", "train"), ("finetune.", "finetune"), ("params.", "params"))  # of keys: as typed, and in recipes

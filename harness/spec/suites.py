@@ -304,11 +304,11 @@ def read_grid(name: str) -> dict[str, Any]:
         raise UserError(f"{shown(GRID_FILE)}: missing; to make it: ltbench grid")
     value = read_yaml(GRID_FILE)
     if value.get("suite") != name:
-        get_suite(name)
-        again = f"`ltbench campaign {name} --budget SECONDS` tries what failed there again"
-        raise UserError(
-            f"{shown(GRID_FILE)}: the pipeline is of suite '{value.get('suite')}', not of '{name}'; {again}"
-        )
+        hint = "to make it anew: ltbench grid"
+        if name != "default":
+            get_suite(name)
+            hint = f"`ltbench campaign {name} --budget SECONDS` tries what failed there again"
+        raise UserError(f"{shown(GRID_FILE)}: the pipeline is of suite '{value.get('suite')}', not of '{name}'; {hint}")
     if not all(isinstance(value.get(part), dict) for part in PARTS):
         raise UserError(f"{shown(GRID_FILE)}: {', '.join(PARTS)} expected; to make it anew: ltbench grid")
     return value

@@ -154,6 +154,20 @@ def test_a_run_that_fails_when_it_is_measured_again_is_looked_at(
     assert [line.partition(": ")[2] for line in found.named] == ["measured again, its run failed: loss is NaN"]
 
 
+def test_one_run_that_fails_leaves_a_folder_recomputed(submission: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    measure_again = cells.measure_again
+
+    def once(path: Path, out: Path, device: str) -> Path:
+        if read_record(path).seed:
+            raise RunFailed("loss is NaN")
+        return measure_again(path, out, device)
+
+    monkeypatch.setattr(cells, "measure_again", once)
+    found = validate(submission, 2, "cpu", SCRATCH)
+    assert sorted(one.tier for one in found.records) == ["re-run", "recomputed"]
+    assert found.tier == "recomputed"
+
+
 def test_a_folder_without_records_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no records; validate takes a folder"):
         validate(tmp_path, 0, "cpu", SCRATCH)

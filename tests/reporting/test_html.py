@@ -204,18 +204,25 @@ def test_the_drawer_begins_with_what_runs_a_row_again(tmp_path: Path) -> None:
 
 
 def test_what_runs_a_row_again_has_its_recipe(tmp_path: Path) -> None:
-    """Here that of a checkout whose recipe has another rate, and no batch size."""
+    """Here that of a checkout whose recipe has another rate and batch size, then one with a further key."""
     record = make_record("ce", recipe={"backbone": "lenet", "params": {}, "train": {"lr": 0.1, "batch_size": 8}})
-    now: dict[str, Any] = {"backbone": "lenet", "params": {}, "train": {"lr": 0.2}}
+    now: dict[str, Any] = {"backbone": "lenet", "params": {}, "train": {"lr": 0.2, "batch_size": 4}}
     origin = sources(resolve=lambda entry, dataset: now if entry == record.entry else None)
     page = build_report(collected(record), tmp_path, origin).read_text(encoding="utf-8")
     text = Outline(page).text
     assert text.count("--seeds 0 --set batch_size=8 --set lr=0.1") == 2  # in its drawer and at its method
     assert "recipe of this row is another one now: the command asks for that of its runs" in text
+    now["train"]["label_smoothing"] = 0.1  # which no `--set` takes away
+    text = Outline(build_report(collected(record), tmp_path, origin).read_text(encoding="utf-8")).text
+    assert text.count("--seeds 0 --set") == 0
+    assert "recipe of this row is another one now: the command measures something else" in text
     now["train"] = dict(record.recipe["train"])
     page = build_report(collected(record), tmp_path, origin).read_text(encoding="utf-8")
     assert "--set" not in Outline(page.partition('class="drawer"')[2].partition('<details class="fold">')[0]).text
     assert "another one now" not in page
+    odd = make_record("ce", recipe={"backbone": "lenet", "params": [1], "train": "fast"})
+    now |= {"train": {}}
+    assert "another one now" in build_report(collected(odd), tmp_path, origin).read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("repository", ["", "https://example.org/lab/x", "https://gitlab.example.org/lab/x"])

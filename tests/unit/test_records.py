@@ -292,7 +292,9 @@ def test_the_last_stage_is_scored_and_costs_add_up(split: Split, tmp_path: Path,
     assert (summed["wall_seconds"], summed["train_seconds"], summed["eval_seconds"]) == (3.0, 2.0, 0.5)
     assert summed["peak_memory_mb"] == 30.0
     assert summed["stages"].keys() == {"train", "finetune"}
-    with pytest.raises(UserError, match="its second stage; name the folder of the first one before it, as --run"):
+    with pytest.raises(
+        UserError, match="holds a second stage; name the folder of the first one before it: --run FIRST --run"
+    ):
         scored(tmp_path, finetune)
 
 

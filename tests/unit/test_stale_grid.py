@@ -136,7 +136,7 @@ def scored(tmp_path: Path, stages: list[str], recipe: dict[str, Any], out: Path)
     split = toys.make_split()
     write_split(split, tmp_path / "split.json")
     toys.save_run(tmp_path / "run", toys.make_run_info(split, stages=stages, recipe=recipe), [[0] * 12], [[0] * 6])
-    return evaluate(tmp_path / "split.json", [tmp_path / "run"], [0], out)
+    return evaluate(tmp_path / "split.json", [tmp_path / "first", tmp_path / "run"], [0], out)
 
 
 @pytest.mark.parametrize(("stages", "recipe"), [(["train"], TWO), (["train", "finetune"], ONE)])

@@ -17,10 +17,10 @@ from harness.records.collect import Collected
 from harness.records.schema import HEADLINE, Record
 from harness.records.sender import Sender, sender_of
 from harness.reporting.claims import Card, Claim
-from harness.reporting.comparison import dataset_identity
+from harness.reporting.comparison import Status, dataset_identity
 from harness.reporting.inputs import readable
 from harness.reporting.methods import MethodView, method_views
-from harness.reporting.paper_tables import FilledTable
+from harness.reporting.paper_tables import FilledTable, count_by_status
 from harness.reporting.report import Ranked, Sources, fill_tables, ranked_sections
 from harness.reporting.site.config import Board, Site
 from harness.reporting.site.versions import (
@@ -104,9 +104,9 @@ class Content:
         return [self._by_file[run.file] for run in row.runs]
 
     @cached_property
-    def counts(self) -> Counter[str]:
-        """Published cells by status."""
-        return Counter(cell.status for filled in self.papers for cell in filled.cells)
+    def counts(self) -> Counter[Status]:
+        """Published numbers by status."""
+        return Counter(count_by_status(self.papers))
 
     @cached_property
     def manifest(self) -> Manifest:

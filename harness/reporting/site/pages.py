@@ -106,8 +106,9 @@ class Pages:
     def _method(self, one: MethodView) -> str:
         rows = self.content.rows_of(one.name)
         by_board = [(board, [found[1:] for found in group]) for board, group in groupby(rows, key=lambda row: row[0])]
+        again = [entry for entry in one.entries if entry.row.key in {row.key for *_, row in rows}]
         claims = [(status.capitalize(), [c for c in one.claims if c.status == status]) for status in STATUSES]
-        return self._render("method.html.j2", "../../", one=one, tables=by_board, claims=claims)
+        return self._render("method.html.j2", "../../", one=one, tables=by_board, again=again, claims=claims)
 
     def _run(self, page: RunPage) -> str:
         record = page.record

@@ -93,20 +93,18 @@ bits: install
 # Full-length runs take days of a CPU. They run from a clone at one commit, with an environment of its own, so that work on
 # the code never touches them.
 CAMPAIGNS ?= $(abspath ../campaigns)
-CAMPAIGN_COMMIT := a69eb540877c
+CAMPAIGN_COMMIT := 1df68c99af0d
 AT_ONCE ?= 2
 CAMPAIGN := $(CAMPAIGNS)/full-length$(PART:%=-%)
 KEPT := results/running/full-length$(PART:%=-%)
 
-$(CAMPAIGNS)/code/.venv/installed:
-	test -d $(CAMPAIGNS)/code || git clone --quiet . $(CAMPAIGNS)/code
-	git -C $(CAMPAIGNS)/code checkout --quiet $(CAMPAIGN_COMMIT)
-	$(MAKE) -C $(CAMPAIGNS)/code install
-
 # The kernel shares a processor between groups of processes first, and only within a group by `nice`: so the group gets the
 # lowest share, where there are groups (autogroup).
 campaign: export LTBENCH_DATA ?= $(CAMPAIGNS)/data
-campaign: $(CAMPAIGNS)/code/.venv/installed
+campaign:
+	test -d $(CAMPAIGNS)/code || git clone --quiet . $(CAMPAIGNS)/code
+	git -C $(CAMPAIGNS)/code fetch --quiet && git -C $(CAMPAIGNS)/code checkout --quiet $(CAMPAIGN_COMMIT)
+	$(MAKE) -C $(CAMPAIGNS)/code install
 	mkdir -p $(CAMPAIGN)
 	if [ -d $(KEPT) ] && [ ! -f $(CAMPAIGN)/progress.json ]; then cp -r $(KEPT)/. $(CAMPAIGN)/; fi
 	cd $(CAMPAIGNS)/code && .venv/bin/ltbench fetch cifar100

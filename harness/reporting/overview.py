@@ -80,6 +80,11 @@ class HeatMap:
         """Whether any cell has seen its test set."""
         return any(cell.row.tuned for _, cells in self.rows for cell in cells if cell)
 
+    @property
+    def single(self) -> bool:
+        """Whether any cell is of one run."""
+        return any(cell.row.ok_runs == 1 for _, cells in self.rows for cell in cells if cell)
+
 
 @dataclass(frozen=True)
 class Overview:
@@ -124,7 +129,7 @@ def overview(
     why = f"{_why(boards)}{_under_way(campaigns, boards, facts)}"
     full_length = {f"{one.title} at full length": one.section.slug for one in boards if _as_papers_do(one)}
     boards = _wide(boards)
-    checked = _published(coverage, _as_published(cells, facts), full_length)
+    checked = _published(coverage, _as_published(papers), full_length)
     found = [_rare_classes(boards, everywhere, facts), _everywhere(boards, facts), checked]
     return Overview([one for one in found if one], heat_map(boards), coverage, runnable, _apart(cells), why)
 
@@ -256,17 +261,17 @@ def _as_papers_do(board: Board) -> bool:
     return board.section.protocol.track == TRACK
 
 
-def _as_published(cells: Iterable[Comparison], facts: _Facts) -> str:
-    """The rows that may be held against a paper, each beside the first value that is printed of it."""
+def _as_published(papers: Iterable[FilledTable]) -> str:
+    """The rows that may be held against a paper, by its name, each beside the first value that is printed of it."""
     first: dict[str, tuple[str, str]] = {}
-    for cell in cells:
-        if cell.best and cell.best.row.key not in first:
+    for label, cell in ((line.row.label, cell) for filled in papers for line in filled.rows for cell in line.cells):
+        if cell and not cell.claim.again and cell.best and cell.best.row.key not in first:
             claim, stat, row = cell.claim, cell.best.stat, cell.best.row
             rule = SELECTION_RULES[claim.rule][0].partition(":")[0]
             group = "" if claim.group == "all" else f", {claim.group} classes"
             where = f"{claim.source}, {claim.location} ({split_title(row.first.split)}{group}, at {rule})"
             value = percent(stat.mean, digits_beside(claim.value))
-            what = f"{facts.name(row)} {value} (printed {published(claim.value)}: {cell.status}; n = {stat.n})"
+            what = f"{label} {value} (printed {published(claim.value)}: {cell.status}; n = {stat.n})"
             first[row.key] = where, what
     tables: dict[str, list[str]] = {}
     for where, what in [*first.values()][:MOST_NAMED]:

@@ -163,6 +163,7 @@ def test_coverage_is_counted_and_said(tmp_path: Path) -> None:
     assert ": Balanced Softmax 90.9 (printed 90.9: reproduced; n = 3). " in fits
     differs = page(0.7)
     assert f"</strong> none of the 2 published numbers; 1 differs. {table}" in differs
+    assert "¹" not in fits, "three seeds each"
     assert ": Balanced Softmax 70.0 (printed 90.9: differs; n = 3). " in differs
     assert ">CIFAR-10 at full length</a>" in differs
     assert "<strong>1</strong> nobody has measured it here yet" in differs
@@ -235,7 +236,8 @@ def test_a_recipe_that_saw_the_test_set_is_marked(tmp_path: Path) -> None:
     page = build_report(collected(*records), tmp_path / "out", sources(folders=folders)).read_text()
     mark = "tuned on the test part: alpha was chosen after 51 % had been seen"
     assert page.count(f"tuned on test</summary>{mark}") == 1  # a paper's own recipe has not seen it
-    assert "80.0</a>°" in page
+    assert "80.0</a>°¹" in page
+    assert "(¹: one seed)" in page
     assert mark in (tmp_path / "out" / "tables" / "mnist5k-lt-if100-common.last.md").read_text()
 
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,26 +15,15 @@ from harness.toolbox.heads import CosineHead, cosine_similarity
 from harness.toolbox.losses import balanced_softmax_loss
 from harness.toolbox.samplers import cben_weights, class_balanced_weights, effective_number_weights
 from methods.tvmf.method import TvMFHead, tvmf_similarity
+from tests.unit import golden
+from tests.unit.golden import f64, same
 
-GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "losses.json").read_text())
-
-
-def f64(values: Any) -> Tensor:
-    return torch.tensor(values, dtype=torch.float64)
-
-
-def cases(name: str) -> list[Any]:
-    found = [case for case in GOLDEN["cases"] if case["name"] == name]
-    assert found, name
-    return [pytest.param(case, id=f"{name}{case['params']}") for case in found]
+GOLDEN = golden.read("losses.json")
+cases = partial(golden.cases, GOLDEN)
 
 
 def case(name: str) -> dict[str, Any]:
     return next(case for case in GOLDEN["cases"] if case["name"] == name)
-
-
-def assert_equal(actual: Tensor, expected: Any, rtol: float = 1e-9) -> None:
-    torch.testing.assert_close(actual.detach(), f64(expected).reshape(actual.shape), rtol=rtol, atol=1e-14)
 
 
 FEATURES, WEIGHT, LOGITS = f64(GOLDEN["features"]), f64(GOLDEN["weight"]), f64(GOLDEN["logits"])
@@ -54,7 +42,7 @@ def head_of(case: dict[str, Any]) -> CosineHead:
 
 
 def test_cosine_is_the_golden_one() -> None:
-    assert_equal(cosine_similarity(FEATURES, WEIGHT), GOLDEN["cosine"])
+    same(cosine_similarity(FEATURES, WEIGHT), GOLDEN["cosine"])
 
 
 @pytest.mark.parametrize("case", [*cases("tvmf"), *cases("cosine_softmax")])
@@ -64,30 +52,30 @@ def test_cosine_heads_and_gradients(case: dict[str, Any]) -> None:
     loss = F.cross_entropy(logits, TARGET)
     loss.backward()
     unscaled = case["similarity"] if "similarity" in case else case["logits_unscaled"]
-    assert_equal(logits / head.scale(), unscaled)
-    assert_equal(loss, case["loss"])
+    same(logits / head.scale(), unscaled)
+    same(loss, case["loss"])
     assert features.grad is not None
     assert head.weight.grad is not None
     assert head.scale.raw.grad is not None
-    assert_equal(features.grad, case["grad_features"])
-    assert_equal(head.weight.grad, case["grad_weight"])
+    same(features.grad, case["grad_features"])
+    same(head.weight.grad, case["grad_weight"])
     if "grad_raw_scale" in case:
-        assert_equal(head.scale.raw.grad, case["grad_raw_scale"])
-        assert_equal(head.scale(), [case["scale"]])
+        same(head.scale.raw.grad, case["grad_raw_scale"])
+        same(head.scale(), [case["scale"]])
 
 
 @pytest.mark.parametrize("reduction", ["mean", "none", "sum"])
 @pytest.mark.parametrize("counts", [COUNTS, torch.tensor(COUNTS), f64(COUNTS)], ids=["list", "int64", "float64"])
 def test_balanced_softmax(reduction: str, counts: Any) -> None:
     expected = case("balanced_softmax")
-    assert_equal(balanced_softmax_loss(LOGITS, TARGET, counts, reduction), expected[f"loss_{reduction}"])
+    same(balanced_softmax_loss(LOGITS, TARGET, counts, reduction), expected[f"loss_{reduction}"])
 
 
 def test_balanced_softmax_gradient() -> None:
     logits = LOGITS.clone().requires_grad_()
     balanced_softmax_loss(logits, TARGET, COUNTS).backward()
     assert logits.grad is not None
-    assert_equal(logits.grad, case("balanced_softmax")["grad_logits"])
+    same(logits.grad, case("balanced_softmax")["grad_logits"])
 
 
 @pytest.mark.parametrize(
@@ -100,9 +88,9 @@ def test_balanced_softmax_gradient() -> None:
 )
 def test_sampler_weights(name: str, weights: Tensor, tolerance: float) -> None:
     expected = case(name)
-    assert_equal(weights, expected["sample_weight_per_class"], tolerance)
+    same(weights, expected["sample_weight_per_class"], tolerance)
     mass = weights * f64(COUNTS)
-    assert_equal(mass / mass.sum(), expected["class_probability"], tolerance)
+    same(mass / mass.sum(), expected["class_probability"], tolerance)
 
 
 # ---- vectors of the method descriptions (derived by hand, tolerance 1e-5) --------------------------------------------

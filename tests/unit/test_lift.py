@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import json
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from safetensors import safe_open
 from timm.models.vision_transformer import VisionTransformer
-from torch import Tensor, nn
+from torch import nn
 
 from harness.api import Task
 from harness.base.progress import Reporter
@@ -30,8 +29,9 @@ from harness.splits.splits import Split
 from harness.toolbox.heads import ScaledCosine
 from methods.lift.method import LIFT, lift_loss
 from methods.lift.tuners import Adapter, LowRank, Prompts, attach, bottleneck
+from tests.unit.golden import f64, read, same
 
-CASES = json.loads((Path(__file__).parents[1] / "golden" / "lift.json").read_text())["cases"]
+CASES = read("lift.json")["cases"]
 KINDS = {"adaptformer": "adaptformer", "lora": "lora", "vpt_deep": "deep_prompts"}
 LISTS = dict.fromkeys(("adaptformer_list", "lora_list", "vpt_list"), "")
 NAMES = {"down_proj": "down", "up_proj": "up", "lora_A": "a", "lora_B": "b"} | LISTS
@@ -40,14 +40,6 @@ TUNINGS = ("adaptformer", "adapter", "lora", "prompts", "deep_prompts", "norm", 
 
 def golden(name: str) -> list[dict[str, Any]]:
     return [case for case in CASES if case["name"] == name]
-
-
-def f64(values: Any) -> Tensor:
-    return torch.tensor(values, dtype=torch.float64)
-
-
-def close(found: Tensor, wanted: Any) -> None:
-    torch.testing.assert_close(found.detach(), f64(wanted), rtol=1e-8, atol=1e-10)
 
 
 def ours(name: str) -> str:
@@ -74,14 +66,14 @@ def test_modules(kind: str) -> None:
         module.load_state_dict({ours(name): f64(value) for name, value in params["parameters"].items()})
         given = f64(case["inputs"]["input"]).requires_grad_()
         output = module.append(module, (given,))[0] if isinstance(module, Prompts) else module(given)
-        close(output, case["output"])
+        same(output, case["output"])
         (output * f64(case["inputs"]["cotangent"])).sum().backward()
         assert given.grad is not None
-        close(given.grad, case["grad_input"])
+        same(given.grad, case["grad_input"])
         for name, parameter in module.named_parameters():
             (theirs,) = (key for key in params["parameters"] if ours(key) == name)
             assert parameter.grad is not None
-            close(parameter.grad, case[f"grad_parameter_{theirs.replace('.', '_')}"])
+            same(parameter.grad, case[f"grad_parameter_{theirs.replace('.', '_')}"])
 
 
 def filled(named: list[tuple[str, nn.Parameter]], first: int) -> None:
@@ -108,16 +100,16 @@ def test_a_whole_transformer(case: dict[str, Any]) -> None:
         filled([(theirs, own[names[theirs]]) for theirs in sorted(names)], 100)
     images = torch.cos(0.37 * torch.arange(1, 385, dtype=torch.float64)).view(2, 3, 8, 8)
     feature = network(images)
-    close(feature, case["feature"])
+    same(feature, case["feature"])
     loss = (feature * torch.sin(1.3 * torch.arange(1, 17, dtype=torch.float64)).view(2, 8)).sum()
-    close(loss, case["loss"])
+    same(loss, case["loss"])
     if names:
         loss.backward()
         for theirs, name in names.items():
             gradient = own[name].grad
             assert gradient is not None
-            close(gradient.sum(), case["grad_tuner_sum"][theirs])
-            close(gradient.norm(), case["grad_tuner_norm"][theirs])
+            same(gradient.sum(), case["grad_tuner_sum"][theirs])
+            same(gradient.norm(), case["grad_tuner_norm"][theirs])
 
 
 def test_head_and_loss() -> None:
@@ -127,14 +119,14 @@ def test_head_and_loss() -> None:
         head = ScaledCosine(feature.shape[1], len(given["weight"]), params["scale"]).double()
         head.weight.data = f64(given["weight"])
         logits = head(feature)
-        close(logits, case["logits"])
+        same(logits, case["logits"])
         loss = lift_loss(logits, torch.tensor(given["target"]), f64(given["class_counts"]), params["tau"])
-        close(loss, case["loss"])
+        same(loss, case["loss"])
         loss.backward()
         assert feature.grad is not None
         assert head.weight.grad is not None
-        close(feature.grad, case["grad_feature"])
-        close(head.weight.grad, case["grad_weight"])
+        same(feature.grad, case["grad_feature"])
+        same(head.weight.grad, case["grad_weight"])
 
 
 def test_bottleneck() -> None:

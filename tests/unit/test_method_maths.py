@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import math
-from pathlib import Path
+from functools import partial
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -24,19 +23,14 @@ from methods.gcl.method import GCL, cloud_size, gcl_loss
 from methods.wcdas.method import WCDAS, WCDASHead, wrapped_cauchy_density
 from methods.weight_balancing.method import class_balanced_loss, max_norm_, max_norm_radius, tau_normalize
 from tests.conformance.suite import Whole
+from tests.unit import golden
+from tests.unit.golden import same
 
-GOLDEN = json.loads((Path(__file__).parents[1] / "golden/losses.json").read_text())
+GOLDEN = golden.read("losses.json")
+cases = partial(golden.cases, GOLDEN)
 SHARED = {name: torch.tensor(GOLDEN[name], dtype=torch.float64) for name in ("features", "weight", "logits", "cosine")}
 TARGET = torch.tensor(GOLDEN["target"])
 COUNTS = torch.tensor(GOLDEN["class_counts"])
-
-
-def cases(name: str) -> list[Any]:
-    return [pytest.param(case, id=json.dumps(case["params"])[:60]) for case in GOLDEN["cases"] if case["name"] == name]
-
-
-def same(found: Tensor, expected: Any, tolerance: float = 1e-9) -> None:
-    torch.testing.assert_close(found, torch.tensor(expected, dtype=found.dtype), rtol=tolerance, atol=1e-12)
 
 
 def wcdas_method(**params: Any) -> WCDAS:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import math
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 import pytest
@@ -22,30 +21,17 @@ from methods.mislas.method import MiSLAS, label_smoothing, smoothed_cross_entrop
 from methods.seesaw.method import Seesaw, seesaw_loss
 from methods.tde.method import TDE, CausalHead
 from tests.conformance.suite import Whole, inputs, loss_in, prepared
+from tests.unit import golden
+from tests.unit.golden import f64, gradient, same
 
-GOLDEN = json.loads((Path(__file__).parents[1] / "golden/losses_a.json").read_text())
+GOLDEN = golden.read("losses_a.json")
+cases = partial(golden.cases, GOLDEN)
 COUNTS = torch.tensor(GOLDEN["class_counts"])
 TARGET = torch.tensor(GOLDEN["target"])
 
 
-def f64(values: Any) -> Tensor:
-    return torch.tensor(values, dtype=torch.float64)
-
-
 FEATURES, WEIGHT, LOGITS = (f64(GOLDEN[name]) for name in ("features", "weight", "logits"))
 TASK = Task(len(COUNTS), FEATURES.shape[1], COUNTS)
-
-
-def cases(name: str) -> list[Any]:
-    return [pytest.param(case, id=json.dumps(case["params"])[:70]) for case in GOLDEN["cases"] if case["name"] == name]
-
-
-def same(found: Tensor, expected: Any, tolerance: float = 1e-8) -> None:
-    torch.testing.assert_close(found.detach(), f64(expected).reshape(found.shape), rtol=tolerance, atol=1e-12)
-
-
-def gradient(loss: Tensor, of: Tensor) -> Tensor:
-    return torch.autograd.grad(loss, of, retain_graph=True)[0]
 
 
 # ---- MiSLAS ----------------------------------------------------------------------------------------------------------

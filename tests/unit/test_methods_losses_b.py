@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import math
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 import pytest
@@ -21,12 +20,11 @@ from methods.ib.method import InfluenceBalanced, ib_loss
 from methods.lade.method import LADE, prior_shift, ratio_regulariser
 from methods.vs.method import VS, vs_adjustment
 from tests.conformance.suite import Whole
+from tests.unit import golden
+from tests.unit.golden import f64, gradient, same
 
-GOLDEN = json.loads((Path(__file__).parents[1] / "golden/losses_b.json").read_text())
-
-
-def f64(values: Any) -> Tensor:
-    return torch.tensor(values, dtype=torch.float64)
+GOLDEN = golden.read("losses_b.json")
+cases = partial(golden.cases, GOLDEN)
 
 
 FEATURES, LOGITS = f64(GOLDEN["features"]), f64(GOLDEN["logits"])
@@ -34,20 +32,6 @@ TARGET, COUNTS = torch.tensor(GOLDEN["target"]), torch.tensor(GOLDEN["class_coun
 ROW, ROW_COUNTS = f64([[1, 2, 3]]), torch.tensor([100, 10, 1])
 ABSENT = torch.tensor([500, 120, 0, 12, 5])  # class 2 has no image
 WITHOUT = torch.tensor([0, 1, 1, 4, 3, 4, 0, 3])  # and is absent from the batch
-
-
-def cases(name: str) -> list[Any]:
-    found = [case for case in GOLDEN["cases"] if case["name"] == name]
-    assert found, name
-    return [pytest.param(case, id=json.dumps(case["params"])) for case in found]
-
-
-def same(found: Tensor, expected: Any, rtol: float = 1e-8) -> None:
-    torch.testing.assert_close(found.detach(), f64(expected), rtol=rtol, atol=1e-13)
-
-
-def gradient(loss: Tensor, of: Tensor) -> Tensor:
-    return torch.autograd.grad(loss, of, retain_graph=True)[0]
 
 
 def leaf(values: Tensor) -> Tensor:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -25,23 +24,12 @@ from methods.ride.losses import class_temperatures, divergence, individual_loss
 from methods.ride.routing import RoutedHeads, routed_logits, router_loss, router_target
 from methods.sade.method import expert_shifts
 from tests.conformance.suite import Whole
+from tests.unit import golden
+from tests.unit.golden import f64, same
 
-GOLDEN = json.loads((Path(__file__).parents[1] / "golden/structures_a.json").read_text())
+GOLDEN = golden.read("structures_a.json")
+cases = partial(golden.cases, GOLDEN)
 COUNTS = [40, 18, 8, 4]
-
-
-def cases(name: str) -> list[Any]:
-    found = [case for case in GOLDEN["cases"] if case["name"] == name]
-    assert found, name
-    return [pytest.param(case, id=f"{name}{number}") for number, case in enumerate(found)]
-
-
-def f64(values: Any) -> Tensor:
-    return torch.tensor(values, dtype=torch.float64)
-
-
-def same(found: Tensor, expected: Any) -> None:
-    torch.testing.assert_close(found.detach(), f64(expected).reshape(found.shape), rtol=1e-8, atol=1e-13)
 
 
 def leaves(case: dict[str, Any], *names: str) -> list[Tensor]:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -30,21 +29,14 @@ from methods.gpaco.method import gpaco_loss
 from methods.hybrid_sc.method import prototypical_contrastive_loss
 from methods.paco.method import paco_loss
 from tests.conformance.suite import Whole, inputs, loss_in, prepared
+from tests.unit import golden
+from tests.unit.golden import f64, same
 
 Loss = Callable[..., Tensor]
-GOLDEN = json.loads((Path(__file__).parents[1] / "golden/structures_b.json").read_text())
+GOLDEN = golden.read("structures_b.json")
+cases = partial(golden.cases, GOLDEN)
 COUNTS = [30, 12, 5, 2]
 TARGET = torch.tensor([0, 1, 2, 3, 0, 0])
-
-
-def cases(name: str) -> list[Any]:
-    found = [case for case in GOLDEN["cases"] if case["name"] == name]
-    assert found, name
-    return [pytest.param(case, id=f"{name}{number}") for number, case in enumerate(found)]
-
-
-def f64(values: Any) -> Tensor:
-    return torch.tensor(values, dtype=torch.float64)
 
 
 def given(case: dict[str, Any]) -> dict[str, Tensor]:
@@ -55,10 +47,6 @@ def given(case: dict[str, Any]) -> dict[str, Tensor]:
         tensor = torch.tensor(values) if whole else f64(values)
         found[name] = tensor.requires_grad_() if f"grad_{name}" in case else tensor
     return found
-
-
-def same(found: Tensor, expected: Any, tolerance: float = 1e-8) -> None:
-    torch.testing.assert_close(found.detach(), f64(expected), rtol=tolerance, atol=1e-12)
 
 
 def check(case: dict[str, Any], loss: Tensor, of: dict[str, Tensor], tolerance: float = 1e-8) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -43,23 +42,12 @@ from methods.resampling.method import Resampling
 from methods.reweighting.method import Reweighting
 from tests.conformance.suite import Whole
 from tests.engine.toys import Killed, finish, job, kill_after, results, start
+from tests.unit import golden
+from tests.unit.golden import f64, same
 
-GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "wave0.json").read_text())
+GOLDEN = golden.read("wave0.json")
+cases = partial(golden.cases, GOLDEN)
 FORMS = {"weighted_inside": "inside", "weighted_outside": "outside", "sigmoid": "sigmoid"}
-
-
-def f64(values: Any) -> Tensor:
-    return torch.tensor(values, dtype=torch.float64)
-
-
-def cases(name: str) -> list[Any]:
-    found = [case for case in GOLDEN["cases"] if case["name"] == name]
-    assert found, name
-    return [pytest.param(case, id=f"{name}{case['params']}") for case in found]
-
-
-def assert_equal(actual: Tensor, expected: Any, rtol: float = 1e-8) -> None:
-    torch.testing.assert_close(actual.detach(), f64(expected).reshape(actual.shape), rtol=rtol, atol=1e-14)
 
 
 LOGITS, COSINE, COUNTS = f64(GOLDEN["logits"]), f64(GOLDEN["cosine"]), torch.tensor(GOLDEN["class_counts"])
@@ -79,8 +67,8 @@ def assert_loss(loss: Callable[[Tensor], Tensor], at: Tensor, expected: float, g
     """Value and gradient."""
     given = at.clone().requires_grad_()
     value = loss(given)
-    assert_equal(value, expected)
-    assert_equal(torch.autograd.grad(value, given)[0], gradient)
+    same(value, expected)
+    same(torch.autograd.grad(value, given)[0], gradient)
 
 
 # ---- losses ----------------------------------------------------------------------------------------------------------
@@ -113,7 +101,7 @@ def test_quarter_lowers_the_margins_by_a_quarter_of_the_log() -> None:
 def test_ldam_without_reweighting(case: dict[str, Any]) -> None:
     from_ = 1.0 if case["params"]["weights"] == "none" else 0.0
     method = LDAMDRW(TASK, LDAMDRW.Params(reweight_from=from_))
-    assert_equal(method.margins, case["margins"])
+    same(method.margins, case["margins"])
     last = a_step(STEP.model, epoch=1)
     assert_loss(lambda cos: method.loss(cos, TARGET, last), COSINE, case["loss"], case["grad_cosine"])
     assert resolve(parse_entry("ldam_drw-no-drw@paper"), "cifar10").recipe.params.reweight_from == 1.0
@@ -124,7 +112,7 @@ def test_class_balanced_focal_forms(case: dict[str, Any]) -> None:
     given = case["params"]
     params = ClassBalancedFocal.Params(FORMS[given["form"]], given["beta"], given["gamma"])  # type: ignore[arg-type]
     method = ClassBalancedFocal(TASK, params)
-    assert_equal(method.class_weights, case["class_weights"], rtol=1e-6)
+    same(method.class_weights, case["class_weights"], tolerance=1e-6)
     assert_loss(lambda z: method.loss(z, TARGET, STEP), LOGITS, case["loss"], case["grad_logits"])
 
 
@@ -163,7 +151,7 @@ def test_sigmoids_start_at_one_in_c_and_their_bias_does_not_decay() -> None:
 @pytest.mark.parametrize("case", cases("inverse_frequency_weighting"))
 def test_class_balanced_weighting(case: dict[str, Any]) -> None:
     method = Reweighting(TASK, Reweighting.Params())
-    assert_equal(method.class_weights, case["class_weights"])
+    same(method.class_weights, case["class_weights"])
     if case["params"]["reduction"] == "weighted_mean":
         assert_loss(lambda z: method.loss(z, TARGET, STEP), LOGITS, case["loss"], case["grad_logits"])
 
@@ -183,10 +171,10 @@ def test_sampling_mass(case: dict[str, Any]) -> None:
     given = case["params"]
     if given["kind"] == "power":
         image = power_weights(f64(GOLDEN["class_counts"]), given["q"])
-        assert_equal(image / (image * COUNTS).sum(), case["image_probability_per_class"])
+        same(image / (image * COUNTS).sum(), case["image_probability_per_class"])
     else:
         shares = progressive_probabilities(COUNTS, given["epoch"], given["epochs"])
-        assert_equal(shares, case["class_probability"])
+        same(shares, case["class_probability"])
 
 
 def test_power_weights_reach_from_instance_to_class_balanced() -> None:
@@ -297,9 +285,9 @@ def test_nearest_class_mean(case: dict[str, Any]) -> None:
     method = NCM(TASK, NCM.Params(**case["params"]))
     model = trained(method, f64(case["train_features"]), torch.tensor(case["train_target"]))
     if case["params"]["feature"] == "cl2n":
-        assert_equal(model.head.mean, case["train_mean"])
-    assert_equal(model.head.weight, case["centroids"])
-    assert_equal(model(f64(case["test_features"])), case["scores"])
+        same(model.head.mean, case["train_mean"])
+    same(model.head.weight, case["centroids"])
+    same(model(f64(case["test_features"])), case["scores"])
 
 
 def test_two_clusters_are_told_apart_whatever_their_sizes() -> None:
@@ -350,11 +338,11 @@ def test_meta_reweighter_gradient(case: dict[str, Any]) -> None:
         step.optimizer.state[head.bias]["momentum_buffer"] = f64(case["momentum_bias"])
     index = torch.arange(len(TARGET))
     assert torch.equal(method.choose(index, step), index)
-    assert_equal(method.loss(model(FEATURES), TARGET, step), case["inner_loss"])
+    same(method.loss(model(FEATURES), TARGET, step), case["inner_loss"])
     meta = Batch(f64(case["meta_features"]), torch.tensor(case["meta_target"]), torch.arange(10))
     loss = method.step_loss(Whole(step), (Batch(FEATURES, TARGET, index), meta), step)
     assert method.omega.grad is not None
-    assert_equal(method.omega.grad, case["grad_omega"])
+    same(method.omega.grad, case["grad_omega"])
     assert torch.equal(loss, method.loss(model(FEATURES), TARGET, step))  # the real step has the weights just moved
     assert "loss weight" in method.class_quantities(model)
 

@@ -149,6 +149,22 @@ def test_a_row_of_a_method_that_is_not_here_is_reported_only() -> None:
 # Statuses -------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize(
+    ("printed", "built"),
+    [("ResNet-32", "resnet32_cifar"), ("ResNet-34 (CIFAR stem)", "resnet34_cifar"), ("ResNeXt-50", "resnext50_32x4d")],
+)
+def test_a_printed_backbone_is_the_one_that_builds_it(printed: str, built: str) -> None:
+    claim = replace(CLAIM, backbone=printed)
+    assert cell(claim, *runs(0.45, backbone=built)).status == "reproduced"
+    assert cell(claim, *runs(0.45, backbone="resnet34")).status == "not comparable"
+
+
+def test_another_spelling_of_a_data_set_is_the_same() -> None:
+    facts: dict[str, Any] = {"dataset": "inat2018", "imbalance_factor": 500.0, "profile": "given"}
+    claim = replace(CLAIM, dataset="iNaturalist-2018", imbalance_factor=500, backbone="ResNet-50")
+    assert best(cell(claim, *runs(0.45, **facts, backbone="resnet50"))).delta == pytest.approx(0)
+
+
 def test_within_half_a_point_is_reproduced() -> None:
     found = cell(CLAIM, *runs(0.455))  # exactly 0.5 points; floats make a little more of it
     assert (found.status, found.reason) == ("reproduced", "")

@@ -10,7 +10,6 @@ import pytest
 
 from harness.records.collect import Collected, collect
 from harness.records.evidence import evidence_path
-from harness.records.schema import read_record, write_record
 from harness.reporting.report import build_report, ranked_sections
 from tests.factories import collected, make_record, sources
 from tests.reporting.conftest import store
@@ -105,21 +104,3 @@ def test_damaged_evidence_is_named_and_stops_nothing(measured: Collected, tmp_pa
     assert [path for path, _ in left_out] == ["ce/seed1.json"]
     page = build_report(collect(tmp_path / "records"), tmp_path / "out", sources()).read_text()
     assert "damaged evidence" in page
-
-
-def test_evidence_of_another_run_is_not_used(measured: Collected, tmp_path: Path) -> None:
-    other = store(tmp_path / "other", "ce", 7, [0.1] * 10)
-    evidence_path(other).replace(evidence_path(tmp_path / "records" / "ce" / "seed0.json"))
-    left_out = ranked_sections(collect(tmp_path / "records")).left_out
-    assert "its record is of run" in left_out[0][1]
-
-
-def test_a_number_that_its_predictions_do_not_give_has_no_evidence(measured: Collected, tmp_path: Path) -> None:
-    path = tmp_path / "records" / "ce" / "seed0.json"
-    record = read_record(path)
-    last = record.results["last"]
-    assert last is not None
-    results = record.results | {"last": replace(last, all=0.99)}
-    write_record(path, replace(record, results=results))
-    left_out = ranked_sections(collect(tmp_path / "records")).left_out
-    assert [name for name, _ in left_out] == ["ce/seed0.json"]

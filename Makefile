@@ -103,7 +103,10 @@ KEPT := results/running/full-length$(PART:%=-%)
 campaign: export LTBENCH_DATA ?= $(CAMPAIGNS)/data
 campaign:
 	test -d $(CAMPAIGNS)/code || git clone --quiet . $(CAMPAIGNS)/code
-	git -C $(CAMPAIGNS)/code fetch --quiet && git -C $(CAMPAIGNS)/code checkout --quiet $(CAMPAIGN_COMMIT)
+	@cd $(CAMPAIGNS)/code && if [ "$$(git rev-parse --short=12 HEAD)" != $(CAMPAIGN_COMMIT) ]; then \
+		if pgrep -f '[l]tbench campaign full-length' > /dev/null; then \
+			echo "$(CAMPAIGNS)/code has another commit than the Makefile, and a campaign runs from it: stop that first"; exit 2; fi; \
+		git fetch --quiet $(CURDIR) && git checkout --quiet $(CAMPAIGN_COMMIT); fi
 	$(MAKE) -C $(CAMPAIGNS)/code install
 	mkdir -p $(CAMPAIGN)
 	if [ -d $(KEPT) ] && [ ! -f $(CAMPAIGN)/progress.json ]; then cp -r $(KEPT)/. $(CAMPAIGN)/; fi

@@ -26,15 +26,16 @@ def step_times(speed: Iterable[SpeedReport]) -> dict[tuple[str, str], float]:
 def cost(row: Row, reference: Row | None, times: StepTimes = NO_TIMES) -> dict[str, Any]:
     """What training a row costs, all stages.
 
-    `seconds`: the median over seeds, and the least and the most of them; `times`: the median over the reference's, None
-    unless both were timed on one kind of device under one load (a crowded processor is several times slower); `steps`:
-    over the reference's, from timed steps, None where a stage was not timed; `time`: that, else `times`.
+    `seconds`: the median over seeds, and the least and the most of them; `times`: the least over the reference's least
+    (what else a machine does only adds to them), None unless both were timed on one kind of device under one load (a
+    crowded processor is several times slower); `steps`: over the reference's, from timed steps, None where a stage was
+    not timed; `time`: that, else `times`.
     """
     seconds, base = _seconds(row), _seconds(reference) if reference else []
     alike = reference is not None and len(_loads(row) | _loads(reference)) == 1
     timed = relative_cost(row, reference, times) if reference else None
     steps = timed and round(timed, 3)
-    measured = round(median(seconds) / median(base), 3) if alike and seconds and base else None
+    measured = round(min(seconds) / min(base), 3) if alike and seconds and base else None
     return {
         "time": steps or measured,
         "steps": steps,

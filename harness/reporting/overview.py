@@ -264,14 +264,15 @@ def _as_papers_do(board: Board) -> bool:
 def _as_published(papers: Iterable[FilledTable]) -> str:
     """The rows that may be held against a paper, by its name, each beside the first value that is printed of it."""
     first: dict[str, tuple[str, str]] = {}
-    for label, cell in ((line.row.label, cell) for filled in papers for line in filled.rows for cell in line.cells):
+    for paper, cell in ((line.row, cell) for filled in papers for line in filled.rows for cell in line.cells):
         if cell and not cell.claim.again and cell.best and cell.best.row.key not in first:
             claim, stat, row = cell.claim, cell.best.stat, cell.best.row
             rule = SELECTION_RULES[claim.rule][0].partition(":")[0]
             group = "" if claim.group == "all" else f", {claim.group} classes"
             where = f"{claim.source}, {claim.location} ({split_title(row.first.split)}{group}, at {rule})"
             value = percent(stat.mean, digits_beside(claim.value))
-            what = f"{label} {value} (printed {published(claim.value)}: {cell.status}; n = {stat.n})"
+            name = f"{paper.label} (as {row.name})" if paper.variant_measured(claim) else paper.label
+            what = f"{name} {value} (printed {published(claim.value)}: {cell.status}; n = {stat.n})"
             first[row.key] = where, what
     tables: dict[str, list[str]] = {}
     for where, what in [*first.values()][:MOST_NAMED]:

@@ -12,10 +12,13 @@ from typing import Any
 from harness.records.collect import collect
 from harness.records.progress import read_progress
 from harness.reporting.boards import Board, boards_of
+from harness.reporting.comparison import MeasuredRows
 from harness.reporting.overview import Overview, overview
+from harness.reporting.paper_tables import fill
 from harness.reporting.report import build_report, ranked_sections
 from tests.factories import collected, make_record, sources
 from tests.reporting.conftest import HOSTILE, NO_TAIL, method_folders, store, two_claims
+from tests.reporting.test_paper_tables import CLAIM, ROW, TABLE, runs
 
 CIFAR: dict[str, Any] = {"dataset": "cifar10", "split": "cifar10-lt-if10", "imbalance_factor": 10.0}
 RUNNING = ("balanced_softmax@paper", "ce@common")  # the second says nothing of a paper
@@ -174,6 +177,14 @@ def test_coverage_is_counted_and_said(tmp_path: Path) -> None:
     records = collected(make_record("crt"))
     nothing = build_report(records, tmp_path / "none", sources(two_claims(), folders=method_folders(tmp_path / "none")))
     assert "Reproduced so far:</strong> none of the 2 published numbers. <a" in nothing.read_text()
+
+
+def test_a_row_that_stands_beside_a_number_under_another_name_is_named() -> None:
+    """One paper's label for two rows would otherwise have two numbers."""
+    row = replace(ROW, label="CE", measured_as={"CIFAR-100-LT 100": "ldam"})
+    sections = ranked_sections(collected(*runs(0.45, variant="ldam"))).sections
+    filled = fill([replace(TABLE, rows=(row,))], [CLAIM], [], MeasuredRows(sections))
+    assert "CE (as ce-ldam) 45.0 (printed 45.0: reproduced; n = 1)" in overview([], filled, {}).findings[-1].text
 
 
 def test_papers_says_why_nothing_is_reproduced_and_what_is_under_way(tmp_path: Path) -> None:

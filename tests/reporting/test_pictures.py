@@ -95,9 +95,10 @@ def row_of(method: str, *seconds: float | None, epochs: int = 10, iterations: in
 
 def test_a_cost_is_relative_to_a_reference_under_the_same_load() -> None:
     reference = row_of("ce", 10, 11, 12)
-    assert cost(row_of("crt", 22, 690, 20), reference)["times"] == 2  # one run that was held up does not decide
+    assert cost(row_of("crt", 220, 690, 20), reference)["times"] == 2  # runs that were held up do not decide
+    assert cost(row_of("crt", 20), row_of("ce", 400, 300, 10))["times"] == 2  # nor the reference's
     for beside in (1, 1.9):  # a core for each either way
-        assert cost(row_of("crt", 22, runs_at_once=beside), reference)["times"] == 2
+        assert cost(row_of("crt", 20, runs_at_once=beside), reference)["times"] == 2
     for other in ({"runs_at_once": 3}, {"runs_at_once": 2.6}, {"device": "GPU"}, {"threads": 2}):
         assert cost(row_of("crt", 22, **other), reference)["times"] is None
     assert set(cost(row_of("crt", None), reference).values()) == {None}

@@ -31,7 +31,7 @@ def f64(values: Any) -> Tensor:
 
 
 def same(found: Tensor, expected: Any, tolerance: float = 1e-9) -> None:
-    torch.testing.assert_close(found.detach(), f64(expected).reshape(found.shape), rtol=tolerance, atol=1e-13)
+    torch.testing.assert_close(found.detach(), f64(expected), rtol=tolerance, atol=1e-13)
 
 
 def gradient(loss: Tensor, of: Tensor) -> Tensor:

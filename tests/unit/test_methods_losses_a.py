@@ -261,7 +261,7 @@ def test_disalign(case: dict[str, Any]) -> None:
     )
     logits = head(FEATURES)
     same(logits, case["logits"])
-    same(head.alignment.confidence(FEATURES), case["confidence"])
+    same(head.alignment.confidence(FEATURES).squeeze(1), case["confidence"])
     same(reweighting(COUNTS, p["rho"]), case["class_weights"])
     step = prepared(DisAlign(TASK, DisAlign.Params()), "finetune")
     loss = DisAlign(TASK, DisAlign.Params(rho=p["rho"])).loss(logits, TARGET, step)

@@ -93,21 +93,20 @@ bits: install
 # Full-length runs take days of a CPU. They run from a clone at one commit, with an environment of its own, so that work on
 # the code never touches them.
 CAMPAIGNS ?= $(abspath ../campaigns)
-CAMPAIGN_COMMIT := 1df68c99af0d
+CAMPAIGN_COMMIT := a69eb540877c
 AT_ONCE ?= 2
 CAMPAIGN := $(CAMPAIGNS)/full-length$(PART:%=-%)
 KEPT := results/running/full-length$(PART:%=-%)
 
+$(CAMPAIGNS)/code/.venv/installed:
+	test -d $(CAMPAIGNS)/code || git clone --quiet . $(CAMPAIGNS)/code
+	git -C $(CAMPAIGNS)/code checkout --quiet $(CAMPAIGN_COMMIT)
+	$(MAKE) -C $(CAMPAIGNS)/code install
+
 # The kernel shares a processor between groups of processes first, and only within a group by `nice`: so the group gets the
 # lowest share, where there are groups (autogroup).
 campaign: export LTBENCH_DATA ?= $(CAMPAIGNS)/data
-campaign:
-	test -d $(CAMPAIGNS)/code || git clone --quiet . $(CAMPAIGNS)/code
-	@cd $(CAMPAIGNS)/code && if [ "$$(git rev-parse --short=12 HEAD)" != $(CAMPAIGN_COMMIT) ]; then \
-		if pgrep -f '[l]tbench campaign full-length' > /dev/null; then \
-			echo "$(CAMPAIGNS)/code has another commit than the Makefile, and a campaign runs from it: stop that first"; exit 2; fi; \
-		git fetch --quiet $(CURDIR) && git checkout --quiet $(CAMPAIGN_COMMIT); fi
-	$(MAKE) -C $(CAMPAIGNS)/code install
+campaign: $(CAMPAIGNS)/code/.venv/installed
 	mkdir -p $(CAMPAIGN)
 	if [ -d $(KEPT) ] && [ ! -f $(CAMPAIGN)/progress.json ]; then cp -r $(KEPT)/. $(CAMPAIGN)/; fi
 	cd $(CAMPAIGNS)/code && .venv/bin/ltbench fetch cifar100

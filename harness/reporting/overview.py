@@ -307,7 +307,9 @@ def _under_way(campaigns: Iterable[Progress], boards: Iterable[Board], facts: _F
     rows = [row for board in boards for row in board.section.rows]
     there = {(row.first.split, row.first.entry, run.record.seed) for row in rows for run in row.finished}
     splits: dict[str, list[str]] = {}
-    left: dict[str, int] = {}  # by suite: of a part of one that runs by itself, the whole's counts those, too
+    left: dict[
+        tuple[str, str | None], int
+    ] = {}  # of a part that runs by itself, the whole at its commit counts them, too
     day = ""
     for one in campaigns:
         named = [(re.match(rf"(\S+) ((\w+)(?:-(\S+))?@{TRACK}) seed (\d+)", run.run), run) for run in one.running]
@@ -316,7 +318,8 @@ def _under_way(campaigns: Iterable[Progress], boards: Iterable[Board], facts: _F
                 variant = f" ({found[4]})" if found[4] else ""
                 what = f"{facts.title(found[3])}{variant} seed {found[5]} ({run.state})"
                 splits.setdefault(split_title(found[1]), []).append(what)
-                left[one.suite] = max(left.get(one.suite, 0), one.left)
+                suite = one.suite, one.commit
+                left[suite] = max(left.get(suite, 0), one.left)
                 day = max(day, one.updated[:10])
     if not splits:
         return ""

@@ -196,15 +196,18 @@ def test_papers_says_why_nothing_is_reproduced_and_what_is_under_way(tmp_path: P
     (tmp_path / "part").mkdir()  # of the same suite, by itself: the whole still counts its runs
     part = facts | {"left": 3, "updated": "2026-11-28T09:00:00", "running": running[-1:]}
     (tmp_path / "part/progress.json").write_text(json.dumps(part))
+    (tmp_path / "later").mkdir()  # at another commit, whose suite has what the whole's has not
+    later = {"left": 2, "commit": "1df68c99af0d", "running": [{"run": "cifar100-lt-if100 ce-ldam@paper seed 1 train"}]}
+    (tmp_path / "later/progress.json").write_text(json.dumps(part | later))
     short = {"backbone": "resnet20_cifar", "train": {"epochs": 20}, "params": {}}
     runs = [make_record("ce", seed, track="short", recipe=short, **CIFAR, class_counts=NO_TAIL) for seed in range(3)]
     made = sources(two_claims(), folders=method_folders(tmp_path))
-    made = replace(made, campaigns=[read_progress("", tmp_path / place) for place in ("", "part")])
+    made = replace(made, campaigns=[read_progress("", tmp_path / place) for place in ("", "part", "later")])
     page = build_report(collected(*runs), tmp_path / "out", made).read_text(encoding="utf-8")
     why = "Why so few: the 3 runs here have a recipe of this project, with a first stage of up to 20 epochs. They"
     under_way = (
-        "own recipes: Balanced Softmax seed 0 (epoch 153 of 200), Balanced Softmax seed 1 (has just begun) on "
-        "CIFAR-100, imbalance factor 100; 21 runs left on 2026-11-29."
+        "own recipes: Balanced Softmax seed 0 (epoch 153 of 200), Balanced Softmax seed 1 (has just begun), "
+        "cross-entropy (ldam) seed 1 (has just begun) on CIFAR-100, imbalance factor 100; 23 runs left on 2026-11-29."
     )
     for text, times in (("none of the 2 published numbers", 2), (why, 1), (under_way, 1)):
         assert page.count(text) == times, text
